@@ -1,0 +1,94 @@
+"""Where a volume came from: the sidecar ``NAME.json`` beside ``NAME.nii.gz``.
+
+It holds ``scanner_from_volume``, the 4x4 transform (RAS millimetres) from the world of the preprocessed file to the
+world of the original CT; a mirrored volume has determinant -1. Every step composes it from its input's own lineage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import cli
+
+SCHEMA = "ct-lineage/1"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How a volume relates to the CT as it left the scanner."""
+
+    scanner_from_volume: np.ndarray = field(default_factory=lambda: np.eye(4))
+    source: dict[str, str] = field(default_factory=dict)  # name and sha256 of the original file
+    history: tuple[dict[str, Any], ...] = ()  # one entry a step, with its settings
+    bone: str | None = None
+    side: str | None = None  # "left" or "right": the patient's side, also of a mirrored bone
+    label: int | None = None
+
+    @property
+    def mirrored(self) -> bool:
+        return bool(np.linalg.det(self.scanner_from_volume[:3, :3]) < 0)
+
+    def then(self, step: str, settings: dict[str, Any], old_from_new: np.ndarray | None = None, **about: Any) -> Lineage:
+        """The lineage after one more step that moved the volume; ``old_from_new`` is the identity where it stayed."""
+        moved = np.eye(4) if old_from_new is None else old_from_new
+        return replace(self, scanner_from_volume=self.scanner_from_volume @ moved, history=(*self.history, {"step": step, "settings": settings}), **about)
+
+
+def sidecar(image: str | Path) -> Path:
+    image = Path(image)
+    return image.with_name(cli.stem(image) + ".json")
+
+
+def original(path: str | Path) -> Lineage:
+    """Lineage of a file that no step of this suite has touched."""
+    return Lineage(source={"name": Path(path).name, "sha256": cli.sha256(path)})
+
+
+def read(path: str | Path, shape: tuple[int, ...], affine: np.ndarray) -> Lineage:
+    """Lineage of an image file. Without a sidecar it counts as original, and that is said.
+
+    Raises InputError where the sidecar belongs to another image (hash, shape or affine differ) or cannot be read.
+    """
+    beside = sidecar(path)
+    if not beside.exists():
+        cli.note(f"{Path(path).name}: no lineage beside it; taken as an original CT (scanner_from_volume = identity)")
+        return original(path)
+    content = cli.read_json(beside, "the lineage of " + Path(path).name)
+    if content.get("schema") != SCHEMA:
+        raise cli.InputError(f"{beside}: schema is {content.get('schema')!r}; expected {SCHEMA!r}; move it away if it is not this suite's")
+    try:
+        image = content["image"]
+        matrix = np.array(content["scanner_from_volume"], float)
+        fits = list(image["shape"]) == list(shape) and np.allclose(image["affine"], affine, atol=1e-3)
+        lineage = Lineage(matrix, dict(content["source"]), tuple(content["history"]), content["bone"], content["side"], content["label"])
+        rigid = matrix.shape == (4, 4) and np.allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-4) and np.allclose(matrix[3], [0, 0, 0, 1])
+        recorded = image["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise cli.InputError(f"{beside}: incomplete lineage ({error!r}); expected what step 1 to 4 write; run the step again") from None
+    if not rigid:
+        raise cli.InputError(f"{beside}: scanner_from_volume is not rigid; expected a 4x4 rotation or mirror with a translation; run the step again")
+    if not fits or recorded != cli.sha256(path):
+        raise cli.InputError(f"{beside}: does not belong to {Path(path).name} (shape, affine or SHA-256 differ); expected the lineage of this very file; run the step again, or move the JSON away to take the CT as original")
+    return lineage
+
+
+def write(path: str | Path, lineage: Lineage, shape: tuple[int, ...], affine: np.ndarray) -> None:
+    """Write the sidecar of an image that is already on disk."""
+    cli.write_json(sidecar(path), {
+        "schema": SCHEMA,
+        "step": lineage.history[-1]["step"] if lineage.history else "original",
+        "scanner_from_volume": lineage.scanner_from_volume.tolist(),
+        "frame": "RAS millimetres",
+        "mirrored": lineage.mirrored,
+        "bone": lineage.bone,
+        "side": lineage.side,
+        "label": lineage.label,
+        "source": lineage.source,
+        "history": list(lineage.history),
+        "image": {"name": Path(path).name, "sha256": cli.sha256(path), "shape": list(map(int, shape)), "affine": np.asarray(affine, float).tolist()},
+        "versions": cli.versions("numpy", "nibabel", "SimpleITK", "scipy"),
+    })  # fmt: skip

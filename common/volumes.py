@@ -1,0 +1,231 @@
+"""CT and labelmap files (NIfTI) with their lineage, their grid, and Hounsfield units as attenuation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common import cli, lineage
+from common.geometry import RAS_FROM_LPS, apply, invert
+from common.lineage import Lineage
+
+MAX_VOXELS = 4_000_000_000  # a header that claims more is taken as damaged, before any memory is asked for
+WATER_PER_MM = 0.0193  # linear attenuation of water at 70 keV, NIST XCOM (0.193 / cm)
+SOFT_TISSUE_HU = 40.0
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3-D image: ``data[i, j, k]``, its voxel-to-world affine (RAS millimetres), and where it came from."""
+
+    data: np.ndarray
+    affine: np.ndarray
+    lineage: Lineage
+    path: Path | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.data.shape
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def isocentre_mm(self) -> np.ndarray:
+        """World position of the volume's middle, RAS millimetres."""
+        return apply(self.affine, (np.array(self.shape) - 1) / 2)
+
+    @property
+    def name(self) -> str:
+        return self.path.name if self.path else "volume"
+
+
+def load_ct(path: str | Path) -> Volume:
+    """Read a CT in Hounsfield units, as stored (integers stay integers, NaN is refused).
+
+    Raises InputError for what is not a 3-D NIfTI volume with finite numbers and a usable affine.
+    """
+    volume = _load(path, "a CT volume (NIfTI, .nii or .nii.gz)")
+    if volume.data.dtype.kind == "f" and not np.isfinite(volume.data).all():
+        raise cli.InputError(f"{path}: holds NaN or infinite voxels; expected Hounsfield units; convert the CT again")
+    return volume
+
+
+def load_labelmap(path: str | Path) -> Volume:
+    """Read a labelmap. Whole numbers stored as floats are accepted and become integers.
+
+    Raises InputError for fractions, negative labels or what is not a 3-D NIfTI volume.
+    """
+    volume = _load(path, "a labelmap (NIfTI, .nii or .nii.gz)")
+    data = volume.data
+    if data.dtype.kind == "f":
+        if not np.isfinite(data).all() or not np.array_equal(data, np.rint(data)):
+            raise cli.InputError(f"{path}: holds fractions; expected whole-number labels; is this a CT or a probability map?")
+        data = data.astype(np.int32)
+    if data.dtype.kind not in "ui" or data.min(initial=0) < 0:
+        raise cli.InputError(f"{path}: holds {data.dtype} values from {data.min()}; expected labels of 0 and above; is this a CT?")
+    return Volume(data, volume.affine, volume.lineage, volume.path)
+
+
+def _load(path: str | Path, what: str) -> Volume:
+    import nibabel
+
+    path = cli.existing_file(path, what)
+    try:
+        image = nibabel.load(path)
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, nibabel.spatialimages.HeaderDataError) as error:
+        raise cli.InputError(f"{path}: cannot be read ({_one_line(error)}); expected {what}; convert or copy the file again") from None
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise cli.InputError(f"{path}: is a {type(image).__name__}; expected {what}; convert it")
+    shape = image.shape
+    if len(shape) > 3 and all(n == 1 for n in shape[3:]):
+        shape = shape[:3]
+    if len(shape) != 3 or min(shape) < 2:
+        raise cli.InputError(f"{path}: has shape {image.shape}; expected {what} of three dimensions with at least 2 slices each; choose one 3-D volume")
+    if int(np.prod(shape, dtype=object)) > MAX_VOXELS:
+        raise cli.InputError(f"{path}: its header claims {shape} voxels; expected at most {MAX_VOXELS:.0e}; the header is damaged")
+    affine = np.array(image.affine, float)
+    check_affine(path, affine)
+    try:
+        data = np.asanyarray(image.dataobj).reshape(shape)
+    except (OSError, EOFError, ValueError, MemoryError, _zlib_error()) as error:
+        raise cli.InputError(f"{path}: the voxels cannot be read ({_one_line(error)}); expected {what}; the file is truncated or damaged, copy it again") from None
+    if data.dtype.kind not in "uif":
+        raise cli.InputError(f"{path}: holds {data.dtype} voxels; expected {what} of numbers; convert it")
+    return Volume(data, affine, lineage.read(path, shape, affine), path)
+
+
+def check_affine(path: str | Path, affine: np.ndarray) -> None:
+    """InputError unless the affine is finite, invertible and free of shear."""
+    axes = affine[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(affine).all() or lengths.min() < 1e-4:
+        raise cli.InputError(f"{path}: its affine is singular or not finite (voxel sizes {np.round(lengths, 4).tolist()} mm); expected positive voxel sizes; repair the header")
+    directions = axes / lengths
+    if not np.allclose(directions.T @ directions, np.eye(3), atol=1e-3):
+        raise cli.InputError(f"{path}: its axes are not perpendicular (sheared or gantry-tilted); expected a rectangular grid; resample the CT first")
+
+
+def save(path: str | Path, volume: Volume) -> Path:
+    """Write the volume and its lineage, each under a temporary name first. Returns the path."""
+    import nibabel
+
+    path = Path(path)
+    image = nibabel.Nifti1Image(volume.data, volume.affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_qform(volume.affine, 1)
+    image.set_sform(volume.affine, 1)
+    with cli.atomic(path) as partial:
+        nibabel.save(image, partial)
+    lineage.write(path, volume.lineage, volume.data.shape, volume.affine)
+    return path
+
+
+def same_grid(a: Volume, b: Volume) -> bool:
+    """Whether two volumes share shape and affine to a thousandth of a millimetre at the corners."""
+    if a.shape != b.shape:
+        return False
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape])).reshape(3, -1).T
+    return bool(np.allclose(apply(a.affine, corners), apply(b.affine, corners), atol=1e-3))
+
+
+def to_sitk(volume: Volume):
+    """The volume as a SimpleITK image (LPS). Left-handed grids are kept: ITK's direction may have determinant -1."""
+    import SimpleITK as sitk
+
+    data = volume.data.astype(np.float32) if volume.data.dtype == np.float16 else volume.data
+    image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
+    lps = RAS_FROM_LPS @ volume.affine
+    spacing = volume.spacing_mm
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def from_sitk(image, lineage_: Lineage, path: Path | None = None) -> Volume:
+    """A SimpleITK image (LPS) as a Volume (RAS)."""
+    import SimpleITK as sitk
+
+    lps = np.eye(4)
+    lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    lps[:3, 3] = image.GetOrigin()
+    return Volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), RAS_FROM_LPS @ lps, lineage_, path)
+
+
+def sitk_from_rigid(target_from_source: np.ndarray):
+    """A rigid RAS transform as SimpleITK's Euler/affine transform, which maps points in LPS."""
+    import SimpleITK as sitk
+
+    lps = RAS_FROM_LPS @ target_from_source @ RAS_FROM_LPS
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(lps[:3, :3].ravel().tolist())
+    transform.SetTranslation(lps[:3, 3].tolist())
+    return transform
+
+
+def resample_labels(labelmap: Volume, like: Volume) -> Volume:
+    """The labelmap on another volume's grid, nearest neighbour; the grids share one world."""
+    import SimpleITK as sitk
+
+    grid = to_sitk(Volume(np.zeros(like.shape, np.uint8), like.affine, like.lineage))
+    image = sitk.Resample(to_sitk(labelmap), grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    return Volume(from_sitk(image, like.lineage).data, like.affine, like.lineage, labelmap.path)
+
+
+def attenuation(hu: np.ndarray, above_hu: float = -1000.0) -> np.ndarray:
+    """Linear attenuation in 1/mm, float32, in excess of a material of ``above_hu``.
+
+    The definition of the Hounsfield unit, mu = mu_water (1 + HU / 1000), clipped at zero. ``above_hu`` = -1000 is the
+    whole attenuation; `SOFT_TISSUE_HU` leaves what bone adds to the tissue that it displaces, which is what a
+    single bone contributes to a picture of the whole limb.
+    """
+    mu = hu.astype(np.float32)
+    mu -= np.float32(above_hu)
+    np.clip(mu, 0, None, out=mu)
+    mu *= np.float32(WATER_PER_MM / 1000)
+    return mu
+
+
+def index_box(mask: np.ndarray, pad: np.ndarray | int = 0) -> tuple[slice, slice, slice]:
+    """Bounding box of the true voxels, grown by ``pad`` voxels (one number or three) and clipped to the array."""
+    pad = np.broadcast_to(pad, 3)
+    box = []
+    for axis in range(3):
+        inside = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        box.append(slice(max(0, int(inside[0]) - int(pad[axis])), min(mask.shape[axis], int(inside[-1]) + 1 + int(pad[axis]))))
+    return tuple(box)
+
+
+def affine_of_box(affine: np.ndarray, box: tuple[slice, slice, slice]) -> np.ndarray:
+    """Affine of ``data[box]``."""
+    moved = affine.copy()
+    moved[:3, 3] = apply(affine, np.array([b.start for b in box]))
+    return moved
+
+
+def points_of(volume: Volume, mask: np.ndarray | None = None, count: int = 500, seed: int = 0) -> np.ndarray:
+    """(count, 3) world points of the masked voxels (or of voxels denser than muscle), drawn at random, RAS millimetres."""
+    inside = np.flatnonzero(mask if mask is not None else volume.data > 150)
+    if not inside.size:
+        inside = np.arange(volume.data.size)
+    chosen = np.random.default_rng(seed).choice(inside, min(count, inside.size), replace=False)
+    return apply(volume.affine, np.stack(np.unravel_index(chosen, volume.shape), 1))
+
+
+def world_from_world(affine_new: np.ndarray, affine_old: np.ndarray) -> np.ndarray:
+    """new_from_old of two affines of one voxel grid."""
+    return affine_new @ invert(affine_old)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _zlib_error() -> type[Exception]:
+    import zlib
+
+    return zlib.error

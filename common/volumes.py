@@ -114,7 +114,7 @@ def save(path: str | Path, volume: Volume) -> Path:
     import nibabel
 
     path = Path(path)
-    image = nibabel.Nifti1Image(volume.data, volume.affine)
+    image = nibabel.Nifti1Image(volume.data, volume.affine, dtype=volume.data.dtype)
     image.header.set_xyzt_units("mm", "sec")
     image.set_qform(volume.affine, 1)
     image.set_sform(volume.affine, 1)
@@ -122,6 +122,13 @@ def save(path: str | Path, volume: Volume) -> Path:
         nibabel.save(image, partial)
     lineage.write(path, volume.lineage, volume.data.shape, volume.affine)
     return path
+
+
+def stored_dtype(path: str | Path) -> np.dtype:
+    """Data type of the voxels on disk."""
+    import nibabel
+
+    return nibabel.load(path).get_data_dtype()
 
 
 def same_grid(a: Volume, b: Volume) -> bool:

@@ -1,0 +1,111 @@
+"""Step 1: keep the largest connected piece of every label of a segmentation.
+
+Automatic segmentations leave small islands away from the bone; a bounding box taken around them (step 2) would be
+far too large. Voxels that touch at a face, an edge or a corner (26 neighbours) count as connected.
+
+reads   a labelmap (NIfTI), whole-number labels, 0 is background
+writes  OUT/NAME_cleaned.nii.gz on the same grid and in the same data type, and its lineage OUT/NAME_cleaned.json
+        labels that are not asked for stay as they are
+frame   the file's own; nothing moves
+next    crop_cts.py (step 2)
+
+example
+  python segmentation_preprocessing.py -i P01/segmentations/P01_seg.nii.gz -o P01/segmentations -l 1 2 3 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from common import cli
+
+MAX_LABEL = 1_000_000  # larger numbers are no label but a CT or a damaged file
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What cleaning did to one label."""
+
+    label: int
+    voxels_kept: int
+    islands_removed: int
+    voxels_removed: int
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("-i", "--input", required=True, metavar="SEG", help="labelmap to clean (.nii or .nii.gz)")
+    parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for NAME_cleaned.nii.gz")
+    parser.add_argument("-l", "-labels", "--labels", nargs="+", type=int, metavar="N", help="labels to clean (default: every label present)")
+    return parser
+
+
+def keep_largest_components(data: np.ndarray, labels: Iterable[int] | None = None) -> list[LabelReport]:
+    """Set to 0, in place, all but the largest 26-connected component of each label.
+
+    ``data`` is a 3-D integer array; it is changed in place because a whole-body labelmap is large. ``labels`` defaults to every label present;
+    those that are absent get no report. Of equally large components the first in array order stays.
+    """
+    from scipy import ndimage
+
+    boxes = ndimage.find_objects(data)
+    present = [label for label, box in enumerate(boxes, 1) if box is not None]
+    chosen = present if labels is None else [label for label in dict.fromkeys(labels) if label in present]
+    reports = []
+    for label in cli.progress(chosen, what="labels", unit="label"):
+        part = data[boxes[label - 1]]  # a view
+        components, count = ndimage.label(part == label, structure=np.ones((3, 3, 3)))
+        sizes = sum(np.bincount(plane.ravel(), minlength=count + 1) for plane in components)
+        sizes[0] = 0
+        largest = int(sizes.argmax())
+        if count > 1:
+            part[(components != largest) & (components > 0)] = 0
+        reports.append(LabelReport(label, int(sizes[largest]), count - 1, int(sizes.sum() - sizes[largest])))
+    return reports
+
+
+def run(args: argparse.Namespace) -> int | None:
+    from common import volumes
+
+    source = cli.existing_file(args.input, "a labelmap (NIfTI, .nii or .nii.gz)")
+    if args.labels and min(args.labels) < 1:
+        raise cli.InputError(f"--labels: found {min(args.labels)}; expected labels of 1 and above (0 is background); leave it out")
+    output = Path(args.output_dir) / f"{cli.stem(source)}_cleaned.nii.gz"
+    cli.check_outputs([output], args.overwrite, [source])
+    labelmap = volumes.load_labelmap(source)
+    if labelmap.data.max() > MAX_LABEL:
+        raise cli.InputError(f"{source}: holds the value {labelmap.data.max()}; expected labels up to {MAX_LABEL}; is this a CT?")
+
+    # a memory-mapped file is read-only
+    data = labelmap.data if labelmap.data.flags.writeable else np.array(labelmap.data)
+    reports = keep_largest_components(data, args.labels)
+    if not reports:
+        wanted = f"labels {args.labels}" if args.labels else "at least one label above 0"
+        raise cli.InputError(f"{source}: holds none of the labels asked for; expected {wanted}; look at the labels that are there, {_present(labelmap.data)}")
+    for absent in sorted(set(args.labels or ()) - {report.label for report in reports}):
+        cli.warn(f"{source.name}: label {absent} is absent; nothing to clean")
+    for report in reports:
+        cli.note(f"label {report.label}: {report.voxels_kept} voxels kept, {report.islands_removed} islands with {report.voxels_removed} voxels removed")
+
+    settings = {"connectivity": 26, "labels": [asdict(report) for report in reports]}
+    stored = volumes.stored_dtype(source)
+    data = data.astype(stored) if stored.kind == "f" else data
+    volumes.save(output, replace(labelmap, data=data, lineage=labelmap.lineage.then("segmentation_preprocessing", settings)))
+    print(output)
+    return None
+
+
+def _present(data: np.ndarray) -> list[int]:
+    return [int(label) for label in np.unique(data) if label]
+
+
+main = cli.script(run, build_parser)
+
+if __name__ == "__main__":
+    sys.exit(main())

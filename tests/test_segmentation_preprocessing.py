@@ -1,0 +1,129 @@
+"""Step 1 against labelmaps whose islands are counted by hand."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+import segmentation_preprocessing
+from common import volumes
+
+AFFINE = np.array([[-0.5, 0, 0, 10.0], [0, 0.8, 0, -20], [0, 0, 1.5, 30], [0, 0, 0, 1]])
+
+
+def labelmap() -> np.ndarray:
+    """Label 2: a bar of 12 voxels, islands of 1 and 3. Label 5: two cubes that touch at a corner, 16 voxels. Label 7: one voxel."""
+    data = np.zeros((20, 18, 16), np.uint16)
+    data[2:14, 3, 3] = 2
+    data[18, 16, 3] = 2
+    data[2:5, 10, 12] = 2
+    data[4:6, 6:8, 6:8] = 5
+    data[6:8, 8:10, 8:10] = 5
+    data[19, 17, 15] = 7
+    return data
+
+
+@pytest.fixture
+def seg(tmp_path):
+    path = tmp_path / "P01_seg.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(labelmap(), AFFINE), path)
+    return path
+
+
+def clean(seg, *flags) -> tuple[int, volumes.Volume | None]:
+    out = seg.parent / "out"
+    code = segmentation_preprocessing.main(["-i", str(seg), "-o", str(out), *flags])
+    result = out / "P01_seg_cleaned.nii.gz"
+    return code, volumes.load_labelmap(result) if result.exists() else None
+
+
+def test_islands_go_and_the_largest_piece_of_every_label_stays(seg):
+    code, result = clean(seg)
+    expected = labelmap()
+    expected[18, 16, 3] = 0
+    expected[2:5, 10, 12] = 0
+    assert code == 0
+    np.testing.assert_array_equal(result.data, expected)
+
+
+def test_pieces_that_touch_at_a_corner_are_one_piece(seg):
+    _, result = clean(seg, "-l", "5")
+    assert (result.data == 5).sum() == 16
+
+
+@pytest.mark.parametrize("flag", ["-l", "-labels", "--labels"])
+def test_only_the_labels_asked_for_are_cleaned(seg, flag):
+    _, result = clean(seg, flag, "5", "7")
+    np.testing.assert_array_equal(result.data, labelmap())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float32])
+def test_grid_and_data_type_stay(tmp_path, dtype):
+    path = tmp_path / "P01_seg.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(labelmap().astype(dtype), AFFINE, dtype=dtype), path)
+    clean(path)
+    image = nibabel.load(tmp_path / "out" / "P01_seg_cleaned.nii.gz")
+    assert image.get_data_dtype() == dtype
+    assert image.shape == (20, 18, 16)
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-5)
+
+
+def test_an_uncompressed_input_is_not_changed(tmp_path):
+    path = tmp_path / "P01_seg.nii"
+    nibabel.save(nibabel.Nifti1Image(labelmap(), AFFINE), path)
+    _, result = clean(path)
+    assert result.data[18, 16, 3] == 0
+    np.testing.assert_array_equal(nibabel.load(path).get_fdata(), labelmap())
+
+
+def test_counts_are_reported_and_recorded(seg, capsys):
+    _, result = clean(seg)
+    assert "label 2: 12 voxels kept, 2 islands with 4 voxels removed" in capsys.readouterr().err
+    step = result.lineage.history[-1]
+    assert step["step"] == "segmentation_preprocessing"
+    assert step["settings"]["labels"][0] == {"label": 2, "voxels_kept": 12, "islands_removed": 2, "voxels_removed": 4}
+    assert result.lineage.source["name"] == "P01_seg.nii.gz"
+    np.testing.assert_array_equal(result.lineage.scanner_from_volume, np.eye(4))
+
+
+def test_an_absent_label_is_a_warning_and_the_others_are_cleaned(seg, capsys):
+    code, result = clean(seg, "-l", "2", "9")
+    assert code == 0
+    assert "label 9 is absent" in capsys.readouterr().err
+    assert (result.data == 2).sum() == 12
+
+
+@pytest.mark.parametrize("flags", [("-l", "9"), ("-l", "0"), ("-l", "-3")])
+def test_no_label_to_clean_is_an_error_of_one_line(seg, capsys, flags):
+    code, result = clean(seg, *flags)
+    assert code == 2
+    assert result is None
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("segmentation_preprocessing.py: ")
+
+
+def test_an_empty_labelmap_is_an_error(tmp_path):
+    path = tmp_path / "P01_seg.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), path)
+    assert clean(path) == (2, None)
+
+
+def test_a_ct_is_refused(tmp_path):
+    path = tmp_path / "P01_seg.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.full((4, 4, 4), -1000, np.int16), np.eye(4)), path)
+    assert clean(path) == (2, None)
+
+
+def test_an_existing_output_is_kept_unless_overwrite(seg):
+    assert clean(seg)[0] == 0
+    assert clean(seg)[0] == 2
+    assert clean(seg, "--overwrite")[0] == 0
+
+
+def test_the_output_of_an_earlier_run_keeps_its_history(seg):
+    clean(seg)
+    again = seg.parent / "again"
+    assert segmentation_preprocessing.main(["-i", str(seg.parent / "out" / "P01_seg_cleaned.nii.gz"), "-o", str(again)]) == 0
+    sidecar = json.loads((again / "P01_seg_cleaned_cleaned.json").read_text())
+    assert [entry["step"] for entry in sidecar["history"]] == ["segmentation_preprocessing"] * 2
+    assert sidecar["source"]["name"] == "P01_seg.nii.gz"

@@ -50,7 +50,7 @@ def keep_largest_components(data: np.ndarray, labels: Iterable[int] | None = Non
     """Set to 0, in place, all but the largest 26-connected component of each label.
 
     ``data`` is a 3-D integer array; it is changed in place because a whole-body labelmap is large. ``labels`` defaults to every label present;
-    those that are absent get no report. Of equally large components the first in array order stays.
+    those that are absent get no report. Of equally large components the first in slice order stays.
     """
     from scipy import ndimage
 
@@ -60,14 +60,50 @@ def keep_largest_components(data: np.ndarray, labels: Iterable[int] | None = Non
     reports = []
     for label in cli.progress(chosen, what="labels", unit="label"):
         part = data[boxes[label - 1]]  # a view
-        components, count = ndimage.label(part == label, structure=np.ones((3, 3, 3)))
-        sizes = sum(np.bincount(plane.ravel(), minlength=count + 1) for plane in components)
-        sizes[0] = 0
+        runs = find_runs(part, label)
+        component = connect_runs(runs, part.shape)
+        sizes = np.bincount(component, weights=runs[:, 3] - runs[:, 2]).astype(int)
         largest = int(sizes.argmax())
-        if count > 1:
-            part[(components != largest) & (components > 0)] = 0
-        reports.append(LabelReport(label, int(sizes[largest]), count - 1, int(sizes.sum() - sizes[largest])))
+        for k, j, start, stop in runs[component != largest]:
+            part[start:stop, j, k] = 0
+        reports.append(LabelReport(label, int(sizes[largest]), len(sizes) - 1, int(sizes.sum() - sizes[largest])))
     return reports
+
+
+def find_runs(data: np.ndarray, label: int) -> np.ndarray:
+    """(N, 4) rows (k, j, start, stop): ``data[start:stop, j, k]`` is ``label``; sorted by k, j, start.
+
+    Runs instead of a component image: islands far apart make a bounding box as large as the volume, and a component number for each of its voxels
+    took ten times the memory of the labelmap.
+    """
+    runs = []
+    for k in range(data.shape[2]):
+        plane = (data[:, :, k] == label).T
+        if plane.any():
+            steps = np.diff(plane.astype(np.int8), axis=1, prepend=0, append=0)
+            j, start = np.nonzero(steps == 1)
+            runs.append(np.stack([np.full_like(j, k), j, start, np.nonzero(steps == -1)[1]], 1))
+    return np.concatenate(runs)
+
+
+def connect_runs(runs: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Component number (N,) of each run of `find_runs`; runs of neighbouring rows connect where they touch, corners included."""
+    from scipy import sparse
+
+    k, j, start, stop = runs.T
+    # one sorted number line for all rows; a gap between rows, so that none touches the next one's voxels
+    width = shape[0] + 1
+    row = k * (shape[1] + 2) + j
+    starts, stops = row * width + start, row * width + stop
+    here, there = [], []
+    for offset in (1, *(shape[1] + 2 + dj for dj in (-1, 0, 1))):  # the other half of the neighbours is met from their side
+        first = np.searchsorted(stops, starts + offset * width, "left")
+        count = np.searchsorted(starts, stops + offset * width, "right") - first
+        here.append(np.repeat(np.arange(len(runs)), count))
+        there.append(np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count))
+    here, there = np.concatenate(here), np.concatenate(there)
+    graph = sparse.coo_array((np.ones(len(here), bool), (here, there)), (len(runs), len(runs)))
+    return sparse.csgraph.connected_components(graph, directed=False)[1]
 
 
 def run(args: argparse.Namespace) -> int | None:

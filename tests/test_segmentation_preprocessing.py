@@ -5,6 +5,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import segmentation_preprocessing
 from common import volumes
@@ -127,3 +128,13 @@ def test_the_output_of_an_earlier_run_keeps_its_history(seg):
     sidecar = json.loads((again / "P01_seg_cleaned_cleaned.json").read_text())
     assert [entry["step"] for entry in sidecar["history"]] == ["segmentation_preprocessing"] * 2
     assert sidecar["source"]["name"] == "P01_seg.nii.gz"
+
+
+@pytest.mark.parametrize("density", [0.02, 0.08, 0.5])
+def test_pieces_of_noise_are_those_that_scipy_finds(density):
+    noise = (np.random.default_rng(0).random((17, 23, 31)) < density).astype(np.uint8)
+    components, count = ndimage.label(noise, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(components.ravel())[1:]
+    (report,) = segmentation_preprocessing.keep_largest_components(noise)
+    assert (report.voxels_kept, report.islands_removed) == (sizes.max(), count - 1)
+    np.testing.assert_array_equal(noise, components == 1 + sizes.argmax())

@@ -72,7 +72,9 @@ def read(path: str | Path, shape: tuple[int, ...], affine: np.ndarray) -> Lineag
     if not rigid:
         raise cli.InputError(f"{beside}: scanner_from_volume is not rigid; expected a 4x4 rotation or mirror with a translation; run the step again")
     if not fits or recorded != cli.sha256(path):
-        raise cli.InputError(f"{beside}: does not belong to {Path(path).name} (shape, affine or SHA-256 differ); expected the lineage of this very file; run the step again, or move the JSON away to take the CT as original")
+        raise cli.InputError(
+            f"{beside}: does not belong to {Path(path).name} (shape, affine or SHA-256 differ); expected the lineage of this very file; run the step again, or move the JSON away to take the CT as original"
+        )
     return lineage
 
 

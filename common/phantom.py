@@ -46,7 +46,7 @@ ELLIPSOIDS = {
     "femur medial condyle": ((-23, -9, 25), (14, 30, 24)),
     "femur lateral condyle": ((23, -5, 23.5), (13, 28, 22)),
     "femur epicondyles": ((0, 0, 38), (39, 22, 18)),
-    "femur adductor tubercle": ((-36, -8, 48), (7, 8, 8)),
+    "femur adductor tubercle": ((-32, -8, 46), (8, 9, 10)),
     "femur trochlea lateral": ((16, 20, 36), (13, 11, 18)),
     "femur trochlea medial": ((-14, 17, 33), (12, 10, 15)),
     "tibia medial plateau": ((-20, -5, -16), (23, 26, 13)),

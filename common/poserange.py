@@ -1,0 +1,100 @@
+"""The box of poses that a network is trained on and that the search covers, with its command-line flags. numpy only.
+
+Three angles in degrees (Euler ZXY) and the offset from source to isocentre in millimetres, as in `geometry.pose_from_angles`: with
+orientation AP, ty is the distance from source to isocentre, tx and tz move the isocentre across the detector.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from common import cli, geometry
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PoseRange:
+    """Lowest and highest value of each pose parameter; the defaults are those of an antero-posterior knee X-ray."""
+
+    r1: Interval = (-30.0, 30.0)  # degrees about the patient's long axis
+    r2: Interval = (-15.0, 15.0)  # degrees of tilt towards head or foot
+    r3: Interval = (-25.0, 25.0)  # degrees in the picture's plane
+    tx: Interval = (-50.0, 50.0)  # mm across
+    ty: Interval = (750.0, 950.0)  # mm from source to isocentre
+    tz: Interval = (-50.0, 50.0)  # mm along the patient
+
+    @property
+    def limits(self) -> np.ndarray:
+        """(2, 6): lowest and highest r1 r2 r3 tx ty tz."""
+        return np.array([getattr(self, name) for name in NAMES], float).T
+
+    @property
+    def middle(self) -> np.ndarray:
+        """(6,) the range's centre."""
+        return self.limits.mean(axis=0)
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """(count, 6) parameters drawn uniformly and independently."""
+        low, high = self.limits
+        return rng.uniform(low, high, (count, 6))
+
+    def poses(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """(count, 4, 4) DiffDRR extrinsics at random parameters."""
+        return poses_from_parameters(self.sample(count, rng))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {low:g}..{high:g} {UNITS[name]}" for name, (low, high) in zip(NAMES, self.limits.T, strict=True))
+
+
+NAMES = tuple(field.name for field in fields(PoseRange))
+UNITS = {name: "deg" if name.startswith("r") else "mm" for name in NAMES}
+MEANING = {
+    "r1": "rotation about the patient's long axis",
+    "r2": "tilt towards head or foot",
+    "r3": "rotation in the picture's plane",
+    "tx": "offset across the patient",
+    "ty": "distance from source to isocentre",
+    "tz": "offset along the patient",
+}
+
+
+def poses_from_parameters(parameters: np.ndarray) -> np.ndarray:
+    """(N, 4, 4) DiffDRR extrinsics of (N, 6) rows r1 r2 r3 (degrees) tx ty tz (mm)."""
+    return np.array([geometry.pose_from_angles(row[:3], row[3:]) for row in parameters]).reshape(-1, 4, 4)
+
+
+def add_pose_range_flags(parser: argparse.ArgumentParser, fallback: str = "") -> None:
+    """--r1 ... --tz LOW HIGH. Unset flags are None; ``fallback`` says in the help what they default to."""
+    group = parser.add_argument_group("range of poses, Euler ZXY in degrees and millimetres from source to isocentre")
+    default = PoseRange()
+    for name in NAMES:
+        low, high = getattr(default, name)
+        shown = f"{fallback}, else {low:g} {high:g}" if fallback else f"{low:g} {high:g}"
+        group.add_argument(f"--{name}", nargs=2, type=float, metavar=("LOW", "HIGH"), help=f"{MEANING[name]}, {UNITS[name]} (default: {shown})")
+
+
+def pose_range_from(args: argparse.Namespace, fallback: PoseRange | None = None) -> PoseRange:
+    """The range of the flags; each flag left out takes ``fallback``'s interval (the knee defaults without one).
+
+    Raises InputError for an interval that is empty, not finite or behind the source.
+    """
+    given = {name: tuple(getattr(args, name)) for name in NAMES if getattr(args, name) is not None}
+    chosen = replace(fallback or PoseRange(), **given)
+    check(chosen, "--")
+    return chosen
+
+
+def check(pose_range: PoseRange, prefix: str) -> None:
+    """InputError naming ``prefix`` + parameter for an interval that cannot be sampled."""
+    for name in NAMES:
+        low, high = getattr(pose_range, name)
+        if not (np.isfinite(low) and np.isfinite(high)) or high <= low:
+            raise cli.InputError(f"{prefix}{name}: found {low:g} to {high:g} {UNITS[name]}; expected a low and a higher end; widen the range")
+        if name.startswith("r") and high - low > 360:
+            raise cli.InputError(f"{prefix}{name}: found {low:g} to {high:g} degrees; expected at most a full turn; narrow the range")
+    if pose_range.ty[0] <= 0:
+        raise cli.InputError(f"{prefix}ty: found {pose_range.ty[0]:g} mm; expected a distance above 0 from source to isocentre; raise the low end")

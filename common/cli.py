@@ -86,7 +86,7 @@ def progress(items: Iterable | None = None, *, total: int | None = None, what: s
     to_terminal = sys.stderr.isatty()
     return tqdm(
         items, total=total, desc=what, unit=unit, disable=_quiet, file=sys.stderr, dynamic_ncols=to_terminal,
-        mininterval=0.2 if to_terminal else 30, ascii=None if to_terminal else True, leave=to_terminal,
+        mininterval=0.2 if to_terminal else 30, ascii=None if to_terminal else True, leave=True,
         bar_format=None if to_terminal else "{desc}: {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}{postfix}]\n",
     )  # fmt: skip
 

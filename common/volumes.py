@@ -89,8 +89,9 @@ def _load(path: str | Path, what: str) -> Volume:
         raise cli.InputError(f"{path}: its header claims {shape} voxels; expected at most {MAX_VOXELS:.0e}; the header is damaged")
     affine = np.array(image.affine, float)
     check_affine(path, affine)
+    scaling = (image.dataobj.slope, image.dataobj.inter)  # nibabel would scale to 64 bits
     try:
-        data = np.asanyarray(image.dataobj).reshape(shape)
+        data = (np.asanyarray(image.dataobj) if scaling == (1, 0) else image.dataobj.get_scaled(np.float32)).reshape(shape)
     except (OSError, EOFError, ValueError, MemoryError, _zlib_error()) as error:
         raise cli.InputError(f"{path}: the voxels cannot be read ({_one_line(error)}); expected {what}; the file is truncated or damaged, copy it again") from None
     if data.dtype.kind not in "uif":

@@ -1,0 +1,202 @@
+"""Step 2: cut each bone out of the CT, in a padded box, and mirror right bones to left ones.
+
+A box smaller than the CT saves time and memory in every later step, and with right bones mirrored one model serves both sides. Nothing is
+interpolated: the voxels are the CT's own. The mirror swaps the patient's left and right (x of the scanner's RAS frame), whatever the file's orientation.
+
+reads   the CT in Hounsfield units and the cleaned labelmap; file names are relative to --base_dir
+        the patient's name is the CT's, without a final _ct: P01_ct.nii.gz gives P01
+writes  DIR/femur_cts_cropped/P01_femur.nii.gz             the left femur
+        DIR/femur_cts_cropped/P01_femur_mirrored.nii.gz    the right femur, mirrored to a left one
+        DIR/femur_masks_cropped/...                        the bone's labelmap, same grid and file name; the same for the tibia
+        and beside every image its lineage NAME.json with scanner_from_volume (determinant -1 for a mirrored bone)
+frame   left bones stay in the scanner's frame, right ones are reflected about its plane x = 0; millimetres, RAS
+before  segmentation_preprocessing.py (step 1)
+next    coregister_cts.py (step 3)
+
+example
+  python crop_cts.py --base_dir P01 --ct_filename P01_ct.nii.gz --seg_filename segmentations/P01_seg_cleaned.nii.gz
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common import cli
+from common.geometry import apply, invert
+
+if TYPE_CHECKING:
+    from common.volumes import Volume
+
+LABELS = (3, 4, 1, 2)
+BONES = ("femur", "tibia")
+PADDING_MM = 5.0
+NO_AIR_ABOVE_HU = -200  # a CT whose lowest voxel is above this holds neither air nor fat
+MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])  # swaps the patient's left and right
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("--base_dir", required=True, metavar="DIR", help="the patient's folder; outputs go there")
+    parser.add_argument("--ct_filename", required=True, metavar="CT", help="the CT, relative to DIR")
+    parser.add_argument("--seg_filename", required=True, metavar="SEG", help="the labelmap, relative to DIR; on another grid it is resampled (nearest neighbour)")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        type=int,
+        default=list(LABELS),
+        metavar="N",
+        help="right and left label of each bone: femur right, femur left, tibia right, tibia left (default: 3 4 1 2)",
+    )
+    parser.add_argument("--bones", nargs="+", default=list(BONES), metavar="NAME", help="names of the bones (default: femur tibia)")
+    parser.add_argument("--padding", type=float, default=PADDING_MM, metavar="MM", help="margin around the bone in mm, clipped at the CT's edge (default: %(default)s)")
+    return parser
+
+
+def crop_bone(ct: Volume, labelmap: Volume, label: int, padding_mm: float) -> tuple[Volume, Volume] | None:
+    """The CT and the labelmap in the padded box of one label, the labelmap with that label alone; None where it is absent.
+
+    Both volumes share one grid. The box grows by ``padding_mm``, rounded up to whole voxels, and is clipped at the edge.
+    """
+    from common import volumes
+
+    inside = labelmap.data == label
+    if not inside.any():
+        return None
+    box = volumes.index_box(inside, np.ceil(padding_mm / ct.spacing_mm - 1e-6).astype(int))
+    affine = volumes.affine_of_box(ct.affine, box)
+    mask = inside[box] * labelmap.data.dtype.type(label)
+    return replace(ct, data=ct.data[box], affine=affine), replace(labelmap, data=mask, affine=affine)
+
+
+def mirror(volume: Volume) -> Volume:
+    """The volume reflected about the world's plane x = 0: a right bone becomes a left one.
+
+    The affine is reflected, and the array is flipped along the axis closest to x, so that the file keeps its handedness and orientation.
+    The lineage is left to the caller.
+    """
+    axis = int(np.abs(volume.affine[0, :3]).argmax())
+    flip = np.eye(4)
+    flip[axis, axis], flip[axis, 3] = -1, volume.shape[axis] - 1
+    return replace(volume, data=np.flip(volume.data, axis), affine=MIRROR @ volume.affine @ flip)
+
+
+def onto_grid(labelmap: Volume, ct: Volume, labels: list[int]) -> Volume:
+    """The labelmap on the CT's grid; InputError where a voxel of ``labels`` lies outside the CT."""
+    from common import volumes
+
+    if not np.allclose(labelmap.lineage.scanner_from_volume, ct.lineage.scanner_from_volume, atol=1e-3):
+        raise cli.InputError(f"{labelmap.path}: its lineage places it in another frame than {ct.name}; expected both in one; take CT and labelmap of the same step")
+    if volumes.same_grid(labelmap, ct):
+        return replace(labelmap, affine=ct.affine)
+    outside, total = _count_outside(labelmap, ct, labels)
+    if outside:
+        raise cli.InputError(
+            f"{labelmap.path}: {outside} of {total} labelled voxels lie outside {ct.name} (grids {labelmap.shape} and {ct.shape}); expected a labelmap of this very CT; check that both files belong together"
+        )
+    cli.note(f"{labelmap.name}: grid {labelmap.shape} is not the CT's {ct.shape}; resampled onto it (nearest neighbour)")
+    return replace(volumes.resample_labels(labelmap, ct), lineage=labelmap.lineage)
+
+
+def _count_outside(labelmap: Volume, ct: Volume, labels: list[int]) -> tuple[int, int]:
+    """How many voxels of ``labels`` have their centre more than half a labelmap voxel outside the CT, and how many there are."""
+    index_from_index = invert(ct.affine) @ labelmap.affine
+    margin = 0.5 + 0.5 * labelmap.spacing_mm.max() / ct.spacing_mm
+    outside = total = 0
+    for k in range(labelmap.shape[2]):  # by slices, to keep memory small
+        i, j = np.nonzero(np.isin(labelmap.data[:, :, k], labels))
+        index = apply(index_from_index, np.stack([i, j, np.full_like(i, k)], 1))
+        outside += int(((index < -margin) | (index > np.array(ct.shape) - 1 + margin)).any(1).sum())
+        total += len(i)
+    return outside, total
+
+
+def run(args: argparse.Namespace) -> int | None:
+    from common import volumes
+
+    _check_flags(args)
+    base = Path(args.base_dir)
+    if not base.is_dir():
+        raise cli.InputError(f"{base}: is not a folder; expected the patient's folder; check --base_dir")
+    ct_path = cli.existing_file(base / args.ct_filename, "a CT volume (NIfTI, .nii or .nii.gz)")
+    seg_path = cli.existing_file(base / args.seg_filename, "a labelmap (NIfTI, .nii or .nii.gz)")
+    patient = cli.stem(ct_path).removesuffix("_ct")
+    # (bone, side, label) -> the two files
+    wanted = {}
+    for bone, right, left in zip(args.bones, args.labels[::2], args.labels[1::2], strict=True):
+        for side, label, ending in (("left", left, ""), ("right", right, "_mirrored")):
+            wanted[bone, side, label] = [base / f"{bone}_{kind}_cropped" / f"{patient}_{bone}{ending}.nii.gz" for kind in ("cts", "masks")]
+    cli.check_outputs([path for pair in wanted.values() for path in pair], args.overwrite, [ct_path, seg_path])
+
+    labelmap = volumes.load_labelmap(seg_path)
+    if not any((labelmap.data == label).any() for label in args.labels):
+        found = [int(label) for label in np.unique(labelmap.data) if label]
+        raise cli.InputError(f"{seg_path}: holds none of the labels {args.labels}; expected at least one; it holds {found}, name them with --labels")
+    ct = volumes.load_ct(ct_path)
+    if ct.data.min() > NO_AIR_ABOVE_HU:
+        cli.warn(f"{ct.name}: its lowest voxel is {ct.data.min()}, so it holds no air; expected Hounsfield units (air -1000, water 0); rescale it if it is not in them")
+    labelmap = onto_grid(labelmap, ct, args.labels)
+    _warn_if_swapped(ct, labelmap, args)
+
+    written = []
+    for (bone, side, label), paths in cli.progress(wanted.items(), total=len(wanted), what="bones", unit="bone"):
+        cropped = crop_bone(ct, labelmap, label, args.padding)
+        if cropped is None:
+            cli.warn(f"{labelmap.name}: {side} {bone} (label {label}) is absent; nothing written for it")
+            continue
+        if min(cropped[0].shape) < 2:
+            raise cli.InputError(f"{seg_path}: {side} {bone} (label {label}) is one voxel thin; expected at least 2 slices in every direction; give a larger --padding")
+        settings = {"label": label, "padding_mm": args.padding, "mirrored": side == "right"}
+        for path, volume in zip(paths, cropped, strict=True):
+            moved = mirror(volume) if side == "right" else volume
+            lineage = volume.lineage.then("crop_cts", settings, MIRROR if side == "right" else None, bone=bone, side=side, label=label)
+            written.append(volumes.save(path, replace(moved, lineage=lineage)))
+        cli.note(
+            f"{side} {bone} (label {label}): {' x '.join(map(str, cropped[0].shape))} voxels of {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)} mm{', mirrored' if side == 'right' else ''}"
+        )
+    print(*written, sep="\n")
+    return None
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    if len(args.labels) != 2 * len(args.bones):
+        raise cli.InputError(
+            f"--labels: found {len(args.labels)} labels for {len(args.bones)} bones; expected the right and the left label of every bone; name {2 * len(args.bones)}"
+        )
+    if min(args.labels) < 1 or len(set(args.labels)) < len(args.labels):
+        raise cli.InputError(f"--labels: found {args.labels}; expected different labels of 1 and above; correct the list")
+    if len(set(args.bones)) < len(args.bones) or any(not bone or Path(bone).name != bone or bone.startswith(".") for bone in args.bones):
+        raise cli.InputError(f"--bones: found {args.bones}; expected different names that can stand in a file name; rename them")
+    if not 0 <= args.padding < 1000:
+        raise cli.InputError(f"--padding: found {args.padding} mm; expected 0 to 1000 mm; give another margin")
+
+
+def _warn_if_swapped(ct: Volume, labelmap: Volume, args: argparse.Namespace) -> None:
+    """Warn where a right bone lies to the left of its left partner: x of the scanner's frame grows to the patient's right."""
+    scanner_from_index = ct.lineage.scanner_from_volume @ ct.affine
+    for bone, right, left in zip(args.bones, args.labels[::2], args.labels[1::2], strict=True):
+        masks = [labelmap.data == label for label in (right, left)]
+        if not all(mask.any() for mask in masks):
+            continue
+        x_right, x_left = (_centre(mask, scanner_from_index)[0] for mask in masks)
+        if x_right <= x_left:
+            cli.warn(
+                f"{bone}: label {right} (right) lies at x = {x_right:.0f} mm and label {left} (left) at {x_left:.0f} mm, but x grows to the patient's right; the two labels look swapped, or the CT's orientation is wrong"
+            )
+
+
+def _centre(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """World position of a mask's centre of mass."""
+    index = [np.average(np.arange(n), weights=np.count_nonzero(mask, axis=tuple(a for a in range(3) if a != axis))) for axis, n in enumerate(mask.shape)]
+    return apply(affine, np.array(index))
+
+
+main = cli.script(run, build_parser)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -58,6 +58,11 @@ class Detector:
         principal = tuple((p + 0.5) / factor - 0.5 for p in self.principal_px)
         return Detector(self.height // factor, self.width // factor, self.sdd_mm, (self.pixel_mm[0] * factor, self.pixel_mm[1] * factor), principal)
 
+    def supersampled(self, factor: int) -> Detector:
+        """The detector whose pixels are ``factor`` x ``factor`` parts of ours; inverse of `binned`."""
+        principal = tuple((p + 0.5) * factor - 0.5 for p in self.principal_px)
+        return Detector(self.height * factor, self.width * factor, self.sdd_mm, (self.pixel_mm[0] / factor, self.pixel_mm[1] / factor), principal)
+
     def flipped(self) -> Detector:
         """The detector of the picture mirrored left to right."""
         return replace(self, principal_px=(self.width - 1 - self.principal_px[0], self.principal_px[1]))

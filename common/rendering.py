@@ -192,8 +192,8 @@ class SiddonRenderer:
         from diffdrr.data import read
 
         image = torchio.ScalarImage(tensor=torch.as_tensor(np.ascontiguousarray(volume.data, np.float32))[None], affine=volume.affine)
-        # DiffDRR's own HU-to-density needs soft tissue in every volume, so it is given harmless numbers and replaced
-        harmless = torchio.ScalarImage(tensor=torch.linspace(-1000, 1000, volume.data.size).reshape(image.shape), affine=volume.affine)
+        # DiffDRR's own HU-to-density needs soft tissue in every volume and several times its memory, so it is given a few harmless numbers and replaced
+        harmless = torchio.ScalarImage(tensor=torch.linspace(-1000, 1000, 8).reshape(1, 2, 2, 2), affine=volume.affine)
         self._subject = read(harmless, orientation="AP", center_volume=False)
         self._subject.density = image
         self._device = device

@@ -13,6 +13,7 @@ import numpy as np
 
 from common import cli, geometry
 from common.geometry import Detector
+from common.volumes import Volume
 
 SCHEMA = "registration/1"
 TRAJECTORY_COLUMNS = ("r1", "r2", "r3", "tx", "ty", "tz", "similarity", "seconds", "scale")
@@ -85,6 +86,27 @@ def scanner_view(detector: Detector, volume_from_camera: np.ndarray, init: np.nd
         "principal_point_px": list(map(float, on_disk.principal_px)),
         "pixel_spacing_mm": list(map(float, on_disk.pixel_mm)),
     }
+
+
+def camera_in(result: Result, volume: Volume) -> np.ndarray:
+    """The final pose's camera in the world of ``volume``, (4, 4), RAS millimetres.
+
+    A volume is taken to share the frame of the registered one, unless its lineage says where it lies in the scanner: a step of this suite
+    has written it, or it is the original CT itself (by its hash). Raises InputError where the registered points lie outside of it.
+    """
+    world_from_registered = np.eye(4)
+    placed = bool(volume.lineage.history) or volume.lineage.source.get("sha256", "none") == result.drr.get("source", {}).get("sha256")
+    if placed and "scanner_from_volume" in result.drr:
+        world_from_registered = geometry.invert(volume.lineage.scanner_from_volume) @ np.array(result.drr["scanner_from_volume"])
+        if not np.allclose(world_from_registered, np.eye(4), atol=1e-3):
+            cli.note(f"{volume.name}: lies in another frame than the registered volume; the pose was carried over by their lineages")
+    points = geometry.apply(geometry.invert(volume.affine) @ world_from_registered, np.array(result.drr.get("points_mm", [result.drr["isocentre_mm"]])))
+    inside = ((points > -0.5) & (points < np.array(volume.shape) - 0.5)).all(axis=1).mean()
+    if inside < 0.5:
+        raise cli.InputError(
+            f"{volume.name}: holds {100 * inside:.0f} % of the registered structure; expected a CT in the frame of {Path(str(result.drr['volume'])).name}; give that file, or one made from the same CT with its lineage beside it"
+        )
+    return world_from_registered @ result.volume_from_camera()
 
 
 def save(path: str | Path, result: Result) -> None:

@@ -252,7 +252,7 @@ def _bone_is_dark(pixels: np.ndarray, valid: np.ndarray) -> bool:
     depth = distance_transform_edt(padded)[1:-1, 1:-1]
     small = pixels[::4, ::4]
     inside = valid[::4, ::4]
-    rim, middle = inside & (depth < 0.15 * depth.max()), depth > 0.6 * depth.max()
+    rim, middle = inside & (depth <= max(1.0, 0.15 * depth.max())), depth > 0.6 * depth.max()
     return bool(np.median(small[middle]) < np.percentile(small[rim], 60))
 
 

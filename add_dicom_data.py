@@ -1,0 +1,159 @@
+"""Write the distances that registration needs into the header of a DICOM X-ray.
+
+Many exports lack the source-to-detector distance (SDD). Without it, and without a calibration, no distance in the picture can be
+known; measure it, or ask the manufacturer.
+
+reads   a DICOM X-ray with pixels
+writes  a copy of it. These elements are set:
+          (0018,1110) DistanceSourceToDetector         --sdd, mm
+          (0018,1111) DistanceSourceToPatient          --source_to_patient, mm, where given
+          (0018,1164) ImagerPixelSpacing               --pixel_spacing, mm at the detector, where given; DICOM stores rows first
+        and these, as the standard asks of a derived object (PS3.3 C.7.6.1.1):
+          (0008,0018) SOPInstanceUID                   new, also in the file's meta information (0002,0003)
+          (0008,0008) ImageType                        first value DERIVED, the others as they were
+          (0008,2111) DerivationDescription            what was set, after what it said before
+          (0008,2112) SourceImageSequence              the original's class and instance
+        Everything else is as it was, private elements and the pixel data byte for byte, in the same transfer syntax. The meta
+        information also names the software that wrote the file, which is pydicom.
+step    before registration.py (step 7)
+
+example
+  python add_dicom_data.py --i xray.dcm --o xray_with_sdd.dcm --sdd 1020.0
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import cli
+
+if TYPE_CHECKING:
+    import pydicom
+
+DISTANCE_MM = (50.0, 10_000.0)
+PIXEL_MM = (0.005, 20.0)
+LONGEST_DESCRIPTION = 1024  # characters of a DICOM short text (ST)
+PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+@dataclass(frozen=True)
+class Distances:
+    """What to write, millimetres; None leaves the element as it is."""
+
+    sdd_mm: float
+    source_to_patient_mm: float | None = None
+    pixel_mm: tuple[float, float] | None = None  # along columns, along rows
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("-i", "--i", "--input", dest="input", required=True, metavar="IN", help="DICOM X-ray")
+    parser.add_argument("-o", "--o", "--output", dest="output", required=True, metavar="OUT", help="DICOM file to write; never the input")
+    parser.add_argument("--sdd", type=float, required=True, metavar="MM", help="source-to-detector distance")
+    parser.add_argument("--source_to_patient", type=float, metavar="MM", help="distance from source to the patient's isocentre")
+    parser.add_argument("--pixel_spacing", type=float, nargs="+", metavar="MM", help="pixel size at the detector: one number, or along a row and then along a column (x, y)")
+    return parser
+
+
+def add_distances(dataset: pydicom.FileDataset, distances: Distances) -> list[str]:
+    """Set the distances in a dataset, in place, and mark it as derived. Returns what was set, one text an element."""
+    changes = [_set(dataset, "DistanceSourceToDetector", distances.sdd_mm)]
+    if distances.source_to_patient_mm is not None:
+        changes.append(_set(dataset, "DistanceSourceToPatient", distances.source_to_patient_mm))
+    if distances.pixel_mm is not None:
+        changes.append(_set(dataset, "ImagerPixelSpacing", list(distances.pixel_mm[::-1])))
+    mark_derived(dataset, "; ".join(changes))
+    return changes
+
+
+def mark_derived(dataset: pydicom.FileDataset, description: str) -> None:
+    """Give a changed dataset an identity of its own and name its source, in place."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+    from pydicom.uid import generate_uid
+
+    source = Dataset()
+    source.ReferencedSOPClassUID = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")
+    source.ReferencedSOPInstanceUID = dataset.get("SOPInstanceUID") or dataset.file_meta.get("MediaStorageSOPInstanceUID", "")
+    if source.ReferencedSOPInstanceUID:
+        dataset.SourceImageSequence = Sequence([source])
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    image_type = dataset.get("ImageType") or ["", "PRIMARY"]
+    kinds = [image_type] if isinstance(image_type, str) else list(image_type)
+    dataset.ImageType = ["DERIVED", *(kinds[1:] or ["PRIMARY"])]
+    said = dataset.get("DerivationDescription")
+    dataset.DerivationDescription = (f"{said}; {description}" if said else description)[-LONGEST_DESCRIPTION:]
+
+
+def _set(dataset: pydicom.FileDataset, keyword: str, value: float | list[float]) -> str:
+    before = dataset.get(keyword)
+    setattr(dataset, keyword, [_decimal(v) for v in value] if isinstance(value, list) else _decimal(value))
+    old = "absent" if before in (None, "") else str(before)
+    return f"{keyword} {old} -> {getattr(dataset, keyword)} mm"
+
+
+def _decimal(value: float) -> str:
+    """A DICOM decimal string: at most 16 characters."""
+    return f"{value:.10g}"
+
+
+def read(path: str | Path) -> pydicom.FileDataset:
+    """A DICOM picture, its elements untouched. Raises InputError for anything else."""
+    import pydicom
+
+    path = cli.existing_file(path, "a DICOM X-ray")
+    try:
+        dataset = pydicom.dcmread(path)
+    except (pydicom.errors.InvalidDicomError, EOFError, OSError, ValueError, KeyError, NotImplementedError, AttributeError) as error:
+        raise cli.InputError(f"{path}: is no DICOM file that can be read ({' '.join(str(error).split())[:100]}); expected a DICOM X-ray; export it again") from None
+    if not any(keyword in dataset for keyword in PIXEL_ELEMENTS):
+        raise cli.InputError(f"{path}: holds no pixels; expected a DICOM X-ray; this may be a report or a DICOMDIR, choose the picture")
+    return dataset
+
+
+def run(args: argparse.Namespace) -> int | None:
+    distances = Distances(args.sdd, args.source_to_patient, _pixel_pair(args.pixel_spacing))
+    _check(distances)
+    source, output = cli.existing_file(args.input, "a DICOM X-ray"), Path(args.output)
+    if output.exists() and output.samefile(source):
+        raise cli.InputError(f"{output}: is the input; expected another output name; an X-ray is never changed in place")
+    cli.check_outputs([output], args.overwrite, [source])
+    dataset = read(source)
+    for change in add_distances(dataset, distances):
+        cli.note(change)
+    with cli.atomic(output) as partial:
+        dataset.save_as(partial)
+    print(output)
+    return None
+
+
+def _pixel_pair(values: list[float] | None) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    if len(values) > 2:
+        raise cli.InputError(f"--pixel_spacing: found {len(values)} numbers; expected one, or two (along a row, along a column); correct it")
+    return values[0], values[-1]
+
+
+def _check(distances: Distances) -> None:
+    named = [("--sdd", distances.sdd_mm, DISTANCE_MM), ("--source_to_patient", distances.source_to_patient_mm, DISTANCE_MM)]
+    named += [("--pixel_spacing", value, PIXEL_MM) for value in distances.pixel_mm or ()]
+    for flag, value, (low, high) in named:
+        if value is not None and not (math.isfinite(value) and low <= value <= high):
+            raise cli.InputError(f"{flag} {value:g}: found {value:g} mm; expected {low:g} to {high:g} mm; correct it (is it in centimetres?)")
+    if distances.source_to_patient_mm is not None and distances.source_to_patient_mm >= distances.sdd_mm:
+        raise cli.InputError(
+            f"--source_to_patient {distances.source_to_patient_mm:g}: is not below --sdd {distances.sdd_mm:g}; expected the patient before the detector; correct them"
+        )
+
+
+main = cli.script(run, build_parser)
+
+if __name__ == "__main__":
+    sys.exit(main())

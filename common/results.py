@@ -88,25 +88,25 @@ def scanner_view(detector: Detector, volume_from_camera: np.ndarray, init: np.nd
     }
 
 
-def camera_in(result: Result, volume: Volume) -> np.ndarray:
-    """The final pose's camera in the world of ``volume``, (4, 4), RAS millimetres.
+def world_from_registered(result: Result, volume: Volume) -> np.ndarray:
+    """(4, 4) transform from the world of the registered volume to that of ``volume``, RAS millimetres.
 
-    A volume is taken to share the frame of the registered one, unless its lineage says where it lies in the scanner: a step of this suite
+    The camera of a pose in ``volume`` is this times `Result.volume_from_camera`. A volume is taken to share the frame of the registered one, unless its lineage says where it lies in the scanner: a step of this suite
     has written it, or it is the original CT itself (by its hash). Raises InputError where the registered points lie outside of it.
     """
-    world_from_registered = np.eye(4)
+    moved = np.eye(4)
     placed = bool(volume.lineage.history) or volume.lineage.source.get("sha256", "none") == result.drr.get("source", {}).get("sha256")
     if placed and "scanner_from_volume" in result.drr:
-        world_from_registered = geometry.invert(volume.lineage.scanner_from_volume) @ np.array(result.drr["scanner_from_volume"])
-        if not np.allclose(world_from_registered, np.eye(4), atol=1e-3):
+        moved = geometry.invert(volume.lineage.scanner_from_volume) @ np.array(result.drr["scanner_from_volume"])
+        if not np.allclose(moved, np.eye(4), atol=1e-3):
             cli.note(f"{volume.name}: lies in another frame than the registered volume; the pose was carried over by their lineages")
-    points = geometry.apply(geometry.invert(volume.affine) @ world_from_registered, np.array(result.drr.get("points_mm", [result.drr["isocentre_mm"]])))
+    points = geometry.apply(geometry.invert(volume.affine) @ moved, np.array(result.drr.get("points_mm", [result.drr["isocentre_mm"]])))
     inside = ((points > -0.5) & (points < np.array(volume.shape) - 0.5)).all(axis=1).mean()
     if inside < 0.5:
         raise cli.InputError(
             f"{volume.name}: holds {100 * inside:.0f} % of the registered structure; expected a CT in the frame of {Path(str(result.drr['volume'])).name}; give that file, or one made from the same CT with its lineage beside it"
         )
-    return world_from_registered @ result.volume_from_camera()
+    return moved
 
 
 def save(path: str | Path, result: Result) -> None:

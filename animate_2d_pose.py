@@ -1,0 +1,190 @@
+"""Animate a registration: the DRR moving onto the X-ray, pose by pose, as a GIF.
+
+reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume
+        parameters.pt of registration.py (step 7): the X-ray, the detector and the trajectory of poses
+writes  a GIF; DRR and X-ray are at most 400 pixels wide. Every frame says its iteration, similarity and scale; the last one stays a second.
+        overlay     the X-ray in red, the DRR in cyan: grey where they agree
+        difference  DRR minus X-ray: red where the DRR is brighter, blue where it is darker, white where they agree
+        side        X-ray left, DRR right
+        The DRR's grey values are matched to the X-ray's by one monotone curve, found at the final pose.
+frame   the volume's own world; pixels of the X-ray as registered
+step    after registration.py (step 7)
+
+example
+  python animate_2d_pose.py --volume P01_femur.nii.gz --parameters results/parameters.pt --output_path results/registration.gif
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common import cli
+
+if TYPE_CHECKING:
+    from common.results import Result
+
+MODES = ("overlay", "difference", "side")
+MAX_FRAMES = 60
+MAX_WIDTH = 400
+FRAME_MS, LAST_MS = 120, 1000
+SAME_DEG, SAME_MM = 0.01, 0.01  # poses closer than this make the same picture
+LEGENDS = {"overlay": "red: X-ray   cyan: DRR", "difference": "red: DRR brighter   blue: X-ray brighter", "side": "left: X-ray   right: DRR"}
+FONT_PX, LINE_PX = 13, 18
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pose of the trajectory and its caption."""
+
+    pose: np.ndarray
+    caption: tuple[str, ...]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("--volume", required=True, metavar="CT", help="CT to render (.nii or .nii.gz)")
+    parser.add_argument("--parameters", required=True, metavar="PT", help="parameters.pt of registration.py")
+    parser.add_argument("--output_path", required=True, metavar="GIF", help="animation to write, .gif")
+    parser.add_argument("--mode", choices=MODES, default=MODES[0], help="how DRR and X-ray are shown (default: overlay)")
+    parser.add_argument("--max_frames", type=int, default=MAX_FRAMES, metavar="N", help=f"at most this many frames; first and last pose are always shown (default: {MAX_FRAMES})")
+    cli.add_device_flag(parser)
+    return parser
+
+
+def choose_steps(result: Result, max_frames: int) -> list[Step]:
+    """Start pose, trajectory, final pose: without repeats, thinned evenly to ``max_frames``, first and last kept."""
+    similarity, scale = result.trajectory["similarity"], result.trajectory["scale"]
+    poses = [*result.trajectory_poses()]
+    count = len(poses)
+    captions = [(f"iteration {i + 1} of {count}", f"similarity {similarity[i]:.3f}", f"scale {scale[i]:g}") for i in range(count)]
+    steps = [Step(pose, caption) for pose, caption in zip(poses, captions, strict=True)]
+    if not steps or not _same(steps[0].pose, result.init_pose):
+        steps.insert(0, Step(result.init_pose, ("start pose",)))
+    if not _same(steps[-1].pose, result.final_pose):
+        steps.append(Step(result.final_pose, ("final pose",)))
+    different = [steps[0]]
+    for step in steps[1:]:
+        if _same(step.pose, different[-1].pose):
+            different[-1] = step if len(different) > 1 else different[-1]  # the later caption tells more, except of the start
+        else:
+            different.append(step)
+    kept = np.unique(np.linspace(0, len(different) - 1, min(max_frames, len(different))).round().astype(int))
+    return [different[i] for i in kept]
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    from common import geometry
+
+    return geometry.rotation_angle_deg(a[:3, :3].T @ b[:3, :3]) < SAME_DEG and float(np.linalg.norm(a[:3, 3] - b[:3, 3])) < SAME_MM
+
+
+def match_tone(drr: np.ndarray, xray: np.ndarray) -> Any:
+    """The monotone curve, a function of an array, that gives a DRR the grey values of the X-ray where it covers it.
+
+    Matches quantiles over the DRR's shadow, both (H, W); pixels without attenuation become 0.
+    """
+    shadow = drr > 0.02 * drr.max()
+    levels = np.linspace(0, 100, 65)
+    source = np.r_[0, np.percentile(drr[shadow], levels)]
+    target = np.r_[0, np.percentile(xray[shadow], levels)]
+    return lambda image: np.interp(image, source, np.maximum.accumulate(target))
+
+
+def compose(mode: str, xray: np.ndarray, drr: np.ndarray) -> np.ndarray:
+    """One frame without its caption, (H, W, 3) uint8, of two pictures in 0..1."""
+    if mode == "overlay":
+        picture = np.stack([xray, drr, drr], -1)
+    elif mode == "difference":
+        change = np.clip(2 * (drr - xray), -1, 1)
+        picture = np.stack([1 - np.clip(-change, 0, 1), 1 - np.abs(change), 1 - np.clip(change, 0, 1)], -1)
+    else:
+        gap = np.ones((len(xray), 4))
+        picture = np.repeat(np.hstack([xray, gap, drr])[..., None], 3, -1)
+    return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+
+
+def write_captions(frames: list[np.ndarray], captions: list[tuple[str, ...]]) -> list[Any]:
+    """Pillow images with their captions below, all of one size."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(FONT_PX)
+    width = frames[0].shape[1]
+    texts = [_wrap(parts, width - 8, font) for parts in captions]
+    footer = LINE_PX * max(map(len, texts)) + 6
+    images = []
+    for frame, lines in zip(frames, texts, strict=True):
+        canvas = Image.new("RGB", (width, frame.shape[0] + footer), "black")
+        canvas.paste(Image.fromarray(frame), (0, 0))
+        ImageDraw.Draw(canvas).multiline_text((4, frame.shape[0] + 2), "\n".join(lines), fill="white", font=font, spacing=LINE_PX - FONT_PX)
+        images.append(canvas)
+    return images
+
+
+def _wrap(parts: tuple[str, ...], width: int, font: Any) -> list[str]:
+    """The parts joined into as few lines as fit ``width`` pixels."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        longer = f"{lines[-1]}   {part}"
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
+
+
+def animate(result: Result, renderer: Any, registered_to_world: np.ndarray, mode: str, max_frames: int) -> list[Any]:
+    """Render the steps of a registration over its X-ray. Returns Pillow images.
+
+    ``renderer`` is a `common.rendering.Renderer`, ``registered_to_world`` brings the registered volume's world to its world.
+    """
+    factor = -(-result.detector.width // MAX_WIDTH)
+    detector = result.detector.binned(factor)
+    height, width = detector.height * factor, detector.width * factor
+    xray = result.picture[:height, :width].reshape(detector.height, factor, detector.width, factor).mean(axis=(1, 3)) / 255
+    steps = choose_steps(result, max_frames)
+    cameras = [registered_to_world @ result.volume_from_camera(step.pose) for step in steps]
+    coarse = renderer.coarser(min(detector.pixel_mm) / 2)  # a voxel is magnified on its way to the detector
+    drrs = [coarse.render(camera[None], detector)[0] for camera in cli.progress(cameras, what="rendering", unit="frame")]
+    if not drrs[-1].any():
+        raise cli.InputError(
+            "the volume casts no shadow on the detector from the final pose; expected a CT in the frame of the registered volume; check that both files belong together"
+        )
+    tone = match_tone(drrs[-1], xray)
+    frames = [compose(mode, xray, tone(drr)) for drr in drrs]
+    return write_captions(frames, [(*step.caption, LEGENDS[mode]) for step in steps])
+
+
+def run(args: argparse.Namespace) -> int | None:
+    volume_path = cli.existing_file(args.volume, "a CT volume (NIfTI)")
+    parameters = cli.existing_file(args.parameters, "parameters.pt of registration.py")
+    if not args.output_path.lower().endswith(".gif"):
+        raise cli.InputError(f"{args.output_path}: is no GIF name; expected --output_path to end in .gif; rename it")
+    if args.max_frames < 2:
+        raise cli.InputError(f"--max_frames {args.max_frames}: too few; expected 2 or more, the first and last pose; correct it")
+    cli.check_outputs([args.output_path], args.overwrite, [volume_path, parameters])
+
+    from common import rendering, results, volumes
+
+    result = results.load(parameters)
+    ct = volumes.load_ct(volume_path)
+    device = rendering.choose_device(args.device)
+    moved = results.world_from_registered(result, ct)
+    renderer = rendering.make_renderer(rendering.select_structures(ct, None, None, rendering.WHOLE_ATTENUATION_HU), device)
+    images = animate(result, renderer, moved, args.mode, args.max_frames)
+    durations = [FRAME_MS] * (len(images) - 1) + [LAST_MS]
+    with cli.atomic(args.output_path) as partial:
+        images[0].save(partial, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    cli.note(f"{len(images)} frames of {images[0].width} x {images[0].height} pixels, {args.mode}, from {len(result.trajectory['r1'])} poses")
+    print(args.output_path)
+    return None
+
+
+main = cli.script(run, build_parser)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,7 +19,8 @@ from common.volumes import Volume
 MIN_CORRELATION = 0.85
 MIN_OVERLAP = 0.5
 MAX_SURFACE_MM = 5.0
-LEVELS_MM = (4.0, 2.0, 1.0)  # voxel sizes of the refinement
+LEVELS_MM = (4.0, 2.0)  # voxel sizes of the refinement; the last level is that of the coarser scan, or 1 mm
+FINEST_MM = 1.0
 STARTS = 5  # best candidates of the search that are refined at the coarsest level
 SAMPLES = 15_000  # voxels compared at each step of the refinement
 SEED = 1  # ITK jitters the samples; 0 would mean the clock
@@ -99,11 +100,13 @@ class Bone:
 
 
 def align(reference: Bone, moving: Bone) -> Alignment:
-    """Rigid transform that lays ``moving`` on ``reference``: search of the start, then refinement in three resolutions.
+    """Rigid transform that lays ``moving`` on ``reference``: search of the start, then refinement in up to three resolutions.
 
     Deterministic: a fixed seed, and one thread, so that sums have one order.
     """
-    levels = [(reference.at(mm), moving.at(mm)) for mm in LEVELS_MM]
+    finest = max(FINEST_MM, reference.distance.spacing_mm.min(), moving.distance.spacing_mm.min())
+    sizes = [mm for mm in LEVELS_MM if mm > finest] or LEVELS_MM[:1]
+    levels = [(reference.at(mm), moving.at(mm)) for mm in (*sizes, finest)]
     starts = [refine(start, *levels[0], reference.centre_mm) for start in search_starts(reference, moving, *levels[0])]
     best = max(starts, key=lambda transform: _score(transform, *levels[0]))
     for level in levels[1:]:
@@ -126,7 +129,7 @@ def search_starts(reference: Bone, moving: Bone, fixed: Level, other: Level) -> 
         turn = np.eye(4)
         turn[:3, :3] = rotation
         candidates.append(translation(moving.centre_mm + step * moving.principal_axes[:, 0]) @ turn @ translation(-reference.centre_mm))
-    every = 1 + len(fixed.points_mm) // 2000
+    every = 1 + len(fixed.points_mm) // 1000
     candidates.sort(key=lambda candidate: -_score(candidate, fixed, other, every))
     chosen: list[np.ndarray] = []
     for candidate in candidates:

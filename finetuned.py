@@ -1,0 +1,71 @@
+"""Step 6: specialise a model to one patient.
+
+Starts from the weights of a checkpoint (agnostic.py, this script, or xvr) and trains on pictures of this patient's CT alone, with the checkpoint's network,
+detector and range of poses; flags overrule detector and poses.
+
+reads   the patient's preprocessed CT in Hounsfield units (steps 1 to 4), in the orientation of the cohort; the checkpoint
+        --mask: the bone's labelmap on the CT's grid; then other bones in the pictures move at random
+writes  OUT/NAME.pth          the model that was best on held-out poses
+        OUT/NAME_last.pth     its last state, for --resume; written about ten times a run
+        OUT/NAME.csv          loss and held-out errors; mm and degrees
+        OUT/NAME_samples.png  what the network is shown; OUT/NAME_curve.png the learning curve
+frame   poses in the canonical frame: the CT's RAS millimetres with its middle as origin; angles Euler ZXY
+before  agnostic.py (step 5)
+next    registration.py (step 7)
+
+example
+  python finetuned.py -i cohort/femur_centered/P01_femur.nii.gz -o models -c models/knee_femur.pth --name P01_femur --minutes 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from common import cli, training_settings
+from common.training_settings import CPU_BATCH, DEFAULT_MINUTES, GPU_BATCH, Settings
+
+LR = 5e-4
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("-i", "--input", required=True, metavar="CT", help="the patient's preprocessed CT (.nii or .nii.gz)")
+    parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for the model")
+    parser.add_argument("-c", "--checkpoint", required=True, metavar="PTH", help="model to start from")
+    parser.add_argument("--name", required=True, help="name of the model's files")
+    training_settings.add_training_flags(parser, inherited=True)
+    cli.add_device_flag(parser)
+    return parser
+
+
+def choose_settings(args: argparse.Namespace, config: dict, device: str) -> Settings:
+    """Flags over the checkpoint's network, detector and poses; budget, batch and learning rate are this step's own."""
+    own = {"batch_size": CPU_BATCH if device == "cpu" else GPU_BATCH, "lr": LR, "iterations": None, "minutes": DEFAULT_MINUTES, "seed": 0}
+    inherited = Settings.from_config(config, **own)
+    return replace(inherited, view=training_settings.view_from(args, inherited.view), **training_settings.changes_from(args))
+
+
+def run(args: argparse.Namespace) -> int | None:
+    from common import network, rendering, sampling, training_run
+
+    ct = cli.existing_file(args.input, "the patient's preprocessed CT (.nii or .nii.gz)")
+    checkpoint = cli.existing_file(args.checkpoint, "the model to start from (.pth)")
+    source = sampling.pair_mask(ct, Path(args.mask) if args.mask else None, args.labels)
+    outputs = training_run.outputs_of(args, [ct, checkpoint])
+    device = rendering.choose_device(args.device)
+    start = network.load_checkpoint(checkpoint)
+    resume = network.load_checkpoint(outputs.last) if args.resume else None
+    if start.pose_range is None:
+        cli.note(f"{checkpoint.name}: states no range of poses; the knee defaults are taken where no flag says otherwise")
+    settings = Settings.from_config(resume.config, **training_settings.changes_from(args)) if resume else choose_settings(args, start.config, device)
+    files = {"volpath": str(ct), "maskpath": args.mask, "outpath": args.output_dir, "ckptpath": str(checkpoint)}
+    return training_run.execute(training_run.Job(settings, [source], outputs, files, args.cache_gb, start=start, resume=resume), device)
+
+
+main = cli.script(run, build_parser)
+
+if __name__ == "__main__":
+    sys.exit(main())

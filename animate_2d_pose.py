@@ -61,7 +61,7 @@ def choose_steps(result: Result, max_frames: int) -> list[Step]:
     similarity, scale = result.trajectory["similarity"], result.trajectory["scale"]
     poses = [*result.trajectory_poses()]
     count = len(poses)
-    captions = [(f"iteration {i + 1} of {count}", f"similarity {similarity[i]:.3f}", f"scale {scale[i]:g}") for i in range(count)]
+    captions = [(f"iteration {i + 1} of {count}", f"similarity {similarity[i]:.3f}", f"scale {scale[i]:g} mm") if scale[i] > 0 else ("start pose",) for i in range(count)]
     steps = [Step(pose, caption) for pose, caption in zip(poses, captions, strict=True)]
     if not steps or not _same(steps[0].pose, result.init_pose):
         steps.insert(0, Step(result.init_pose, ("start pose",)))

@@ -100,6 +100,8 @@ def run(args: argparse.Namespace) -> int | None:
     result = results.load(pose_path)
     ct = volumes.load_ct(volume_path)
     camera = results.world_from_registered(result, ct) @ result.volume_from_camera()
+    if result.drr.get("mask") and not args.mask:
+        cli.note(f"registered with the structures of {result.drr['mask']} alone; this picture shows the whole CT (--mask for less)")
     labelmap = volumes.load_labelmap(args.mask) if args.mask else None
     volume = rendering.select_structures(ct, labelmap, args.labels, rendering.WHOLE_ATTENUATION_HU)
     device = rendering.choose_device(args.device)

@@ -15,7 +15,7 @@ writes  OUT/NAME.nii.gz   the aligned CT with its lineage OUT/NAME.json. It keep
 frame   aligned CTs are in the reference's frame; millimetres, RAS
 before  crop_cts.py (step 2)
 next    center_isometric.py (step 4)
-exit    3 when a scan did not converge: correlation of the shapes below 0.85, less than half of the reference's bone inside the scan, or a mean
+exit    3 when a scan did not converge: correlation of the shapes below 0.8, less than half of the reference's bone inside the scan, or a mean
         distance between the bones' surfaces above 5 mm. Its files are written all the same, marked "converged": false.
 
 example

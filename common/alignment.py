@@ -16,7 +16,7 @@ from common import cli, volumes
 from common.geometry import RAS_FROM_LPS, apply, invert, rotation_angle_deg, rotation_matrix, translation
 from common.volumes import Volume
 
-MIN_CORRELATION = 0.85
+MIN_CORRELATION = 0.8
 MIN_OVERLAP = 0.5
 MAX_SURFACE_MM = 5.0
 LEVELS_MM = (4.0, 2.0)  # voxel sizes of the refinement; the last level is that of the coarser scan, or 1 mm

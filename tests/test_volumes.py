@@ -1,0 +1,200 @@
+"""Volumes on disk and their grids; the conversion to SimpleITK; attenuation."""
+
+import nibabel
+import numpy as np
+import pytest
+
+from common import cli, volumes
+from common.geometry import RAS_FROM_LPS, apply, rotation_matrix, twist
+from common.lineage import Lineage
+
+OBLIQUE = np.eye(4)
+OBLIQUE[:3, :3] = rotation_matrix([0.2, -0.3, 0.4]) @ np.diag([0.7, 1.1, -2.0])
+OBLIQUE[:3, 3] = [11.0, -22, 33]
+
+
+def ramp(dtype=np.int16, affine=OBLIQUE) -> volumes.Volume:
+    return volumes.Volume(np.arange(7 * 6 * 5, dtype=dtype).reshape(7, 6, 5), affine, Lineage(source={"name": "x", "sha256": ""}))
+
+
+def write(path, data, affine=OBLIQUE, **options):
+    nibabel.save(nibabel.Nifti1Image(data, affine, **options), path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_saved_volume_comes_back_with_data_type_and_grid(tmp_path, dtype, ending):
+    made = ramp(dtype)
+    back = volumes.load_ct(volumes.save(tmp_path / f"v{ending}", made))
+    np.testing.assert_array_equal(back.data, made.data)
+    assert back.data.dtype == dtype
+    np.testing.assert_allclose(back.affine, OBLIQUE, atol=1e-5)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["v.json", f"v{ending}"]
+
+
+def test_header_scaling_is_applied(tmp_path):
+    """Written by hand, because nibabel chooses its own scale factors: a 352-byte header, then the numbers."""
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((2, 3, 4))
+    header.set_data_dtype(np.int16)
+    header.set_sform(np.eye(4), 1)
+    header["scl_slope"], header["scl_inter"], header["vox_offset"], header["magic"] = 2, -1024, 352, b"n+1"
+    (tmp_path / "v.nii").write_bytes(header.binaryblock + bytes(4) + np.arange(24, dtype=np.int16).tobytes())
+    back = volumes.load_ct(tmp_path / "v.nii")
+    assert back.data.dtype == np.float32
+    np.testing.assert_array_equal(back.data.ravel(order="F"), 2 * np.arange(24) - 1024)
+
+
+def test_a_fourth_axis_of_length_one_is_dropped(tmp_path):
+    path = write(tmp_path / "v.nii.gz", np.zeros((4, 5, 6, 1), np.int16))
+    assert volumes.load_ct(path).shape == (4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros((4, 5, 6, 2), np.int16), "three dimensions"),
+        (np.zeros((4, 5), np.int16), "three dimensions"),
+        (np.zeros((4, 5, 1), np.int16), "at least 2 slices"),
+        (np.full((4, 5, 6), np.nan, np.float32), "NaN"),
+        (np.full((4, 5, 6), np.inf, np.float32), "NaN"),
+    ],
+)
+def test_what_is_no_ct_is_refused(tmp_path, data, message):
+    with pytest.raises(cli.InputError, match=message):
+        volumes.load_ct(write(tmp_path / "v.nii.gz", data))
+
+
+@pytest.mark.parametrize("affine", [np.diag([0.0, 1, 1, 1]), np.array([[1.0, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])], ids=["singular", "sheared"])
+def test_an_unusable_affine_is_refused(tmp_path, affine):
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+    image.header.set_sform(affine, 1)
+    image.header["qform_code"] = 0
+    path = tmp_path / "v.nii.gz"
+    image.to_filename(path)
+    with pytest.raises(cli.InputError, match=r"affine|perpendicular"):
+        volumes.load_ct(path)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    whole = write(tmp_path / "v.nii.gz", np.random.default_rng(0).integers(0, 1000, (30, 30, 30)).astype(np.int16)).read_bytes()
+    for name, content in {"cut.nii.gz": whole[: len(whole) // 2], "text.nii.gz": b"not an image", "text.nii": b"not an image" * 100, "empty.nii": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(cli.InputError, match=name):
+            volumes.load_ct(tmp_path / name)
+
+
+def test_whole_numbers_stored_as_floats_are_labels(tmp_path):
+    labels = volumes.load_labelmap(write(tmp_path / "v.nii.gz", np.full((4, 5, 6), 3, np.float32)))
+    assert labels.data.dtype.kind == "i"
+    assert (labels.data == 3).all()
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, np.nan])
+def test_fractions_and_negative_numbers_are_no_labels(tmp_path, value):
+    with pytest.raises(cli.InputError, match=r"label|fractions"):
+        volumes.load_labelmap(write(tmp_path / "v.nii.gz", np.full((4, 5, 6), value, np.float32)))
+
+
+@pytest.mark.parametrize("affine", [OBLIQUE, np.diag([-1.0, 1, 2, 1])], ids=["oblique", "left-handed"])
+def test_simpleitk_sees_each_voxel_at_its_place_in_lps_and_back(affine):
+    volume = ramp(np.float32, affine)
+    image = volumes.to_sitk(volume)
+    for index in ((0, 0, 0), (6, 5, 4), (3, 1, 2)):
+        np.testing.assert_allclose(image.TransformIndexToPhysicalPoint(index), RAS_FROM_LPS[:3, :3] @ apply(affine, np.array(index)), atol=1e-9)
+        assert image[index] == volume.data[index]
+    back = volumes.from_sitk(image, volume.lineage)
+    np.testing.assert_array_equal(back.data, volume.data)
+    np.testing.assert_allclose(back.affine, affine, atol=1e-9)
+
+
+def test_a_rigid_transform_for_simpleitk_maps_the_same_points():
+    motion = twist(np.array([0.3, 0.1, -0.5, 9, 8, -7]), np.zeros(3))
+    point = np.array([1.0, 20, -30])
+    lps = volumes.sitk_from_rigid(motion).TransformPoint((RAS_FROM_LPS[:3, :3] @ point).tolist())
+    np.testing.assert_allclose(RAS_FROM_LPS[:3, :3] @ lps, apply(motion, point), atol=1e-9)
+
+
+def test_resampling_on_its_own_grid_changes_nothing():
+    volume = ramp()
+    np.testing.assert_array_equal(volumes.resample(volume, volume.shape, volume.affine).data, volume.data)
+
+
+def test_resampling_takes_the_value_at_the_transformed_place():
+    """The new grid is the old one, shifted by two voxels along the first axis; what was outside is filled."""
+    volume = ramp()
+    shift = np.eye(4)
+    shift[:3, 3] = 2 * OBLIQUE[:3, 0]
+    moved = volumes.resample(volume, volume.shape, volume.affine, volume_from_new=shift, outside=-1000)
+    np.testing.assert_array_equal(moved.data[:5], volume.data[2:])
+    assert (moved.data[5:] == -1000).all()
+
+
+def test_whole_numbers_are_rounded_not_cut():
+    volume = volumes.Volume(np.array([-10, -9, 9, 10], np.int16).reshape(4, 1, 1).repeat(2, 1).repeat(2, 2), np.eye(4), Lineage())
+    affine = np.eye(4)
+    affine[0, 3] = 0.75
+    np.testing.assert_array_equal(volumes.resample(volume, (1, 1, 1), affine).data, [[[-9]]])  # -9.25
+    affine[0, 3] = 2.75
+    np.testing.assert_array_equal(volumes.resample(volume, (1, 1, 1), affine).data, [[[10]]])  # 9.75
+
+
+def test_labels_are_carried_to_a_finer_grid():
+    coarse = volumes.Volume(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.diag([2.0, 2, 2, 1]), Lineage())
+    fine_affine = np.eye(4)
+    fine_affine[:3, 3] = -0.5
+    fine = volumes.Volume(np.zeros((4, 4, 4), np.int16), fine_affine, Lineage())
+    np.testing.assert_array_equal(volumes.resample_labels(coarse, fine).data, coarse.data.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+
+
+def test_same_grid_means_the_same_place_for_every_voxel():
+    volume = ramp()
+    assert volumes.same_grid(volume, ramp(np.uint8))
+    moved = OBLIQUE.copy()
+    moved[0, 3] += 0.01
+    assert not volumes.same_grid(volume, ramp(affine=moved))
+    assert not volumes.same_grid(volume, volumes.Volume(volume.data[:-1], OBLIQUE, Lineage()))
+
+
+def test_attenuation_follows_the_definition_of_the_hounsfield_unit():
+    hu = np.array([-2048, -1000, 0, 40, 1000], np.int16)
+    np.testing.assert_allclose(volumes.attenuation(hu), np.array([0, 0, 1, 1.04, 2]) * volumes.WATER_PER_MM, rtol=1e-6)
+    np.testing.assert_allclose(volumes.attenuation(hu, above_hu=volumes.SOFT_TISSUE_HU), np.array([0, 0, 0, 0, 0.96]) * volumes.WATER_PER_MM, rtol=1e-6)
+
+
+def test_a_box_is_the_masks_extent_clipped_to_the_array():
+    mask = np.zeros((10, 10, 10), bool)
+    mask[3:5, 0:2, 9] = True
+    assert volumes.index_box(mask) == (slice(3, 5), slice(0, 2), slice(9, 10))
+    assert volumes.index_box(mask, np.array([1, 2, 3])) == (slice(2, 6), slice(0, 4), slice(6, 10))
+    box = volumes.index_box(mask)
+    np.testing.assert_allclose(apply(volumes.affine_of_box(OBLIQUE, box), np.zeros(3)), apply(OBLIQUE, np.array([3, 0, 9])))
+
+
+def test_random_points_lie_in_the_mask():
+    volume = ramp()
+    mask = volume.data > 150
+    points = volumes.points_of(volume, mask, count=20)
+    index = np.rint(apply(np.linalg.inv(OBLIQUE), points)).astype(int)
+    assert mask[tuple(index.T)].all()
+    assert len(np.unique(index, axis=0)) == 20
+
+
+@pytest.mark.parametrize(("lowest", "air"), [(-1000, -1000), (-1024, -1000), (-2048, -2048), (30, -1000)])
+def test_air_is_the_cts_own_padding_or_1000_below_water(lowest, air):
+    assert volumes.air_hu(np.array([lowest, 100], np.int16)) == air
+
+
+@pytest.mark.parametrize(("folder", "masks"), [("femur_cts_cropped", "femur_masks_cropped"), ("source_cts", "source_masks"), ("aligned", "aligned_masks")])
+def test_the_sibling_masks_folder_is_named_after_that_of_the_cts(tmp_path, folder, masks):
+    assert volumes.masks_folder(tmp_path / folder) == tmp_path / masks
+
+
+def test_images_in_a_folder_are_listed_by_name(tmp_path):
+    for name in ("b.nii.gz", "a.nii", "a.json", ".partial-c.nii.gz"):
+        (tmp_path / name).touch()
+    assert [path.name for path in volumes.images_in(tmp_path)] == ["a.nii", "b.nii.gz"]
+    (tmp_path / "b.nii").touch()
+    with pytest.raises(cli.InputError, match="both"):
+        volumes.images_in(tmp_path)

@@ -1,0 +1,244 @@
+"""Start poses: where refinement begins when nobody knows the pose, and how several starts compete.
+
+`search` renders templates over rotations and depths and finds their place in the picture by FFT. `compete` spreads
+candidates around starts, scores all of them on the same pixels, refines the best and says how far the finalists agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common import geometry
+from common.geometry import Detector
+from common.poserange import PoseRange
+from common.refinement import LEVELS, Body, Fit, Level, Pyramid, Trace, View, refine
+from common.xrays import Xray
+
+COARSE = LEVELS[:2]
+SCATTER_DEG, SCATTER_MM, SCATTER_DEPTH_MM = 8.0, 10.0, 30.0  # radius of the candidates around a start
+SCATTER_COUNT = 200
+KEEP = 6  # candidates refined coarsely
+FINALISTS = 2  # refined to the end
+TEMPLATE_PX = 6.0  # mm at the detector
+TEMPLATE_HIGHPASS_MM = 16.0
+TEMPLATE_STEP_DEG = 8.0
+TEMPLATE_STEP_DEPTH = 0.09  # relative: neighbours differ by half of that in size
+SAME_DEG, SAME_MM = 6.0, 6.0  # candidates nearer than both are one
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best of several refined starts."""
+
+    start: np.ndarray  # volume_from_camera it came from
+    fit: Fit
+    trace: Trace
+    runner_up: Fit | None  # the other finalist, for their agreement
+    candidates: int
+
+
+def compete(view: View, body: Body, starts: Sequence[np.ndarray], scatter: int = SCATTER_COUNT, keep: int = KEEP, seed: int = 0) -> Winner | None:
+    """Refine the most promising of ``starts`` (volume_from_camera) and of poses scattered around the first of them.
+
+    Returns None where no candidate shows the body inside the picture.
+    """
+    rng = np.random.default_rng(seed)
+    candidates = [*starts, *scattered(starts[0], body, scatter, rng)]
+    scores = score(view, body, candidates, COARSE[0], candidates[: len(starts)])
+    order = [i for i in np.argsort(-scores) if np.isfinite(scores[i])]
+    chosen = distinct([candidates[i] for i in order], body, keep)
+    coarse = []
+    for pose in chosen:
+        trace = Trace()
+        fit = refine([view], [body], [pose], COARSE, trace)
+        if fit is not None:
+            coarse.append((pose, fit, trace))
+    if not coarse:
+        return None
+    ranked = score(view, body, [fit.poses[0] for _, fit, _ in coarse], COARSE[1], [fit.poses[0] for _, fit, _ in coarse])
+    finals = []
+    for index in np.argsort(-ranked)[:FINALISTS]:
+        pose, fit, trace = coarse[index]
+        end = refine([view], [body], fit.poses, LEVELS[len(COARSE) :], trace)
+        if end is not None:
+            finals.append((pose, end, trace))
+    if not finals:
+        return None
+    judged = score(view, body, [fit.poses[0] for _, fit, _ in finals], LEVELS[-2], [fit.poses[0] for _, fit, _ in finals])
+    finals = [finals[i] for i in np.argsort(-judged)]
+    pose, fit, trace = finals[0]
+    return Winner(pose, fit, trace, finals[1][1] if len(finals) > 1 else None, len(candidates))
+
+
+def scattered(pose: np.ndarray, body: Body, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Poses around ``pose``: uniform in rotation about the body's centre, in plane and, further, in depth."""
+    depth_axis = pose[:3, 2]
+    poses = []
+    for _ in range(count):
+        turn = np.radians(rng.uniform(-1, 1, 3) * SCATTER_DEG)
+        shift = rng.uniform(-1, 1, 3) * SCATTER_MM
+        shift += depth_axis * rng.uniform(-1, 1) * (SCATTER_DEPTH_MM - SCATTER_MM)
+        poses.append(geometry.twist(np.r_[turn, shift], body.renderer.centre_mm) @ pose)
+    return poses
+
+
+def score(view: View, body: Body, poses: Sequence[np.ndarray], level: Level, zone_of: Sequence[np.ndarray]) -> np.ndarray:
+    """Weighted correlation of local contrast for each pose, all on one zone: the silhouettes of ``zone_of`` and 12 mm around them.
+
+    -inf where a pose shows nothing inside the zone.
+    """
+    from scipy.ndimage import binary_dilation
+
+    pyramid = Pyramid([view], [body] * len(zone_of), zone_of, level)
+    frame, renderer = pyramid.views[0], pyramid.bodies[0].renderer
+    covered = (renderer.render(np.stack(zone_of), frame.detector) > 0).any(axis=0)
+    zone = binary_dilation(covered, iterations=max(1, round(12.0 / max(frame.detector.pixel_mm)))) * frame.valid
+    if not zone.any():
+        return np.full(len(poses), -np.inf)
+    weights = zone / zone.sum()
+    target = frame.features[0] - (weights * frame.features[0]).sum()
+    scores = np.empty(len(poses))
+    for first in range(0, len(poses), 64):
+        images = frame.highpass(renderer.render(np.stack(poses[first : first + 64]), frame.detector))
+        images = images - (images * weights).sum((1, 2))[:, None, None]
+        energy = (weights * images**2).sum((1, 2)) * (weights * target**2).sum()
+        scores[first : first + 64] = np.where(energy > 1e-16, (weights * images * target).sum((1, 2)) / np.sqrt(np.maximum(energy, 1e-16)), -np.inf)
+    return scores
+
+
+def distinct(poses: Sequence[np.ndarray], body: Body, count: int) -> list[np.ndarray]:
+    """The first ``count`` poses that are not near-duplicates of one before them."""
+    chosen: list[np.ndarray] = []
+    for pose in poses:
+        here = geometry.invert(pose)
+        for other in chosen:
+            there = geometry.invert(other)
+            apart = geometry.apply(here, body.renderer.centre_mm) - geometry.apply(there, body.renderer.centre_mm)
+            # depth hardly changes the picture, so it separates less
+            if geometry.rotation_angle_deg(here[:3, :3] @ there[:3, :3].T) < SAME_DEG and np.linalg.norm(apart * [1, 1, 0.2]) < SAME_MM:
+                break
+        else:
+            chosen.append(pose)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+# ------------------------------------------------------------------------------------------------- search
+
+
+def search(view: View, body: Body, ranges: PoseRange, keep: int = 16) -> list[np.ndarray]:
+    """The ``keep`` best poses (volume_from_camera) over a range of poses, best first; nothing needs to be known.
+
+    A template is a small rendering for one rotation and depth; its place in the picture comes from masked normalised
+    cross-correlation by FFT. A shift turns the camera about its source, which leaves the perspective of the template right.
+    """
+    picture, valid, detector = _small_picture(view.xray)
+    rotations, depths = template_grid(ranges)
+    coarse = body.renderer.coarser(TEMPLATE_PX * min(depths) / detector.sdd_mm)
+    centre = body.renderer.centre_mm
+    size = 2 * detector.height, 2 * detector.width
+    spectra = [np.fft.rfft2(channel, size) for channel in (picture, picture**2, valid)]
+    square = _template_detector(body, detector, depths)
+    found = []
+    for first in range(0, len(rotations), 64):
+        for depth in depths:
+            poses = np.array([geometry.pose_from_angles(angles, [0, depth, 0]) for angles in rotations[first : first + 64]])
+            cameras = np.array([geometry.translation(centre) @ geometry.camera_from_pose(pose) for pose in poses])
+            maps = _correlate(coarse.render(cameras, square), square, spectra, size, ranges, detector, depth)
+            for camera, (value, column, row) in zip(cameras, maps, strict=True):
+                found.append((value, _aim(camera, detector, column, row)))
+    found.sort(key=lambda entry: -entry[0])
+    return distinct([camera for _, camera in found], body, keep)
+
+
+def template_grid(ranges: PoseRange) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) angles in degrees and (D,) source-to-isocentre distances in mm that cover the range."""
+
+    def steps(low: float, high: float) -> np.ndarray:
+        return np.linspace(low, high, max(1, int(np.ceil((high - low) / TEMPLATE_STEP_DEG)) + 1)) if high > low else np.array([low])
+
+    angles = np.stack(np.meshgrid(steps(*ranges.r1), steps(*ranges.r2), steps(*ranges.r3), indexing="ij"), -1).reshape(-1, 3)
+    low, high = ranges.ty
+    count = max(1, int(np.ceil(np.log(high / low) / TEMPLATE_STEP_DEPTH)))
+    return angles, low * (high / low) ** ((np.arange(count) + 0.5) / count)
+
+
+def _small_picture(xray: Xray) -> tuple[np.ndarray, np.ndarray, Detector]:
+    """Locally normalised picture, valid field and detector at about `TEMPLATE_PX`."""
+    small = xray.binned(max(1, round(TEMPLATE_PX / max(xray.detector.pixel_mm))))
+    valid = small.valid.astype(np.float32)
+    return _local_contrast(small.image[None], valid[None], small.detector)[0], valid, small.detector
+
+
+def _template_detector(body: Body, detector: Detector, depths: np.ndarray) -> Detector:
+    """A square detector, principal point in its middle, that holds the whole body at any rotation (or the picture's size, if less)."""
+    radius = float(np.linalg.norm(body.points - body.renderer.centre_mm, axis=1).max()) + TEMPLATE_PX
+    half = int(np.ceil(radius * detector.sdd_mm / min(depths) / min(detector.pixel_mm)))
+    half = min(half, max(detector.height, detector.width) // 2)
+    return Detector.centred(2 * half, 2 * half, detector.sdd_mm, detector.pixel_mm)
+
+
+def _correlate(
+    images: np.ndarray, square: Detector, spectra: list[np.ndarray], size: tuple[int, int], ranges: PoseRange, detector: Detector, depth: float
+) -> list[tuple[float, float, float]]:
+    """Best value and place (column, row of the isocentre) of each template in the picture."""
+    from scipy.ndimage import gaussian_filter
+
+    covered = images > 0.03 * np.maximum(images.max((1, 2)), 1e-9)[:, None, None]
+    masks = gaussian_filter(covered.astype(np.float32), (0, 0.7, 0.7))
+    templates = _local_contrast(images, np.ones_like(images), square) * masks
+    templates -= masks * (templates.sum((1, 2)) / np.maximum(masks.sum((1, 2)), 1e-6))[:, None, None]
+    picture, squared, valid = spectra
+    template_f = np.conj(np.fft.rfft2(templates, size))
+    mask_f = np.conj(np.fft.rfft2(masks, size))
+    overlap = np.fft.irfft2(valid * mask_f, size) / np.maximum(masks.sum((1, 2)), 1e-6)[:, None, None]
+    energy = np.clip(np.fft.irfft2(squared * mask_f, size), 1e-6, None) * (templates**2).sum((1, 2))[:, None, None]
+    value = np.fft.irfft2(picture * template_f, size) / np.sqrt(energy)
+    value = np.where(overlap > 0.35, value * np.sqrt(np.clip(overlap, 0, 1)), -1)
+    # a shift of zero puts the template's corner on the picture's corner, its middle at square.principal_px
+    columns = square.principal_px[0] + np.fft.fftfreq(size[1], 1 / size[1])
+    rows = square.principal_px[1] + np.fft.fftfreq(size[0], 1 / size[0])
+    scale = detector.sdd_mm / depth
+    x = (columns - detector.principal_px[0]) * detector.pixel_mm[0] / scale
+    z = (rows - detector.principal_px[1]) * detector.pixel_mm[1] / scale
+    slack = TEMPLATE_PX
+    allowed = _within(z, ranges.tz, slack)[:, None] & _within(x, ranges.tx, slack)[None]
+    best = np.where(allowed, value, -2).reshape(len(images), -1)
+    places = best.argmax(1)
+    return [(float(best[i, p]), float(columns[p % size[1]]), float(rows[p // size[1]])) for i, p in enumerate(places)]
+
+
+def _within(values: np.ndarray, limits: tuple[float, float], slack: float) -> np.ndarray:
+    return (values >= limits[0] - slack) & (values <= limits[1] + slack)
+
+
+def _aim(camera: np.ndarray, detector: Detector, column: float, row: float) -> np.ndarray:
+    """The camera turned about its source so that what lay on its axis is seen at (column, row)."""
+    ray = np.array([(column - detector.principal_px[0]) * detector.pixel_mm[0], (row - detector.principal_px[1]) * detector.pixel_mm[1], detector.sdd_mm])
+    ray /= np.linalg.norm(ray)
+    axis = np.cross([0, 0, 1.0], ray)
+    sine = np.linalg.norm(axis)
+    if sine < 1e-9:
+        return camera
+    turned = camera.copy()
+    turned[:3, :3] = camera[:3, :3] @ geometry.rotation_matrix(-axis / sine * np.arcsin(sine))
+    return turned
+
+
+def _local_contrast(images: np.ndarray, valid: np.ndarray, detector: Detector) -> np.ndarray:
+    """(B, H, W) high-pass over its own local spread, so that faint and strong structures count alike."""
+    from scipy.ndimage import gaussian_filter
+
+    sigma = (0, *(TEMPLATE_HIGHPASS_MM / mm for mm in detector.pixel_mm[::-1]))
+
+    def blur(stack):
+        return gaussian_filter(stack, sigma, mode="constant", truncate=3.0)
+
+    norm = 1 / (blur(valid) + 1e-3)
+    contrast = (images - blur(images * valid) * norm) * valid
+    spread = np.sqrt(np.clip(blur(contrast**2) * norm, 0, None))
+    return contrast / (spread + 0.3 * spread.mean((1, 2), keepdims=True) + 1e-9) * valid

@@ -180,20 +180,20 @@ def _warn_if_swapped(ct: Volume, labelmap: Volume, args: argparse.Namespace) -> 
     """Warn where a right bone lies to the left of its left partner: x of the scanner's frame grows to the patient's right."""
     scanner_from_index = ct.lineage.scanner_from_volume @ ct.affine
     for bone, right, left in zip(args.bones, args.labels[::2], args.labels[1::2], strict=True):
-        masks = [labelmap.data == label for label in (right, left)]
-        if not all(mask.any() for mask in masks):
-            continue
-        x_right, x_left = (_centre(mask, scanner_from_index)[0] for mask in masks)
-        if x_right <= x_left:
+        x_right, x_left = (_x_of_label(labelmap.data, label, scanner_from_index) for label in (right, left))
+        if x_right <= x_left:  # not so where one is absent (NaN)
             cli.warn(
                 f"{bone}: label {right} (right) lies at x = {x_right:.0f} mm and label {left} (left) at {x_left:.0f} mm, but x grows to the patient's right; the two labels look swapped, or the CT's orientation is wrong"
             )
 
 
-def _centre(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """World position of a mask's centre of mass."""
-    index = [np.average(np.arange(n), weights=np.count_nonzero(mask, axis=tuple(a for a in range(3) if a != axis))) for axis, n in enumerate(mask.shape)]
-    return apply(affine, np.array(index))
+def _x_of_label(data: np.ndarray, label: int, affine: np.ndarray) -> float:
+    """World x of a label's centre of mass; NaN where it is absent."""
+    inside = data == label
+    if not inside.any():
+        return float("nan")
+    index = [np.average(np.arange(n), weights=np.count_nonzero(inside, axis=tuple(a for a in range(3) if a != axis))) for axis, n in enumerate(data.shape)]
+    return float(apply(affine, np.array(index))[0])
 
 
 main = cli.script(run, build_parser)

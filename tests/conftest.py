@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+import crop_cts
+import segmentation_preprocessing
 from common import phantom
 
 
@@ -22,3 +24,11 @@ def cohort(tmp_path_factory):
         paths = phantom.write(phantom.cohort_member(number, seed=0, spacing_mm=2.5), root / name, name)
         patients.append((root / name, name, json.loads(paths[2].read_text())))
     return patients
+
+
+@pytest.fixture(scope="session")
+def femur():
+    """A left femur's crop and its labelmap, 2.5 mm, no islands."""
+    knees = phantom.make(seed=5, spacing_mm=2.5, axes="LPS")
+    segmentation_preprocessing.keep_largest_components(knees.segmentation.data)
+    return crop_cts.crop_bone(knees.ct, knees.segmentation, 4, 7.0)

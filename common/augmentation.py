@@ -40,22 +40,38 @@ def compose(layers: Layers, probability: float, generator: torch.Generator) -> t
     dice = Dice(len(layers.bone), generator)
     size = layers.bone.shape[2:]
     effects = float(probability > 0)
-    alone = dice.chance(0.15)  # the bone by itself, as other programs render it
+    alone = dice.chance(0.4)  # in a CT cut to a box, rendered tissue shows the box, which no X-ray does
     image = layers.bone * (1 + effects * dice.uniform(-0.4, 0.6))
-    around = functional.interpolate(layers.tissue, size, mode="bilinear", align_corners=False) * (1 + effects * dice.uniform(-0.8, 0.3))
+    around = _enlarge(layers.tissue, size)
+    if effects:
+        around = torch.lerp(around, _enlarge(functional.avg_pool2d(layers.tissue, size[0] // 16, ceil_mode=True), size), dice.chance(0.5))
+        around = around * dice.uniform(0.2, 1.3)
     if layers.others is not None:
-        around = around + functional.interpolate(layers.others, size, mode="bilinear", align_corners=False) * (1 + effects * dice.uniform(-0.7, 0.3))
+        around = around + _enlarge(layers.others, size) * (1 + effects * dice.uniform(-0.7, 0.3))
     image = image + around * (1 - effects * alone)
     if not effects:
         return image
     image = image + dice.chance(probability) * dice.uniform(0.1, 0.6) * _strangers(layers.bone, dice)
     image = image + dice.chance(probability) * dice.uniform(0.2, 1.5) * _clouds(dice, size)
+    image = image + dice.chance(probability) * dice.uniform(0.5, 2.5) * _limb(dice, size)
     image = image + dice.chance(probability / 2) * dice.uniform(0.3, 2.0) * _wires(dice, size)
     image = _scatter(image, dice.chance(probability) * dice.uniform(0, 0.15))
     image = _tone(image, dice, probability)
     image = _blur(image, dice.chance(probability) * dice.uniform(0, 0.25))
     image = image + dice.uniform(0, 0.03) * torch.randn(image.shape, generator=generator)
     return image.clamp_min(0) * _collimator(dice, size, probability)
+
+
+def _enlarge(layer: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    return functional.interpolate(layer, size, mode="bilinear", align_corners=False)
+
+
+def _limb(dice: Dice, size: torch.Size) -> torch.Tensor:
+    """Soft tissue of a limb that crosses the field: the thickness of a cylinder, 0..1."""
+    y, x = _grid(size)
+    angle, offset = dice.uniform(-0.6, 0.6), dice.uniform(-0.4, 0.4)
+    distance = (x * angle.cos() + y * angle.sin() - offset) / dice.uniform(0.35, 1.2)
+    return (1 - distance.square()).clamp_min(0).sqrt()
 
 
 def _strangers(bone: torch.Tensor, dice: Dice) -> torch.Tensor:

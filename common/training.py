@@ -140,7 +140,7 @@ class Trainer:
         self.config = settings.config(**files)
         self.progress = Progress()
         self.network = network.to(device, memory_format=torch.channels_last).train()
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), settings.lr, weight_decay=WEIGHT_DECAY)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), settings.lr, weight_decay=WEIGHT_DECAY, fused=True)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda _: self._rate())
         self._step_module = _mixed_precision(self.network, device)
         if among.count > 1:

@@ -1,0 +1,340 @@
+"""The X-ray reader: every format gives the same attenuation, geometry has one order of precedence, bad pictures are named."""
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+
+from common import cli, geometry, xrays
+from common.geometry import Detector
+from common.xrays import GeometryFlags
+
+FLAGS = GeometryFlags(1000.0, (0.5, 0.5))
+
+
+def thickness(height=96, width=120) -> np.ndarray:
+    """A limb across the picture with a bone in it: line integrals from 0 (open field) to about 3."""
+    rows, columns = np.indices((height, width))
+    limb = 1.6 * np.clip(1 - ((columns - width / 2) / (0.3 * width)) ** 2, 0, None)
+    bone = 1.4 * np.clip(1 - ((columns - width / 2) / (0.1 * width)) ** 2, 0, None)
+    return limb + bone * (rows > height / 3)
+
+
+def counts(bits=16) -> np.ndarray:
+    """What a detector counts: bone dark."""
+    noise = np.random.default_rng(0).normal(0, 0.002, thickness().shape)
+    return np.round((np.exp(-thickness()) + noise).clip(0.001, 1.2) / 1.25 * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def bright(bits=16) -> np.ndarray:
+    """The same as a viewer shows it: attenuation, bone bright."""
+    noise = np.random.default_rng(0).normal(0, 0.004, thickness().shape)
+    return np.round((thickness() + noise + 0.2).clip(0.01, None) / 4 * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def save(path, pixels, **settings):
+    Image.fromarray(pixels).save(path, **settings)
+    return path
+
+
+def dicom(path, pixels, syntax=ExplicitVRLittleEndian, **elements):
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", generate_uid()
+    dataset = Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.Rows, dataset.Columns = pixels.shape[-2:]
+    if pixels.ndim == 3:
+        dataset.NumberOfFrames = len(pixels)
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit = 15
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    dataset.PixelData = pixels.astype(np.uint16).tobytes()
+    dataset["PixelData"].VR = "OW"
+    if syntax.is_compressed:
+        dataset.compress(syntax)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+GEOMETRY = {"DistanceSourceToDetector": "1020", "ImagerPixelSpacing": ["0.3", "0.2"]}
+
+
+def agreement(image, like) -> float:
+    return float(np.corrcoef(image.ravel(), like.ravel())[0, 1])
+
+
+# ------------------------------------------------------------------------------------------------- formats
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("ending", ["png", "tif", "jpg"])
+def test_pictures_of_bright_bone_are_attenuation_up_to_scale(tmp_path, ending, bits):
+    if ending == "jpg" and bits == 16:
+        ending = "tiff"
+    xray = xrays.read(save(tmp_path / f"x.{ending}", bright(bits)), FLAGS)
+    assert xray.reading["bone"] == "bright"
+    assert agreement(xray.image, thickness()) > 0.998
+    assert xray.image.dtype == np.float32
+    assert xray.valid.all()
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_counts_with_dark_bone_are_linearised_to_the_line_integral(tmp_path, ending, bits):
+    xray = xrays.read(save(tmp_path / f"x.{ending}", counts(bits)), FLAGS)
+    assert xray.reading["bone"] == "dark"
+    assert agreement(xray.image, thickness()) > 0.995
+    offset = xray.image - thickness()
+    assert np.abs(offset - np.median(offset)).mean() < 0.05  # true to scale, not only in shape
+
+
+def test_lzw_tiffs_and_grey_in_three_channels_are_read(tmp_path):
+    plain = xrays.read(save(tmp_path / "a.png", bright(8)), FLAGS)
+    lzw = xrays.read(save(tmp_path / "b.tif", bright(8), compression="tiff_lzw"), FLAGS)
+    rgb = xrays.read(save(tmp_path / "c.png", np.repeat(bright(8)[..., None], 3, -1)), FLAGS)
+    np.testing.assert_array_equal(plain.image, lzw.image)
+    np.testing.assert_allclose(plain.image, rgb.image, atol=1e-5)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_a_linear_dicom_has_dark_bone_and_a_logarithmic_one_bright_bone(tmp_path, syntax):
+    linear = xrays.read(dicom(tmp_path / "lin.dcm", counts(), syntax, PixelIntensityRelationship="LIN", PixelIntensityRelationshipSign=1, **GEOMETRY))
+    logarithmic = xrays.read(dicom(tmp_path / "log.dcm", bright(), syntax, PixelIntensityRelationship="LOG", PixelIntensityRelationshipSign=-1, **GEOMETRY))
+    assert linear.reading["bone"] == "dark"
+    assert logarithmic.reading["bone"] == "bright"
+    for xray in (linear, logarithmic):
+        assert "PixelIntensityRelationship" in xray.reading["decided_by"]
+        assert agreement(xray.image, thickness()) > 0.99
+
+
+@pytest.mark.parametrize("relationship", [{}, {"PixelIntensityRelationship": "LIN", "PixelIntensityRelationshipSign": 1}])
+def test_monochrome1_counts_are_dark_in_the_file_and_shown_bright(tmp_path, relationship):
+    path = dicom(tmp_path / "x.dcm", counts(), PhotometricInterpretation="MONOCHROME1", **relationship, **GEOMETRY)
+    assert agreement(xrays.read(path).image, thickness()) > 0.99
+    # --bone speaks of what a viewer shows
+    assert xrays.read(path, bone="bright").reading["bone"] == "dark"
+    assert agreement(xrays.read(path, bone="bright").image, thickness()) > 0.99
+
+
+def test_the_user_overrules_the_polarity(tmp_path):
+    path = save(tmp_path / "x.png", counts())
+    assert agreement(xrays.read(path, FLAGS, bone="dark").image, thickness()) > 0.99
+    assert agreement(xrays.read(path, FLAGS, bone="bright").image, thickness()) < -0.8
+
+
+def test_a_frame_of_several_is_chosen_by_number(tmp_path):
+    frames = np.stack([bright(), bright()[::-1]])
+    path = dicom(tmp_path / "x.dcm", frames, PixelIntensityRelationship="LOG", **GEOMETRY)
+    assert agreement(xrays.read(path, frame=1).image, thickness()[::-1]) > 0.99
+    with pytest.raises(cli.InputError, match="holds 2 frames"):
+        xrays.read(path)
+    with pytest.raises(cli.InputError, match="has no frame 2"):
+        xrays.read(path, frame=2)
+
+
+# ------------------------------------------------------------------------------------------------ geometry
+
+
+def test_imager_pixel_spacing_is_rows_first_in_dicom_and_columns_first_here(tmp_path):
+    detector = xrays.read(dicom(tmp_path / "x.dcm", bright(), **GEOMETRY)).detector
+    assert detector.pixel_mm == (0.2, 0.3)
+    assert detector.sdd_mm == 1020
+    assert (detector.height, detector.width) == (96, 120)
+    assert detector.principal_px == (59.5, 47.5)
+
+
+def test_pixel_spacing_counts_only_without_the_imagers_and_is_magnified_back(tmp_path):
+    both = dicom(tmp_path / "a.dcm", bright(), PixelSpacing=["0.1", "0.1"], **GEOMETRY)
+    assert xrays.read(both).detector.pixel_mm == (0.2, 0.3)
+    patient = dicom(tmp_path / "b.dcm", bright(), PixelSpacing=["0.2", "0.1"], EstimatedRadiographicMagnificationFactor="1.5", DistanceSourceToDetector="1020")
+    assert xrays.read(patient).detector.pixel_mm == pytest.approx((0.15, 0.3))
+
+
+def test_flags_win_over_the_header_one_by_one(tmp_path):
+    path = dicom(tmp_path / "x.dcm", bright(), **GEOMETRY)
+    only_sdd = xrays.read(path, GeometryFlags(sdd_mm=990.0))
+    assert (only_sdd.detector.sdd_mm, only_sdd.detector.pixel_mm) == (990, (0.2, 0.3))
+    assert only_sdd.reading["geometry"] == "flags and DICOM header"
+    everything = xrays.read(path, GeometryFlags(990.0, (0.4, 0.6), (10.0, 20.5)))
+    assert everything.detector == Detector(96, 120, 990.0, (0.4, 0.6), (10.0, 20.5))
+    assert everything.reading["geometry"] == "flags"
+    assert xrays.read(path).reading["geometry"] == "DICOM header"
+
+
+def test_a_picture_without_geometry_takes_the_fallback_and_says_so(tmp_path, capsys):
+    fallback = Detector.centred(256, 256, 1100.0, 1.2)
+    xray = xrays.read(save(tmp_path / "x.png", bright()), fallback=fallback)
+    assert xray.detector.sdd_mm == 1100
+    assert max(xray.detector.size_mm) == pytest.approx(256 * 1.2)
+    assert "taken from the checkpoint" in capsys.readouterr().err
+    assert xray.reading["geometry"] == "checkpoint's training geometry"
+
+
+def test_missing_geometry_names_what_is_missing_and_what_to_do(tmp_path):
+    path = save(tmp_path / "x.png", bright())
+    with pytest.raises(cli.InputError, match=r"--sdd, or add_dicom_data\.py\) and no pixel size"):
+        xrays.read(path)
+    with pytest.raises(cli.InputError, match=r"no pixel size \(--pixel_spacing\) in the file"):
+        xrays.read(path, GeometryFlags(sdd_mm=1000.0))
+    with pytest.raises(cli.InputError, match="source-to-detector distance"):
+        xrays.read(dicom(tmp_path / "x.dcm", bright(), ImagerPixelSpacing=["0.3", "0.2"]))
+
+
+@pytest.mark.parametrize("flags", [GeometryFlags(1.0, (0.5, 0.5)), GeometryFlags(1000.0, (0.5, 50.0)), GeometryFlags(1000.0, (-0.5, 0.5)), GeometryFlags(float("nan"), (0.5, 0.5))])
+def test_impossible_geometry_is_refused(tmp_path, flags):
+    with pytest.raises(cli.InputError, match="expected 50 to 10000 mm"):
+        xrays.read(save(tmp_path / "x.png", bright()), flags)
+
+
+def test_an_empty_distance_in_the_header_counts_as_absent(tmp_path):
+    path = dicom(tmp_path / "x.dcm", bright(), DistanceSourceToDetector="", ImagerPixelSpacing=["0.3", "0.2"])
+    with pytest.raises(cli.InputError, match="no source-to-detector distance"):
+        xrays.read(path)
+
+
+# --------------------------------------------------------------------------------- field, flip and binning
+
+
+@pytest.mark.parametrize("outside", [0, 65535])
+@pytest.mark.parametrize("shape", ["round", "rectangle"])
+def test_what_lies_behind_a_collimator_is_left_out(tmp_path, shape, outside):
+    rows, columns = np.indices(thickness().shape)
+    inside = (rows - 48) ** 2 + (columns - 60) ** 2 < 42**2 if shape == "round" else (rows > 12) & (rows < 80) & (columns > 9) & (columns < 100)
+    xray = xrays.read(save(tmp_path / "x.png", np.where(inside, bright(), outside).astype(np.uint16)), FLAGS, bone="bright")
+    assert not xray.valid[~inside].any()
+    assert 0.85 * inside.sum() < xray.valid.sum() < inside.sum()
+    assert not xray.image[~xray.valid].any()
+    assert agreement(xray.image[xray.valid], thickness()[xray.valid]) > 0.998
+
+
+def test_the_headers_padding_value_is_left_out(tmp_path):
+    pixels = bright()
+    pixels[:, :20] = 777
+    path = dicom(tmp_path / "x.dcm", pixels, PixelPaddingValue=777, PixelIntensityRelationship="LOG", **GEOMETRY)
+    assert not xrays.read(path).valid[:, :20].any()
+    assert xrays.read(path).valid[:, 22:].all()
+
+
+def test_a_dark_spot_in_the_middle_is_part_of_the_picture(tmp_path):
+    pixels = bright()
+    pixels[40:60, 50:70] = 0
+    assert xrays.read(save(tmp_path / "x.png", pixels), FLAGS).valid.all()
+
+
+def test_a_flip_moves_the_principal_point_with_the_picture(tmp_path):
+    flags = GeometryFlags(1000.0, (0.5, 0.7), (40.0, 30.0))
+    xray = xrays.read(save(tmp_path / "x.png", bright()), flags)
+    flipped = xray.flip()
+    assert flipped.flipped
+    assert flipped.detector.principal_px == (119 - 40.0, 30.0)
+    np.testing.assert_array_equal(flipped.image, xray.image[:, ::-1])
+    again = flipped.flip()
+    assert not again.flipped
+    assert again.detector == xray.detector
+    np.testing.assert_array_equal(again.image, xray.image)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 5, 7])
+def test_binning_keeps_where_a_landmark_is_projected(factor):
+    detector = Detector(96, 120, 900.0, (0.5, 0.7), (40.25, 61.0))
+    camera = geometry.translation([0, 0, -600])
+    point = np.array([[7.3, -11.2, 5.0]])
+    column, row = geometry.project(point, detector, camera)[0]
+    image = np.zeros((96, 120), np.float32)
+    rows, columns = np.indices(image.shape)
+    image += np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * 6.0**2))
+    xray = xrays.Xray(image, np.ones(image.shape, bool), detector, None).binned(factor)
+    assert xray.image.shape == (xray.detector.height, xray.detector.width) == (96 // factor, 120 // factor)
+    rows, columns = np.indices(xray.image.shape)
+    centroid = np.array([(columns * xray.image).sum(), (rows * xray.image).sum()]) / xray.image.sum()
+    np.testing.assert_allclose(centroid, geometry.project(point, xray.detector, camera)[0], atol=0.01)
+
+
+def test_a_binned_pixel_is_valid_only_where_all_its_parts_are():
+    valid = np.ones((8, 8), bool)
+    valid[0, 5] = False
+    image = np.where(valid, 2.0, 99.0).astype(np.float32)
+    binned = xrays.Xray(image, valid, Detector.centred(8, 8, 900.0, 1.0), None).binned(4)
+    assert binned.valid.tolist() == [[True, False], [True, True]]
+    np.testing.assert_allclose(binned.image, 2.0)
+
+
+def test_the_picture_for_the_eye_is_bright_where_bone_is_and_black_outside(tmp_path):
+    pixels = bright()
+    pixels[:, :15] = 0
+    xray = xrays.read(save(tmp_path / "x.png", pixels), FLAGS)
+    shown = xray.as_uint8()
+    assert shown.dtype == np.uint8
+    assert shown.max() == 255
+    assert not shown[:, :15].any()
+    assert agreement(shown[xray.valid], thickness()[xray.valid]) > 0.998
+
+
+# ----------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((40, 40), 7, np.uint8), "single grey value"),
+        (np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8), "is a colour picture"),
+        (np.arange(100, dtype=np.uint8).reshape(10, 10), "at least 16 x 16"),
+    ],
+)
+def test_pictures_that_are_no_x_ray_are_refused(tmp_path, pixels, message):
+    with pytest.raises(cli.InputError, match=message):
+        xrays.read(save(tmp_path / "x.png", pixels), FLAGS)
+
+
+def test_a_saturated_picture_is_refused(tmp_path):
+    pixels = np.full((60, 60), 90, np.uint8)
+    pixels[30, 30:32] = (80, 100)
+    with pytest.raises(cli.InputError, match="saturated"):
+        xrays.read(save(tmp_path / "x.png", pixels), FLAGS, bone="bright")
+
+
+def test_nan_in_a_float_tiff_is_refused(tmp_path):
+    pixels = (bright() / 16384).astype(np.float32)
+    assert agreement(xrays.read(save(tmp_path / "fine.tif", pixels), FLAGS, bone="bright").image, thickness()) > 0.998
+    pixels[3, 3] = np.nan
+    with pytest.raises(cli.InputError, match="NaN"):
+        xrays.read(save(tmp_path / "x.tif", pixels), FLAGS)
+
+
+def test_several_pages_colour_dicoms_and_torn_files_are_refused(tmp_path):
+    page = Image.fromarray(bright(8))
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
+    with pytest.raises(cli.InputError, match="2 pages"):
+        xrays.read(tmp_path / "pages.tif", FLAGS)
+    with pytest.raises(cli.InputError, match="3 samples a pixel"):
+        xrays.read(dicom(tmp_path / "colour.dcm", bright(), SamplesPerPixel=3, PlanarConfiguration=0), FLAGS)
+    for name in ("x.png", "x.dcm", "x.jpg"):
+        path = tmp_path / name
+        (dicom if name.endswith("dcm") else save)(path, bright(8))
+        path.write_bytes(path.read_bytes()[:700])
+        with pytest.raises(cli.InputError):
+            xrays.read(path, FLAGS)
+    (tmp_path / "text.png").write_text("an X-ray, honestly")
+    with pytest.raises(cli.InputError, match="not a picture"):
+        xrays.read(tmp_path / "text.png", FLAGS)
+
+
+def test_a_dicom_without_the_ending_is_known_by_its_magic(tmp_path):
+    path = dicom(tmp_path / "IM0001", bright(), PixelIntensityRelationship="LOG", **GEOMETRY)
+    assert xrays.read(path).detector.sdd_mm == 1020
+    assert pydicom.dcmread(path).Rows == 96
+
+
+def test_a_header_that_claims_a_huge_picture_is_refused(tmp_path):
+    path = dicom(tmp_path / "x.dcm", bright(), **GEOMETRY)
+    dataset = pydicom.dcmread(path)
+    dataset.Rows = dataset.Columns = 65535
+    dataset.save_as(path)
+    with pytest.raises(cli.InputError, match="header is damaged"):
+        xrays.read(path)

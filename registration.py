@@ -341,7 +341,7 @@ def as_result(
     scanner_from_volume = scene.ct.lineage.scanner_from_volume
     return results.Result(
         drr={
-            "volume": str(args.volume), "volume_sha256": cli.sha256(args.volume), "mask": str(args.mask) if args.mask else None, "labels": args.labels,
+            "volume": str(args.volume), "volume_sha256": cli.sha256(args.volume), "source": scene.ct.lineage.source, "mask": str(args.mask) if args.mask else None, "labels": args.labels,
             **results.detector_entries(xray.detector, isocentre),
             "scanner_from_volume": scanner_from_volume.tolist(), "points_mm": scene.body.points.tolist(),
         },

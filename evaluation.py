@@ -1,7 +1,8 @@
 """How well a registration fits: one figure with the X-ray, the DRRs and their differences, and the numbers.
 
 Similarity says whether the pictures agree, not whether the bone is where it should be: a depth error of several millimetres hardly
-changes a picture. Where the true pose is known (--truth), the errors of the pose come first.
+changes a picture. Where the true pose is known (--truth), the errors of the pose come first. The DRR of a bone alone lacks the tissue
+around it: its similarity is low even at the true pose, and only tells the start from the end.
 
 reads   a results folder of registration.py (step 7): gt.png, init_image.png, final_img.png, and drr.png or hq_drr.png of create_drr.py
         (step 8) where it is there; parameters.pt with --truth. DRRs of another size but the same shape are resampled to the X-ray's.

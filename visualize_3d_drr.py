@@ -178,11 +178,14 @@ def draw_png(scene: Scene, title: str) -> Any:
 
 
 def _draw_axes(axis: Any, scene: Scene) -> None:
+    from matplotlib.ticker import MultipleLocator
+
     low, high = limits(scene)
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
     axis.set_box_aspect(high - low, zoom=0.98)
     for name, text in zip("xyz", AXIS_TITLES, strict=True):
-        getattr(axis, f"set_{name}label")(text, fontsize=8)
+        getattr(axis, f"set_{name}label")(text, fontsize=8, labelpad=8)
+        getattr(axis, f"{name}axis").set_major_locator(MultipleLocator(100 if (high - low).max() < 800 else 200))
     axis.tick_params(labelsize=7)
     picture, grid = picture_grid(scene, PNG_TEXTURE_PX)
     grey = np.repeat(picture[..., None], 3, -1)

@@ -57,6 +57,7 @@ def choose_settings(args: argparse.Namespace, device: str) -> Settings:
 
 
 def run(args: argparse.Namespace) -> int | None:
+    training_settings.wait_without_spinning()
     from common import network, rendering, sampling, training_run
 
     folder = Path(args.input_dir)

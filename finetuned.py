@@ -49,6 +49,7 @@ def choose_settings(args: argparse.Namespace, config: dict, device: str) -> Sett
 
 
 def run(args: argparse.Namespace) -> int | None:
+    training_settings.wait_without_spinning()
     from common import network, rendering, sampling, training_run
 
     ct = cli.existing_file(args.input, "the patient's preprocessed CT (.nii or .nii.gz)")

@@ -48,10 +48,17 @@ class Checkpoint:
 
     @property
     def pose_range(self) -> PoseRange | None:
-        """The range that the model was trained on; None where the checkpoint does not say."""
-        if not all(f"{key}{end}" in self.config for key in RANGE_KEYS.values() for end in ("min", "max")):
+        """The range that the model was trained on, for poses of orientation AP; None where the checkpoint does not say or turns the patient otherwise."""
+        stated, orientation = range_of(self.config), self.config.get("orientation", "AP")
+        if stated is None or orientation is None:
             return None
-        return PoseRange(**{name: (float(self.config[f"{key}min"]), float(self.config[f"{key}max"])) for name, key in RANGE_KEYS.items()})
+        return stated if orientation == "AP" else poserange.turned_about(stated)
+
+
+def range_of(config: dict[str, Any]) -> PoseRange | None:
+    """The range that a config states, for poses of its own orientation."""
+    ends = {name: (config.get(f"{key}min"), config.get(f"{key}max")) for name, key in RANGE_KEYS.items()}
+    return None if any(None in end for end in ends.values()) else PoseRange(**{name: (float(low), float(high)) for name, (low, high) in ends.items()})
 
 
 def range_entries(pose_range: PoseRange) -> dict[str, float]:
@@ -100,8 +107,9 @@ def _check_config(checkpoint: Checkpoint, what: str) -> None:
         raise cli.InputError(f"{path}: its orientation is {config['orientation']!r}; expected AP, PA or None; train it again")
     if ":" in config["model_name"] or "/" in config["model_name"]:
         raise cli.InputError(f"{path}: its backbone {config['model_name']!r} would be downloaded; expected a name that timm knows; train it again")
-    if checkpoint.pose_range is not None:
-        poserange.check(checkpoint.pose_range, f"{path}: ")
+    stated = range_of(config)
+    if stated is not None:
+        poserange.check(stated, f"{path}: ")
 
 
 # ---------------------------------------------------------------------------------------------- network

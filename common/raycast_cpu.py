@@ -72,8 +72,8 @@ def _planes(source, d, m, u, v, sizes):
     low, high = _interval(xv, hv, sizes[v] - 1.0 - EPSILON, low, high)
     if high < low:
         return 0, 0, 0.0, 0.0, hu, hv
-    first = int(math.ceil(low))
-    return first, int(math.floor(high)) - first + 1, xu + first * hu, xv + first * hv, hu, hv
+    first = math.ceil(low)
+    return first, math.floor(high) - first + 1, xu + first * hu, xv + first * hv, hu, hv
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)

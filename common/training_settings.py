@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,10 +88,9 @@ class Settings:
     @classmethod
     def from_config(cls, config: dict[str, Any], **changes: Any) -> Settings:
         """Settings of a checkpoint's config, ours or xvr's; ``changes`` win."""
-        ends = {name: (config.get(f"{key}min"), config.get(f"{key}max")) for name, key in network.RANGE_KEYS.items()}
-        known = {name: end for name, end in ends.items() if None not in end}
+        orientation = config.get("orientation", "AP")
         detector = Detector.centred(config["height"], config["height"], config["sdd"], config["delx"])
-        view = View(detector, PoseRange(**known), config.get("orientation", "AP"), config.get("reverse_x_axis", False))
+        view = View(detector, network.range_of(config) or poserange.knee(orientation), orientation, config.get("reverse_x_axis", False))
         ours = {key: config[key] for key in ("p_augmentation", "lr", "batch_size", "seed", "minutes") if key in config}
         settings = cls(
             model_name=config["model_name"],
@@ -131,6 +131,11 @@ def add_training_flags(parser: argparse.ArgumentParser, inherited: bool) -> None
     poserange.add_pose_range_flags(parser, source)
 
 
+def wait_without_spinning() -> None:
+    """Let idle threads of torch and numba sleep: spinning took 2.6 times the time on a machine with other work. To be called before either is imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def view_from(args: argparse.Namespace, fallback: View | None = None) -> View:
     """Detector and poses of the flags over --like over ``fallback`` over the knee defaults. Raises InputError for what cannot be."""
     base = fallback or View(Detector.centred(128, 128, 1020.0, 2.0), PoseRange())
@@ -149,7 +154,7 @@ def view_from(args: argparse.Namespace, fallback: View | None = None) -> View:
         raise cli.InputError(f"--height: found {height}; expected an even number of pixels, {low} to {high}; 128 suits a CPU")
     if not 50 <= sdd <= 10_000 or not 0.01 <= delx <= 50:
         raise cli.InputError(f"--sdd {sdd:g} --delx {delx:g}: expected 50 to 10000 mm and 0.01 to 50 mm; correct them")
-    pose_range = poserange.pose_range_from(args, base.pose_range)
+    pose_range = poserange.pose_range_from(args, fallback and fallback.pose_range)
     return View(Detector.centred(height, height, sdd, delx), pose_range, base.orientation, base.reverse_x_axis)
 
 

@@ -258,3 +258,22 @@ def test_poses_follow_xvrs_sampler():
     row = np.array([20.0, -10, 15, 30, 800, -40])
     expected = convert(torch.tensor(row[None, :3]), torch.tensor(row[None, 3:]), parameterization="euler_angles", convention="ZXY", degrees=True).matrix[0].numpy()
     assert np.allclose(poserange.poses_from_parameters(row[None])[0], expected, atol=1e-3)
+
+
+def test_the_range_of_a_model_trained_posterior_anterior_becomes_the_same_cameras_anterior_posterior():
+    stated = PoseRange(r1=(-10.0, 30.0), ty=(-900.0, -700.0), tx=(-20.0, 50.0))
+    checkpoint = network.Checkpoint({"config": config(orientation="PA", **network.range_entries(stated)), "model_state_dict": {}})
+    low, high = checkpoint.pose_range.limits
+    for row in stated.sample(50, np.random.default_rng(0)):
+        camera = geometry.camera_from_pose(poserange.poses_from_parameters(row[None])[0], "PA")
+        angles, offset = geometry.angles_from_pose(geometry.pose_from_camera(camera))
+        angles[0] %= 360
+        assert (np.r_[angles, offset] >= low - 1e-6).all()
+        assert (np.r_[angles, offset] <= high + 1e-6).all()
+
+
+@pytest.mark.parametrize("orientation", ["AP", "PA", None])
+def test_the_default_range_looks_at_the_patient_in_every_orientation(orientation):
+    for pose in poserange.knee(orientation).poses(20, np.random.default_rng(0)):
+        depth = geometry.invert(geometry.camera_from_pose(pose, orientation))[2, 3]
+        assert 749 < depth < 951

@@ -1,0 +1,27 @@
+# make test, make demo: each makes the environment first where it is not there yet.
+# VENV may point at an environment kept between runs; it is remade when requirements.txt changes.
+VENV ?= .venv
+PYTHON3 ?= python3
+HASH := $(shell sha256sum requirements.txt 2>/dev/null | cut -c1-12 || shasum -a 256 requirements.txt | cut -c1-12)
+READY := $(VENV)/ready-$(HASH)
+PYTHON := $(abspath $(VENV))/bin/python
+
+.PHONY: test demo lint env
+
+env: $(READY)
+
+$(READY): requirements.txt
+	rm -rf "$(VENV)"
+	$(PYTHON3) -m venv "$(VENV)"
+	"$(PYTHON)" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch "$@"
+
+test: env lint
+	"$(PYTHON)" -m pytest --durations=15
+
+lint: env
+	"$(PYTHON)" -m ruff check .
+	"$(PYTHON)" -m ruff format --check .
+
+demo: env
+	PYTHON="$(PYTHON)" pipeline/demo.sh

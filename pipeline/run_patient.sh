@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# One patient from raw CT and labelmap to evaluated registrations: the thirteen commands in order, handing files on disk to each other.
+# Arguments, not edits. Stops at the first failure; run it again with the same arguments and it goes on where it stopped.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: pipeline/run_patient.sh --ct CT --seg LABELMAP --side left|right --xray FILE [--xray FILE ...] --out DIR [options]
+
+  --ct FILE          CT, NIfTI in Hounsfield units
+  --seg FILE         labelmap on the same patient
+  --side SIDE        side of the X-rays: left or right
+  --xray FILE        X-ray (PNG, JPEG, TIFF, DICOM); repeat for several
+  --out DIR          everything is written below it
+  --labels "A B C D" labels: right and left of the first bone, right and left of the second (default: "3 4 1 2")
+  --bones "A B"      names of the two bones (default: "femur tibia")
+  --only BONE        only this bone
+  --reference FILE   cropped CT that others are aligned to (default: this patient's left bone)
+  --model FILE       agnostic model; without it one is trained on this patient's bones
+  --spacing MM       voxel size of the prepared CT (default: 1.0)
+  --minutes M        training time of each model (default: 10)
+  --no-mask          render the crop box instead of the labelled bone (a bone that moves with its surroundings)
+  --sdd MM           add this source-to-detector distance to DICOM X-rays that lack it
+  --train "FLAGS"    further flags of agnostic.py and finetuned.py
+  --register "FLAGS" further flags of registration.py (--sdd, --pixel_spacing, ...)
+  --drr "FLAGS"      further flags of create_drr.py (--method fused is much faster)
+  --truth SUFFIX     X-rays have known poses in NAME<SUFFIX>: evaluate against them
+TEXT
+}
+
+labels="3 4 1 2" bones="femur tibia" only="" reference="" model="" spacing=1.0 minutes=10 use_mask=1 sdd="" train="" register="" drr="" truth="" ct="" seg="" side="" out=""
+xrays=()
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --ct) ct=$2 ;; --seg) seg=$2 ;; --side) side=$2 ;; --xray) xrays+=("$2") ;; --out) out=$2 ;; --labels) labels=$2 ;; --bones) bones=$2 ;; --only) only=$2 ;;
+    --reference) reference=$2 ;; --model) model=$2 ;; --spacing) spacing=$2 ;; --minutes) minutes=$2 ;; --sdd) sdd=$2 ;; --train) train=$2 ;; --register) register=$2 ;; --drr) drr=$2 ;; --truth) truth=$2 ;;
+    --no-mask) use_mask=0; shift; continue ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "run_patient.sh: $1: unknown argument; see --help" >&2; exit 2 ;;
+  esac
+  [ $# -ge 2 ] || { echo "run_patient.sh: $1: no value; see --help" >&2; exit 2; }
+  shift 2
+done
+if [ -z "$ct" ] || [ -z "$seg" ] || [ -z "$out" ] || [ ${#xrays[@]} -eq 0 ]; then usage >&2; exit 2; fi
+case "$side" in left | right) ;; *) echo "run_patient.sh: --side '$side': expected left or right" >&2; exit 2 ;; esac
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-python}
+mkdir -p "$out/segmentations" "$out/xrays" "$out/models"
+out=$(cd "$out" && pwd) ct=$(realpath "$ct") seg=$(realpath "$seg")
+
+stem() { local name; name=$(basename "$1"); name=${name%.gz}; echo "${name%.nii}"; }
+# step TARGET SCRIPT ARGUMENTS...: skipped where its last output is there already
+step() {
+  local target=$1 script=$2
+  shift 2
+  if [ -e "$target" ]; then echo "== $script: done already ($target)"; return; fi
+  echo "== $script $*"
+  "$python" "$here/$script" "$@" --overwrite
+}
+
+id=$(stem "$ct"); id=${id%_ct}
+clean="$out/segmentations/$(stem "$seg")_cleaned.nii.gz"
+suffix=""; [ "$side" = right ] && suffix="_mirrored"
+read -ra label_list <<<"$labels"; read -ra bone_list <<<"$bones"; read -ra train_flags <<<"$train"; read -ra register_flags <<<"$register"; read -ra drr_flags <<<"$drr"
+chosen=("${bone_list[@]}"); [ -n "$only" ] && chosen=("$only")
+
+ready=()
+for xray in "${xrays[@]}"; do
+  if [ -n "$sdd" ] && [[ "${xray,,}" == *.dcm ]]; then
+    fixed="$out/xrays/$(basename "$xray")"
+    step "$fixed" add_dicom_data.py --i "$xray" --o "$fixed" --sdd "$sdd"
+    ready+=("$fixed")
+  else
+    ready+=("$(realpath "$xray")")
+  fi
+done
+
+step "$clean" segmentation_preprocessing.py -i "$seg" -o "$out/segmentations" --labels "${label_list[@]}"
+last=${bone_list[${#bone_list[@]}-1]}
+step "$out/${last}_masks_cropped/${id}_${last}_mirrored.json" crop_cts.py --base_dir "$out" --ct_filename "$ct" --seg_filename "$clean" --labels "${label_list[@]}" --bones "${bone_list[@]}" --padding 10
+
+for bone in "${chosen[@]}"; do
+  name="${id}_${bone}${suffix}"
+  step "$out/${bone}_cts_coregistered/coregistration.csv" coregister_cts.py --input_dir "$out/${bone}_cts_cropped" --output_dir "$out/${bone}_cts_coregistered" \
+    --reference_file "${reference:-$out/${bone}_cts_cropped/${id}_${bone}.nii.gz}"
+  volume="$out/${bone}_cts_centered/$name.nii.gz"
+  step "${volume%.nii.gz}.json" center_isometric.py -i "$out/${bone}_cts_coregistered" -o "$out/${bone}_cts_centered" --spacing "$spacing"
+  mask_dir=() mask_file=()
+  if [ $use_mask = 1 ]; then mask_dir=(--mask "$out/${bone}_masks_centered") mask_file=(--mask "$out/${bone}_masks_centered/$name.nii.gz"); fi
+  agnostic=$model
+  if [ -z "$agnostic" ]; then
+    agnostic="$out/models/${bone}_agnostic.pth"
+    step "$agnostic" agnostic.py -i "$out/${bone}_cts_centered" -o "$out/models" --name "${bone}_agnostic" --minutes "$minutes" ${mask_dir[@]+"${mask_dir[@]}"} ${train_flags[@]+"${train_flags[@]}"}
+  fi
+  finetuned="$out/models/$name.pth"
+  step "$finetuned" finetuned.py -i "$volume" -o "$out/models" -c "$agnostic" --name "$name" --minutes "$minutes" ${mask_file[@]+"${mask_file[@]}"} ${train_flags[@]+"${train_flags[@]}"}
+
+  for index in "${!ready[@]}"; do
+    xray=${ready[$index]}
+    view=$(basename "${xray%.*}")
+    results="$out/results/$bone/$view"
+    step "$results/parameters.pt" registration.py "$xray" -v "$volume" -c "$finetuned" -o "$results" ${mask_file[@]+"${mask_file[@]}"} ${register_flags[@]+"${register_flags[@]}"}
+    step "$results/drr.png" create_drr.py --volume "$volume" --pose_path "$results/parameters.pt" --output_path "$results/drr.png" ${drr_flags[@]+"${drr_flags[@]}"} ${mask_file[@]+"${mask_file[@]}"}
+    known=()
+    if [ -n "$truth" ]; then known=(--truth "${xrays[$index]%.*}$truth"); fi
+    step "$results/evaluation.json" evaluation.py --data_dir "$results" --title_suffix "($view, $bone)" ${known[@]+"${known[@]}"}
+    step "$results/3d/scene.html" visualize_3d_drr.py --volume "$volume" --parameters "$results/parameters.pt" --output_dir "$results/3d"
+    step "$results/registration.gif" animate_2d_pose.py --volume "$volume" --parameters "$results/parameters.pt" --output_path "$results/registration.gif"
+    "$python" "$here/read_pt.py" "$results/parameters.pt" >"$results/parameters.txt"
+  done
+done
+echo "done: $out/results"

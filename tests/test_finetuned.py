@@ -1,0 +1,139 @@
+import csv
+
+import pytest
+import torch
+from training_helpers import FAST, TINY, write_ct, write_mask
+
+import agnostic
+import finetuned
+from common import network
+from common.poserange import PoseRange
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny networks are faster so, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory):
+    return write_ct(tmp_path_factory.mktemp("ct") / "P01.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def model(ct, tmp_path_factory):
+    out = tmp_path_factory.mktemp("agnostic")
+    assert agnostic.main(["-i", str(ct.parent), "-o", str(out), "--name", "a", *FAST, *TINY, "--iterations", "5", "--r1", "-20", "10", "--sdd", "1100"]) == 0
+    return out / "a.pth"
+
+
+def arguments(ct, model, out, *more):
+    return ["-i", str(ct), "-o", str(out), "-c", str(model), "--name", "p", "--batch_size", "4", "--device", "cpu", *more]
+
+
+def test_network_detector_and_poses_are_the_checkpoints(ct, model, tmp_path, capsys):
+    assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "3")) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "p.pth")
+    before, after = network.load_checkpoint(model), network.load_checkpoint(tmp_path / "p.pth")
+    assert after.detector == before.detector
+    assert after.pose_range == before.pose_range == PoseRange(r1=(-20.0, 10.0))
+    assert after.config["model_name"] == "test_resnet"
+    assert after.config["ckptpath"] == str(model)
+    assert after.config["volpath"] == str(ct)
+
+
+def test_training_starts_from_the_checkpoints_weights(ct, model, tmp_path):
+    assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "1", "--lr", "1e-8")) == 0
+    before, after = network.load_checkpoint(model).content["model_state_dict"], network.load_checkpoint(tmp_path / "p.pth").content["model_state_dict"]
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before if key.endswith(("weight", "bias")))
+
+
+def test_flags_overrule_the_checkpoint(ct, model, tmp_path):
+    assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "2", "--ty", "600", "700", "--sdd", "1000")) == 0
+    after = network.load_checkpoint(tmp_path / "p.pth")
+    assert after.pose_range == PoseRange(r1=(-20.0, 10.0), ty=(600.0, 700.0))
+    assert after.detector.sdd_mm == 1000
+
+
+def test_a_checkpoint_of_xvr_is_finetuned_in_its_own_convention(ct, tmp_path):
+    """xvr's early key set: no unit factor, no reverse_x_axis, no pose range."""
+    config = {
+        "model_name": "test_resnet",
+        "parameterization": "se3_log_map",
+        "convention": None,
+        "norm_layer": "batchnorm2d",
+        "height": 64,
+        "sdd": 1020.0,
+        "delx": 4.0,
+        "orientation": "PA",
+    }
+    made = network.make_network(config)
+    torch.save({"model_state_dict": made.state_dict(), "optimizer_state_dict": {}, "scheduler_state_dict": {}, "itr": 0, "model_number": 0, "config": config}, tmp_path / "x.pth")
+    assert finetuned.main(arguments(ct, tmp_path / "x.pth", tmp_path / "out", "--iterations", "2")) == 0
+    after = network.load_checkpoint(tmp_path / "out" / "p.pth")
+    assert after.config["unit_conversion_factor"] == 1.0
+    assert not after.config["reverse_x_axis"]
+    assert after.config["orientation"] == "PA"
+    assert after.pose_range.ty == PoseRange().ty
+
+
+def test_resume_continues_to_the_same_end(ct, model, tmp_path):
+    assert finetuned.main(arguments(ct, model, tmp_path / "whole", "--iterations", "6")) == 0
+    assert finetuned.main(arguments(ct, model, tmp_path / "whole", "--resume")) == 0
+    rows = list(csv.DictReader((tmp_path / "whole" / "p.csv").read_text().splitlines()))
+    assert [int(row["iteration"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_one_mask_file_serves_the_one_ct(ct, model, tmp_path):
+    mask = write_mask(tmp_path / "any_name.nii.gz", ct)
+    assert finetuned.main(arguments(ct, model, tmp_path / "out", "--iterations", "2", "--mask", str(mask))) == 0
+
+
+# -------------------------------------------------------------------------------------------- bad input
+
+
+def refused(argv, capsys, *words):
+    assert finetuned.main(argv) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("finetuned.py: ")
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_checkpoint_is_refused(ct, tmp_path, capsys):
+    refused(arguments(ct, tmp_path / "none.pth", tmp_path), capsys, "none.pth", "not found")
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(ct, model, tmp_path, capsys):
+    content = torch.load(model, weights_only=False)
+    content["config"]["parameterization"] = "quaternion"
+    torch.save(content, tmp_path / "m.pth")
+    refused(arguments(ct, tmp_path / "m.pth", tmp_path / "out"), capsys, "m.pth", "not those of")
+
+
+def test_a_mask_on_another_grid_is_refused(ct, model, tmp_path, capsys):
+    from dataclasses import replace
+
+    from common import volumes
+
+    mask = write_mask(tmp_path / "mask.nii.gz", ct)
+    volume = volumes.load_labelmap(mask)
+    volumes.save(mask, replace(volume, data=volume.data[:-1]))
+    refused(arguments(ct, model, tmp_path / "out", "--mask", str(mask)), capsys, "mask.nii.gz", "grid")
+
+
+def test_the_checkpoint_is_never_overwritten(ct, model, tmp_path, capsys):
+    argv = arguments(ct, model, model.parent, "--overwrite")
+    argv[argv.index("p")] = "a"
+    refused(argv, capsys, "also an input")
+
+
+def test_a_run_of_another_program_cannot_be_resumed(ct, model, tmp_path, capsys):
+    content = torch.load(model, weights_only=False)
+    del content["training"]
+    torch.save(content, tmp_path / "p_last.pth")
+    refused(arguments(ct, model, tmp_path, "--resume"), capsys, "p_last.pth", "--resume")

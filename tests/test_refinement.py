@@ -1,0 +1,137 @@
+from dataclasses import replace
+from pathlib import Path
+
+import helpers
+import numpy as np
+import pytest
+
+from common import geometry, refinement, rendering
+from common.geometry import Detector
+from common.refinement import Body, Level, Trace, View, refine
+from common.volumes import points_of
+from common.xrays import Xray
+
+DETECTOR = Detector(150, 140, 900.0, (1.2, 1.2), (75.0, 70.0))
+LEVELS = (Level(4.8, 16.0, 10), Level(2.4, 8.0, 10), Level(1.2, 5.0, 10))
+
+
+@pytest.fixture(scope="module")
+def body() -> Body:
+    ct = helpers.small_ct()
+    return Body(rendering.FusedRenderer(rendering.select_structures(ct, None, None, -1000.0), ct.isocentre_mm), points_of(ct))
+
+
+@pytest.fixture(scope="module")
+def truth(body) -> np.ndarray:
+    return geometry.translation(body.renderer.centre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET))
+
+
+def take_xray(bodies, cameras, noise=0.003) -> Xray:
+    """The picture of bodies seen by their cameras, all attenuations added."""
+    image = sum(b.renderer.render(camera[None], DETECTOR)[0] for b, camera in zip(bodies, cameras, strict=True))
+    image = np.clip(image + np.random.default_rng(0).normal(0, noise, image.shape), 0, None).astype(np.float32)
+    return Xray(image, np.ones(image.shape, bool), DETECTOR, Path("xray.png"))
+
+
+def moved(camera, body, turn_deg=(3, -4, 3), shift_mm=(5, 6, -5)) -> np.ndarray:
+    return geometry.twist(np.r_[np.radians(turn_deg), shift_mm], body.renderer.centre_mm) @ camera
+
+
+def error(pose, truth, body):
+    return geometry.pose_error(pose, truth, body.points, DETECTOR)
+
+
+def test_a_perturbed_pose_returns_to_the_truth(body, truth):
+    start = moved(truth, body)
+    fit = refine([View(take_xray([body], [truth]))], [body], [start], LEVELS)
+    assert error(start, truth, body).mtre_mm > 8
+    assert error(fit.poses[0], truth, body).in_plane_mm < 0.03
+    assert error(fit.poses[0], truth, body).depth_mm < 0.6
+    assert error(fit.poses[0], truth, body).rotation_deg < 0.2
+
+
+@pytest.mark.parametrize("power", [0.7, 1.4])
+def test_a_tone_curve_nobody_told_hardly_moves_the_pose(body, truth, power):
+    xray = take_xray([body], [truth])
+    curved = replace(xray, image=(xray.image / xray.image.max()) ** power)
+    fit = refine([View(curved)], [body], [moved(truth, body)], LEVELS)
+    assert error(fit.poses[0], truth, body).in_plane_mm < 0.15
+    assert error(fit.poses[0], truth, body).depth_mm < 4  # a straight line instead of the curve leaves 11 mm
+
+
+def test_a_picture_with_dark_bone_is_not_explained(body, truth):
+    xray = take_xray([body], [truth])
+    inverted = replace(xray, image=xray.image.max() - xray.image)
+    fit = refine([View(inverted)], [body], [truth], LEVELS[-1:])
+    assert fit.similarity < 0.4 < refine([View(xray)], [body], [truth], LEVELS[-1:]).similarity
+
+
+def test_structures_the_model_lacks_are_outweighed(body, truth):
+    xray = take_xray([body], [truth])
+    wired = xray.image.copy()
+    wired[40:42, 20:120] += 4  # a wire
+    wired[90:96, 60:66] += 4  # a bead
+    fit = refine([View(replace(xray, image=wired))], [body], [moved(truth, body)], LEVELS)
+    assert error(fit.poses[0], truth, body).in_plane_mm < 0.3
+
+
+def test_pixels_outside_the_collimator_do_not_count(body, truth):
+    xray = take_xray([body], [truth])
+    valid = np.zeros_like(xray.valid)
+    valid[10:120, 15:110] = True
+    garbage = np.where(valid, xray.image, 50).astype(np.float32)
+    fit = refine([View(replace(xray, image=garbage, valid=valid))], [body], [moved(truth, body)], LEVELS)
+    assert error(fit.poses[0], truth, body).in_plane_mm < 0.1
+
+
+def test_a_second_view_determines_the_depth_that_one_view_leaves_open(body, truth):
+    turn = np.eye(4)
+    turn[:3, :3] = geometry.rotation_matrix([0, np.pi / 2, 0])
+    # the second camera sees the body's centre on its axis at the same distance
+    centre = geometry.apply(geometry.invert(truth), body.renderer.centre_mm)
+    second = geometry.translation(centre) @ turn @ geometry.translation(-centre)
+    views = [View(take_xray([body], [truth], 0.1)), View(take_xray([body], [truth @ second], 0.1), second)]
+    one = refine(views[:1], [body], [moved(truth, body)], LEVELS)
+    two = refine(views, [body], [moved(truth, body)], LEVELS)
+    axis = truth[:3, 2]
+    depth_variance = [axis @ fit.covariance[3:, 3:] @ axis for fit in (one, two)]
+    assert error(two.poses[0], truth, body).mtre_mm < 0.4
+    assert depth_variance[1] < depth_variance[0] / 4
+
+
+def test_two_bodies_that_overlap_are_solved_together(body, truth):
+    other_truth = moved(truth, body, (20, 25, -30), (30, 10, 12))
+    xray = take_xray([body, body], [truth, other_truth])
+    starts = [moved(truth, body, (1, -2, 1), (3, 2, -2)), moved(other_truth, body, (-1, 1, 2), (-2, 3, 2))]
+    fit = refine([View(xray)], [body, body], starts, LEVELS)
+    assert error(fit.poses[0], truth, body).in_plane_mm < 0.1
+    assert error(fit.poses[1], other_truth, body).in_plane_mm < 0.1
+    assert fit.covariance.shape == (12, 12)
+
+
+def test_every_evaluated_pose_is_traced(body, truth):
+    trace = Trace()
+    fit = refine([View(take_xray([body], [truth]))], [body], [moved(truth, body)], LEVELS, trace)
+    seconds = [row[2] for row in trace.rows]
+    assert {row[3] for row in trace.rows} == {level.pixel_mm for level in LEVELS}
+    assert seconds == sorted(seconds)
+    assert any(np.allclose(row[0], fit.poses[0]) for row in trace.rows)
+    assert trace.rows[0][1] < fit.similarity
+
+
+def test_a_body_outside_the_picture_gives_no_pose(body, truth):
+    away = geometry.translation(truth[:3, 0] * 900) @ truth
+    assert refine([View(take_xray([body], [truth]))], [body], [away], LEVELS) is None
+
+
+def test_more_noise_means_more_uncertainty(body, truth):
+    quiet, loud = (refine([View(take_xray([body], [truth], noise))], [body], [truth], LEVELS[-1:]) for noise in (0.02, 0.4))
+    assert np.trace(loud.covariance[3:, 3:]) > 4 * np.trace(quiet.covariance[3:, 3:])
+
+
+def test_the_correlated_area_of_white_noise_is_one_pixel_and_of_smooth_noise_many():
+    from scipy.ndimage import gaussian_filter
+
+    noise = np.random.default_rng(0).normal(size=(200, 200)).astype(np.float32)
+    assert refinement._correlated_pixels(noise) == pytest.approx(1, abs=0.1)
+    assert refinement._correlated_pixels(gaussian_filter(noise, 2)) > 20

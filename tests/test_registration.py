@@ -1,0 +1,153 @@
+import json
+
+import helpers
+import numpy as np
+import pytest
+from PIL import Image
+
+import registration
+from common import cli, geometry, rendering, results, volumes
+from common.geometry import Detector
+from common.volumes import Volume
+
+DETECTOR = Detector(150, 140, 900.0, (1.2, 1.2), (75.0, 70.0))
+GEOMETRY = ["--sdd", "900", "--pixel_spacing", "1.2", "--principal_point", "75", "70"]
+TRUTH = geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET)
+MIRROR = np.diag([-1.0, 1, 1, 1])
+
+
+def xray_of(ct: Volume, camera: np.ndarray) -> np.ndarray:
+    """8-bit picture, bone bright, with noise and a tone curve."""
+    renderer = rendering.FusedRenderer(rendering.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
+    image = renderer.render(camera[None], DETECTOR)[0] + np.random.default_rng(1).normal(0, 0.01, (DETECTOR.height, DETECTOR.width))
+    return (np.clip(image / image.max(), 0, 1) ** 0.85 * 250).round().astype(np.uint8)
+
+
+def start_json(path, camera):
+    """A start pose about 9 mm and 5 degrees off."""
+    path.write_text(json.dumps({"camera": (geometry.twist(np.r_[0.05, -0.06, 0.04, 5, -6, 4], camera[:3, 3] + 620 * camera[:3, 2]) @ camera).tolist()}))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """Folder with ct.nii.gz, xray.png, start.json, and the true camera in the CT's world."""
+    folder = tmp_path_factory.mktemp("patient")
+    ct = helpers.small_ct()
+    volumes.save(folder / "ct.nii.gz", ct)
+    camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(TRUTH)
+    Image.fromarray(xray_of(ct, camera)).save(folder / "xray.png")
+    start_json(folder / "start.json", camera)
+    return folder, camera
+
+
+def register(folder, out, *more, xrays=("xray.png",)):
+    fixed = () if "--init" in more else ("--init", "fixed", "--init_pose", str(folder / "start.json"))
+    return registration.main([*[str(folder / x) for x in xrays], "-v", str(folder / "ct.nii.gz"), "-o", str(out), "--bone", "bright", *GEOMETRY, *fixed, *more])
+
+
+def error(result, camera, points=None):
+    points = geometry.apply(np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"])) if points is None else points
+    return geometry.pose_error(np.array(result.scanner_pose[0]["camera"].tolist()), camera, points, DETECTOR)
+
+
+def test_the_known_pose_comes_back_in_exactly_the_documented_files(patient, tmp_path, capsys):
+    folder, camera = patient
+    assert register(folder, tmp_path / "out") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["final_img.png", "gt.png", "init_image.png", "parameters.pt"]
+    assert capsys.readouterr().out.split()[-1] == str(tmp_path / "out" / "parameters.pt")
+    result = results.load(tmp_path / "out" / "parameters.pt")
+    assert error(result, camera).in_plane_mm < 0.2
+    assert error(result, camera).rotation_deg < 0.6
+    assert result.verdict["verdict"] == "ok"
+    assert np.allclose(result.volume_from_camera(), np.array(result.scanner_pose[0]["camera"].tolist()), atol=1e-3)  # no lineage: the CT is its own scanner
+    assert {len(column) for column in result.trajectory.values()} == {len(result.trajectory["r1"])}
+    assert np.allclose(result.trajectory_poses()[0], result.init_pose, atol=1e-6)
+    for name in ("gt.png", "init_image.png", "final_img.png"):
+        assert np.asarray(Image.open(tmp_path / "out" / name)).shape == (DETECTOR.height, DETECTOR.width)
+
+
+def test_without_a_checkpoint_the_start_is_searched(patient, tmp_path):
+    folder, camera = patient
+    ranges = ["--r1", "-5", "25", "--r2", "-20", "5", "--r3", "-5", "20", "--tx", "-20", "20", "--ty", "560", "680", "--tz", "-20", "20"]
+    assert register(folder, tmp_path, "--init", "search", *ranges) == 0
+    assert error(results.load(tmp_path / "parameters.pt"), camera).in_plane_mm < 0.2
+
+
+def test_several_xrays_get_a_folder_each_and_a_bad_one_spoils_none(patient, tmp_path, capsys):
+    folder, _ = patient
+    Image.fromarray(np.full((60, 60), 7, np.uint8)).save(folder / "blank.png")
+    assert register(folder, tmp_path, xrays=("xray.png", "blank.png")) == cli.EXIT_BAD_INPUT
+    assert (tmp_path / "xray" / "parameters.pt").exists()
+    assert not (tmp_path / "blank" / "parameters.pt").exists()
+    assert "blank.png: has a single grey value" in capsys.readouterr().err
+
+
+def test_existing_results_are_kept_unless_told(patient, tmp_path, capsys):
+    folder, _ = patient
+    (tmp_path / "gt.png").write_text("mine")
+    assert register(folder, tmp_path) == cli.EXIT_BAD_INPUT
+    assert (tmp_path / "gt.png").read_text() == "mine"
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_picture_of_something_else_is_failed_with_exit_code_3(patient, tmp_path, capsys):
+    folder, _ = patient
+    noise = np.random.default_rng(0).normal(128, 30, (DETECTOR.height, DETECTOR.width)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    assert register(folder, tmp_path, xrays=("noise.png",)) == cli.EXIT_NOT_CONVERGED
+    assert results.load(tmp_path / "parameters.pt").verdict["verdict"] == "failed"
+    assert "failed" in capsys.readouterr().err
+
+
+def test_a_right_bone_and_its_mirror_image_taken_as_a_left_one_agree(patient, tmp_path):
+    folder, camera = patient
+    ct = volumes.load_ct(folder / "ct.nii.gz")
+    mirrored = Volume(ct.data, MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, MIRROR), None)
+    volumes.save(tmp_path / "mirrored.nii.gz", mirrored)
+    arguments = [str(folder / "xray.png"), "-v", str(tmp_path / "mirrored.nii.gz"), "--bone", "bright", *GEOMETRY, "--init", "fixed", "--init_pose", str(folder / "start.json")]
+    assert registration.main([*arguments, "-o", str(tmp_path / "out")]) == 0
+    assert register(folder, tmp_path / "plain") == 0
+    result, plain = results.load(tmp_path / "out" / "parameters.pt"), results.load(tmp_path / "plain" / "parameters.pt")
+    assert result.xray["flipped"]
+    view = np.array(result.scanner_pose[0]["camera"].tolist())
+    assert np.linalg.det(view[:3, :3]) == pytest.approx(1, abs=1e-6)
+    assert error(result, camera).in_plane_mm < 0.2
+    assert geometry.pose_error(view, np.array(plain.scanner_pose[0]["camera"].tolist()), np.array(plain.drr["points_mm"]), DETECTOR).mtre_mm < 1.0
+
+
+def test_the_stored_projection_puts_a_scanner_landmark_on_the_picture_of_the_disk(patient, tmp_path):
+    folder, _ = patient
+    register(folder, tmp_path)
+    view = results.load(tmp_path / "parameters.pt").scanner_pose[0]
+    landmark = np.array([100.0, -50, 260])
+    homogeneous = np.array(view["projection"].tolist()) @ np.r_[landmark, 1]
+    in_camera = np.linalg.inv(np.array(view["camera"].tolist())) @ np.r_[landmark, 1]
+    by_hand = in_camera[:2] / in_camera[2] * view["sdd_mm"] / np.array(view["pixel_spacing_mm"]) + view["principal_point_px"]
+    assert homogeneous[:2] / homogeneous[2] == pytest.approx(by_hand, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--init", "model"], "expected -c"),
+        (["--init", "fixed"], "expected both --init fixed and --init_pose"),
+        (["--labels", "1", "--init", "search"], "expected --mask"),
+        (["--init", "dicom"], "PositionerPrimaryAngle"),
+        (["--init", "search", "--r1", "10", "-10"], "expected a low and a higher end"),
+        (["--init", "search", "--pixel_spacing", "1", "2", "3"], "expected one, or two"),
+    ],
+)
+def test_bad_flags_are_one_line_before_slow_work(patient, tmp_path, capsys, arguments, message):
+    folder, _ = patient
+    assert register(folder, tmp_path, *arguments) == cli.EXIT_BAD_INPUT
+    captured = capsys.readouterr()
+    assert message in captured.err.splitlines()[-1]
+    assert not captured.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_xray_without_geometry_says_which_flags_to_give(patient, tmp_path, capsys):
+    folder, _ = patient
+    assert registration.main([str(folder / "xray.png"), "-v", str(folder / "ct.nii.gz"), "-o", str(tmp_path)]) == cli.EXIT_BAD_INPUT
+    assert "--sdd" in capsys.readouterr().err

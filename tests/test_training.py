@@ -1,0 +1,377 @@
+import argparse
+import csv
+import errno
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from diffdrr.pose import RigidTransform
+from training_helpers import write_ct, write_mask
+
+from common import augmentation, cli, geometry, sampling, training, training_settings, validation
+from common.geometry import Detector
+from common.poserange import PoseRange, add_pose_range_flags, pose_range_from
+from common.sampling import PatientPool, Source, View
+from common.training_settings import Settings
+
+VIEW = View(Detector.centred(64, 64, 1020.0, 4.0), PoseRange())
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory):
+    return write_ct(tmp_path_factory.mktemp("ct") / "P01.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def patient(ct):
+    return sampling.load_patient(Source(ct), VIEW.voxel_mm, "cpu")
+
+
+def poses_at(*rows):
+    return torch.as_tensor(np.array([geometry.pose_from_angles(row[:3], row[3:]) for row in np.array(rows, float)]), dtype=torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny networks are faster so, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# --------------------------------------------------------------------------------------------------- loss
+
+
+def test_the_loss_is_zero_at_the_truth():
+    truth = poses_at([10, 20, 30, 5, 800, -7])
+    assert training.pose_loss(RigidTransform(truth), truth).item() == pytest.approx(0, abs=2e-3 * training.LEVER_MM / training.LOSS_SCALE_MM)
+
+
+@pytest.mark.parametrize(("parameter", "change", "expected_mm"), [(3, 8.0, 8.0), (5, -8.0, 8.0), (4, 8.0, 4.0), (0, 3.0, 150 * 2 * math.sqrt(2) * math.sin(math.radians(1.5)))])
+def test_the_loss_of_one_wrong_parameter_is_its_length(parameter, change, expected_mm):
+    right = np.array([10.0, 20, 30, 5, 800, -7])
+    wrong = right + np.eye(6)[parameter] * change
+    loss = training.pose_loss(RigidTransform(poses_at(wrong)), poses_at(right)).item() * training.LOSS_SCALE_MM
+    assert loss == pytest.approx(expected_mm, abs=0.1)
+
+
+def test_a_fresh_network_answers_the_middle_of_the_range():
+    from common import network
+
+    for rotation in ("rotation_6d", "quaternion_adjugate", "euler_angles"):
+        settings = Settings("test_resnet", None, rotation, View(VIEW.detector, PoseRange(r1=(20, 60))), 4, 1e-3, convention="ZXY")
+        made = network.make_network(settings.config(volpath="", maskpath=None, outpath="", ckptpath=None)).eval()
+        training.centre_heads(made, settings)
+        with torch.no_grad():
+            made.rot_regression.weight.zero_()
+            made.xyz_regression.weight.zero_()
+            pose = made(torch.rand(1, 1, 64, 64)).matrix[0].numpy()
+        angles, offset = geometry.angles_from_pose(pose)
+        assert np.allclose(angles, [40, 0, 0], atol=0.01)
+        assert np.allclose(offset, [0, 850, 0], atol=0.01)
+
+
+# ----------------------------------------------------------------------------------------------- pictures
+
+
+def test_a_plain_picture_is_the_whole_attenuation_seen_from_its_pose(ct, patient):
+    from common import rendering, volumes
+
+    images, poses = sampling.make_batch(patient, VIEW, 4, 0.0, np.random.default_rng(1))
+    volume = volumes.load_ct(ct)
+    renderer = rendering.make_renderer(rendering.select_structures(volume, None, None, -1000.0), "cpu")
+    for image, pose in zip(images, poses, strict=True):
+        expected = renderer.render(patient.cameras(VIEW.cameras(pose.numpy()[None])), VIEW.detector)[0]
+        assert np.corrcoef(image[0].numpy().ravel(), expected.ravel())[0, 1] > 0.99
+
+
+def test_without_reverse_x_axis_the_picture_is_mirrored(patient):
+    mirrored = View(VIEW.detector, VIEW.pose_range, "AP", False)
+    ours, _ = sampling.make_batch(patient, VIEW, 2, 0.0, np.random.default_rng(1))
+    theirs, _ = sampling.make_batch(patient, mirrored, 2, 0.0, np.random.default_rng(1))
+    assert torch.equal(ours.flip(3), theirs)
+
+
+def test_augmented_pictures_repeat_with_their_seed_and_differ_between_seeds(patient):
+    first, poses = sampling.make_batch(patient, VIEW, 4, 0.5, np.random.default_rng([7, 1]))
+    again, same = sampling.make_batch(patient, VIEW, 4, 0.5, np.random.default_rng([7, 1]))
+    other, _ = sampling.make_batch(patient, VIEW, 4, 0.5, np.random.default_rng([7, 2]))
+    assert torch.equal(first, again)
+    assert torch.equal(poses, same)
+    assert not torch.equal(first, other)
+    assert torch.isfinite(first).all()
+
+
+def test_every_effect_leaves_a_picture_that_is_finite_and_not_empty(patient):
+    images, _ = sampling.make_batch(patient, VIEW, 32, 1.0, np.random.default_rng(0))
+    assert torch.isfinite(images).all()
+    assert (images.amax((1, 2, 3)) - images.amin((1, 2, 3)) > 5).all()
+
+
+def test_blur_keeps_the_sum_and_collimators_leave_most_of_the_field():
+    image = torch.zeros(1, 1, 9, 9)
+    image[0, 0, 4, 4] = 1
+    blurred = augmentation._blur(image, torch.full((1, 1, 1, 1), 0.25))
+    assert blurred.sum() == pytest.approx(1)
+    assert blurred[0, 0, 4, 4] == pytest.approx(0.25)
+    fields = augmentation._collimator(augmentation.Dice(200, torch.Generator().manual_seed(0)), torch.Size((64, 64)), 1.0)
+    assert fields.mean((1, 2, 3)).min() > 0.2
+
+
+def test_poses_that_miss_the_bone_are_redrawn(patient):
+    wide = View(VIEW.detector, PoseRange(tx=(-300.0, 300.0)))
+    poses = sampling.draw_poses(patient, wide, 40, np.random.default_rng(0))
+    assert min(sampling.share_in_view(patient, wide, camera) for camera in wide.cameras(poses)) >= sampling.IN_VIEW
+
+
+def test_a_detector_that_sees_nothing_stops_with_its_remedy(patient):
+    away = View(VIEW.detector, PoseRange(tx=(900.0, 950.0)))
+    with pytest.raises(cli.InputError, match="pose range"):
+        sampling.draw_poses(patient, away, 4, np.random.default_rng(0))
+
+
+def test_with_a_mask_the_bone_is_one_layer_and_the_rest_another(ct, tmp_path):
+    mask = write_mask(tmp_path / "P01.nii.gz", ct)
+    alone = sampling.load_patient(Source(ct, mask, (2,)), VIEW.voxel_mm, "cpu")
+    assert alone.others is not None
+    everything = sampling.load_patient(Source(ct), VIEW.voxel_mm, "cpu")
+    camera = everything.cameras(VIEW.cameras(VIEW_POSES := poses_at([5, 5, 5, 0, 800, 0]).numpy()))
+    assert len(VIEW_POSES) == 1
+    total = everything.bone.render(camera, VIEW.detector)
+    parts = alone.bone.render(camera, VIEW.detector) + alone.others.render(camera, VIEW.detector)
+    assert np.corrcoef(total.ravel(), parts.ravel())[0, 1] > 0.99
+    assert alone.bone.render(camera, VIEW.detector).sum() < 0.7 * total.sum()
+
+
+def test_a_cohort_larger_than_the_cache_passes_through_it_in_an_order_fixed_by_the_seed(tmp_path):
+    sources = [Source(write_ct(tmp_path / f"P{n}.nii.gz", seed=n)) for n in range(6)]
+
+    def names(first, last, step=20):
+        pool = PatientPool(sources, 5.0, "cpu", cache_gb=1e-9, seed=0)
+        pool.window = 2
+        seen = []
+        for iteration in range(first, last, step):
+            seen.append(pool.at(iteration, np.random.default_rng(iteration)).name)
+            assert len(pool._held) <= 3
+        return seen
+
+    whole = names(0, 3000)
+    assert set(whole) == {f"P{n}" for n in range(6)}
+    assert names(1000, 3000) == whole[50:]
+
+
+# -------------------------------------------------------------------------------------------- validation
+
+
+def test_validation_scores_the_truth_zero_and_a_shift_by_its_length(patient, ct):
+    pool = PatientPool([Source(ct)], VIEW.voxel_mm, "cpu", 1.0, 0)
+    held = validation.make_validation(pool, VIEW, 0.4, seed=0, count=8)
+    assert np.allclose(held.errors(held.poses), 0, atol=1e-6)
+    moved = held.poses.copy()
+    moved[:, :3, 3] += 12 * np.stack([pose[:3, 1] for pose in held.poses])  # along the axis from source to isocentre
+    rotation, in_plane, depth, mtre = held.errors(moved).T
+    assert np.allclose(rotation, 0, atol=1e-4)
+    assert np.allclose(mtre, 12, atol=1e-6)
+    assert np.allclose(depth, 12, atol=1e-6)
+    assert np.allclose(in_plane, 0, atol=1e-6)
+
+
+def test_validation_pictures_are_the_same_for_every_run_and_in_no_batch(ct):
+    pool = PatientPool([Source(ct)], VIEW.voxel_mm, "cpu", 1.0, 0)
+    one, two = (validation.make_validation(pool, VIEW, 0.4, seed=5, count=4) for _ in range(2))
+    assert torch.equal(one.images, two.images)
+    _, poses = sampling.make_batch(pool.at(0, np.random.default_rng([5, 0, 0])), VIEW, 4, 0.4, np.random.default_rng([5, 0, 0]))
+    assert not np.allclose(poses.numpy(), one.poses)
+
+
+# ---------------------------------------------------------------------------------------------- settings
+
+
+def parse(*flags, inherited=False):
+    parser = argparse.ArgumentParser()
+    training_settings.add_training_flags(parser, inherited)
+    return parser.parse_args(flags)
+
+
+def test_settings_survive_the_checkpoint():
+    settings = Settings(
+        "resnet18", "groupnorm", "quaternion_adjugate", View(VIEW.detector, PoseRange(ty=(500.0, 600.0)), "PA", False), 8, 1e-4, minutes=None, iterations=50, seed=3
+    )
+    config = settings.config(volpath="a", maskpath=None, outpath="b", ckptpath=None)
+    assert Settings.from_config(config) == settings
+
+
+def test_xvrs_config_has_every_key_its_trainer_stores():
+    import ast
+    import importlib.util
+    from pathlib import Path
+
+    source = Path(importlib.util.find_spec("xvr").submodule_search_locations[0]) / "model" / "trainer.py"
+    trainer = next(node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.ClassDef) and node.name == "Trainer")
+    arguments = next(node for node in trainer.body if isinstance(node, ast.FunctionDef) and node.name == "__init__").args
+    expected = {argument.arg for argument in arguments.args} - {"self"}
+    settings = Settings("resnet18", "groupnorm", "quaternion_adjugate", VIEW, 8, 1e-4)
+    assert expected <= settings.config(volpath="a", maskpath=None, outpath="b", ckptpath=None).keys()
+
+
+def test_flags_overrule_the_range_they_name_and_no_other():
+    parser = argparse.ArgumentParser()
+    add_pose_range_flags(parser)
+    args = parser.parse_args(["--r1", "-60", "110"])
+    assert pose_range_from(args) == PoseRange(r1=(-60.0, 110.0))
+    assert pose_range_from(args, PoseRange(tx=(0.0, 1.0))) == PoseRange(r1=(-60.0, 110.0), tx=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("flags", [["--r1", "5", "5"], ["--r2", "10", "-10"], ["--ty", "-10", "100"], ["--tx", "nan", "3"], ["--r3", "-200", "200"]])
+def test_a_range_that_cannot_be_sampled_is_refused(flags):
+    with pytest.raises(cli.InputError, match=flags[0]):
+        training_settings.view_from(parse(*flags))
+
+
+@pytest.mark.parametrize("flags", [["--minutes", "0"], ["--iterations", "0"], ["--batch_size", "1"], ["--lr", "3"], ["--cache_gb", "0"], ["--p_augmentation", "2"]])
+def test_a_setting_out_of_bounds_is_refused(flags):
+    with pytest.raises(cli.InputError, match=flags[0]):
+        training_settings.changes_from(parse(*flags))
+
+
+@pytest.mark.parametrize("flags", [["--height", "33"], ["--height", "8"], ["--sdd", "1"], ["--delx", "0"]])
+def test_a_detector_that_cannot_be_is_refused(flags):
+    with pytest.raises(cli.InputError, match=flags[0]):
+        training_settings.view_from(parse(*flags))
+
+
+def test_more_pixels_keep_the_field_of_view():
+    view = training_settings.view_from(parse("--height", "256"))
+    assert view.detector.size_mm == pytest.approx((256.0, 256.0))
+
+
+def test_sdd_and_field_come_from_a_given_xray(tmp_path):
+    from PIL import Image
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    pixels = np.random.default_rng(0).integers(0, 4000, (100, 80)).astype(np.uint16)
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = ComputedRadiographyImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 100, 80, 1, 16, 12, 11, 0
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.DistanceSourceToDetector, dataset.ImagerPixelSpacing = 1150, [3.0, 3.0]
+    dataset.PixelData = pixels.tobytes()
+    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    detector = training_settings.view_from(parse("--like", str(tmp_path / "x.dcm"))).detector
+    assert detector.sdd_mm == 1150
+    assert detector.size_mm == pytest.approx((300.0, 300.0))
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    with pytest.raises(cli.InputError, match="--sdd"):
+        training_settings.view_from(parse("--like", str(tmp_path / "x.png")))
+
+
+# ------------------------------------------------------------------------------------------------- loop
+
+
+@pytest.fixture
+def make_trainer(ct, tmp_path):
+    from common import network
+
+    def make(iterations=6, folder=tmp_path, **changes):
+        settings = Settings("test_resnet", "batchnorm2d", "rotation_6d", VIEW, 4, 1e-3, minutes=None, iterations=iterations, **changes)
+        files = {"volpath": str(ct), "maskpath": None, "outpath": str(folder), "ckptpath": None}
+        torch.manual_seed(0)
+        made = network.make_network(settings.config(**files))
+        training.centre_heads(made, settings)
+        folder.mkdir(exist_ok=True)
+        return training.Trainer(settings, made, "cpu", training.Outputs(folder, "m"), files, training.Processes())
+
+    return make
+
+
+@pytest.fixture
+def pool(ct):
+    return PatientPool([Source(ct)], VIEW.voxel_mm, "cpu", 1.0, 0)
+
+
+@pytest.fixture
+def held(pool):
+    return validation.make_validation(pool, VIEW, 0.4, seed=0, count=4)
+
+
+def test_training_lowers_the_loss(make_trainer, pool, held):
+    trainer = make_trainer(iterations=120, p_augmentation=0.0)
+    progress = trainer.fit(pool, held)
+    assert np.mean([row["loss_mm"] for row in progress.history[-2:]]) < 0.8 * progress.history[0]["loss_mm"]
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing(make_trainer, pool, held):
+    trainer = make_trainer(iterations=40)
+    trainer.fit(pool, held)
+    rates = [row["lr"] for row in trainer.progress.history]
+    assert rates[0] > 0.9e-3
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.01e-3
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(make_trainer, pool, held, monkeypatch):
+    trainer = make_trainer(iterations=20)
+    real, calls = training.make_batch, []
+
+    def poisoned(*args):
+        images, poses = real(*args)
+        calls.append(0)
+        return (images * float("nan") if len(calls) > 7 else images), poses
+
+    monkeypatch.setattr(training, "make_batch", poisoned)
+    with pytest.raises(cli.InputError, match="not a number"):
+        trainer.fit(pool, held)
+    from common import network
+
+    kept = network.load_checkpoint(trainer.outputs.last)
+    assert kept.content["itr"] == 6
+    assert all(torch.isfinite(value).all() for value in kept.content["model_state_dict"].values())
+
+
+def test_a_full_disk_stops_the_run_with_its_cause_and_keeps_the_checkpoint_before(make_trainer, pool, held, monkeypatch):
+    trainer = make_trainer(iterations=20)
+    real, calls = torch.save, []
+
+    def full(content, stream):
+        calls.append(0)
+        real(content, stream)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(cli.InputError, match="No space left"):
+        trainer.fit(pool, held)
+    from common import network
+
+    network.load_checkpoint(trainer.outputs.last)
+    network.load_checkpoint(trainer.outputs.best)
+    assert not list(trainer.outputs.folder.glob(".partial*"))
+
+
+def test_the_log_has_one_row_a_validation(make_trainer, pool, held):
+    trainer = make_trainer(iterations=10)
+    trainer.fit(pool, held)
+    rows = list(csv.DictReader(trainer.outputs.log.read_text().splitlines()))
+    assert [int(row["iteration"]) for row in rows] == list(range(1, 11))
+    assert all(float(row["mtre_mm_median"]) > 0 for row in rows)
+
+
+def test_loading_errors_of_the_background_reader_reach_the_caller(tmp_path):
+    good = Source(write_ct(tmp_path / "a.nii.gz"))
+    bad = tmp_path / "b.nii.gz"
+    bad.write_bytes(b"junk")
+    with pytest.raises(cli.InputError, match=r"b\.nii\.gz"):
+        PatientPool([good, Source(bad)], 5.0, "cpu", 1.0, 0).check()
+
+
+def test_several_readers_share_no_state(ct):
+    with ThreadPoolExecutor(2) as threads:
+        patients = list(threads.map(lambda _: sampling.load_patient(Source(ct), 5.0, "cpu"), range(2)))
+    assert np.array_equal(patients[0].points_mm, patients[1].points_mm)

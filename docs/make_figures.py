@@ -43,7 +43,7 @@ def draw_frames(path: Path) -> None:
     _axes(axes, (0.9, -0.3), "R", "A", "volume", BOX)
     axes.text(1.2, 1.4, "prepared volume", ha="center", color=BOX)
     source, detector = np.array([6.0, 2.5]), np.array([[7.0, -2.2], [9.8, -1.3]])
-    axes.annotate("", source + [-0.3, -0.5], (2.7, 0.2), arrowprops={"arrowstyle": "<-", "color": BEAM, "linewidth": 2})
+    axes.annotate("", np.add(source, (-0.3, -0.5)), (2.7, 0.2), arrowprops={"arrowstyle": "<-", "color": BEAM, "linewidth": 2})
     axes.text(3.3, -0.1, "volume_from_camera\n(the pose)", ha="left", va="top", fontsize=9, color=BEAM)
     axes.plot(*source, "o", color=BEAM)
     axes.text(source[0] - 0.2, source[1] + 0.15, "X-ray source", ha="right", color=BEAM)

@@ -107,8 +107,8 @@ def register_xray(xray: Xray, scene: Scene, starts: list[np.ndarray], seed: int)
     from common.start import compete
 
     if len(starts) > 1:  # a search's list: those compete, no scatter around the first
-        return compete(View(xray), scene.body, starts, scatter=0, keep=len(starts), seed=seed)
-    return compete(View(xray), scene.body, starts, seed=seed)
+        return compete([View(xray)], scene.body, starts, scatter=0, keep=len(starts), seed=seed)
+    return compete([View(xray)], scene.body, starts, seed=seed)
 
 
 def better(one: Winner | None, other: Winner | None) -> Winner | None:

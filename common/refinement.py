@@ -92,14 +92,14 @@ class Pyramid:
             Body(body.renderer.coarser(_isocentre_pixel(view_distance(views, body, pose), level.pixel_mm)), body.points) for body, pose in zip(bodies, poses, strict=True)
         ]
         self.level = level
-        self.views = [_LevelView(view, bodies, poses, level) for view in views]
+        self.views = [LevelView(view, bodies, poses, level) for view in views]
 
     def evaluate(self, poses: Sequence[np.ndarray]) -> list[_Rendered]:
         """Render all bodies into all views, with derivatives."""
         return [view.render(self.bodies, poses) for view in self.views]
 
 
-class _LevelView:
+class LevelView:
     def __init__(self, view: View, bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level):
         factor = max(1, round(level.pixel_mm / max(view.xray.detector.pixel_mm)))
         xray = view.xray.binned(factor)
@@ -161,7 +161,7 @@ class _LevelView:
 
 @dataclass(frozen=True)
 class _Rendered:
-    view: _LevelView
+    view: LevelView
     image: np.ndarray  # (H, W) line integrals of all bodies
     contrast: np.ndarray  # its high-pass
     jacobian: np.ndarray  # (6 M, H, W) high-passed

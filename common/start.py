@@ -14,7 +14,8 @@ import numpy as np
 from common import geometry
 from common.geometry import Detector
 from common.poserange import PoseRange
-from common.refinement import LEVELS, Body, Fit, Level, Pyramid, Trace, View, refine
+from common.refinement import LEVELS, Body, Fit, Level, LevelView, Pyramid, Trace, View, refine
+from common.rendering import Renderer
 from common.xrays import Xray
 
 COARSE = LEVELS[:2]
@@ -33,49 +34,52 @@ SAME_DEG, SAME_MM = 6.0, 6.0  # candidates nearer than both are one
 class Winner:
     """The best of several refined starts."""
 
-    start: np.ndarray  # volume_from_camera it came from
+    start: np.ndarray  # volume_from_rig it came from
     fit: Fit
     trace: Trace
     runner_up: Fit | None  # the other finalist, for their agreement
     candidates: int
 
 
-def compete(view: View, body: Body, starts: Sequence[np.ndarray], scatter: int = SCATTER_COUNT, keep: int = KEEP, seed: int = 0) -> Winner | None:
-    """Refine the most promising of ``starts`` (volume_from_camera) and of poses scattered around the first of them.
+def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], scatter: int = SCATTER_COUNT, keep: int = KEEP, seed: int = 0) -> Winner | None:
+    """Refine the most promising of ``starts`` (volume_from_rig) and of poses scattered around the first of them.
 
-    Returns None where no candidate shows the body inside the picture.
+    Returns None where no candidate shows the body inside the pictures.
     """
     rng = np.random.default_rng(seed)
-    candidates = [*starts, *scattered(starts[0], body, scatter, rng)]
-    scores = score(view, body, candidates, COARSE[0], candidates[: len(starts)])
+    candidates = [*starts, *scattered(starts[0], views[0].rig_from_camera, body, scatter, rng)]
+    scores = score(views, body, candidates, COARSE[0], candidates[: len(starts)])
     order = [i for i in np.argsort(-scores) if np.isfinite(scores[i])]
-    chosen = distinct([candidates[i] for i in order], body, keep)
+    chosen = distinct([candidates[i] for i in order], views[0].rig_from_camera, body, keep)
     coarse = []
     for pose in chosen:
         trace = Trace()
-        fit = refine([view], [body], [pose], COARSE, trace)
+        fit = refine(views, [body], [pose], COARSE, trace)
         if fit is not None:
             coarse.append((pose, fit, trace))
-    if not coarse:
-        return None
-    ranked = score(view, body, [fit.poses[0] for _, fit, _ in coarse], COARSE[1], [fit.poses[0] for _, fit, _ in coarse])
     finals = []
-    for index in np.argsort(-ranked)[:FINALISTS]:
-        pose, fit, trace = coarse[index]
-        end = refine([view], [body], fit.poses, LEVELS[len(COARSE) :], trace)
+    for pose, fit, trace in best_of(views, body, coarse, COARSE[1])[:FINALISTS]:
+        end = refine(views, [body], fit.poses, LEVELS[len(COARSE) :], trace)
         if end is not None:
             finals.append((pose, end, trace))
     if not finals:
         return None
-    judged = score(view, body, [fit.poses[0] for _, fit, _ in finals], LEVELS[-2], [fit.poses[0] for _, fit, _ in finals])
-    finals = [finals[i] for i in np.argsort(-judged)]
+    finals = best_of(views, body, finals, LEVELS[-2])
     pose, fit, trace = finals[0]
     return Winner(pose, fit, trace, finals[1][1] if len(finals) > 1 else None, len(candidates))
 
 
-def scattered(pose: np.ndarray, body: Body, count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Poses around ``pose``: uniform in rotation about the body's centre, in plane and, further, in depth."""
-    depth_axis = pose[:3, 2]
+def best_of(views: Sequence[View], body: Body, fits: list[tuple[np.ndarray, Fit, Trace]], level: Level) -> list[tuple[np.ndarray, Fit, Trace]]:
+    """Fits sorted by their score on one common zone, best first."""
+    if not fits:
+        return []
+    poses = [fit.poses[0] for _, fit, _ in fits]
+    return [fits[i] for i in np.argsort(-score(views, body, poses, level, poses))]
+
+
+def scattered(pose: np.ndarray, rig_from_camera: np.ndarray, body: Body, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Poses around ``pose`` (volume_from_rig): uniform in rotation about the body's centre, in plane and, further, along the camera's depth."""
+    depth_axis = (pose @ rig_from_camera)[:3, 2]
     poses = []
     for _ in range(count):
         turn = np.radians(rng.uniform(-1, 1, 3) * SCATTER_DEG)
@@ -85,16 +89,18 @@ def scattered(pose: np.ndarray, body: Body, count: int, rng: np.random.Generator
     return poses
 
 
-def score(view: View, body: Body, poses: Sequence[np.ndarray], level: Level, zone_of: Sequence[np.ndarray]) -> np.ndarray:
-    """Weighted correlation of local contrast for each pose, all on one zone: the silhouettes of ``zone_of`` and 12 mm around them.
-
-    -inf where a pose shows nothing inside the zone.
+def score(views: Sequence[View], body: Body, poses: Sequence[np.ndarray], level: Level, zone_of: Sequence[np.ndarray]) -> np.ndarray:
+    """Weighted correlation of local contrast for each pose (volume_from_rig), mean over the views, all on one zone a view:
+    the silhouettes of ``zone_of`` and 12 mm around them. -inf where a pose shows nothing inside a zone.
     """
+    pyramid = Pyramid(views, [body] * len(zone_of), zone_of, level)
+    return np.mean([_score_view(frame, pyramid.bodies[0].renderer, poses, zone_of) for frame in pyramid.views], axis=0)
+
+
+def _score_view(frame: LevelView, renderer: Renderer, poses: Sequence[np.ndarray], zone_of: Sequence[np.ndarray]) -> np.ndarray:
     from scipy.ndimage import binary_dilation
 
-    pyramid = Pyramid([view], [body] * len(zone_of), zone_of, level)
-    frame, renderer = pyramid.views[0], pyramid.bodies[0].renderer
-    covered = (renderer.render(np.stack(zone_of), frame.detector) > 0).any(axis=0)
+    covered = (renderer.render(np.stack(zone_of) @ frame.rig_from_camera, frame.detector) > 0).any(axis=0)
     zone = binary_dilation(covered, iterations=max(1, round(12.0 / max(frame.detector.pixel_mm)))) * frame.valid
     if not zone.any():
         return np.full(len(poses), -np.inf)
@@ -102,20 +108,20 @@ def score(view: View, body: Body, poses: Sequence[np.ndarray], level: Level, zon
     target = frame.features[0] - (weights * frame.features[0]).sum()
     scores = np.empty(len(poses))
     for first in range(0, len(poses), 64):
-        images = frame.highpass(renderer.render(np.stack(poses[first : first + 64]), frame.detector))
+        images = frame.highpass(renderer.render(np.stack(poses[first : first + 64]) @ frame.rig_from_camera, frame.detector))
         images = images - (images * weights).sum((1, 2))[:, None, None]
         energy = (weights * images**2).sum((1, 2)) * (weights * target**2).sum()
         scores[first : first + 64] = np.where(energy > 1e-16, (weights * images * target).sum((1, 2)) / np.sqrt(np.maximum(energy, 1e-16)), -np.inf)
     return scores
 
 
-def distinct(poses: Sequence[np.ndarray], body: Body, count: int) -> list[np.ndarray]:
-    """The first ``count`` poses that are not near-duplicates of one before them."""
+def distinct(poses: Sequence[np.ndarray], rig_from_camera: np.ndarray, body: Body, count: int) -> list[np.ndarray]:
+    """The first ``count`` poses (volume_from_rig) that are not near-duplicates of one before them, as the camera sees them."""
     chosen: list[np.ndarray] = []
     for pose in poses:
-        here = geometry.invert(pose)
+        here = geometry.invert(pose @ rig_from_camera)
         for other in chosen:
-            there = geometry.invert(other)
+            there = geometry.invert(other @ rig_from_camera)
             apart = geometry.apply(here, body.renderer.centre_mm) - geometry.apply(there, body.renderer.centre_mm)
             # depth hardly changes the picture, so it separates less
             if geometry.rotation_angle_deg(here[:3, :3] @ there[:3, :3].T) < SAME_DEG and np.linalg.norm(apart * [1, 1, 0.2]) < SAME_MM:
@@ -131,7 +137,7 @@ def distinct(poses: Sequence[np.ndarray], body: Body, count: int) -> list[np.nda
 
 
 def search(view: View, body: Body, ranges: PoseRange, keep: int = 16) -> list[np.ndarray]:
-    """The ``keep`` best poses (volume_from_camera) over a range of poses, best first; nothing needs to be known.
+    """The ``keep`` best poses (volume_from_rig) over a range of poses relative to one view, best first; nothing needs to be known.
 
     A template is a small rendering for one rotation and depth; its place in the picture comes from masked normalised
     cross-correlation by FFT. A shift turns the camera about its source, which leaves the perspective of the template right.
@@ -152,7 +158,8 @@ def search(view: View, body: Body, ranges: PoseRange, keep: int = 16) -> list[np
             for camera, (value, column, row) in zip(cameras, maps, strict=True):
                 found.append((value, _aim(camera, detector, column, row)))
     found.sort(key=lambda entry: -entry[0])
-    return distinct([camera for _, camera in found], body, keep)
+    chosen = distinct([camera for _, camera in found], np.eye(4), body, keep)
+    return [camera @ geometry.invert(view.rig_from_camera) for camera in chosen]
 
 
 def template_grid(ranges: PoseRange) -> tuple[np.ndarray, np.ndarray]:

@@ -14,14 +14,14 @@ def test_the_search_needs_no_start_pose(body, truth):  # noqa: F811
     view = View(take_xray([body], [truth]))
     poses = start.search(view, body, RANGES, keep=8)
     assert min(error(pose, truth, body).rotation_deg for pose in poses) < 10
-    winner = start.compete(view, body, poses, scatter=0, keep=8)
+    winner = start.compete([view], body, poses, scatter=0, keep=8)
     assert error(winner.fit.poses[0], truth, body).in_plane_mm < 0.1
     assert error(winner.fit.poses[0], truth, body).rotation_deg < 0.2
 
 
 def test_starts_scattered_around_a_poor_one_find_the_truth(body, truth):  # noqa: F811
     poor = moved(truth, body, (9, -9, 8), (10, 12, -9))
-    winner = start.compete(View(take_xray([body], [truth])), body, [poor])
+    winner = start.compete([View(take_xray([body], [truth]))], body, [poor])
     assert error(winner.fit.poses[0], truth, body).in_plane_mm < 0.1
     assert winner.candidates == start.SCATTER_COUNT + 1
     assert np.allclose(winner.runner_up.poses[0], winner.fit.poses[0], atol=1)
@@ -29,18 +29,18 @@ def test_starts_scattered_around_a_poor_one_find_the_truth(body, truth):  # noqa
 
 def test_the_same_seed_gives_the_same_pose(body, truth):  # noqa: F811
     view = View(take_xray([body], [truth]))
-    first, second = (start.compete(view, body, [moved(truth, body)], seed=3).fit.poses[0] for _ in range(2))
+    first, second = (start.compete([view], body, [moved(truth, body)], seed=3).fit.poses[0] for _ in range(2))
     assert np.array_equal(first, second)
 
 
 def test_no_candidate_in_the_picture_gives_no_winner(body, truth):  # noqa: F811
     away = geometry.translation(truth[:3, 0] * 2000) @ truth
-    assert start.compete(View(take_xray([body], [truth])), body, [away]) is None
+    assert start.compete([View(take_xray([body], [truth]))], body, [away]) is None
 
 
 def test_the_true_pose_scores_best(body, truth):  # noqa: F811
     poses = [truth, moved(truth, body, (5, 0, 0), (0, 0, 0)), moved(truth, body, (0, 0, 0), (6, 0, 4))]
-    scores = start.score(View(take_xray([body], [truth])), body, poses, start.COARSE[1], poses[:1])
+    scores = start.score([View(take_xray([body], [truth]))], body, poses, start.COARSE[1], poses[:1])
     assert scores.argmax() == 0
     assert scores[0] > 0.98
 
@@ -49,7 +49,7 @@ def test_near_duplicates_are_dropped_but_depth_separates_little(body, truth):  #
     turned = moved(truth, body, (0, 10, 0), (0, 0, 0))
     nudged = moved(truth, body, (1, 0, 0), (1, 1, 0))
     deeper = geometry.translation(truth[:3, 2] * 20) @ truth
-    assert [np.allclose(pose, kept) for pose, kept in zip(start.distinct([truth, nudged, deeper, turned], body, 5), (truth, turned), strict=True)] == [True, True]
+    assert [np.allclose(pose, kept) for pose, kept in zip(start.distinct([truth, nudged, deeper, turned], np.eye(4), body, 5), (truth, turned), strict=True)] == [True, True]
 
 
 def test_templates_cover_the_range_in_steps_no_wider_than_stated():

@@ -29,6 +29,7 @@ import numpy as np
 
 from common import cli
 from common.geometry import apply, invert
+from common.lineage import MIRROR
 
 if TYPE_CHECKING:
     from common.volumes import Volume
@@ -37,7 +38,6 @@ LABELS = (3, 4, 1, 2)
 BONES = ("femur", "tibia")
 PADDING_MM = 5.0
 NO_AIR_ABOVE_HU = -200  # a CT whose lowest voxel is above this holds neither air nor fat
-MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])  # swaps the patient's left and right
 
 
 def build_parser() -> argparse.ArgumentParser:

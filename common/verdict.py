@@ -1,0 +1,58 @@
+"""How far a registered pose can be trusted, from what the solver knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from common import geometry
+from common.refinement import Body, Fit, View
+
+# similarity of refined poses on knee and chest X-rays with known truth: right ones 0.4 (a scapula's crop) to 0.93, wrong ones 0.02 to 0.52
+FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.65
+LARGE_IN_PLANE_MM, LARGE_ROTATION_DEG = 1.0, 2.0
+RIVAL_SIMILARITY = 0.03  # a fit that explains so little less is no worse
+
+
+def judge(fit: Fit, rival: Fit | None, views: Sequence[View], body: Body, lone_bone: bool) -> dict[str, Any]:
+    """Verdict (ok, suspect, failed) with its reasons: agreement of starts, curvature, share in view, unexplained contrast.
+
+    Standard deviations are of the body in the first camera's frame: in plane (rms of two axes), depth, and rotation (rms of three axes).
+    ``lone_bone`` is false for a whole CT, which is larger than most pictures.
+    """
+    camera = fit.poses[0] @ views[0].rig_from_camera
+    shift = camera[:3, :3].T @ fit.covariance[3:6, 3:6] @ camera[:3, :3]
+    in_plane, depth = float(np.sqrt((shift[0, 0] + shift[1, 1]) / 2)), float(np.sqrt(shift[2, 2]))
+    rotation = float(np.degrees(np.sqrt(np.trace(fit.covariance[:3, :3]) / 3)))
+    in_view = min(_share_in_view(view, body, fit.poses[0]) for view in views)
+    reasons, other = [], None
+    if rival is not None:
+        error = geometry.pose_error(rival.poses[0] @ views[0].rig_from_camera, camera, body.points, views[0].xray.detector)
+        other = {"in_plane_mm": error.in_plane_mm, "rotation_deg": error.rotation_deg, "similarity": rival.similarity}
+        if (error.in_plane_mm > LARGE_IN_PLANE_MM or error.rotation_deg > LARGE_ROTATION_DEG) and rival.similarity > fit.similarity - RIVAL_SIMILARITY:
+            reasons.append(f"another pose, {error.in_plane_mm:.1f} mm and {error.rotation_deg:.1f} deg away, fits nearly as well")
+    if in_plane > LARGE_IN_PLANE_MM or rotation > LARGE_ROTATION_DEG:
+        reasons.append(f"the picture determines the pose poorly (in plane {in_plane:.1f} mm, rotation {rotation:.1f} deg)")
+    if in_view < 0.5 and lone_bone:
+        reasons.append(f"only {100 * in_view:.0f} % of the structure is inside the picture")
+    if fit.similarity < SUSPECT_SIMILARITY:
+        reasons.append(f"the rendering explains little of the picture (similarity {fit.similarity:.2f})")
+    failed = fit.similarity < FAILED_SIMILARITY or in_view < 0.05
+    return {
+        "verdict": "failed" if failed else "suspect" if reasons else "ok",
+        "reasons": reasons,
+        "in_plane_sd_mm": in_plane,
+        "depth_sd_mm": depth,
+        "rotation_sd_deg": rotation,
+        "in_view": in_view,
+        "similarity": fit.similarity,
+        "other_start": other,
+    }
+
+
+def _share_in_view(view: View, body: Body, volume_from_rig: np.ndarray) -> float:
+    detector = view.xray.detector
+    pixels = geometry.project(body.points, detector, volume_from_rig @ view.rig_from_camera)
+    return float(((pixels >= 0) & (pixels <= np.array([detector.width, detector.height]) - 1)).all(axis=1).mean())

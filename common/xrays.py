@@ -1,7 +1,7 @@
 """X-ray pictures: read, turned into attenuation (bone bright), with the detector that took them.
 
-PNG, JPEG, TIFF (8 or 16 bit) and DICOM. The geometry comes from flags, else from the DICOM header, else from the
-caller's fallback; which one it was is part of the result.
+PNG, JPEG, TIFF (8 or 16 bit) and DICOM. The geometry comes from flags, else from the DICOM header or from ``NAME.json`` beside a picture,
+else from the caller's fallback; which one it was is part of the result.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from common import cli
+from common import cli, dicom
+from common.dicom import MAX_PIXELS, Header
 from common.geometry import Detector
 
-MAX_PIXELS = 200_000_000
 BONE = ("auto", "bright", "dark")
+PAIRS = ("pixel_spacing_mm", "principal_point_px")  # in NAME.json, beside sdd_mm
 MIN_INTENSITY = 1e-3  # of the open field: thinner signals are noise, and their logarithm would be too
 
 
@@ -69,9 +70,9 @@ def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detecto
     flags = flags or GeometryFlags()
     path = cli.existing_file(path, "an X-ray (PNG, JPEG, TIFF or DICOM)")
     if is_dicom(path):
-        pixels, header = _read_dicom(path, frame)
+        pixels, header = dicom.read(path, frame)
     else:
-        pixels, header = read_picture(path), {}
+        pixels, header = read_picture(path), geometry_beside(path)
     if min(pixels.shape) < 16:
         raise cli.InputError(f"{path}: has {pixels.shape[1]} x {pixels.shape[0]} pixels; expected an X-ray of at least 16 x 16; choose another file")
     if not np.isfinite(pixels).all():
@@ -80,7 +81,11 @@ def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detecto
         raise cli.InputError(f"{path}: has a single grey value ({pixels.flat[0]:g}); expected an X-ray with contrast; export it again")
     detector, geometry_from = _detector(path, pixels.shape, flags, header, fallback)
     image, valid, tone = _to_attenuation(path, pixels, header, bone)
-    return Xray(image, valid, detector, path, reading={**tone, "geometry": geometry_from})
+    findings = [*header.findings, *dicom.contradictions(header, flags.sdd_mm, flags.pixel_mm)]
+    for finding in findings:
+        cli.warn(f"{path.name}: {finding}")
+    orientation = list(header.patient_orientation) if header.patient_orientation else None
+    return Xray(image, valid, detector, path, reading={**tone, "geometry": geometry_from, "findings": findings, "patient_orientation": orientation})
 
 
 def is_dicom(path: Path) -> bool:
@@ -113,64 +118,37 @@ def read_picture(path: Path) -> np.ndarray:
     return channels.mean(axis=2).astype(np.float32)
 
 
-def _read_dicom(path: Path, frame: int | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Pixels of one frame and the tags that matter: sdd_mm, pixel_mm, inverted, relationship, padding."""
-    import pydicom
-    from pydicom.pixels import pixel_array
-
-    try:
-        dataset = pydicom.dcmread(path)
-        rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
-    except (pydicom.errors.InvalidDicomError, AttributeError, ValueError, OSError, EOFError, NotImplementedError) as error:
-        raise cli.InputError(f"{path}: is not a DICOM picture ({error}); expected an X-ray with pixels; export it again") from None
-    if rows * columns * frames > MAX_PIXELS * 10 or rows * columns > MAX_PIXELS:
-        raise cli.InputError(f"{path}: its header claims {frames} frames of {columns} x {rows} pixels; expected at most {MAX_PIXELS:.0e} pixels a frame; the header is damaged")
-    if int(dataset.get("SamplesPerPixel", 1)) != 1:
-        raise cli.InputError(f"{path}: has {dataset.SamplesPerPixel} samples a pixel; expected a grey X-ray; export the original instead of a screenshot")
-    if frames > 1 and frame is None:
-        raise cli.InputError(f"{path}: holds {frames} frames; expected the number of one; give --frame 0 to {frames - 1}")
-    if frame is not None and not 0 <= frame < frames:
-        raise cli.InputError(f"{path}: has no frame {frame}; expected 0 to {frames - 1}; correct --frame")
-    try:
-        pixels = pixel_array(dataset, index=frame if frames > 1 else None).astype(np.float32)
-    except (AttributeError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
-        raise cli.InputError(f"{path}: the pixels cannot be decoded ({' '.join(str(error).split())[:160]}); expected readable pixel data; export it uncompressed") from None
-    return pixels, {
-        "sdd_mm": _number(dataset.get("DistanceSourceToDetector")),
-        "pixel_mm": _dicom_pixel_mm(dataset),
-        "inverted": dataset.get("PhotometricInterpretation") == "MONOCHROME1",
-        "relationship": dataset.get("PixelIntensityRelationship"),
-        "sign": dataset.get("PixelIntensityRelationshipSign"),
-        "padding": dataset.get("PixelPaddingValue"),
-    }
-
-
-def _dicom_pixel_mm(dataset: Any) -> tuple[float, float] | None:
-    """(along columns, along rows) at the detector. DICOM stores row spacing first.
-
-    ImagerPixelSpacing is at the detector; PixelSpacing only counts without it, divided back by the magnification where the header states one.
-    """
-    spacing = dataset.get("ImagerPixelSpacing")
-    scale = 1.0
-    if spacing is None:
-        spacing = dataset.get("PixelSpacing")
-        scale = _number(dataset.get("EstimatedRadiographicMagnificationFactor")) or 1.0
-    if spacing is None or len(spacing) != 2:
-        return None
-    return float(spacing[1]) * scale, float(spacing[0]) * scale
-
-
-def _number(value: Any) -> float | None:
-    return None if value in (None, "") else float(value)
-
-
 # ------------------------------------------------------------------------------------------------ geometry
 
 
-def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: dict[str, Any], fallback: Detector | None) -> tuple[Detector, str]:
+def geometry_beside(picture: Path) -> Header:
+    """What ``NAME.json`` beside ``NAME.png`` states: sdd_mm, pixel_spacing_mm [along columns, along rows], principal_point_px [column, row].
+
+    A JSON with none of these keys is something else and is left alone. Raises InputError for values that are no geometry.
+    """
+    beside = picture.with_suffix(".json")
+    if not beside.exists():
+        return Header()
+    content = cli.read_json(beside, f"the geometry of {picture.name} (or move it away)")
+    stated = {key: content[key] for key in ("sdd_mm", *PAIRS) if content.get(key) is not None}
+    try:
+        pairs = {key: tuple(map(float, stated[key])) for key in PAIRS if key in stated}
+        sdd = float(stated["sdd_mm"]) if "sdd_mm" in stated else None
+    except (TypeError, ValueError):
+        pairs, sdd = {"": ()}, None
+    if not all(len(pair) == 2 and np.isfinite(pair).all() for pair in pairs.values()):
+        raise cli.InputError(
+            f"{beside}: holds {stated}; expected sdd_mm, a number, and pixel_spacing_mm [along columns, along rows] and principal_point_px [column, row], two numbers each; correct it"
+        )
+    return Header(sdd_mm=sdd, pixel_mm=pairs.get("pixel_spacing_mm"), principal_px=pairs.get("principal_point_px"))
+
+
+def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: Header, fallback: Detector | None) -> tuple[Detector, str]:
     height, width = shape
-    sdd, pixel = flags.sdd_mm or header.get("sdd_mm"), flags.pixel_mm or header.get("pixel_mm")
-    origin = "flags" if flags.sdd_mm and flags.pixel_mm else "DICOM header" if not (flags.sdd_mm or flags.pixel_mm) else "flags and DICOM header"
+    sdd, pixel, principal = flags.sdd_mm or header.sdd_mm, flags.pixel_mm or header.pixel_mm, flags.principal_px or header.principal_px
+    file = "DICOM header" if is_dicom(path) else path.with_suffix(".json").name
+    pairs = ((flags.sdd_mm, header.sdd_mm), (flags.pixel_mm, header.pixel_mm), (flags.principal_px, header.principal_px))
+    origin = " and ".join(name for name, used in (("flags", any(flag for flag, _ in pairs)), (file, any(not flag and stated for flag, stated in pairs))) if used)
     if not (sdd and pixel) and fallback is not None:
         # the training field of view, spread over this picture
         sdd = sdd or fallback.sdd_mm
@@ -179,34 +157,35 @@ def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: 
         cli.warn(
             f"{path.name}: no detector geometry in file or flags; taken from the checkpoint: SDD {sdd:g} mm, pixel {pixel[0]:.4g} mm. Distances are only as true as that; give --sdd and --pixel_spacing"
         )
-    missing = [name for name, value in (("source-to-detector distance (--sdd, or add_dicom_data.py)", sdd), ("pixel size (--pixel_spacing)", pixel)) if not value]
-    if missing:
-        raise cli.InputError(f"{path}: no {' and no '.join(missing)} in the file; expected it there or as flags, in mm; give the flags")
+    absent = [name for name, value in (("source-to-detector distance (--sdd, or add_dicom_data.py)", sdd), ("pixel size (--pixel_spacing)", pixel)) if not value]
+    if absent:
+        raise cli.InputError(f"{path}: no {' and no '.join(absent)} in the file; expected it there, in {path.stem}.json beside a picture, or as flags, in mm; give the flags")
     if not (50 <= sdd <= 10_000) or not all(0.005 <= p <= 20 for p in pixel):
         raise cli.InputError(
             f"{path}: SDD {sdd:g} mm with pixels of {pixel[0]:g} x {pixel[1]:g} mm; expected 50 to 10000 mm and 0.005 to 20 mm; correct --sdd, --pixel_spacing or the header"
         )
     detector = Detector.centred(height, width, sdd, pixel)
-    return (replace(detector, principal_px=flags.principal_px) if flags.principal_px else detector), origin
+    cli.note(f"{path.name}: SDD {sdd:g} mm, pixel {pixel[0]:.4g} x {pixel[1]:.4g} mm{', principal point {:.1f}, {:.1f}'.format(*principal) if principal else ''} ({origin})")
+    return (replace(detector, principal_px=principal) if principal else detector), origin
 
 
 # ----------------------------------------------------------------------------------------- grey to attenuation
 
 
-def _to_attenuation(path: Path, pixels: np.ndarray, header: dict[str, Any], bone: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def _to_attenuation(path: Path, pixels: np.ndarray, header: Header, bone: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Attenuation image, valid field, and how it was decided.
 
     A detector that counts photons (bone dark) is linearised by the logarithm of the open field over the pixel (Beer and Lambert);
     a picture with bright bone is taken as attenuation with a tone curve, which the solver estimates.
     """
-    valid = ~border_padding(pixels, header.get("padding"))
+    valid = ~border_padding(pixels, header.padding)
     if valid.mean() < 0.02 or np.ptp(pixels[valid]) == 0:
         raise cli.InputError(f"{path}: only {100 * valid.mean():.1f} % of the picture holds an image; expected an exposed field; choose another file")
-    shown_inverted = bool(header.get("inverted"))
+    shown_inverted = bool(header.inverted)
     if bone != "auto":
         dark, reason = (bone == "dark") != shown_inverted, "--bone"
-    elif header.get("relationship") in ("LIN", "LOG"):
-        dark, reason = (header.get("relationship") == "LIN" and header.get("sign") != -1), "DICOM PixelIntensityRelationship"
+    elif header.relationship in ("LIN", "LOG"):
+        dark, reason = (header.relationship == "LIN" and header.sign != -1), "DICOM PixelIntensityRelationship"
     else:
         dark, reason = _bone_is_dark(pixels, valid), "guess from centre and border"
         cli.note(f"{path.name}: bone taken as {'dark' if dark else 'bright'} in the stored values ({reason}); --bone bright|dark overrules")

@@ -1,0 +1,173 @@
+"""X-rays in DICOM (XA, RF, DX, CR): pixels of one frame, and what the header says about geometry and grey values.
+
+Tags that contradict each other are reported, never averaged: the one that counts is named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import cli
+
+MAX_PIXELS = 200_000_000
+SAME = 0.02  # relative: two statements of one distance or pixel size that differ by less agree
+GREY = ("MONOCHROME1", "MONOCHROME2")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the tags of one picture say; None or empty where they are silent. Other files have an empty one."""
+
+    sdd_mm: float | None = None
+    pixel_mm: tuple[float, float] | None = None  # along columns, along rows, at the detector
+    principal_px: tuple[float, float] | None = None  # (column, row)
+    source_to_patient_mm: float | None = None
+    inverted: bool = False  # MONOCHROME1: a viewer shows low values bright
+    relationship: str | None = None  # PixelIntensityRelationship
+    sign: int | None = None  # of that relationship
+    padding: float | None = None
+    patient_orientation: tuple[str, str] | None = None  # where columns and rows lead to: letters of A, P, L, R, H, F
+    findings: tuple[str, ...] = field(default=())  # contradictions and doubts, each with what was done about it
+
+
+def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
+    """Grey values (H, W), float32, as stored, and the header. Raises InputError for colours, no pixels, or an unclear frame."""
+    import pydicom
+    from pydicom.pixels import pixel_array
+
+    try:
+        dataset = pydicom.dcmread(path)
+        rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
+    except (pydicom.errors.InvalidDicomError, AttributeError, ValueError, OSError, EOFError, NotImplementedError) as error:
+        raise cli.InputError(f"{path}: is not a DICOM picture ({error}); expected an X-ray with pixels; export it again") from None
+    if rows * columns * frames > MAX_PIXELS * 10 or rows * columns > MAX_PIXELS:
+        raise cli.InputError(f"{path}: its header claims {frames} frames of {columns} x {rows} pixels; expected at most {MAX_PIXELS:.0e} pixels a frame; the header is damaged")
+    if int(dataset.get("SamplesPerPixel", 1)) != 1:
+        raise cli.InputError(f"{path}: has {dataset.SamplesPerPixel} samples a pixel; expected a grey X-ray; export the original instead of a screenshot")
+    if dataset.get("PhotometricInterpretation", "MONOCHROME2") not in GREY:
+        raise cli.InputError(f"{path}: is stored as {dataset.PhotometricInterpretation}; expected {' or '.join(GREY)}; export the original instead of a screenshot")
+    if frames > 1 and frame is None:
+        raise cli.InputError(f"{path}: holds {frames} frames; expected the number of one; give --frame 0 to {frames - 1}")
+    if frame is not None and not 0 <= frame < frames:
+        raise cli.InputError(f"{path}: has no frame {frame}; expected 0 to {frames - 1}; correct --frame")
+    try:
+        pixels = pixel_array(dataset, index=frame if frames > 1 else None).astype(np.float32)
+    except (AttributeError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
+        raise cli.InputError(f"{path}: the pixels cannot be decoded ({' '.join(str(error).split())[:160]}); expected readable pixel data; export it uncompressed") from None
+    return pixels, header_of(dataset)
+
+
+def header_of(dataset: Any) -> Header:
+    """The geometry and grey-value tags of a pydicom dataset."""
+    findings: list[str] = []
+    sdd, patient = _number(dataset, "DistanceSourceToDetector"), _number(dataset, "DistanceSourceToPatient")
+    if sdd and patient and sdd <= patient:
+        findings.append(f"DistanceSourceToPatient {patient:g} mm is not below DistanceSourceToDetector {sdd:g} mm; the latter counts; correct the header with add_dicom_data.py")
+        patient = None
+    pixel = _pixel_mm(dataset, sdd, patient, findings)
+    orientation = dataset.get("PatientOrientation")
+    return Header(
+        sdd_mm=sdd,
+        pixel_mm=pixel,
+        principal_px=_principal_px(dataset, pixel, findings),
+        source_to_patient_mm=patient,
+        inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
+        relationship=dataset.get("PixelIntensityRelationship"),
+        sign=dataset.get("PixelIntensityRelationshipSign"),
+        padding=dataset.get("PixelPaddingValue"),
+        patient_orientation=tuple(map(str, orientation)) if orientation is not None and len(orientation) == 2 and all(orientation) else None,
+        findings=tuple(findings),
+    )
+
+
+def _pixel_mm(dataset: Any, sdd: float | None, patient: float | None, findings: list[str]) -> tuple[float, float] | None:
+    """(along columns, along rows) at the detector. DICOM stores the spacing of rows first.
+
+    ImagerPixelSpacing is at the detector and counts. Without it PixelSpacing does: scaled by the stated magnification, or by that of the two distances where
+    PixelSpacingCalibrationType says that it holds at the patient, else as it is.
+    """
+    imager, spacing = _pair(dataset, "ImagerPixelSpacing"), _pair(dataset, "PixelSpacing")
+    stated = _number(dataset, "EstimatedRadiographicMagnificationFactor")
+    measured = sdd / patient if sdd and patient else None
+    if stated and measured and abs(stated / measured - 1) > SAME:
+        findings.append(
+            f"EstimatedRadiographicMagnificationFactor {stated:g} is not the {measured:.3g} of DistanceSourceToDetector / DistanceSourceToPatient; one of the three is wrong; correct the header"
+        )
+    calibrated = dataset.get("PixelSpacingCalibrationType")
+    scale = stated or (measured if calibrated else None)
+    if imager:
+        if spacing and scale and not any(np.allclose(np.array(spacing) * factor, imager, rtol=SAME) for factor in (scale, 1.0)):
+            findings.append(
+                f"PixelSpacing {_mm(spacing)} mm at a magnification of {scale:.3g} does not give ImagerPixelSpacing {_mm(imager)} mm; the latter counts; --pixel_spacing overrules"
+            )
+        elif spacing and not scale and not np.allclose(spacing, imager, rtol=SAME):
+            findings.append(
+                f"PixelSpacing {_mm(spacing)} mm differs from ImagerPixelSpacing {_mm(imager)} mm without a magnification; the latter counts; --pixel_spacing overrules"
+            )
+        return imager
+    if spacing and calibrated and not scale:
+        findings.append(
+            f"PixelSpacing {_mm(spacing)} mm is calibrated at the patient ({calibrated}), but the header states no magnification; taken as it is at the detector; give --pixel_spacing"
+        )
+    if spacing and not scale and not calibrated:
+        findings.append(f"PixelSpacing {_mm(spacing)} mm without ImagerPixelSpacing: taken as it is at the detector; give --pixel_spacing if it holds at the patient")
+    return tuple(float(value * (scale or 1.0)) for value in spacing) if spacing else None
+
+
+def _principal_px(dataset: Any, pixel: tuple[float, float] | None, findings: list[str]) -> tuple[float, float] | None:
+    """Where the middle of the detector's active area lies in the picture, (column, row): there the central ray is taken to hit.
+
+    DICOM states both in elements of the physical detector: DetectorActiveOrigin with DetectorActiveDimensions, and FieldOfViewOrigin of the part that was read out, then
+    turned clockwise by FieldOfViewRotation and flipped. None where the tags do not suffice.
+    """
+    active, corner = _pair(dataset, "DetectorActiveOrigin"), _pair(dataset, "FieldOfViewOrigin")
+    size, element = _pair(dataset, "DetectorActiveDimensions"), _pair(dataset, "DetectorElementSpacing") or _pair(dataset, "DetectorElementPhysicalSize")
+    if not (active and corner and size and element and pixel):
+        if any(active or ()) or any(corner or ()):
+            findings.append(
+                "the picture is a part of its detector (DetectorActiveOrigin, FieldOfViewOrigin), but the header does not say where its middle is; the principal point is taken in the middle of the picture; --principal_point overrules"
+            )
+        return None
+    shape = np.array([int(dataset.Columns), int(dataset.Rows)])
+    quarter = round((_number(dataset, "FieldOfViewRotation") or 0) / 90) % 4
+    part = (shape[::-1] if quarter % 2 else shape) * (pixel[::-1] if quarter % 2 else pixel)  # mm, before it was turned
+    middle = np.array(active) * element + np.array(size) / 2  # of the active area, mm from the physical corner (column, row)
+    offset = middle - (np.array(corner) * element + part / 2)
+    for _ in range(quarter):
+        offset = np.array([-offset[1], offset[0]])
+    if dataset.get("FieldOfViewHorizontalFlip") == "YES":
+        offset[0] *= -1
+    column, row = (shape - 1) / 2 + offset / pixel
+    return float(column), float(row)
+
+
+def contradictions(header: Header, sdd_mm: float | None, pixel_mm: tuple[float, float] | None) -> list[str]:
+    """Where the user's own numbers differ from the header's."""
+    found = []
+    if sdd_mm and header.sdd_mm and abs(sdd_mm / header.sdd_mm - 1) > SAME:
+        found.append(f"--sdd {sdd_mm:g} mm overrules DistanceSourceToDetector {header.sdd_mm:g} mm; drop the flag or correct the header")
+    if pixel_mm and header.pixel_mm and not np.allclose(pixel_mm, header.pixel_mm, rtol=SAME):
+        found.append(f"--pixel_spacing {_mm(pixel_mm)} mm overrules the header's {_mm(header.pixel_mm)} mm at the detector; drop the flag or correct the header")
+    return found
+
+
+def _pair(dataset: Any, name: str) -> tuple[float, float] | None:
+    """A tag of two numbers, (column, row) order: DICOM writes the row's first. A single number counts for both."""
+    value = dataset.get(name)
+    if value in (None, ""):
+        return None
+    values = [float(value)] if np.isscalar(value) else [float(v) for v in value]
+    return (values[-1], values[0]) if len(values) in (1, 2) else None
+
+
+def _number(dataset: Any, name: str) -> float | None:
+    value = dataset.get(name)
+    return None if value in (None, "") else float(value)
+
+
+def _mm(pair: tuple[float, float]) -> str:
+    return " x ".join(f"{value:.4g}" for value in pair)

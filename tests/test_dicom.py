@@ -1,0 +1,211 @@
+"""Geometry in DICOM headers, compressed pixels, contradictions, and the JSON beside a picture."""
+
+import json
+
+import gdcm
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset
+from test_xrays import FLAGS, GEOMETRY, agreement, bright, counts, dicom, save, thickness
+
+from common import cli, xrays
+from common import dicom as dicom_files
+from common.xrays import GeometryFlags
+
+LOG = {"PixelIntensityRelationship": "LOG", "PixelIntensityRelationshipSign": -1}
+
+
+def header(**tags):
+    dataset = Dataset()
+    dataset.Rows, dataset.Columns = 96, 120
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    return dicom_files.header_of(dataset)
+
+
+def transcoded(path, syntax):
+    """The file with its pixels compressed, by another program than the reader."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    out = path.with_name("compressed.dcm")
+    writer.SetFileName(str(out))
+    assert writer.Write()
+    return out
+
+
+# --------------------------------------------------------------------------------------------------- pixels
+
+
+@pytest.mark.parametrize(
+    "syntax", [gdcm.TransferSyntax.JPEGLosslessProcess14_1, gdcm.TransferSyntax.JPEGLSLossless, gdcm.TransferSyntax.JPEG2000Lossless, gdcm.TransferSyntax.RLELossless]
+)
+def test_compressed_pixels_are_the_uncompressed_ones(tmp_path, syntax):
+    plain = dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY)
+    np.testing.assert_array_equal(dicom_files.read(transcoded(plain, syntax), None)[0], bright())
+
+
+def test_one_frame_of_a_compressed_run_is_read(tmp_path):
+    path = transcoded(dicom(tmp_path / "x.dcm", np.stack([bright(), bright()[::-1], counts()]), **LOG, **GEOMETRY), gdcm.TransferSyntax.JPEGLosslessProcess14_1)
+    np.testing.assert_array_equal(dicom_files.read(path, 1)[0], bright()[::-1])
+
+
+def test_a_picture_by_colour_table_is_refused(tmp_path):
+    with pytest.raises(cli.InputError, match="stored as PALETTE COLOR"):
+        xrays.read(dicom(tmp_path / "x.dcm", bright(), PhotometricInterpretation="PALETTE COLOR", **GEOMETRY))
+
+
+@pytest.mark.parametrize("modality", ["XA", "RF", "DX", "CR"])
+def test_every_kind_of_projection_is_read_alike(tmp_path, modality):
+    xray = xrays.read(dicom(tmp_path / "x.dcm", bright(), Modality=modality, **LOG, **GEOMETRY))
+    assert agreement(xray.image, thickness()) > 0.99
+    assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (1020, (0.2, 0.3))
+
+
+# ------------------------------------------------------------------------------------------------ pixel size
+
+
+def test_a_calibrated_pixel_spacing_is_magnified_by_the_two_distances():
+    said = header(DistanceSourceToDetector="1200", DistanceSourceToPatient="800", PixelSpacing=["0.2", "0.1"], PixelSpacingCalibrationType="GEOMETRY")
+    assert said.pixel_mm == pytest.approx((0.15, 0.3))
+    assert not said.findings
+
+
+def test_an_uncalibrated_pixel_spacing_is_taken_at_the_detector_and_that_is_said():
+    said = header(DistanceSourceToDetector="1200", DistanceSourceToPatient="800", PixelSpacing=["0.2", "0.1"])
+    assert said.pixel_mm == (0.1, 0.2)
+    assert "taken as it is at the detector" in said.findings[0]
+
+
+@pytest.mark.parametrize(
+    ("tags", "finding"),
+    [
+        ({"DistanceSourceToDetector": "900", "DistanceSourceToPatient": "950"}, "is not below DistanceSourceToDetector 900"),
+        ({"ImagerPixelSpacing": ["0.3", "0.3"], "PixelSpacing": ["0.25", "0.25"], "EstimatedRadiographicMagnificationFactor": "1.5"}, "does not give ImagerPixelSpacing"),
+        ({"ImagerPixelSpacing": ["0.3", "0.3"], "PixelSpacing": ["0.2", "0.2"]}, "differs from ImagerPixelSpacing"),
+        ({"DistanceSourceToDetector": "1200", "DistanceSourceToPatient": "800", "EstimatedRadiographicMagnificationFactor": "1.2"}, "is not the 1.5"),
+        ({"PixelSpacing": ["0.2", "0.2"], "PixelSpacingCalibrationType": "FIDUCIAL"}, "states no magnification"),
+        ({"DetectorActiveOrigin": ["12", "0"], "ImagerPixelSpacing": ["0.3", "0.3"]}, "a part of its detector"),
+    ],
+)
+def test_tags_that_contradict_each_other_are_found(tags, finding):
+    (found,) = header(**tags).findings
+    assert finding in found
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"DistanceSourceToDetector": "1200", "DistanceSourceToPatient": "800", "EstimatedRadiographicMagnificationFactor": "1.5", "ImagerPixelSpacing": ["0.3", "0.3"]},
+        {"ImagerPixelSpacing": ["0.3", "0.3"], "PixelSpacing": ["0.2", "0.2"], "EstimatedRadiographicMagnificationFactor": "1.5"},
+        {"ImagerPixelSpacing": ["0.3", "0.3"], "PixelSpacing": ["0.3", "0.3"], "EstimatedRadiographicMagnificationFactor": "1.5"},  # both at the detector: not calibrated
+        {"DetectorActiveOrigin": ["0", "0"], "ImagerPixelSpacing": ["0.3", "0.3"]},
+    ],
+)
+def test_tags_that_agree_are_no_finding(tags):
+    assert header(**tags).findings == ()
+
+
+def test_findings_are_warned_of_and_kept_with_the_reading(tmp_path, capsys):
+    xray = xrays.read(dicom(tmp_path / "x.dcm", bright(), DistanceSourceToPatient="1100", **LOG, **GEOMETRY), GeometryFlags(sdd_mm=990.0))
+    assert xray.detector.sdd_mm == 990
+    first, second = xray.reading["findings"]
+    assert "DistanceSourceToPatient 1100" in first
+    assert "--sdd 990 mm overrules DistanceSourceToDetector 1020 mm" in second
+    assert "warning: x.dcm: --sdd 990 mm overrules" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------- principal point
+
+PANEL = {"DetectorActiveDimensions": ["60", "80"], "DetectorElementSpacing": ["0.1", "0.1"], "ImagerPixelSpacing": ["0.2", "0.2"]}  # 600 x 800 elements, binned by two
+
+
+def test_the_middle_of_the_active_area_is_the_principal_point_of_a_part():
+    # the picture starts 150 elements down and 100 to the right, the active area 10 and 20; its middle is at element edge (310, 420), in the picture ((420 - 100) / 2, (310 - 150) / 2)
+    said = header(DetectorActiveOrigin=["10", "20"], FieldOfViewOrigin=["150", "100"], **PANEL)
+    assert said.principal_px == pytest.approx((160 - 0.5, 80 - 0.5))
+
+
+def test_a_picture_of_the_whole_active_area_has_its_principal_point_in_the_middle():
+    said = header(DetectorActiveOrigin=["10", "20"], FieldOfViewOrigin=["10", "20"], **PANEL | {"DetectorActiveDimensions": ["19.2", "24"]})
+    assert said.principal_px == pytest.approx((59.5, 47.5))
+
+
+def test_turning_and_flipping_the_picture_moves_the_principal_point_with_it():
+    """A mark at the principal point of the unturned picture, turned and flipped as an array."""
+    part = header(DetectorActiveOrigin=["10", "20"], FieldOfViewOrigin=["250", "320"], **PANEL)
+    column, row = (round(p + 0.5) for p in part.principal_px)  # an edge of pixels: 50, 30
+    assert (column, row) == (50, 30)
+    marked = np.zeros((96, 120))
+    marked[row, column] = 1
+    turned = np.rot90(marked, -1)[:, ::-1]  # clockwise, then left to right
+    dataset = {"Rows": 120, "Columns": 96, "FieldOfViewRotation": "90", "FieldOfViewHorizontalFlip": "YES"}
+    said = header(DetectorActiveOrigin=["10", "20"], FieldOfViewOrigin=["250", "320"], **PANEL | dataset)
+    at_row, at_column = np.argwhere(turned)[0]
+    assert said.principal_px == pytest.approx((at_column - 0.5, at_row - 0.5))
+
+
+def test_a_flag_overrules_the_headers_principal_point(tmp_path):
+    tags = {"DetectorActiveOrigin": ["10", "20"], "FieldOfViewOrigin": ["150", "100"], "DistanceSourceToDetector": "1020"} | PANEL | LOG
+    path = dicom(tmp_path / "x.dcm", bright(), **tags)
+    assert xrays.read(path).detector.principal_px == pytest.approx((159.5, 79.5))
+    assert xrays.read(path, GeometryFlags(principal_px=(1.0, 2.0))).detector.principal_px == (1.0, 2.0)
+
+
+def test_patient_orientation_is_kept():
+    assert header(PatientOrientation=["L", "FP"]).patient_orientation == ("L", "FP")
+    assert header(PatientOrientation=["", ""]).patient_orientation is None
+
+
+# ------------------------------------------------------------------------------------ JSON beside a picture
+
+
+def beside(tmp_path, **content):
+    path = save(tmp_path / "x.png", bright())
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    return path
+
+
+def test_a_json_beside_a_picture_states_its_geometry(tmp_path):
+    xray = xrays.read(beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6], principal_point_px=[10, 20.5]))
+    assert (xray.detector.sdd_mm, xray.detector.pixel_mm, xray.detector.principal_px) == (990, (0.4, 0.6), (10, 20.5))
+    assert xray.reading["geometry"] == "x.json"
+
+
+def test_flags_win_over_the_json_one_by_one(tmp_path):
+    xray = xrays.read(beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6]), GeometryFlags(sdd_mm=1000.0))
+    assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (1000, (0.4, 0.6))
+    assert xray.reading["geometry"] == "flags and x.json"
+
+
+def test_a_json_about_something_else_is_left_alone(tmp_path):
+    assert xrays.read(beside(tmp_path, patient="P01", knee="left"), FLAGS).reading["geometry"] == "flags"
+
+
+@pytest.mark.parametrize(
+    "content", [{"sdd_mm": "far"}, {"pixel_spacing_mm": 0.3}, {"pixel_spacing_mm": [0.3, 0.3, 0.3]}, {"principal_point_px": [1, None]}, {"principal_point_px": [float("nan"), 1]}]
+)
+def test_a_json_with_broken_geometry_is_refused(tmp_path, content):
+    with pytest.raises(cli.InputError, match=r"expected sdd_mm, a number, and pixel_spacing_mm"):
+        xrays.read(beside(tmp_path, **content), FLAGS)
+
+
+def test_half_a_geometry_asks_for_the_rest(tmp_path):
+    with pytest.raises(cli.InputError, match="no pixel size"):
+        xrays.read(beside(tmp_path, sdd_mm=990))
+
+
+def test_a_dicom_does_not_look_beside_itself(tmp_path):
+    path = dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY)
+    (tmp_path / "x.json").write_text(json.dumps({"sdd_mm": 990}))
+    assert xrays.read(path).detector.sdd_mm == 1020
+    Image.fromarray(bright()).save(tmp_path / "x.png")
+    assert xrays.read(tmp_path / "x.png", GeometryFlags(pixel_mm=(0.2, 0.3))).detector.sdd_mm == 990

@@ -17,6 +17,7 @@ Writes into OUT (several X-rays: OUT/<name of the X-ray>/, several volumes: a fo
   gt.png           the X-ray as registered, bone bright
   init_image.png   DRR at the start pose
   final_img.png    DRR at the final pose (further views: gt_view2.png and so on)
+  slicer/          for 3D Slicer: camera and bone transforms (.tfm, LPS), the X-ray on its detector, the bone's outline (PNG, markups JSON)
 The last line on standard output is the path of parameters.pt.
 
 The verdict is ok, suspect or failed with reasons and uncertainties in mm and degrees. Exit code 0 for ok and suspect, 3 for failed.
@@ -240,7 +241,8 @@ def record(folder: Path, args: argparse.Namespace, views: Sequence[View], struct
 
     for name, structure, (start, winner, verdict) in zip(structure_folders(args), structures, found, strict=True):
         cli.output_folder(folder / name)
-        recording.save(folder / name, views, structure, start, winner, verdict, about)
+        others = [(other, rival.fit.poses[0]) for other, (_, rival, _) in zip(structures, found, strict=True) if other is not structure]
+        recording.save(folder / name, views, structure, start, winner, verdict, about, others)
         cli.note(summary(" + ".join(view.xray.path.name for view in views), name or structure.ct.name, verdict, about["runtime_s"]))
         print(folder / name / recording.PARAMETERS)
     return [verdict["verdict"] for _, _, verdict in found]

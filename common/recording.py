@@ -1,4 +1,4 @@
-"""Writes what registration.py promises: the pictures of each view and, last, ``parameters.pt``."""
+"""Writes what registration.py promises: the pictures of each view, the files for 3D Slicer and, last, ``parameters.pt``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from common import cli, geometry, results
+from common import cli, geometry, results, slicer
 from common.refinement import View
 from common.rendering import make_renderer
 from common.scene import Structure
@@ -21,13 +21,22 @@ PARAMETERS = "parameters.pt"
 
 
 def names(view_count: int) -> list[str]:
-    """Files of one result: the pictures of the first view, those of further views with _view2 ..., and the parameters."""
+    """What one result consists of: the pictures of the first view, those of further views with _view2 ..., the folder for 3D Slicer, the parameters."""
     further = [f"{Path(name).stem}_view{number}.png" for number in range(2, view_count + 1) for name in PICTURES]
-    return [*PICTURES, *further, PARAMETERS]
+    return [*PICTURES, *further, slicer.FOLDER, PARAMETERS]
 
 
-def save(folder: Path, views: Sequence[View], structure: Structure, start: np.ndarray, winner: Winner, verdict: dict[str, Any], about: dict[str, Any]) -> None:
-    """Write one bone's result. ``about`` holds ``settings`` and ``runtime_s``; start is volume_from_rig."""
+def save(
+    folder: Path,
+    views: Sequence[View],
+    structure: Structure,
+    start: np.ndarray,
+    winner: Winner,
+    verdict: dict[str, Any],
+    about: dict[str, Any],
+    others: Sequence[tuple[Structure, np.ndarray]] = (),
+) -> None:
+    """Write one bone's result. ``about`` holds ``settings`` and ``runtime_s``; start is volume_from_rig, as is the pose of each of the ``others`` found with it."""
     final = winner.fit.poses[0]
     renderer = make_renderer(structure.whole, "cpu")
     metrics = {"similarity": winner.fit.similarity}
@@ -38,11 +47,48 @@ def save(folder: Path, views: Sequence[View], structure: Structure, start: np.nd
             write_png(folder / f"{Path(name).stem}{ending}.png", image)
         inside = view.xray.valid
         metrics |= {f"ncc_{when}{ending}": ncc(image[inside], view.xray.image[inside]) for when, image in zip(("init", "final"), pictures, strict=True)}
-    results.save(folder / PARAMETERS, as_result(views, structure, start, winner, verdict, metrics, about))
+    result = as_result(views, structure, start, winner, verdict, metrics, about, others)
+    save_for_slicer(folder / slicer.FOLDER, views, [(structure, final), *others], result)
+    results.save(folder / PARAMETERS, result)
+
+
+def save_for_slicer(folder: Path, views: Sequence[View], bones: Sequence[tuple[Structure, np.ndarray]], result: results.Result) -> None:
+    """Cameras, motions and outlines of the bones (with their volume_from_rig), of the pictures as they lie on disk."""
+    pictures, outlines = [], []
+    for view in views:
+        turn = slice(None, None, -1 if view.xray.flipped else 1)
+        pictures.append(np.ascontiguousarray(view.xray.as_uint8()[:, turn]))
+        curves = {}
+        for (structure, pose), entry in zip(bones, result.scanner_pose[0]["bones"], strict=True):
+            silhouette = structure.body.outline or structure.body.renderer
+            curves[entry["name"]] = slicer.outline(silhouette.render((pose @ view.rig_from_camera)[None], view.xray.detector)[0][:, turn])
+        outlines.append(curves)
+    slicer.export(folder, result.scanner_pose, pictures, outlines)
+
+
+def bone_entries(bones: Sequence[tuple[Structure, np.ndarray]]) -> list[dict[str, Any]]:
+    """``bones`` of scanner_pose from structures and their volume_from_rig; the first one is the reference."""
+    reference = bones[0][0].ct.lineage.scanner_from_volume @ bones[0][1]
+    entries = []
+    for structure, pose in bones:
+        lineage = structure.ct.lineage
+        name = lineage.bone or cli.stem(structure.ct.path)
+        if name in {entry["name"] for entry in entries}:  # bones of one file, told apart by their labels
+            name = f"{name}_{'_'.join(map(str, structure.labels or [len(entries) + 1]))}"
+        motion = results.bone_motion(reference, lineage.scanner_from_volume @ pose)
+        entries.append(results.bone_entry(name, lineage.side, lineage.scanner_from_volume, motion))
+    return entries
 
 
 def as_result(
-    views: Sequence[View], structure: Structure, start: np.ndarray, winner: Winner, verdict: dict[str, Any], metrics: dict[str, float], about: dict[str, Any]
+    views: Sequence[View],
+    structure: Structure,
+    start: np.ndarray,
+    winner: Winner,
+    verdict: dict[str, Any],
+    metrics: dict[str, float],
+    about: dict[str, Any],
+    others: Sequence[tuple[Structure, np.ndarray]] = (),
 ) -> results.Result:
     """The result in DiffDRR's terms, for the first view; ``scanner_pose`` has every view."""
     ct = structure.ct
@@ -56,6 +102,7 @@ def as_result(
     rows = [(start, 0.0, 0.0, 0.0), *[(poses[0], *rest) for poses, *rest in winner.trace.rows]]
     columns = np.array([[*np.concatenate(geometry.angles_from_pose(extrinsic(pose))), similarity, clock, pixel] for pose, similarity, clock, pixel in rows])
     scanner_from_volume = ct.lineage.scanner_from_volume
+    bones = bone_entries([(structure, final), *others])
     return results.Result(
         drr={
             "volume": str(ct.path),
@@ -74,7 +121,7 @@ def as_result(
         verdict=verdict,
         metrics=metrics,
         scanner_pose=[
-            results.scanner_view(view.xray.detector, final @ view.rig_from_camera, start @ view.rig_from_camera, scanner_from_volume, view.xray.flipped)
+            results.scanner_view(view.xray.detector, final @ view.rig_from_camera, start @ view.rig_from_camera, scanner_from_volume, view.xray.flipped, bones)
             | {"xray": str(view.xray.path)}
             for view in views
         ],

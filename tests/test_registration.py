@@ -54,7 +54,7 @@ def error(result, camera, points=None):
 def test_the_known_pose_comes_back_in_exactly_the_documented_files(patient, tmp_path, capsys):
     folder, camera = patient
     assert register(folder, tmp_path / "out") == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["final_img.png", "gt.png", "init_image.png", "parameters.pt"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["final_img.png", "gt.png", "init_image.png", "parameters.pt", "slicer"]
     assert capsys.readouterr().out.split()[-1] == str(tmp_path / "out" / "parameters.pt")
     result = results.load(tmp_path / "out" / "parameters.pt")
     assert error(result, camera).in_plane_mm < 0.2

@@ -18,6 +18,7 @@ from common.geometry import Detector
 
 BONE = ("auto", "bright", "dark")
 PAIRS = ("pixel_spacing_mm", "principal_point_px")  # in NAME.json, beside sdd_mm
+OPEN_BEAM = 0.85  # of the grey range: brighter is open beam where the picture counts photons
 MIN_INTENSITY = 1e-3  # of the open field: thinner signals are noise, and their logarithm would be too
 
 
@@ -225,8 +226,12 @@ def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarr
 
 
 def _bone_is_dark(pixels: np.ndarray, valid: np.ndarray) -> bool:
-    """Whether the middle of the field is darker than its rim: the limb lies in the middle, the open field outside it."""
+    """Whether bone is dark: most of the field is as bright as the open beam, or its middle, where the limb lies, is darker than its rim."""
     from scipy.ndimage import distance_transform_edt
+
+    low, high = np.percentile(pixels[valid], [0.5, 99.5])
+    if (pixels[valid] > low + OPEN_BEAM * (high - low)).mean() > 0.5:
+        return True
 
     padded = np.pad(valid[::4, ::4], 1)
     depth = distance_transform_edt(padded)[1:-1, 1:-1]

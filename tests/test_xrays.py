@@ -338,3 +338,14 @@ def test_a_header_that_claims_a_huge_picture_is_refused(tmp_path):
     dataset.save_as(path)
     with pytest.raises(cli.InputError, match="header is damaged"):
         xrays.read(path)
+
+
+def test_a_limb_at_the_side_of_a_large_open_field_is_dark(tmp_path):
+    """Most of a round image intensifier shows the open beam, darker towards its rim."""
+    rows, columns = np.indices((160, 160))
+    radius = np.hypot(rows - 79.5, columns - 79.5)
+    limb = 2.0 * np.clip(1 - ((columns - 40) / 16) ** 2, 0, None)
+    pixels = (220 * np.exp(-limb) * np.where(radius > 66, 0.7, 1) + np.random.default_rng(0).normal(0, 1, limb.shape)).clip(1, 255) * (radius < 78)
+    xray = xrays.read(save(tmp_path / "x.png", pixels.astype(np.uint8)), FLAGS)
+    assert xray.reading["bone"] == "dark"
+    assert agreement(xray.image[xray.valid], limb[xray.valid]) > 0.9

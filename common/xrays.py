@@ -18,7 +18,8 @@ from common.geometry import Detector
 
 BONE = ("auto", "bright", "dark")
 PAIRS = ("pixel_spacing_mm", "principal_point_px")  # in NAME.json, beside sdd_mm
-OPEN_BEAM = 0.85  # of the grey range: brighter is open beam where the picture counts photons
+GLARE, GLARE_WIDTH = 0.12, 0.12  # of the grey range, of the picture's width: an image intensifier's halo outside its field
+OPEN_BEAM, OPEN_SHARE = 0.8, 0.35  # of the grey range, of the field: a picture with that much that bright counts photons
 MIN_INTENSITY = 1e-3  # of the open field: thinner signals are noise, and their logarithm would be too
 
 
@@ -206,7 +207,7 @@ def _to_attenuation(path: Path, pixels: np.ndarray, header: Header, bone: str) -
 def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarray:
     """Pixels of one constant value (0, the extremes, or the header's padding) in patches that touch the border: collimator, round field.
 
-    Grown by 1 % of the picture's width, because the edge of a collimator is blurred.
+    With them goes the glare along their edge, and 1 % of the picture's width, because that edge is blurred.
     """
     from scipy.ndimage import binary_dilation, label
 
@@ -220,17 +221,33 @@ def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarr
         sizes = np.bincount(patches.ravel())
         large = [t for t in touching if t and sizes[t] > 0.002 * pixels.size]
         outside |= np.isin(patches, large)
-    if outside.any():
-        outside = binary_dilation(outside, iterations=max(1, pixels.shape[1] // 100))
+    if outside.any() and not outside.all():
+        outside = binary_dilation(outside | _glare(pixels, outside), iterations=max(1, pixels.shape[1] // 100))
     return outside
 
 
+def _glare(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Nearly black patches between the blackened outside of the field and its sharp edge. A patch that reaches far into the field is anatomy and stays."""
+    from scipy.ndimage import binary_dilation, distance_transform_edt, label, maximum
+
+    low, high = float(pixels.min()), np.percentile(pixels[~outside], 99.5)
+    patches, count = label((pixels < low + GLARE * (high - low)) & ~outside)
+    touching = np.unique(patches[binary_dilation(outside & (pixels == low)) & ~outside])
+    if not touching.any():
+        return np.zeros_like(outside)
+    depth = maximum(distance_transform_edt(~outside), patches, np.arange(count + 1))
+    glare = np.isin(patches, [t for t in touching if t and depth[t] < GLARE_WIDTH * pixels.shape[1]])
+    beyond = binary_dilation(glare, iterations=4) & ~glare & ~outside
+    sharp = beyond.any() and np.median(pixels[beyond]) > low + 1.5 * GLARE * (high - low)  # else it shades off, as an open field does that is black
+    return glare if sharp else np.zeros_like(outside)
+
+
 def _bone_is_dark(pixels: np.ndarray, valid: np.ndarray) -> bool:
-    """Whether bone is dark: most of the field is as bright as the open beam, or its middle, where the limb lies, is darker than its rim."""
+    """Whether bone is dark: much of the field is as bright as the open beam, or its middle, where the limb lies, is darker than its rim."""
     from scipy.ndimage import distance_transform_edt
 
     low, high = np.percentile(pixels[valid], [0.5, 99.5])
-    if (pixels[valid] > low + OPEN_BEAM * (high - low)).mean() > 0.5:
+    if (pixels[valid] > low + OPEN_BEAM * (high - low)).mean() > OPEN_SHARE:
         return True
 
     padded = np.pad(valid[::4, ::4], 1)

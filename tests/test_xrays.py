@@ -349,3 +349,14 @@ def test_a_limb_at_the_side_of_a_large_open_field_is_dark(tmp_path):
     xray = xrays.read(save(tmp_path / "x.png", pixels.astype(np.uint8)), FLAGS)
     assert xray.reading["bone"] == "dark"
     assert agreement(xray.image[xray.valid], limb[xray.valid]) > 0.9
+
+
+@pytest.mark.parametrize(("bone", "kept"), [(40, False), (10, True)])
+def test_the_glare_around_a_round_field_is_left_out_unless_a_dense_limb_runs_into_it(tmp_path, bone, kept):
+    rows, columns = np.indices((200, 200))
+    radius = np.hypot(rows - 99.5, columns - 99.5)
+    limb = np.abs(columns - 100) < 25
+    pixels = np.where(radius < 90, np.where(limb, bone, 220), np.where(radius < 94, 12, 0)) + np.where(radius < 94, np.random.default_rng(0).uniform(0, 3, radius.shape), 0)
+    valid = xrays.read(save(tmp_path / "x.png", pixels.astype(np.uint8)), FLAGS, bone="dark").valid
+    assert valid[limb & (radius < 85)].all()
+    assert valid[(radius > 90) & (radius < 92)].any() == kept

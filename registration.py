@@ -19,6 +19,7 @@ Writes into OUT (several X-rays: OUT/<name of the X-ray>/, several volumes: a fo
   final_img.png    DRR at the final pose (further views: gt_view2.png and so on)
   slicer/          for 3D Slicer: camera and bone transforms (.tfm, LPS), the X-ray on its detector, the bone's outline (PNG, markups JSON)
 The last line on standard output is the path of parameters.pt.
+With --check nothing of that: check.png and a table say whether X-ray, geometry and CT go together, before slow work.
 
 The verdict is ok, suspect or failed with reasons and uncertainties in mm and degrees. Exit code 0 for ok and suspect, 3 for failed.
 
@@ -106,6 +107,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--search", choices=("range", "full"), default="range", help="orientations that --init search covers: the pose range, or all (a bone in a lab's frame) (default: range)"
     )
     start.add_argument("--seed", type=int, default=0, help="of the scattered starts (default: 0)")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only look: OUT/check.png and a table of geometry, field of view, polarity and orientation, with what to change (exit code 2 where it cannot work)",
+    )
     add_pose_range_flags(parser, "the checkpoint's")
     cli.add_device_flag(parser)
     return parser
@@ -169,9 +175,10 @@ def find(views: Sequence[View], structure: Structure, starter: Starter, seed: in
 def compete_from(views: Sequence[View], structure: Structure, starts: list[np.ndarray], seed: int) -> Winner | None:
     from common.start import compete
 
-    if len(starts) > 1:  # a search's list: those compete, no scatter around the first
-        return compete(views, structure.body, starts, scatter=0, keep=len(starts), seed=seed)
-    return compete(views, structure.body, starts, seed=seed)
+    if len(starts) == 1:
+        return compete(views, structure.body, starts, seed=seed)
+    first = compete(views, structure.body, starts, scatter=0, keep=len(starts), seed=seed)  # a search's list: those compete
+    return first and better(compete(views, structure.body, first.fit.poses, seed=seed), first)
 
 
 def better(one: Winner | None, other: Winner | None) -> Winner | None:
@@ -223,6 +230,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             clock = time.perf_counter()
             views = load_views(paths, args, structures, checkpoint)
+            if args.check:
+                return check(folder, views, structures[0], starter, args.seed)
             found = register(views, structures, starter, args.seed)
             about = {"settings": settings, "runtime_s": {"loading": loaded, "registration": time.perf_counter() - clock}}
             verdicts += record(folder, args, views, structures, found, about)
@@ -246,6 +255,30 @@ def record(folder: Path, args: argparse.Namespace, views: Sequence[View], struct
         cli.note(summary(" + ".join(view.xray.path.name for view in views), name or structure.ct.name, verdict, about["runtime_s"]))
         print(folder / name / recording.PARAMETERS)
     return [verdict["verdict"] for _, _, verdict in found]
+
+
+def check(folder: Path, views: Sequence[View], structure: Structure, starter: Starter, seed: int) -> int:
+    """Write check.png, print the table, and return the exit code: 2 where something is impossible."""
+    from common import preflight
+    from common.refinement import View
+
+    start = starter(views, structure)[0]
+    cameras = [start @ view.rig_from_camera for view in views]
+
+    def fit(picture: Xray) -> float:
+        """Similarity of a registration that starts as the real one would; a stated pose stays where it is."""
+        view = View(picture)
+        starts = [cameras[0]] if starter.method in ("fixed", "dicom") else starter([view], structure)
+        winner = compete_from([view], structure, starts, seed)
+        return winner.fit.similarity if winner else -1.0
+
+    body, frame = structure.body, structure.ct.lineage.scanner_from_volume
+    reports = [preflight.examine(view.xray, body.renderer, body.points, camera, frame, fit if len(views) == 1 else None) for view, camera in zip(views, cameras, strict=True)]
+    cli.output_folder(folder)
+    preflight.write_picture(folder / preflight.PICTURE, reports, [view.xray.as_uint8() for view in views], [f"--init {starter.method}"] * len(views))
+    print(preflight.table(reports))
+    print(folder / preflight.PICTURE)
+    return preflight.exit_code(reports)
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -286,6 +319,7 @@ def structure_folders(args: argparse.Namespace) -> list[str]:
 
 def group_xrays(args: argparse.Namespace) -> tuple[list[list[Path]], list[Path]]:
     """X-rays of each instant, and its folder; refused where results are already there."""
+    from common.preflight import PICTURE
     from common.recording import names
 
     for path in args.xray:
@@ -296,7 +330,8 @@ def group_xrays(args: argparse.Namespace) -> tuple[list[list[Path]], list[Path]]
         twice = sorted({s for s in stems if stems.count(s) > 1})
         raise cli.InputError(f"X-rays share a name ({', '.join(twice)}); expected different file names in one call; register them in separate calls")
     folders = [args.output / stem for stem in stems] if len(stems) > 1 else [args.output]
-    targets = [folder / sub / name for folder in folders for sub in structure_folders(args) for name in names(len(instants[0]))]
+    results = [PICTURE] if args.check else names(len(instants[0]))
+    targets = [folder / sub / name for folder in folders for sub in structure_folders(args) for name in results]
     existing = [target for target in targets if target.exists()]
     cli.check_outputs(existing, args.overwrite, [*args.xray, *args.volume])
     cli.output_folder(args.output)

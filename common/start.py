@@ -22,8 +22,11 @@ SCATTER_DEG, SCATTER_MM, SCATTER_DEPTH_MM = 8.0, 10.0, 30.0  # radius of the can
 SCATTER_COUNT = 200
 KEEP = 6  # candidates refined coarsely
 FINALISTS = 2  # refined to the end
-TEMPLATE_PX = 6.0  # mm at the detector
-TEMPLATE_HIGHPASS_MM = 16.0
+# the search, on 28 bones in knee X-rays: right candidate among the first four for 89 % with these, 50 % with 6 mm, 16 mm and no rim
+TEMPLATE_PX = 4.0  # mm at the detector
+TEMPLATE_HIGHPASS_MM = 10.0
+TEMPLATE_RIM_MM = 6.0  # around the silhouette: the outer side of the bone's edge belongs to the template
+MIN_OVERLAP = 0.35  # share of a template inside the valid field
 TEMPLATE_STEP_DEG = 8.0
 TEMPLATE_STEP_DEPTH = 0.09  # relative: neighbours differ by half of that in size
 SAME_DEG, SAME_MM = 6.0, 6.0  # candidates nearer than both are one
@@ -193,31 +196,41 @@ def _template_detector(body: Body, detector: Detector, depths: np.ndarray) -> De
 def _correlate(
     images: np.ndarray, square: Detector, spectra: list[np.ndarray], size: tuple[int, int], ranges: PoseRange, detector: Detector, depth: float
 ) -> list[tuple[float, float, float]]:
-    """Best value and place (column, row of the isocentre) of each template in the picture."""
-    from scipy.ndimage import gaussian_filter
+    """Best value and place (column, row of the isocentre) of each template in the picture: normalised cross-correlation under the template's mask."""
+    from scipy.fft import irfft2, rfft2
 
-    covered = images > 0.03 * np.maximum(images.max((1, 2)), 1e-9)[:, None, None]
-    masks = gaussian_filter(covered.astype(np.float32), (0, 0.7, 0.7))
-    templates = _local_contrast(images, np.ones_like(images), square) * masks
-    templates -= masks * (templates.sum((1, 2)) / np.maximum(masks.sum((1, 2)), 1e-6))[:, None, None]
+    masks, templates = _masked_templates(images, square)
+    area = np.maximum(masks.sum((1, 2)), 1e-6)[:, None, None]
     picture, squared, valid = spectra
-    template_f = np.conj(np.fft.rfft2(templates, size))
-    mask_f = np.conj(np.fft.rfft2(masks, size))
-    overlap = np.fft.irfft2(valid * mask_f, size) / np.maximum(masks.sum((1, 2)), 1e-6)[:, None, None]
-    energy = np.clip(np.fft.irfft2(squared * mask_f, size), 1e-6, None) * (templates**2).sum((1, 2))[:, None, None]
-    value = np.fft.irfft2(picture * template_f, size) / np.sqrt(energy)
-    value = np.where(overlap > 0.35, value * np.sqrt(np.clip(overlap, 0, 1)), -1)
+    template_f, mask_f = np.conj(rfft2(templates, size, workers=-1)), np.conj(rfft2(masks, size, workers=-1))
+    overlap = irfft2(valid * mask_f, size, workers=-1) / area
+    total = irfft2(picture * mask_f, size, workers=-1)
+    spread = irfft2(squared * mask_f, size, workers=-1) - total**2 / (area * np.maximum(overlap, 1e-3))
+    energy = np.maximum(spread, 1e-3 * area) * np.maximum((templates**2).sum((1, 2)), 1e-9)[:, None, None]
+    value = irfft2(picture * template_f, size, workers=-1) / np.sqrt(energy)
+    value = np.where(overlap > MIN_OVERLAP, value * np.sqrt(np.clip(overlap, 0, 1)), -1)
     # a shift of zero puts the template's corner on the picture's corner, its middle at square.principal_px
     columns = square.principal_px[0] + np.fft.fftfreq(size[1], 1 / size[1])
     rows = square.principal_px[1] + np.fft.fftfreq(size[0], 1 / size[0])
     scale = detector.sdd_mm / depth
     x = (columns - detector.principal_px[0]) * detector.pixel_mm[0] / scale
     z = (rows - detector.principal_px[1]) * detector.pixel_mm[1] / scale
-    slack = TEMPLATE_PX
-    allowed = _within(z, ranges.tz, slack)[:, None] & _within(x, ranges.tx, slack)[None]
+    allowed = _within(z, ranges.tz, TEMPLATE_PX)[:, None] & _within(x, ranges.tx, TEMPLATE_PX)[None]
     best = np.where(allowed, value, -2).reshape(len(images), -1)
     places = best.argmax(1)
     return [(float(best[i, p]), float(columns[p % size[1]]), float(rows[p // size[1]])) for i, p in enumerate(places)]
+
+
+def _masked_templates(images: np.ndarray, square: Detector) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (B, H, W) of silhouette and rim, and the local contrast under them with mean zero."""
+    from scipy.ndimage import gaussian_filter, maximum_filter
+
+    covered = images > 0.03 * np.maximum(images.max((1, 2)), 1e-9)[:, None, None]
+    rows, columns = (2 * round(TEMPLATE_RIM_MM / mm) + 1 for mm in square.pixel_mm[::-1])
+    masks = gaussian_filter(maximum_filter(covered, (1, rows, columns)).astype(np.float32), (0, 0.7, 0.7))
+    contrast = _local_contrast(images, np.ones_like(images), square)
+    mean = (contrast * masks).sum((1, 2)) / np.maximum(masks.sum((1, 2)), 1e-6)
+    return masks, (contrast - mean[:, None, None]) * masks
 
 
 def _within(values: np.ndarray, limits: tuple[float, float], slack: float) -> np.ndarray:

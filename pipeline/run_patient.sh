@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One patient from raw CT and labelmap to evaluated registrations: the thirteen commands in order, handing files on disk to each other.
-# Arguments, not edits. Stops at the first failure; run it again with the same arguments and it goes on where it stopped.
+# Arguments, not edits. Stops at the first failure (a pose that did not converge is no failure: exit code 3 at the end); run it again with the same arguments and it goes on where it stopped.
 set -euo pipefail
 
 usage() {
@@ -50,13 +50,16 @@ mkdir -p "$out/segmentations" "$out/xrays" "$out/models"
 out=$(cd "$out" && pwd) ct=$(realpath "$ct") seg=$(realpath "$seg")
 
 stem() { local name; name=$(basename "$1"); name=${name%.gz}; echo "${name%.nii}"; }
-# step TARGET SCRIPT ARGUMENTS...: skipped where its last output is there already
+# step TARGET SCRIPT ARGUMENTS...: skipped where its last output is there already. Exit code 3 (a result that did not converge) is kept
+# for the end: the result is written, marked as such, and worth looking at.
+unconverged=0
 step() {
-  local target=$1 script=$2
+  local target=$1 script=$2 code=0
   shift 2
   if [ -e "$target" ]; then echo "== $script: done already ($target)"; return; fi
   echo "== $script $*"
-  "$python" "$here/$script" "$@" --overwrite
+  "$python" "$here/$script" "$@" --overwrite || code=$?
+  if [ $code = 3 ]; then unconverged=3; elif [ $code != 0 ]; then exit $code; fi
 }
 
 id=$(stem "$ct"); id=${id%_ct}
@@ -111,3 +114,4 @@ for bone in "${chosen[@]}"; do
   done
 done
 echo "done: $out/results"
+exit $unconverged

@@ -268,7 +268,7 @@ def check(folder: Path, views: Sequence[View], structure: Structure, starter: St
     def fit(picture: Xray) -> float:
         """Similarity of a registration that starts as the real one would; a stated pose stays where it is."""
         view = View(picture)
-        starts = [cameras[0]] if starter.method in ("fixed", "dicom") else starter([view], structure)
+        starts = [cameras[0]] if starter.method in ("fixed", "dicom") else starter([view], structure)[: preflight.STARTS]
         winner = compete_from([view], structure, starts, seed)
         return winner.fit.similarity if winner else -1.0
 

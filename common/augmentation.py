@@ -51,10 +51,10 @@ def compose(layers: Layers, probability: float, generator: torch.Generator) -> t
     image = image + around * (1 - effects * alone)
     if not effects:
         return image
-    image = image + dice.chance(probability) * dice.uniform(0.1, 0.6) * _strangers(layers.bone, dice)
-    image = image + dice.chance(probability) * dice.uniform(0.2, 1.5) * _clouds(dice, size)
-    image = image + dice.chance(probability) * dice.uniform(0.5, 2.5) * _limb(dice, size)
-    image = image + dice.chance(probability / 2) * dice.uniform(0.3, 2.0) * _wires(dice, size)
+    image = image + dice.chance(probability) * dice.uniform(0.1, 0.5) * _strangers(layers.bone, dice)
+    image = image + dice.chance(probability) * dice.uniform(0.1, 0.8) * _clouds(dice, size)
+    image = image + dice.chance(probability) * dice.uniform(0.2, 1.2) * _limb(dice, size)
+    image = image + dice.chance(probability / 2) * dice.uniform(0.2, 1.2) * _wires(dice, size)
     image = _scatter(image, dice.chance(probability) * dice.uniform(0, 0.15))
     image = _tone(image, dice, probability)
     image = _blur(image, dice.chance(probability) * dice.uniform(0, 0.25))
@@ -108,7 +108,7 @@ def _tone(image: torch.Tensor, dice: Dice, probability: float) -> torch.Tensor:
     """Stretched to 0..1, a power curve, and a black level under which thin parts vanish."""
     image = image.clamp_min(0)
     image = image / (image.amax((1, 2, 3), keepdim=True) + 1e-6)
-    image = (image + 1e-4) ** torch.exp(dice.uniform(-0.5, 0.5))
+    image = (image + 1e-4) ** torch.exp(dice.uniform(-0.4, 0.4))
     black = dice.chance(probability) * dice.uniform(0, 0.3)
     return (image - black) / (1 - black)
 

@@ -31,6 +31,7 @@ LEVER_MM = 150.0  # what a rotation by one radian costs, as a length
 DEPTH_WEIGHT = 0.5  # an X-ray shows depth worst, and refinement recovers it best
 LOSS_SCALE_MM = 100.0
 WEIGHT_DECAY = 1e-2
+EFFECTS_FULL_AT = 0.5  # of the budget; with all effects from the start, 8,000 pictures taught a knee to 58 mm, without any to 15 mm
 VALIDATIONS = 10  # over a run
 MOST_ITERATIONS_UNSAVED, MOST_MINUTES_UNSAVED = 1000, 5.0
 FORMAT = "pose-training/1"
@@ -185,7 +186,7 @@ class Trainer:
         import torch
 
         rng = np.random.default_rng([self.settings.seed, self.progress.iteration, self.among.rank])
-        images, poses = make_batch(pool.at(self.progress.iteration, rng), self.settings.view, self.settings.batch_size, self.settings.p_augmentation, rng)
+        images, poses = make_batch(pool.at(self.progress.iteration, rng), self.settings.view, self.settings.batch_size, self._effects(), rng)
         torch.manual_seed(int(rng.integers(2**31)))  # of drop-out layers
         images = images.to(self.device, memory_format=torch.channels_last)
         loss = pose_loss(self._step_module(images), poses.to(self.device), self.settings.view.depth_axis)
@@ -197,6 +198,10 @@ class Trainer:
             self.optimizer.step()
             self.scheduler.step()
         return value * LOSS_SCALE_MM
+
+    def _effects(self) -> float:
+        """Chance of each effect: the bone alone is learnt first, and what hides it added by and by."""
+        return self.settings.p_augmentation * min(1.0, self._share() / EFFECTS_FULL_AT)
 
     def _share(self) -> float:
         """Used part of the budget."""

@@ -3,6 +3,7 @@ import csv
 import errno
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -280,7 +281,7 @@ def make_trainer(ct, tmp_path):
     from common import network
 
     def make(iterations=6, folder=tmp_path, **changes):
-        settings = Settings("test_resnet", "batchnorm2d", "rotation_6d", VIEW, 4, 1e-3, minutes=None, iterations=iterations, **changes)
+        settings = replace(Settings("test_resnet", "batchnorm2d", "rotation_6d", VIEW, 4, 1e-3, minutes=None, iterations=iterations), **changes)
         files = {"volpath": str(ct), "maskpath": None, "outpath": str(folder), "ckptpath": None}
         torch.manual_seed(0)
         made = network.make_network(settings.config(**files))
@@ -302,7 +303,7 @@ def held(pool):
 
 
 def test_training_lowers_the_loss(make_trainer, pool, held):
-    trainer = make_trainer(iterations=120, p_augmentation=0.0)
+    trainer = make_trainer(iterations=50, p_augmentation=0.0, lr=3e-3, batch_size=12)
     progress = trainer.fit(pool, held)
     assert np.mean([row["loss_mm"] for row in progress.history[-2:]]) < 0.8 * progress.history[0]["loss_mm"]
 

@@ -191,7 +191,7 @@ def better(one: Winner | None, other: Winner | None) -> Winner | None:
 def verdict_of(winner: Winner, views: Sequence[View], structure: Structure) -> dict[str, Any]:
     from common.verdict import judge
 
-    return judge(winner.fit, winner.runner_up, views, structure.body, lone_bone=structure.excess)
+    return judge(winner, views, structure.body, lone_bone=structure.excess)
 
 
 def refine_together(views: Sequence[View], structures: Sequence[Structure], found: list[tuple[np.ndarray, Winner]]) -> list[tuple[np.ndarray, Winner]]:

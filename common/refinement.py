@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +26,8 @@ TONE_BASIS = (
     (lambda g: g**2, lambda g: 2 * g),
     (lambda g: g**3, lambda g: 3 * g**2),
 )
+# a high-pass narrower than this many X-ray pixels, or voxels as the detector sees them, leaves noise and interpolation to compare
+LEAST_HIGHPASS_PX, LEAST_HIGHPASS_VOXELS = 3.0, 1.3
 TONE_STIFFNESS = 16.0  # ridge on all but the straight line, times (unexplained / explained contrast)^2: a poor fit cannot tell a tone curve from missing structures
 METAL = 4.0  # X-ray contrast beyond this many times the 90th percentile around the bodies is no bone: wires, beads, markers
 SILHOUETTE = 0.03  # of the rendering's maximum: what counts as covered by a body
@@ -45,7 +47,10 @@ class Level:
     steps: int
 
 
-LEVELS = (Level(6.0, 16.0, 10), Level(3.0, 8.0, 10), Level(1.5, 5.0, 10), Level(0.75, 3.5, 8))
+# a narrow high-pass at the end: bone edges and trabeculae stay, tissue, scatter and the tone curve's error go. With 3.5 mm at 0.75 mm as the last level, 28 bones in
+# knee X-rays ended 0.10 mm in plane, 1.4 mm in depth and 0.25 degrees off (medians), with these 0.06 mm, 0.7 mm and 0.17 degrees
+LEVELS = (Level(6.0, 16.0, 10), Level(3.0, 8.0, 10), Level(1.5, 5.0, 10), Level(0.75, 2.5, 8), Level(0.375, 1.4, 6))
+JUDGED = LEVELS[2]  # where similarities are compared: finer pictures show more noise and explain less at the same pose
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Fit:
     """Where a refinement ended."""
 
     poses: list[np.ndarray]  # volume_from_rig of each body
-    similarity: float  # multiple correlation of rendering and X-ray in the zone, 0..1
+    similarity: float  # multiple correlation of rendering and X-ray in the zone, 0..1, at the last level or `JUDGED`, whichever is coarser
     covariance: np.ndarray  # (6 M, 6 M) of the left twists: radians and mm, see `_covariance`
 
 
@@ -89,7 +94,11 @@ class Pyramid:
     """The X-rays of all views at one level, cut to where the bodies can be."""
 
     def __init__(self, views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level):
-        self.bodies = [_coarser(body, view_distance(views, body, pose) * level.pixel_mm) for body, pose in zip(bodies, poses, strict=True)]
+        distances = [view_distance(views, body, pose) for body, pose in zip(bodies, poses, strict=True)]
+        self.bodies = [_coarser(body, distance * level.pixel_mm) for body, distance in zip(bodies, distances, strict=True)]
+        voxel_mm = max(body.renderer.voxel_mm / distance for body, distance in zip(bodies, distances, strict=True))
+        pixel_mm = max(max(view.xray.detector.pixel_mm) for view in views)
+        level = replace(level, highpass_mm=max(level.highpass_mm, LEAST_HIGHPASS_PX * pixel_mm, LEAST_HIGHPASS_VOXELS * voxel_mm))
         self.level = level
         self.views = [LevelView(view, bodies, poses, level) for view in views]
 
@@ -251,7 +260,15 @@ def refine(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.nda
         if fit is None:
             return None
         poses = fit.poses
+    if fit is not None and levels[-1].pixel_mm < JUDGED.pixel_mm:
+        fit = replace(fit, similarity=similarity(views, bodies, poses, JUDGED))
     return fit
+
+
+def similarity(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level) -> float:
+    """Multiple correlation of rendering and X-rays at ``poses`` (volume_from_rig), 0 where nothing is in view."""
+    rendered = Pyramid(views, bodies, poses, level).evaluate(poses)
+    return _similarity(_mean_cost(_residuals(rendered, [r.robust_weights(r.view.zone(r.shape)) for r in rendered])))
 
 
 def _refine_level(pyramid: Pyramid, poses: list[np.ndarray], trace: Trace) -> Fit | None:

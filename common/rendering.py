@@ -15,12 +15,15 @@ from common.geometry import Detector
 from common.volumes import Volume, affine_of_box, attenuation, index_box, same_grid
 
 WHOLE_ATTENUATION_HU = -1000.0
+# a bone's labelmap ends where a segmentation ends it, half inside its blurred edge: cut there, it comes out 0.6 % too small, which is 5 mm of depth
+MARGIN_MM = 1.6
 
 
 class Renderer(Protocol):
     """Renders one attenuation volume."""
 
     centre_mm: np.ndarray  # isocentre of the volume's file, the point that pose twists turn about
+    voxel_mm: float  # edge of a cube as large as a voxel
 
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
         """Line integrals (B, H, W), float32, of cameras (B, 4, 4) world_from_camera."""
@@ -35,16 +38,14 @@ class Renderer(Protocol):
         """A renderer of the same volume averaged down to voxels of about ``voxel_mm``, for small pictures."""
 
 
-def select_structures(ct: Volume, labelmap: Volume | None, labels: list[int] | None, above_hu: float, margin_voxels: int = 1) -> Volume:
+def select_structures(ct: Volume, labelmap: Volume | None, labels: list[int] | None, above_hu: float, margin_mm: float = MARGIN_MM) -> Volume:
     """The attenuation volume to render: the whole CT, or only the labelled structures grown by a margin.
 
-    ``above_hu`` as in `volumes.attenuation`. Labels default to all of the labelmap. The result is cut to the structures' box.
-    Raises InputError where the grids differ or a label is absent.
+    ``above_hu`` as in `volumes.attenuation`. Labels default to all of the labelmap; the margin leaves its other structures out. The result is cut
+    to the structures' box. Raises InputError where the grids differ or a label is absent.
     """
     if labelmap is None:
         return Volume(attenuation(ct.data, above_hu), ct.affine, ct.lineage, ct.path)
-    from scipy.ndimage import binary_dilation
-
     if not same_grid(ct, labelmap):
         raise cli.InputError(
             f"{labelmap.name}: lies on another grid than {ct.name} ({labelmap.shape} against {ct.shape}); expected a labelmap of this very CT; run the preparing steps on both"
@@ -55,9 +56,21 @@ def select_structures(ct: Volume, labelmap: Volume | None, labels: list[int] | N
         raise cli.InputError(
             f"{labelmap.name}: holds no voxel of label {absent or 'any'}; expected labels {np.unique(labelmap.data)[1:].tolist()}; correct --labels or the labelmap"
         )
-    box = index_box(inside, margin_voxels + 1)
-    grown = binary_dilation(inside[box], iterations=margin_voxels) if margin_voxels else inside[box]
+    box = index_box(inside, np.ceil(margin_mm / ct.spacing_mm).astype(int) + 1)
+    grown = grow(inside[box], ct.spacing_mm, margin_mm) & (inside[box] | (labelmap.data[box] == 0))
     return Volume(np.where(grown, attenuation(ct.data[box], above_hu), np.float32(0)), affine_of_box(ct.affine, box), ct.lineage, ct.path)
+
+
+def grow(inside: np.ndarray, spacing_mm: np.ndarray, margin_mm: float) -> np.ndarray:
+    """A mask and what lies within ``margin_mm`` of it, at least its direct neighbours; the mask itself for a margin of 0."""
+    from scipy.ndimage import binary_dilation
+
+    if margin_mm <= 0:
+        return inside
+    reach = np.maximum(np.ceil(margin_mm / spacing_mm), 1).astype(int)
+    offsets = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1)
+    near = (np.linalg.norm(offsets * spacing_mm, axis=-1) <= margin_mm + 1e-6) | (np.abs(offsets).sum(-1) <= 1)
+    return binary_dilation(inside, near)
 
 
 def make_renderer(volume: Volume, device: str, centre_mm: np.ndarray | None = None) -> Renderer:
@@ -88,6 +101,7 @@ class FusedRenderer:
 
         self._kernel = raycast_cpu
         self._volume = volume
+        self.voxel_mm = _voxel_mm(volume)
         self._coarser: dict[tuple[int, int, int], FusedRenderer] = {}
         padded = raycast_cpu.pad(volume.data)
         if padded.size >= 2**31:
@@ -156,7 +170,7 @@ class NanodrrRenderer:
             image, torch.zeros_like(image), tensor(volume.affine), tensor(inverse), tensor(grid_from_voxel), tensor(volume.isocentre_mm), max_label=0, convert_to_mu=False
         ).to(device)
         self._device = device
-        self._volume = volume
+        self.voxel_mm = _voxel_mm(volume)
         self._samples = int(np.ceil(np.linalg.norm(sizes)))
         self.centre_mm = centre_mm
 
@@ -197,6 +211,7 @@ class SiddonRenderer:
         self._subject = read(harmless, orientation="AP", center_volume=False)
         self._subject.density = image
         self._device = device
+        self.voxel_mm = _voxel_mm(volume)
         self.centre_mm = centre_mm
 
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
@@ -222,6 +237,10 @@ def block_average(volume: Volume, factors: tuple[int, int, int]) -> Volume:
     coarse[:3, :3] = np.diag(factors)
     coarse[:3, 3] = (np.array(factors) - 1) / 2
     return Volume(blocks.mean(axis=(1, 3, 5), dtype=np.float32), volume.affine @ coarse, volume.lineage, volume.path)
+
+
+def _voxel_mm(volume: Volume) -> float:
+    return float(np.cbrt(volume.spacing_mm.prod()))
 
 
 def _rays(camera: np.ndarray, detector: Detector) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from common import geometry
-from common.refinement import Body, Fit, View
+from common.refinement import Body, View
+from common.start import Winner
 
 # similarity of refined poses on knee and chest X-rays with known truth: right ones 0.4 (a scapula's crop) to 0.93, wrong ones 0.02 to 0.52
 FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.65
@@ -16,12 +17,13 @@ LARGE_IN_PLANE_MM, LARGE_ROTATION_DEG = 1.0, 2.0
 RIVAL_SIMILARITY = 0.03  # a fit that explains so little less is no worse
 
 
-def judge(fit: Fit, rival: Fit | None, views: Sequence[View], body: Body, lone_bone: bool) -> dict[str, Any]:
+def judge(winner: Winner, views: Sequence[View], body: Body, lone_bone: bool) -> dict[str, Any]:
     """Verdict (ok, suspect, failed) with its reasons: agreement of starts, curvature, share in view, unexplained contrast.
 
     Standard deviations are of the body in the first camera's frame: in plane (rms of two axes), depth, and rotation (rms of three axes).
     ``lone_bone`` is false for a whole CT, which is larger than most pictures.
     """
+    fit, rival = winner.fit, winner.runner_up
     camera = fit.poses[0] @ views[0].rig_from_camera
     shift = camera[:3, :3].T @ fit.covariance[3:6, 3:6] @ camera[:3, :3]
     in_plane, depth = float(np.sqrt((shift[0, 0] + shift[1, 1]) / 2)), float(np.sqrt(shift[2, 2]))
@@ -48,6 +50,7 @@ def judge(fit: Fit, rival: Fit | None, views: Sequence[View], body: Body, lone_b
         "rotation_sd_deg": rotation,
         "in_view": in_view,
         "similarity": fit.similarity,
+        "agreement": winner.agreement,
         "other_start": other,
     }
 

@@ -244,7 +244,7 @@ def test_without_a_labelmap_the_whole_ct_is_attenuation():
 
 def test_a_structure_keeps_its_place_its_margin_and_nothing_else():
     ct, labelmap = labelled()
-    volume = rendering.select_structures(ct, labelmap, [2], -1000.0, margin_voxels=1)
+    volume = rendering.select_structures(ct, labelmap, [2], -1000.0, margin_mm=4.0)
     origin = np.round(geometry.apply(geometry.invert(ct.affine) @ volume.affine, np.zeros(3))).astype(int)
     assert origin.tolist() == [6, 4, 7]
     whole = rendering.select_structures(ct, None, None, -1000.0).data
@@ -256,9 +256,28 @@ def test_a_structure_keeps_its_place_its_margin_and_nothing_else():
     assert (everything.data > 0).sum() > (volume.data > 0).sum()
 
 
+def test_a_margin_is_a_ball_in_millimetres_and_at_least_the_neighbours():
+    inside = np.zeros((11, 11, 11), bool)
+    inside[5, 5, 5] = True
+    grown = rendering.grow(inside, np.array([1.0, 2.0, 4.0]), 2.0)
+    assert np.argwhere(grown.any(axis=(1, 2))).ravel().tolist() == [3, 4, 5, 6, 7]
+    assert np.argwhere(grown.any(axis=(0, 2))).ravel().tolist() == [4, 5, 6]
+    assert np.argwhere(grown.any(axis=(0, 1))).ravel().tolist() == [4, 5, 6]
+    assert not grown[3, 4, 5]
+    np.testing.assert_array_equal(rendering.grow(inside, np.ones(3), 0.0), inside)
+
+
+def test_the_margin_leaves_the_labelmaps_other_structures_out():
+    ct, labelmap = labelled()
+    labelmap.data[12, 6:10, 9:14] = 5
+    volume = rendering.select_structures(ct, labelmap, [2], -1000.0, margin_mm=4.0)
+    assert volume.data[1, 3, 4] > 0
+    assert volume.data[6].max() == 0
+
+
 def test_excess_attenuation_is_what_bone_adds_to_tissue():
     ct, labelmap = labelled()
-    volume = rendering.select_structures(ct, labelmap, [2], SOFT_TISSUE_HU, margin_voxels=0)
+    volume = rendering.select_structures(ct, labelmap, [2], SOFT_TISSUE_HU, margin_mm=0)
     expected = WATER_PER_MM / 1000 * np.clip(ct.data[8:12, 6:10, 9:14].astype(float) - 40, 0, None)
     np.testing.assert_allclose(volume.data[1:5, 1:5, 1:6], expected, atol=1e-7)
 

@@ -24,7 +24,7 @@ def test_starts_scattered_around_a_poor_one_find_the_truth(body, truth):  # noqa
     winner = start.compete([View(take_xray([body], [truth]))], body, [poor])
     assert error(winner.fit.poses[0], truth, body).in_plane_mm < 0.1
     assert winner.candidates == start.SCATTER_COUNT + 1
-    assert np.allclose(winner.runner_up.poses[0], winner.fit.poses[0], atol=1)
+    assert winner.agreement > 0.3
 
 
 def test_the_same_seed_gives_the_same_pose(body, truth):  # noqa: F811

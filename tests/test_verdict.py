@@ -1,0 +1,66 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_refinement import DETECTOR, body, moved, take_xray, truth  # noqa: F401
+
+from common import geometry
+from common.refinement import Fit, Trace, View
+from common.start import Winner
+from common.verdict import judge
+
+
+@pytest.fixture
+def winner(truth):  # noqa: F811
+    return Winner(truth, Fit([truth], 0.9, np.diag([1e-6] * 3 + [1e-3] * 3)), Trace(), None, 201, 0.8)
+
+
+@pytest.fixture
+def view(body, truth):  # noqa: F811
+    return View(take_xray([body], [truth]))
+
+
+def test_a_well_determined_pose_is_ok_and_its_deviations_are_those_of_the_camera(winner, view, body, truth):  # noqa: F811
+    depth = truth[:3, 2]
+    shift = 0.01 * np.eye(3) + 0.99 * np.outer(depth, depth)  # mm^2: 0.1 mm in plane, 1 mm in depth
+    covariance = np.zeros((6, 6))
+    covariance[:3, :3] = np.radians(0.5) ** 2 * np.eye(3)
+    covariance[3:, 3:] = shift
+    verdict = judge(replace(winner, fit=replace(winner.fit, covariance=covariance)), [view], body, True)
+    assert (verdict["verdict"], verdict["reasons"], verdict["agreement"]) == ("ok", [], 0.8)
+    assert verdict["in_plane_sd_mm"] == pytest.approx(0.1)
+    assert verdict["depth_sd_mm"] == pytest.approx(1.0)
+    assert verdict["rotation_sd_deg"] == pytest.approx(0.5)
+    assert verdict["in_view"] == 1.0
+
+
+def test_another_pose_that_fits_as_well_makes_it_suspect_and_one_that_fits_worse_does_not(winner, view, body, truth):  # noqa: F811
+    other = moved(truth, body, (8, 0, 0), (0, 0, 0))
+    rival = Fit([other], 0.89, winner.fit.covariance)
+    verdict = judge(replace(winner, runner_up=rival), [view], body, True)
+    assert verdict["verdict"] == "suspect"
+    assert "another pose" in verdict["reasons"][0]
+    assert verdict["other_start"]["rotation_deg"] == pytest.approx(8, abs=0.01)
+    assert judge(replace(winner, runner_up=replace(rival, similarity=0.7)), [view], body, True)["verdict"] == "ok"
+
+
+def test_a_flat_objective_is_suspect(winner, view, body):  # noqa: F811
+    flat = replace(winner.fit, covariance=np.diag([1e-6] * 3 + [9.0] * 3))
+    assert judge(replace(winner, fit=flat), [view], body, True)["reasons"] == ["the picture determines the pose poorly (in plane 3.0 mm, rotation 0.1 deg)"]
+
+
+@pytest.mark.parametrize(("similarity", "verdict"), [(0.5, "suspect"), (0.1, "failed")])
+def test_a_rendering_that_explains_little_is_not_ok(winner, view, body, similarity, verdict):  # noqa: F811
+    assert judge(replace(winner, fit=replace(winner.fit, similarity=similarity)), [view], body, True)["verdict"] == verdict
+
+
+def test_a_bone_outside_the_picture_has_failed_and_one_half_outside_is_suspect_unless_it_is_a_whole_ct(winner, view, body, truth):  # noqa: F811
+    def sideways(shift_mm):
+        return replace(winner, fit=replace(winner.fit, poses=[geometry.translation(truth[:3, 0] * shift_mm) @ truth]))
+
+    assert judge(sideways(300), [view], body, True)["verdict"] == "failed"
+    half = next(shift for shift in range(0, 300, 4) if judge(sideways(shift), [view], body, True)["in_view"] < 0.5)
+    verdict = judge(sideways(half), [view], body, True)
+    assert verdict["verdict"] == "suspect"
+    assert "inside the picture" in verdict["reasons"][0]
+    assert judge(sideways(half), [view], body, False)["verdict"] == "ok"

@@ -9,6 +9,7 @@ writes  OUT/NAME.pth          the model that was best on held-out poses
         OUT/NAME_last.pth     its last state, for --resume; written about ten times a run
         OUT/NAME.csv          loss and held-out errors; mm and degrees
         OUT/NAME_samples.png  what the network is shown; OUT/NAME_curve.png the learning curve
+        with --check only OUT/check.png and a table: does the X-ray of --like go together with CT, detector and range of poses
 frame   poses in the canonical frame: the CT's RAS millimetres with its middle as origin; angles Euler ZXY
 before  agnostic.py (step 5)
 next    registration.py (step 7)
@@ -23,9 +24,13 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common import cli, training_settings
 from common.training_settings import CPU_BATCH, DEFAULT_MINUTES, GPU_BATCH, Settings
+
+if TYPE_CHECKING:
+    from common.sampling import Source, View
 
 LR = 5e-4
 
@@ -36,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for the model")
     parser.add_argument("-c", "--checkpoint", required=True, metavar="PTH", help="model to start from")
     parser.add_argument("--name", required=True, help="name of the model's files")
+    parser.add_argument("--check", action="store_true", help="only look: OUT/check.png and a table, with what to change (exit code 2 where it cannot work); needs --like")
     training_settings.add_training_flags(parser, inherited=True)
     cli.add_device_flag(parser)
     return parser
@@ -48,6 +54,33 @@ def choose_settings(args: argparse.Namespace, config: dict, device: str) -> Sett
     return replace(inherited, view=training_settings.view_from(args, inherited.view), **training_settings.changes_from(args))
 
 
+def check_flags(args: argparse.Namespace, inputs: list[Path]) -> None:
+    """InputError where --check lacks an X-ray, continues a run, or would replace a picture."""
+    from common import preflight
+
+    if not args.like:
+        raise cli.InputError("--check: no X-ray; expected one of those to be registered; add --like XRAY")
+    if args.resume:
+        raise cli.InputError("--check: given with --resume; expected a run that has not begun; drop one of the two")
+    cli.check_outputs([Path(args.output_dir) / preflight.PICTURE], args.overwrite, [*inputs, args.like])
+
+
+def check(args: argparse.Namespace, view: View, source: Source, device: str) -> int:
+    """Write check.png, print the table, and return the exit code: 2 where something is impossible."""
+    from common import preflight, sampling, scene, training_check, xrays
+
+    xray = xrays.read(args.like, xrays.GeometryFlags(args.sdd))
+    structure = scene.load_structure(source.ct, source.mask, list(source.labels) if source.labels else None, "auto", None, device)
+    if structure.ct.lineage.mirrored == view.reverse_x_axis:  # as registration.py: for a mirrored bone, or a picture seen from the detector's side
+        xray = xray.flip()
+    report = training_check.examine(xray, structure, sampling.load_patient(source, view.voxel_mm, device), view, args.seed or 0)
+    picture = cli.output_folder(args.output_dir) / preflight.PICTURE
+    preflight.write_picture(picture, [report], [xray.as_uint8()], ["middle of the range"])
+    print(preflight.table([report]))
+    print(picture)
+    return preflight.exit_code([report])
+
+
 def run(args: argparse.Namespace) -> int | None:
     training_settings.wait_without_spinning()
     from common import network, rendering, sampling, training_run
@@ -55,8 +88,11 @@ def run(args: argparse.Namespace) -> int | None:
     ct = cli.existing_file(args.input, "the patient's preprocessed CT (.nii or .nii.gz)")
     checkpoint = cli.existing_file(args.checkpoint, "the model to start from (.pth)")
     source = sampling.pair_mask(ct, Path(args.mask) if args.mask else None, args.labels)
-    outputs = training_run.outputs_of(args, [ct, checkpoint])
     device = rendering.choose_device(args.device)
+    if args.check:
+        check_flags(args, [ct, checkpoint])
+        return check(args, choose_settings(args, network.load_checkpoint(checkpoint).config, device).view, source, device)
+    outputs = training_run.outputs_of(args, [ct, checkpoint])
     start = network.load_checkpoint(checkpoint)
     resume = network.load_checkpoint(outputs.last) if args.resume else None
     if start.pose_range is None:

@@ -225,13 +225,15 @@ def run(args: argparse.Namespace) -> int:
     settings = {"init": method, "search": args.search, "seed": args.seed, "attenuation": args.attenuation, "pose_range": str(ranges)}
     settings |= {"checkpoint": str(args.checkpoint) if args.checkpoint else None, "context": str(args.context) if args.context else None}
     loaded = time.perf_counter() - began
-    verdicts, problems = [], []
+    verdicts, problems, impossible = [], [], False
     for paths, folder in zip(instants, folders, strict=True):
         try:
             clock = time.perf_counter()
             views = load_views(paths, args, structures, checkpoint)
             if args.check:
-                return check(folder, views, structures[0], starter, args.seed)
+                checked = [check(folder / name, views, structure, starter, args.seed) for name, structure in zip(structure_folders(args), structures, strict=True)]
+                impossible |= cli.EXIT_BAD_INPUT in checked
+                continue
             found = register(views, structures, starter, args.seed)
             about = {"settings": settings, "runtime_s": {"loading": loaded, "registration": time.perf_counter() - clock}}
             verdicts += record(folder, args, views, structures, found, about)
@@ -241,7 +243,7 @@ def run(args: argparse.Namespace) -> int:
             problems.append(str(error))
     for problem in problems:
         cli.warn(problem)
-    return cli.EXIT_BAD_INPUT if problems else cli.EXIT_NOT_CONVERGED if "failed" in verdicts else 0
+    return cli.EXIT_BAD_INPUT if problems or impossible else cli.EXIT_NOT_CONVERGED if "failed" in verdicts else 0
 
 
 def record(folder: Path, args: argparse.Namespace, views: Sequence[View], structures: Sequence[Structure], found: list, about: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from common.xrays import Xray
 
 SDD_MM, PIXEL_MM, DETECTOR_MM = (500.0, 2500.0), (0.05, 1.5), (60.0, 600.0)  # of clinical and laboratory X-rays of limbs and trunk
 MAGNIFICATION = (1.02, 3.0)
+SAME_DISTANCE = 0.2  # relative: the header's patient is a point near the bone, and one view says little about depth
 CLEARLY = 0.25  # similarity by which a picture the wrong way round stays below the right one; a lateral femur searched for among frontal poses came within 0.21
 PICTURE = "check.png"
 STARTS = 4  # of a search, refined for a quick registration
@@ -64,7 +65,7 @@ def examine(xray: Xray, renderer: Renderer, points: np.ndarray, camera: np.ndarr
     if fits:
         findings += _orientation_findings(fits, xray.flipped)
     if facing:
-        findings += _patient_findings(xray, camera, scanner_from_volume)
+        findings += [*_distance_findings(xray, centre[2]), *_patient_findings(xray, camera, scanner_from_volume)]
     magnification = detector.sdd_mm / centre[2] if centre[2] > 0 else float("nan")
     field_mm = [size / magnification for size in detector.size_mm]
     rows = [
@@ -223,6 +224,20 @@ def _patient_findings(xray: Xray, camera: np.ndarray, scanner_from_volume: np.nd
                 )
             ]
     return []
+
+
+def _distance_findings(xray: Xray, distance_mm: float) -> list[Finding]:
+    """Where the header's DistanceSourceToPatient is far from that of the start pose."""
+    stated = xray.reading.get("source_to_patient_mm")
+    if not stated or abs(distance_mm / stated - 1) < SAME_DISTANCE:
+        return []
+    return [
+        Finding(
+            "likely",
+            f"DistanceSourceToPatient is {stated:.0f} mm; the start pose puts the bone {distance_mm:.0f} mm from the source",
+            "check the pixel size and --sdd, and whether the range of --ty holds the header's distance",
+        )
+    ]
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -146,7 +146,7 @@ def view_from(args: argparse.Namespace, fallback: View | None = None) -> View:
     if args.like:
         from common import xrays
 
-        detector = xrays.read(args.like).detector
+        detector = xrays.read(args.like, xrays.GeometryFlags(args.sdd)).detector
         sdd, delx = detector.sdd_mm, max(detector.size_mm) / max(height, 1)
     sdd, delx = (given if given is not None else found for given, found in ((args.sdd, sdd), (args.delx, delx)))
     low, high = network.HEIGHTS

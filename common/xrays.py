@@ -87,7 +87,8 @@ def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detecto
     for finding in findings:
         cli.warn(f"{path.name}: {finding}")
     orientation = list(header.patient_orientation) if header.patient_orientation else None
-    return Xray(image, valid, detector, path, reading={**tone, "geometry": geometry_from, "findings": findings, "patient_orientation": orientation})
+    reading = {**tone, "geometry": geometry_from, "findings": findings, "patient_orientation": orientation, "source_to_patient_mm": header.source_to_patient_mm}
+    return Xray(image, valid, detector, path, reading=reading)
 
 
 def is_dicom(path: Path) -> bool:

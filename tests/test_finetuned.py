@@ -1,12 +1,15 @@
 import csv
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training_helpers import FAST, TINY, write_ct, write_mask
 
 import agnostic
 import finetuned
-from common import network
+from common import cli, geometry, network, rendering, volumes
+from common.geometry import Detector
 from common.poserange import PoseRange
 
 
@@ -91,6 +94,50 @@ def test_resume_continues_to_the_same_end(ct, model, tmp_path):
 def test_one_mask_file_serves_the_one_ct(ct, model, tmp_path):
     mask = write_mask(tmp_path / "any_name.nii.gz", ct)
     assert finetuned.main(arguments(ct, model, tmp_path / "out", "--iterations", "2", "--mask", str(mask))) == 0
+
+
+# ------------------------------------------------------------------------------------------------ --check
+
+RANGE = ["--r1", "-8", "8", "--r2", "-8", "8", "--r3", "-8", "8", "--tx", "-10", "10", "--ty", "780", "860", "--tz", "-10", "10"]
+
+
+@pytest.fixture(scope="module")
+def like(ct, tmp_path_factory):
+    """An X-ray of the CT near the middle of the range, with its geometry beside it."""
+    volume, detector = volumes.load_ct(ct), Detector.centred(192, 160, 1100.0, 1.3)
+    camera = geometry.translation(volume.isocentre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles([3, -2, 2], [2, 820, -3]))
+    image = rendering.FusedRenderer(rendering.select_structures(volume, None, None, -1000.0), volume.isocentre_mm).render(camera[None], detector)[0]
+    path = tmp_path_factory.mktemp("like") / "xray.png"
+    Image.fromarray((image / image.max() * 250).round().astype(np.uint8)).save(path)
+    cli.write_json(path.with_suffix(".json"), {"sdd_mm": 1100, "pixel_spacing_mm": [1.3, 1.3]})
+    return path
+
+
+def test_check_writes_one_picture_and_a_table_and_trains_nothing(ct, model, like, tmp_path, capsys):
+    assert finetuned.main(arguments(ct, model, tmp_path / "out", "--check", "--like", str(like), *RANGE)) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["check.png"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(tmp_path / "out" / "check.png")
+    table = dict(line.split("  ", 1) for line in lines if "  " in line)
+    assert table["source to isocentre"].strip() == "820.0 mm"
+    assert table["poses that show the bone"].strip() == "100 %"
+    assert float(table["similarity as it is"]) > 0.8
+    assert not any(line.startswith(("LIKELY", "IMPOSSIBLE")) for line in lines)
+
+
+def test_check_finds_a_range_behind_the_detector_and_one_that_misses_it(ct, model, like, tmp_path, capsys):
+    wrong = [*RANGE[:6], "--r1", "-8", "8", "--tx", "-400", "400", "--ty", "780", "1090", "--tz", "-10", "10"]
+    assert finetuned.main(arguments(ct, model, tmp_path, "--check", "--like", str(like), *wrong)) == cli.EXIT_BAD_INPUT
+    out = capsys.readouterr().out
+    assert "IMPOSSIBLE: the range reaches 1090 mm from the source, the detector stands at 1100 mm. Lower --ty or raise --sdd." in out
+    assert "of the range's poses the bone misses the training detector. Narrow --tx and --tz" in out
+
+
+@pytest.mark.parametrize(("more", "message"), [((), "add --like"), (("--resume", "--like"), "drop one of the two"), (("--like",), "exists already")])
+def test_check_refuses_before_it_reads_anything(ct, model, like, tmp_path, capsys, more, message):
+    (tmp_path / "check.png").write_text("mine")
+    refused(arguments(ct, model, tmp_path, "--check", *more, *([str(like)] if more else [])), capsys, message)
+    assert (tmp_path / "check.png").read_text() == "mine"
 
 
 # -------------------------------------------------------------------------------------------- bad input

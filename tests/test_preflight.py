@@ -87,6 +87,12 @@ def test_a_patient_orientation_against_the_start_pose_is_found(stated, found):
     assert len([f for f in examine(patient_orientation=stated).findings if "PatientOrientation" in f.what]) == found
 
 
+@pytest.mark.parametrize(("stated", "found"), [(620, 0), (560, 0), (900, 1), (400, 1)])
+def test_a_headers_distance_to_the_patient_far_from_the_start_pose_is_found(stated, found):
+    findings = [f for f in examine(source_to_patient_mm=stated).findings if "DistanceSourceToPatient" in f.what]
+    assert len(findings) == found
+
+
 def test_a_guessed_polarity_is_mentioned():
     assert "guessed to be bright" in examine(decided_by="guess from centre and border").findings[0].what
 
@@ -181,3 +187,18 @@ def test_check_leaves_earlier_results_alone(patient, tmp_path):
     (tmp_path / "parameters.pt").write_text("mine")
     assert check(patient, tmp_path, "--bone", "bright") == 0
     assert (tmp_path / "parameters.pt").read_text() == "mine"
+
+
+def test_each_of_several_pictures_is_checked_into_a_folder_of_its_own(patient, tmp_path, capsys):
+    """The second one, whose geometry cannot be, gives the exit code."""
+    picture = np.asarray(Image.open(patient / "xray.png"))
+    for name, sdd in (("a", 900), ("b", 90)):
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+        cli.write_json(tmp_path / f"{name}.json", {"sdd_mm": sdd, "pixel_spacing_mm": [1.2, 1.2], "principal_point_px": [75, 70]})
+    fixed = ["--init", "fixed", "--init_pose", str(patient / "start.json"), "--bone", "bright"]
+    assert (
+        registration.main([str(tmp_path / "a.png"), str(tmp_path / "b.png"), "-v", str(patient / "ct.nii.gz"), "-o", str(tmp_path / "out"), "--check", *fixed])
+        == cli.EXIT_BAD_INPUT
+    )
+    assert sorted(path.parent.name for path in (tmp_path / "out").rglob("check.png")) == ["a", "b"]
+    assert "nothing to change" in capsys.readouterr().out

@@ -7,7 +7,7 @@ Stored grey values become Hounsfield units as --slope times grey plus --intercep
 The bones' names decide what registration.py does with them: a named bone is compared by what it adds to soft tissue. The X-rays and calibrations of the trial need no
 import: registration.py reads TIFF and XMALab's text.
 
-Before: the trial's own segmentation. Next: registration.py --views --calibration (pipeline/register_wrist.sh does both).
+Before: the trial's own segmentation. Next: registration.py --views --calibration (pipeline/register_trial.sh does both, for all frames of a trial).
 
 Example:
   python pipeline/import_autoscoper.py -i rad.tif uln.tif --bones radius ulna --side right --voxel_mm 0.390625 0.390625 0.625 -o volumes

@@ -84,3 +84,35 @@ def test_the_registered_file_itself_shares_the_frame_of_its_pose_whatever_the_si
     assert register(folder, tmp_path, "bare.nii.gz", "--side", "right") == 0
     moved = results.world_from_registered(results.load(tmp_path / "parameters.pt"), volumes.load_ct(folder / "bare.nii.gz"))
     np.testing.assert_array_equal(moved, np.eye(4))
+
+
+def test_a_right_knee_and_its_mirror_image_registered_as_a_left_knee_give_the_same_answer(right_knee, tmp_path):
+    """Volume and picture both mirrored beforehand, as a left knee nobody knows the history of: its answer is the mirror image of the right knee's."""
+    folder, _ = right_knee
+    assert register(folder, tmp_path / "right", "right.nii.gz") == 0
+    Image.fromarray(np.asarray(Image.open(folder / "xray.png"))[:, ::-1]).save(tmp_path / "left.png")
+    start = np.array(cli.read_json(folder / "start.json", "")["camera"])
+    cli.write_json(tmp_path / "start.json", {"camera": (lineage.MIRROR @ start @ lineage.MIRROR).tolist()})
+    words = [
+        str(tmp_path / "left.png"),
+        "-v",
+        str(folder / "bare.nii.gz"),
+        "--side",
+        "left",
+        "-o",
+        str(tmp_path / "left"),
+        "--init",
+        "fixed",
+        "--init_pose",
+        str(tmp_path / "start.json"),
+    ]
+    mirrored_geometry = [*GEOMETRY]
+    mirrored_geometry[mirrored_geometry.index("52")] = str(DETECTOR.width - 1 - 52.0)
+    assert registration.main([*words, *mirrored_geometry]) == 0
+    result = results.load(tmp_path / "left" / "parameters.pt")
+    assert not result.xray["flipped"]
+    points = np.array(results.load(tmp_path / "right" / "parameters.pt").drr["points_mm"])
+    apart = geometry.pose_error(lineage.MIRROR @ camera_of(tmp_path / "left") @ lineage.MIRROR, camera_of(tmp_path / "right"), points, DETECTOR)
+    assert apart.in_plane_mm < 0.1
+    assert apart.depth_mm < 0.5
+    assert apart.rotation_deg < 0.2

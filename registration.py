@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from common.refinement import View
     from common.scene import Structure
     from common.start import Winner
+    from common.volumes import Volume
     from common.xrays import Xray
 
 
@@ -98,10 +99,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--flip",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="mirror the picture left to right; auto: for a mirrored volume, or a picture seen from the detector's side as the checkpoint says (default: auto)",
+        help="mirror the picture left to right; auto: for a mirrored volume, or a picture seen from the detector's side as the checkpoint or, with --init dicom, the header says (default: auto)",
     )
     start = parser.add_argument_group("start pose")
-    start.add_argument("--init", choices=("model", "search", "fixed", "dicom"), help="where refinement starts (default: model with -c, else search)")
+    start.add_argument(
+        "--init", choices=("model", "search", "fixed", "dicom"), help="where refinement starts; dicom: the C-arm's angles in the header (default: model with -c, else search)"
+    )
     start.add_argument("--init_pose", type=Path, help="for --init fixed: an earlier parameters.pt, or a JSON with camera, 4x4 scanner_from_camera (one, or one a view)")
     start.add_argument(
         "--search", choices=("range", "full"), default="range", help="orientations that --init search covers: the pose range, or all (a bone in a lab's frame) (default: range)"
@@ -136,9 +139,10 @@ class Starter:
             return search(views, structure.body, self.ranges, self.full)
         if method == "fixed":
             camera = given_pose(self.init_pose, views[0].xray, structure.ct.lineage.scanner_from_volume)
+        elif method == "dicom":
+            camera = positioner_pose(views[0].xray, structure.ct)
         else:
-            isocentre = geometry.translation(structure.ct.isocentre_mm)
-            camera = isocentre @ geometry.camera_from_pose(self._predicted(views[0].xray) if method == "model" else geometry.pose_from_angles(*dicom_angles(views[0].xray)))
+            camera = geometry.translation(structure.ct.isocentre_mm) @ geometry.camera_from_pose(self._predicted(views[0].xray))
         return [camera @ geometry.invert(views[0].rig_from_camera)]
 
     def _predicted(self, xray: Xray) -> np.ndarray:
@@ -374,6 +378,7 @@ def load_structures(args: argparse.Namespace) -> list[Structure]:
 def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequence[Structure], checkpoint: Checkpoint | None) -> list[View]:
     """The X-rays of one instant with their cameras; flipped, rig and all, for mirrored volumes."""
     from common import calibration
+    from common.dicom import positioner_camera
     from common.lineage import MIRROR
     from common.refinement import View
     from common.xrays import GeometryFlags, read
@@ -381,9 +386,10 @@ def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequ
     spacing = args.pixel_spacing and (args.pixel_spacing[0], args.pixel_spacing[-1])
     mirrored = structures[0].ct.lineage.mirrored
     from_behind = checkpoint is not None and not checkpoint.config.get("reverse_x_axis", False)
-    flip = args.flip == "yes" or (args.flip == "auto" and mirrored != from_behind)
     views = []
     for path in paths:
+        behind = positioner_camera(path)[1] if args.init == "dicom" else from_behind
+        flip = args.flip == "yes" or (args.flip == "auto" and mirrored != behind)
         flags, rig_from_camera = GeometryFlags(args.sdd, spacing or None, tuple(args.principal_point) if args.principal_point else None), np.eye(4)
         if args.calibration:
             camera = calibration.read(args.calibration[args.xray.index(path)], spacing[0] if spacing else None)
@@ -422,20 +428,14 @@ def given_pose(path: Path, xray: Xray, scanner_from_volume: np.ndarray) -> np.nd
     return start
 
 
-def dicom_angles(xray: Xray) -> tuple[np.ndarray, np.ndarray]:
-    """(r1, r2, 0) degrees and (0, ty, 0) mm from the positioner's tags; InputError where one is absent."""
-    import pydicom
+def positioner_pose(xray: Xray, ct: Volume) -> np.ndarray:
+    """volume_from_camera of the C-arm's angles in the header: the patient is taken to lie as in the CT, the bone's middle in the isocentre."""
+    from common.dicom import positioner_camera
 
-    from common.xrays import is_dicom
-
-    tags = ("PositionerPrimaryAngle", "PositionerSecondaryAngle", "DistanceSourceToPatient")
-    header = pydicom.dcmread(xray.path, stop_before_pixels=True) if is_dicom(xray.path) else {}
-    values = [header.get(tag) for tag in tags]
-    if any(value is None for value in values):
-        absent = [tag for tag, value in zip(tags, values, strict=True) if value is None]
-        raise cli.InputError(f"{xray.path}: --init dicom, but no {', '.join(absent)} in the file; expected all of {', '.join(tags)}; use --init search")
-    primary, secondary, distance = map(float, values)
-    return np.array([primary, secondary, 0.0]), np.array([0.0, distance, 0.0])
+    scanner_from_volume = ct.lineage.scanner_from_volume
+    camera, _ = positioner_camera(xray.path)
+    turn = np.diag([-1.0, 1, 1, 1]) if ct.lineage.mirrored else np.eye(4)
+    return geometry.invert(scanner_from_volume) @ geometry.translation(geometry.apply(scanner_from_volume, ct.isocentre_mm)) @ camera @ turn
 
 
 def summary(pictures: str, structure: str, verdict: dict[str, Any], seconds: dict[str, float]) -> str:

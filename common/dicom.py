@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from common import cli
+from common import cli, geometry
 
 MAX_PIXELS = 200_000_000
 SAME = 0.02  # relative: two statements of one distance or pixel size that differ by less agree
+ANATOMY = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "H": (2, 1), "F": (2, -1)}  # DICOM's letters: axis of RAS and sign
+OBLIQUE = 0.3  # cosine below which a direction's letter says nothing
 GREY = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -143,6 +145,35 @@ def _principal_px(dataset: Any, pixel: tuple[float, float] | None, findings: lis
         offset[0] *= -1
     column, row = (shape - 1) / 2 + offset / pixel
     return float(column), float(row)
+
+
+def positioner_camera(path: Path) -> tuple[np.ndarray, bool]:
+    """Where the C-arm's tags put the camera, and whether the picture is seen from the detector's side.
+
+    The camera is isocentre_from_camera (4, 4): RAS millimetres of a patient who lies as in the CT, for the picture seen from the source. The angles place the image receptor (PS3.3
+    C.8.7.5): from 0 in front of the chest, the primary one towards the patient's left, the secondary one towards the head; the source is opposite. Pictures are looked at towards the
+    source (PS3.3 C.8.19.6.13) unless PatientOrientation says that columns run the other way. Raises InputError where a tag is absent or the C-arm moved.
+    """
+    import pydicom
+
+    tags = ("PositionerPrimaryAngle", "PositionerSecondaryAngle", "DistanceSourceToPatient")
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    except pydicom.errors.InvalidDicomError:
+        header = pydicom.Dataset()
+    values = [_number(header, tag) for tag in tags]
+    absent = [tag for tag, value in zip(tags, values, strict=True) if value is None]
+    if absent:
+        raise cli.InputError(f"{path}: --init dicom, but no {', '.join(absent)} in the file; expected all of {', '.join(tags)}; use --init search")
+    if header.get("PositionerMotion") == "DYNAMIC":
+        raise cli.InputError(f"{path}: --init dicom, but the C-arm moved during the run (PositionerMotion DYNAMIC); expected one pair of angles; use --init search")
+    primary, secondary, distance = values
+    camera = geometry.camera_from_pose(geometry.pose_from_angles([primary + 180, -secondary, 0], [0, distance, 0]))
+    orientation = header.get("PatientOrientation")
+    letter = str(orientation[0])[:1] if orientation and len(orientation) == 2 else ""
+    axis, sign = ANATOMY.get(letter, (0, 0))
+    along = sign * float(camera[axis, 0])
+    return camera, along < OBLIQUE  # columns of the picture seen from the source run along the stated direction only if it is seen so
 
 
 def contradictions(header: Header, sdd_mm: float | None, pixel_mm: tuple[float, float] | None) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from common import cli, geometry
+from common.dicom import ANATOMY
 from common.geometry import Detector
 from common.rendering import Renderer
 from common.verdict import SUSPECT_SIMILARITY
@@ -21,12 +22,12 @@ from common.xrays import Xray
 SDD_MM, PIXEL_MM, DETECTOR_MM = (500.0, 2500.0), (0.05, 1.5), (60.0, 600.0)  # of clinical and laboratory X-rays of limbs and trunk
 MAGNIFICATION = (1.02, 3.0)
 SAME_DISTANCE = 0.2  # relative: the header's patient is a point near the bone, and one view says little about depth
-CLEARLY = 0.25  # similarity by which a picture the wrong way round stays below the right one; a lateral femur searched for among frontal poses came within 0.21
+SURE_SIMILARITY = 0.8  # a picture that fits so well is not turned: a mirrored frontal femur reached 0.65, the right one 0.89
+CLEARLY = 2.0  # times as much contrast stays unexplained (1 - similarity^2) the wrong way round: 2.8 for that femur; 1.6 for a tibia that the search had missed and a femur upside down resembled
 PICTURE = "check.png"
 STARTS = 4  # of a search, refined for a quick registration
 AS_IT_IS = "as it is"
 TURNS = {"by 90 degrees anticlockwise": 1, "by 180 degrees": 2, "by 90 degrees clockwise": 3}
-ANATOMY = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "H": (2, 1), "F": (2, -1)}  # DICOM's letters: axis of RAS and sign
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def orientation_fits(xray: Xray, fit: Callable[[Xray], float]) -> dict[str, floa
     ``fit`` registers a picture and returns the similarity, -1 where nothing was found.
     """
     fits = {AS_IT_IS: fit(xray)}
-    if fits[AS_IT_IS] >= SUSPECT_SIMILARITY:
+    if fits[AS_IT_IS] >= SURE_SIMILARITY:
         return fits
     others = {"inverted": inverted(xray), "mirrored": xray.flip(), "mirrored and inverted": inverted(xray.flip())}
     for name, quarters in TURNS.items():
@@ -185,7 +186,8 @@ def orientation_fits(xray: Xray, fit: Callable[[Xray], float]) -> dict[str, floa
 
 def _orientation_findings(fits: dict[str, float], flipped: bool) -> list[Finding]:
     best = max(fits, key=fits.get)
-    if fits[best] >= SUSPECT_SIMILARITY and fits[best] >= fits[AS_IT_IS] + CLEARLY:
+    unexplained = {name: 1 - max(similarity, 0) ** 2 for name, similarity in fits.items()}
+    if fits[best] >= SUSPECT_SIMILARITY and unexplained[AS_IT_IS] >= CLEARLY * unexplained[best]:
         changes = []
         if "inverted" in best:
             changes.append("give --bone with the other value")

@@ -1,0 +1,85 @@
+"""C-arm angles in a DICOM header: the receptor is where they say, the source opposite, and the picture is looked at from the side that the header implies."""
+
+import helpers
+import numpy as np
+import pydicom
+import pytest
+from test_xrays import dicom
+
+import registration
+from common import cli, geometry, lineage, rendering, results, volumes
+from common import dicom as dicom_files
+from common.geometry import Detector
+from common.volumes import Volume
+
+DETECTOR = Detector.centred(120, 140, 900.0, (1.3, 1.1))
+LAO_DEG, CRA_DEG, DISTANCE_MM = 24.0, 11.0, 620.0
+TAGS = {"DistanceSourceToDetector": "900", "ImagerPixelSpacing": ["1.1", "1.3"], "PixelIntensityRelationship": "LOG", "PixelIntensityRelationshipSign": -1}
+
+
+def receptor_direction(lao_deg, cra_deg):
+    """From the isocentre to the image receptor, RAS: in front of the chest, turned to the left, then raised to the head."""
+    lao, cra = np.radians([lao_deg, cra_deg])
+    return np.array([-np.sin(lao) * np.cos(cra), np.cos(lao) * np.cos(cra), np.sin(cra)])
+
+
+def camera_from_source(isocentre, lao_deg, cra_deg):
+    """Of the picture as the source sees it, head up."""
+    toward = receptor_direction(lao_deg, cra_deg)
+    down = -(np.array([0, 0, 1.0]) - toward[2] * toward)
+    down /= np.linalg.norm(down)
+    camera = np.eye(4)
+    camera[:3, :3] = np.stack([np.cross(down, toward), down, toward], axis=1)
+    camera[:3, 3] = isocentre - DISTANCE_MM * toward
+    return camera
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """A CT as it left the scanner, the same as a mirrored volume, and the true camera."""
+    folder = tmp_path_factory.mktemp("carm")
+    ct = helpers.small_ct()
+    volumes.save(folder / "left.nii.gz", ct)
+    volumes.save(folder / "right.nii.gz", Volume(ct.data, lineage.MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, lineage.MIRROR, side="right")))
+    return folder, ct, camera_from_source(ct.isocentre_mm, LAO_DEG, CRA_DEG)
+
+
+def write_xray(path, ct, camera, seen_from_detector, **tags):
+    renderer = rendering.FusedRenderer(rendering.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
+    image = renderer.render(camera[None], DETECTOR)[0]
+    image = 3000 + image / image.max() * 50_000 + np.random.default_rng(0).normal(0, 300, image.shape)
+    angles = {"PositionerPrimaryAngle": str(LAO_DEG - 4), "PositionerSecondaryAngle": str(CRA_DEG + 3), "DistanceSourceToPatient": str(DISTANCE_MM + 12)}
+    return dicom(path, image[:, ::-1] if seen_from_detector else image, **TAGS | angles | tags)
+
+
+@pytest.mark.parametrize("volume", ["left.nii.gz", "right.nii.gz"])
+@pytest.mark.parametrize(("seen_from_detector", "tags"), [(True, {}), (True, {"PatientOrientation": ["L", "F"]}), (False, {"PatientOrientation": ["R", "F"]})])
+def test_the_header_alone_starts_a_registration_that_finds_the_source(patient, tmp_path, volume, seen_from_detector, tags):
+    folder, ct, truth = patient
+    xray = write_xray(tmp_path / "xa.dcm", ct, truth, seen_from_detector, **tags)
+    assert registration.main([str(xray), "-v", str(folder / volume), "-o", str(tmp_path / "out"), "--init", "dicom"]) == 0
+    result = results.load(tmp_path / "out" / "parameters.pt")
+    view = result.scanner_pose[0]
+    on_disk = truth @ np.diag([-1.0 if seen_from_detector else 1.0, 1, 1, 1])
+    points = geometry.apply(np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"]))
+    error = geometry.pose_error(np.array(view["camera"].tolist()), on_disk, points, DETECTOR)
+    assert error.in_plane_mm < 0.2
+    assert error.depth_mm < 4
+    start = np.array(view["camera_init"].tolist())[:3, 2]
+    assert np.degrees(np.arccos(start @ receptor_direction(LAO_DEG - 4, CRA_DEG + 3))) < 0.01
+
+
+def test_angles_of_zero_put_the_receptor_before_the_chest_and_the_source_behind_it(tmp_path):
+    path = dicom(tmp_path / "x.dcm", np.ones((20, 20)), PositionerPrimaryAngle="0", PositionerSecondaryAngle="0", DistanceSourceToPatient="700")
+    camera, from_detector = dicom_files.positioner_camera(path)
+    np.testing.assert_allclose(camera[:3, 3], [0, -700, 0], atol=1e-9)
+    np.testing.assert_allclose(camera[:3, :3], np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]), atol=1e-9)
+    assert from_detector
+
+
+def test_a_c_arm_that_moved_during_the_run_is_refused(patient, tmp_path, capsys):
+    folder, ct, truth = patient
+    xray = write_xray(tmp_path / "xa.dcm", ct, truth, True, PositionerMotion="DYNAMIC")
+    assert pydicom.dcmread(xray).PositionerMotion == "DYNAMIC"
+    assert registration.main([str(xray), "-v", str(folder / "left.nii.gz"), "-o", str(tmp_path / "out"), "--init", "dicom"]) == cli.EXIT_BAD_INPUT
+    assert "the C-arm moved during the run" in capsys.readouterr().err

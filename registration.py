@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="only look: OUT/check.png and a table of geometry, field of view, polarity and orientation, with what to change (exit code 2 where it cannot work)",
+        help="only look: check.png and a table of geometry, field of view, polarity and (without --views) orientation, with what to change (exit code 2 where it cannot work)",
     )
     add_pose_range_flags(parser, "the checkpoint's")
     cli.add_device_flag(parser)

@@ -194,7 +194,7 @@ def _orientation_findings(fits: dict[str, float], flipped: bool) -> list[Finding
         if "mirrored" in best:
             changes.append(f"give --flip {'no' if flipped else 'yes'}, or check --side")
         if "turned" in best:
-            changes.append("turn the file itself, and its principal point; no flag does")
+            changes.append(f"turn the file itself {best.partition('turned ')[2]}, and its principal point; no flag does")
         return [Finding("likely", f"the picture fits {best} (similarity {fits[best]:.2f}) and not as it is ({fits[AS_IT_IS]:.2f})", "; ".join(changes))]
     if fits[AS_IT_IS] < SUSPECT_SIMILARITY:
         return [

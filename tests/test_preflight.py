@@ -120,7 +120,10 @@ def test_orientations_are_tried_only_where_the_picture_does_not_fit():
     ("right", "change"),
     [
         (lambda picture: picture.flipped, "give --flip yes, or check --side"),
-        (lambda picture: picture.image.shape == (140, 150) and picture.image[-1, 0] == 1, "turn the file itself, and its principal point; no flag does"),
+        (
+            lambda picture: picture.image.shape == (140, 150) and picture.image[-1, 0] == 1,
+            "turn the file itself by 90 degrees anticlockwise, and its principal point; no flag does",
+        ),
         (lambda picture: picture.image[0, 0] == 0 and picture.image[-1, -1] > 0.4, "give --bone with the other value"),
     ],
     ids=["mirrored", "turned", "inverted"],

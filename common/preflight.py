@@ -25,6 +25,7 @@ SAME_DISTANCE = 0.2  # relative: the header's patient is a point near the bone, 
 SURE_SIMILARITY = 0.8  # a picture that fits so well is not turned: a mirrored frontal femur reached 0.65, the right one 0.89
 CLEARLY = 2.0  # times as much contrast stays unexplained (1 - similarity^2) the wrong way round: 2.8 for that femur; 1.6 for a tibia that the search had missed and a femur upside down resembled
 PICTURE = "check.png"
+LINE = 85  # characters of a finding under a picture
 STARTS = 4  # of a search, refined for a quick registration
 AS_IT_IS = "as it is"
 TURNS = {"by 90 degrees anticlockwise": 1, "by 180 degrees": 2, "by 90 degrees clockwise": 3}
@@ -263,6 +264,8 @@ def table(reports: Sequence[Report]) -> str:
 
 def write_picture(path: Path, reports: Sequence[Report], pictures: Sequence[np.ndarray], titles: Sequence[str]) -> None:
     """``check.png``: each X-ray (uint8) beside the rendering at its start pose, with the findings under them."""
+    import textwrap
+
     import matplotlib
 
     matplotlib.use("Agg")
@@ -275,8 +278,8 @@ def write_picture(path: Path, reports: Sequence[Report], pictures: Sequence[np.n
         right.imshow(report.drr, cmap="gray")
         right.set_title(f"rendering at the start pose ({title})", fontsize=9)
         left.contour(report.drr > 0.05 * max(report.drr.max(), 1e-9), [0.5], colors="tab:orange", linewidths=1)
-        text = "\n".join(f"{f.severity}: {f.what}" for f in report.findings) or "nothing to change"
-        left.set_xlabel(text, fontsize=8, loc="left", wrap=True)
+        text = "\n".join(textwrap.fill(f"{f.severity}: {f.what}: {f.change}", LINE) for f in report.findings) or "nothing to change"
+        left.set_xlabel(text, fontsize=8, loc="left")
         right.set_xlabel(", ".join(f"{name} {value}" for name, value in report.rows if name in ("magnification", "field at the isocentre", "bone in view")), fontsize=8)
         for axis in (left, right):
             axis.set_xticks([])

@@ -52,8 +52,10 @@ def write_xray(path, ct, camera, seen_from_detector, **tags):
     return dicom(path, image[:, ::-1] if seen_from_detector else image, **TAGS | angles | tags)
 
 
-@pytest.mark.parametrize("volume", ["left.nii.gz", "right.nii.gz"])
-@pytest.mark.parametrize(("seen_from_detector", "tags"), [(True, {}), (True, {"PatientOrientation": ["L", "F"]}), (False, {"PatientOrientation": ["R", "F"]})])
+@pytest.mark.parametrize(
+    ("volume", "seen_from_detector", "tags"),
+    [("left.nii.gz", True, {}), ("right.nii.gz", True, {"PatientOrientation": ["L", "F"]}), ("left.nii.gz", False, {"PatientOrientation": ["R", "F"]})],
+)
 def test_the_header_alone_starts_a_registration_that_finds_the_source(patient, tmp_path, volume, seen_from_detector, tags):
     folder, ct, truth = patient
     xray = write_xray(tmp_path / "xa.dcm", ct, truth, seen_from_detector, **tags)

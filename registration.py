@@ -394,7 +394,7 @@ def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequ
         if args.calibration:
             camera = calibration.read(args.calibration[args.xray.index(path)], spacing[0] if spacing else None)
             flags, rig_from_camera = (
-                GeometryFlags(camera.detector.sdd_mm, camera.detector.pixel_mm, camera.detector.principal_px),
+                GeometryFlags(camera.detector.sdd_mm, camera.detector.pixel_mm, camera.detector.principal_px, calibrated=True),
                 camera.rig_from_camera if args.views else np.eye(4),
             )
         xray = read(path, flags, checkpoint.detector if checkpoint else None, args.bone, args.frame)

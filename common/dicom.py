@@ -176,9 +176,14 @@ def positioner_camera(path: Path) -> tuple[np.ndarray, bool]:
     return camera, along < OBLIQUE  # columns of the picture seen from the source run along the stated direction only if it is seen so
 
 
-def contradictions(header: Header, sdd_mm: float | None, pixel_mm: tuple[float, float] | None) -> list[str]:
-    """Where the user's own numbers differ from the header's."""
+def contradictions(header: Header, sdd_mm: float | None, pixel_mm: tuple[float, float] | None, calibrated: bool = False) -> list[str]:
+    """Where the user's own numbers differ from the header's. A calibration is compared by its focal length in pixels: its distance and pixel size are nominal."""
     found = []
+    if calibrated:
+        if header.sdd_mm and header.pixel_mm and not np.allclose(header.sdd_mm / np.array(header.pixel_mm), sdd_mm / np.array(pixel_mm), rtol=SAME):
+            focal = [f"{sdd / pixel[0]:.0f}" for sdd, pixel in ((sdd_mm, pixel_mm), (header.sdd_mm, header.pixel_mm))]
+            found.append(f"the calibration's focal length of {focal[0]} pixels overrules the {focal[1]} of the header's distance and pixel size; check that it is this camera's")
+        return found
     if sdd_mm and header.sdd_mm and abs(sdd_mm / header.sdd_mm - 1) > SAME:
         found.append(f"--sdd {sdd_mm:g} mm overrules DistanceSourceToDetector {header.sdd_mm:g} mm; drop the flag or correct the header")
     if pixel_mm and header.pixel_mm and not np.allclose(pixel_mm, header.pixel_mm, rtol=SAME):

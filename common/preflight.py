@@ -257,7 +257,10 @@ def table(reports: Sequence[Report]) -> str:
     for report in reports:
         width = max(len(name) for name, _ in report.rows)
         lines += [f"{name:<{width}}  {value}" for name, value in report.rows]
-        lines += [f"{finding.severity.upper()}: {finding.what}. {finding.change[:1].upper()}{finding.change[1:]}." for finding in report.findings] or ["nothing to change"]
+        lines += [
+            f"{finding.severity.upper()}: {finding.what}. {finding.change[:1].upper()}{finding.change[1:]}{'' if finding.change.endswith('?') else '.'}"
+            for finding in report.findings
+        ] or ["nothing to change"]
         lines.append("")
     return "\n".join(lines).rstrip()
 

@@ -60,6 +60,7 @@ class GeometryFlags:
     sdd_mm: float | None = None
     pixel_mm: tuple[float, float] | None = None  # along columns, along rows
     principal_px: tuple[float, float] | None = None
+    calibrated: bool = False  # from a calibration file: only the ratio of distance to pixel size is known
 
 
 def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detector | None = None, bone: str = "auto", frame: int | None = None) -> Xray:
@@ -83,7 +84,7 @@ def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detecto
         raise cli.InputError(f"{path}: has a single grey value ({pixels.flat[0]:g}); expected an X-ray with contrast; export it again")
     detector, geometry_from = _detector(path, pixels.shape, flags, header, fallback)
     image, valid, tone = _to_attenuation(path, pixels, header, bone)
-    findings = [*header.findings, *dicom.contradictions(header, flags.sdd_mm, flags.pixel_mm)]
+    findings = [*header.findings, *dicom.contradictions(header, flags.sdd_mm, flags.pixel_mm, flags.calibrated)]
     for finding in findings:
         cli.warn(f"{path.name}: {finding}")
     orientation = list(header.patient_orientation) if header.patient_orientation else None
@@ -151,7 +152,11 @@ def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: 
     sdd, pixel, principal = flags.sdd_mm or header.sdd_mm, flags.pixel_mm or header.pixel_mm, flags.principal_px or header.principal_px
     file = "DICOM header" if is_dicom(path) else path.with_suffix(".json").name
     pairs = ((flags.sdd_mm, header.sdd_mm), (flags.pixel_mm, header.pixel_mm), (flags.principal_px, header.principal_px))
-    origin = " and ".join(name for name, used in (("flags", any(flag for flag, _ in pairs)), (file, any(not flag and stated for flag, stated in pairs))) if used)
+    origin = " and ".join(
+        name
+        for name, used in (("calibration" if flags.calibrated else "flags", any(flag for flag, _ in pairs)), (file, any(not flag and stated for flag, stated in pairs)))
+        if used
+    )
     if not (sdd and pixel) and fallback is not None:
         # the training field of view, spread over this picture
         sdd = sdd or fallback.sdd_mm

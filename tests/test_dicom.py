@@ -123,6 +123,16 @@ def test_findings_are_warned_of_and_kept_with_the_reading(tmp_path, capsys):
     assert "warning: x.dcm: --sdd 990 mm overrules" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("sdd_mm", "found"), [(2040.0, 0), (1530.0, 1)])
+def test_a_calibration_is_compared_by_its_focal_length(tmp_path, sdd_mm, found):
+    """Its distance is nominal: twice the header's with pixels of twice the size is the same camera."""
+    flags = GeometryFlags(sdd_mm, (0.4, 0.6), (50.0, 40.0), calibrated=True)
+    xray = xrays.read(dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY), flags)
+    assert xray.reading["geometry"] == "calibration"
+    assert len([finding for finding in xray.reading["findings"] if "focal length of 3825 pixels overrules the 5100" in finding]) == found
+    assert len(xray.reading["findings"]) == found
+
+
 # ------------------------------------------------------------------------------------------- principal point
 
 PANEL = {"DetectorActiveDimensions": ["60", "80"], "DetectorElementSpacing": ["0.1", "0.1"], "ImagerPixelSpacing": ["0.2", "0.2"]}  # 600 x 800 elements, binned by two

@@ -170,7 +170,7 @@ def inverted(xray: Xray) -> Xray:
 
 
 def orientation_fits(xray: Xray, fit: Callable[[Xray], float]) -> dict[str, float]:
-    """Similarity that a quick registration reaches with the picture as it is and, where that is poor, turned, mirrored and inverted.
+    """Similarity that a quick registration reaches with the picture as it is and, where that is not sure, inverted, mirrored and turned, until one is.
 
     ``fit`` registers a picture and returns the similarity, -1 where nothing was found.
     """
@@ -182,6 +182,8 @@ def orientation_fits(xray: Xray, fit: Callable[[Xray], float]) -> dict[str, floa
         others |= {f"turned {name}": turned(xray, quarters), f"mirrored and turned {name}": turned(xray.flip(), quarters)}
     for name, picture in cli.progress(list(others.items()), what="orientations of the picture", unit="orientation"):
         fits[name] = fit(picture)
+        if fits[name] >= SURE_SIMILARITY:
+            break
     return fits
 
 

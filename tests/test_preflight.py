@@ -114,6 +114,7 @@ def test_orientations_are_tried_only_where_the_picture_does_not_fit():
     xray = Xray(np.zeros((40, 60), np.float32), np.ones((40, 60), bool), Detector.centred(40, 60, 900, 1), Path("x.png"))
     assert list(preflight.orientation_fits(xray, lambda picture: 0.9)) == [preflight.AS_IT_IS]
     assert len(preflight.orientation_fits(xray, lambda picture: 0.2)) == 10
+    assert list(preflight.orientation_fits(xray, lambda picture: 0.9 if picture.flipped else 0.2)) == [preflight.AS_IT_IS, "inverted", "mirrored"]
 
 
 @pytest.mark.parametrize(

@@ -57,13 +57,13 @@ def examine(xray: Xray, renderer: Renderer, points: np.ndarray, camera: np.ndarr
     """
     detector = xray.detector
     centre = geometry.apply(geometry.invert(camera), renderer.centre_mm)
-    findings = [*_detector_findings(detector), *[Finding("likely", *_split(text)) for text in xray.reading.get("findings", [])]]
+    findings = _detector_findings(detector)
     in_view, facing = _in_view(points, detector, camera, centre, findings)
+    fits = orientation_fits(xray, fit) if fit and not findings else {}  # with a wrong geometry any orientation may fit
+    findings += [Finding("likely", *_split(text)) for text in xray.reading.get("findings", [])]
     drr = renderer.render(camera[None], detector)[0] if centre[2] > 0 else np.zeros((detector.height, detector.width), np.float32)
     if xray.reading.get("decided_by", "").startswith("guess"):
         findings.append(Finding("note", f"bone was guessed to be {xray.reading['bone']} in the stored values", "look at the picture; --bone bright or --bone dark overrules"))
-    possible = not any(finding.severity == "impossible" for finding in findings)
-    fits = orientation_fits(xray, fit) if fit and possible else {}
     if fits:
         findings += _orientation_findings(fits, xray.flipped)
     if facing:

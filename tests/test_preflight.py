@@ -145,6 +145,16 @@ def test_a_picture_that_fits_in_no_way_is_a_note_about_bone_and_range():
     assert (finding.severity, "pose range" in finding.change) == ("note", True)
 
 
+def test_orientation_is_not_judged_on_a_geometry_that_has_to_be_corrected_first():
+    """A quarter of the right pixel size shows a corner of the bone, which fits many things."""
+    detector = replace(DETECTOR, pixel_mm=(0.3, 0.3))
+    xray = Xray(np.zeros((150, 140), np.float32), np.ones((150, 140), bool), detector, Path("x.png"), reading={})
+    points = np.random.default_rng(0).uniform(-30, 30, (200, 3))
+    report = preflight.examine(xray, Blank(), points, geometry.camera_from_pose(MIDDLE), np.eye(4), lambda picture: 0.2 if picture is xray else 0.9)
+    assert report.fits == {}
+    assert [finding.severity for finding in report.findings] == ["likely", "likely"]  # size of the detector, bone in view
+
+
 # --------------------------------------------------------------------------------------- registration.py --check
 
 

@@ -129,8 +129,8 @@ def bone(upper: bool) -> Volume:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mirror", [np.eye(4), lineage.MIRROR], ids=["left", "right"])
-def test_two_bones_in_two_views_are_found_together_and_the_second_ones_motion_is_reported(tmp_path, mirror):
+def test_two_right_bones_in_two_views_are_found_together_and_the_second_ones_motion_is_reported(tmp_path):
+    """Both as mirrored volumes; pictures, rig and motion are those of the real world."""
     first, second = bone(upper=True), bone(upper=False)
     motion = geometry.twist(np.array([0.05, -0.04, 0.06, 3, -2, 2.5]), second.isocentre_mm)
     detectors = (Detector(140, 130, 900.0, (1.4, 1.35), (58.0, 73.5)), Detector(150, 140, 950.0, (1.3, 1.3), (72.0, 70.5)))
@@ -143,7 +143,7 @@ def test_two_bones_in_two_views_are_found_together_and_the_second_ones_motion_is
         content = {"K": detector.intrinsics.tolist(), "R": inverse[:3, :3].tolist(), "t": inverse[:3, 3].tolist(), "image_size": [detector.width, detector.height]}
         cli.write_json(tmp_path / f"cam{index}_calibration.json", content)
     for name, each in (("upper", first), ("lower", second)):
-        volumes.save(tmp_path / f"{name}.nii.gz", Volume(each.data, mirror @ each.affine, each.lineage.then("crop_cts", {}, mirror)))
+        volumes.save(tmp_path / f"{name}.nii.gz", Volume(each.data, lineage.MIRROR @ each.affine, each.lineage.then("crop_cts", {}, lineage.MIRROR)))
     cli.write_json(tmp_path / "start.json", {"camera": (geometry.twist(np.r_[0.02, -0.03, 0.02, 2, -1, 2], first.isocentre_mm) @ cameras[0]).tolist()})
     words = [*(str(tmp_path / f"cam{i}.png") for i in (0, 1)), "--views", "--calibration", *(str(tmp_path / f"cam{i}_calibration.json") for i in (0, 1))]
     words += ["-v", str(tmp_path / "upper.nii.gz"), str(tmp_path / "lower.nii.gz"), "--attenuation", "excess", "--bone", "bright", "-o", str(tmp_path / "out")]

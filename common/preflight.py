@@ -204,7 +204,7 @@ def _orientation_findings(fits: dict[str, float], flipped: bool) -> list[Finding
             Finding(
                 "note",
                 f"the rendering explains little of the picture (similarity {fits[AS_IT_IS]:.2f}), however it is turned",
-                "is this the right bone and mask, and does the pose range (--r1 ... --tz) cover the view? look at check.png",
+                "is this the right bone and mask, are pixel size and SDD right, and does the pose range (--r1 ... --tz) cover the view? look at check.png",
             )
         ]
     return []

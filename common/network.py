@@ -15,6 +15,7 @@ import numpy as np
 from common import cli, geometry, poserange
 from common.geometry import Detector
 from common.poserange import PoseRange
+from common.xvr_parts import xvr_module
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +118,7 @@ def _check_config(checkpoint: Checkpoint, what: str) -> None:
 
 def make_network(config: dict[str, Any]) -> torch.nn.Module:
     """xvr's PoseRegressor with random weights. Raises InputError for a backbone, norm layer or parameterisation that does not exist."""
-    regressor = _xvr_network().PoseRegressor
+    regressor = xvr_module("model/network.py").PoseRegressor
     try:
         return regressor(
             config["model_name"],
@@ -150,25 +151,6 @@ def load_weights(network: torch.nn.Module, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: its weights are not those of the {checkpoint.config['model_name']} it names ({len(differing)} differ, first {differing[0]}); expected an untouched checkpoint; train it again"
         )
     network.load_state_dict(theirs)
-
-
-def _xvr_network():
-    """xvr's module of the network, loaded by its file.
-
-    ``import xvr.model`` runs the package's ``__init__``, which pulls its trainer, wandb, torchio and matplotlib and costs twice the time.
-    """
-    import importlib.util
-    import sys
-
-    name = "xvr_model_network"
-    if name not in sys.modules:
-        package = importlib.util.find_spec("xvr")
-        source = Path(package.submodule_search_locations[0]) / "model" / "network.py"
-        spec = importlib.util.spec_from_file_location(name, source)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[name] = module
-    return sys.modules[name]
 
 
 # ------------------------------------------------------------------------------------------- prediction

@@ -261,14 +261,16 @@ def refine(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.nda
             return None
         poses = fit.poses
     if fit is not None and levels[-1].pixel_mm < JUDGED.pixel_mm:
-        fit = replace(fit, similarity=similarity(views, bodies, poses, JUDGED))
+        judged = assess(views, bodies, poses, JUDGED)
+        fit = replace(fit, similarity=judged.similarity if judged else 0.0)
     return fit
 
 
-def similarity(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level) -> float:
-    """Multiple correlation of rendering and X-rays at ``poses`` (volume_from_rig), 0 where nothing is in view."""
+def assess(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level) -> Fit | None:
+    """Similarity and covariance at ``poses`` (volume_from_rig) as they are. None where nothing of the bodies is in view."""
     rendered = Pyramid(views, bodies, poses, level).evaluate(poses)
-    return _similarity(_mean_cost(_residuals(rendered, [r.robust_weights(r.view.zone(r.shape)) for r in rendered])))
+    residuals = _residuals(rendered, [r.robust_weights(r.view.zone(r.shape)) for r in rendered])
+    return Fit(list(poses), _similarity(_mean_cost(residuals)), _covariance(residuals)) if residuals else None
 
 
 def _refine_level(pyramid: Pyramid, poses: list[np.ndarray], trace: Trace) -> Fit | None:

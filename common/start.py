@@ -52,12 +52,7 @@ def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], sca
 
     Returns None where no candidate shows the body inside the pictures.
     """
-    rng = np.random.default_rng(seed)
-    candidates = [*starts, *scattered(starts[0], views[0].rig_from_camera, body, scatter, rng)]
-    scores = score(views, body, candidates, COARSE[0], candidates[: len(starts)])
-    order = [i for i in np.argsort(-scores) if np.isfinite(scores[i])]
-    chosen = distinct([candidates[i] for i in order], views[0].rig_from_camera, body, keep)
-    coarse = best_first([run for pose in chosen if (run := Run.from_start(views, body, pose, COARSE))])
+    coarse, candidates = explore(views, body, starts, scatter, keep, seed)
     if not coarse:
         return None
     rig_from_camera = views[0].rig_from_camera
@@ -71,7 +66,16 @@ def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], sca
     if best is None:
         return None
     together = sum(len(distinct([best.pose, run.pose], rig_from_camera, body, 2)) == 1 for run in coarse)
-    return Winner(best.start, best.fit, best.trace, finals[1].fit if len(finals) > 1 else None, len(candidates), together / len(coarse))
+    return Winner(best.start, best.fit, best.trace, finals[1].fit if len(finals) > 1 else None, candidates, together / len(coarse))
+
+
+def explore(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], scatter: int, keep: int, seed: int) -> tuple[list[Run], int]:
+    """Coarse fits of the ``keep`` most promising candidates, best first, and how many candidates there were."""
+    candidates = [*starts, *scattered(starts[0], views[0].rig_from_camera, body, scatter, np.random.default_rng(seed))]
+    scores = score(views, body, candidates, COARSE[0], candidates[: len(starts)])
+    order = [i for i in np.argsort(-scores) if np.isfinite(scores[i])]
+    chosen = distinct([candidates[i] for i in order], views[0].rig_from_camera, body, keep)
+    return best_first([run for pose in chosen if (run := Run.from_start(views, body, pose, COARSE))]), len(candidates)
 
 
 @dataclass(frozen=True)

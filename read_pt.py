@@ -14,18 +14,17 @@ example
 from __future__ import annotations
 
 import argparse
-import datetime
-import re
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from common import cli
 
+WHAT = "a PyTorch file (.pt, .pth)"
 DEPTH = 6
 FEW = 16  # elements of a tensor that are printed in full
 LONG_TEXT = 100
+MOST_ELEMENTS = 2**27  # of a tensor whose numbers are summed up; a hostile file can claim any number without holding them
 MANY_ITEMS = 60  # of one dictionary or list; a network has hundreds of weights
 
 
@@ -61,7 +60,7 @@ def _children(value: Any) -> list[tuple[Any, Any]] | None:
         return list(value.items())
     if isinstance(value, list | tuple | set | frozenset):
         plain = all(isinstance(child, bool | int | float | str | None) for child in value)
-        return None if plain and len(value) <= FEW and len(repr(value)) <= LONG_TEXT else [(f"[{i}]", child) for i, child in enumerate(value)]
+        return None if plain and len(value) <= FEW and len(_text(value)) <= LONG_TEXT else [(f"[{i}]", child) for i, child in enumerate(value)]
     return None
 
 
@@ -73,8 +72,15 @@ def _leaf(value: Any) -> str:
         return _array(value)
     if isinstance(value, str | bytes) and len(value) > LONG_TEXT:
         return f"{type(value).__name__} of {len(value)}: {value[:LONG_TEXT]!r}..."
-    text = repr(value)
+    text = _text(value)
     return f"{type(value).__name__} = {text if len(text) <= 2 * LONG_TEXT else text[: 2 * LONG_TEXT] + '...'}"
+
+
+def _text(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no integers of many thousand digits
+        return "a number too long to write"
 
 
 def _array(value: Any) -> str:
@@ -84,7 +90,7 @@ def _array(value: Any) -> str:
     dtype = str(value.dtype).removeprefix("torch.")
     head = f"{type(value).__name__} {shape} {dtype}"
     tensor = torch.as_tensor(value).detach()
-    if tensor.numel() == 0 or tensor.is_quantized:
+    if not 0 < tensor.numel() <= MOST_ELEMENTS or tensor.is_quantized:
         return head
     tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
     if tensor.numel() <= FEW:
@@ -106,54 +112,16 @@ def _rounded(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def load(path: Path, unsafe: bool = False) -> Any:
-    """The content of a PyTorch file. Raises InputError where it would run code, or is none."""
-    import pickle
-
-    import torch
-
-    broken = "expected a PyTorch file (.pt, .pth); copy or save it again"
-    try:
-        with torch.serialization.safe_globals([datetime.datetime]):  # xvr's checkpoints are dated
-            return torch.load(path, map_location="cpu", weights_only=not unsafe)
-    except pickle.UnpicklingError as error:
-        wanted = _wanted_globals(path, str(error))
-        if not wanted:
-            raise cli.InputError(f"{path}: cannot be read ({_first_sentence(error)}); {broken}") from None
-        raise cli.InputError(
-            f"{path}: wants {', '.join(wanted)} to be called or built on loading, which could run any code; expected tensors, numbers, texts and dates; "
-            "not opened; give --unsafe if the file is your own"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, ImportError, IndexError, TypeError) as error:
-        raise cli.InputError(f"{path}: cannot be read ({_first_sentence(error)}); {broken}") from None
-
-
-def _wanted_globals(path: Path, message: str) -> list[str]:
-    """Names of what a pickle would import beyond what is safe, found without running it; empty where it is no pickle."""
-    import zipfile
-
-    import torch
-
-    if zipfile.is_zipfile(path):
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    named = re.search(r"GLOBAL ([\w.]+)", message)
-    with open(path, "rb") as stream:
-        is_pickle = stream.read(1) == b"\x80"
-    return [named[1]] if named else ["objects beyond PyTorch's own"] if is_pickle else []
-
-
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
-
-
 def run(args: argparse.Namespace) -> int | None:
-    path = cli.existing_file(args.file, "a PyTorch file (.pt, .pth)")
+    from common import torchfiles
+
+    path = cli.existing_file(args.file, WHAT)
     if args.depth < 0 or args.items < 1:
         raise cli.InputError(f"--depth {args.depth} --items {args.items}: out of range; expected depth of 0 and above and items of 1 and above; correct them")
     if args.unsafe:
         cli.warn(f"{path}: opened with --unsafe; code in the file is run")
-    for line in describe(load(path, args.unsafe), path.name, args.depth, args.items):
-        print(line)
+    for line in describe(torchfiles.load(path, WHAT, args.unsafe), path.name, args.depth, args.items):
+        print(cli.printable(line))
     return None
 
 

@@ -89,6 +89,13 @@ class Detector:
         return cls(int(height), int(width), float(sdd), (float(delx), float(dely)), (x0 / delx + (width - 1) / 2, y0 / dely + (height - 1) / 2))
 
 
+def is_rigid(matrix: np.ndarray, atol: float = 1e-3) -> bool:
+    """Whether a matrix is a 4x4 rotation or mirror with a translation, of finite numbers."""
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        return False
+    return bool(np.allclose(matrix[3], [0, 0, 0, 1], atol=atol) and np.allclose(matrix[:3, :3].T @ matrix[:3, :3], np.eye(3), atol=atol))
+
+
 def invert(transform: np.ndarray) -> np.ndarray:
     return np.linalg.inv(transform)
 

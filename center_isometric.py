@@ -110,18 +110,23 @@ def run(args: argparse.Namespace) -> int | None:
     if given and not args.mask:
         cli.note(f"{len(given)} of {len(scans)} scans have a labelmap in {given[0].parent}; resampled into {mask_outputs[0].parent}")
 
+    written, problems = [], []
     for path, output, mask, mask_output in cli.progress(list(zip(scans, outputs, masks, mask_outputs, strict=True)), what="scans", unit="scan"):
-        ct = volumes.load_ct(path)
-        labelmap = volumes.load_labelmap(mask) if mask else None
-        if labelmap and not volumes.same_grid(ct, labelmap):
-            raise cli.InputError(f"{mask}: grid {labelmap.shape} is not that of {path} ({ct.shape}); expected the labelmap on its CT's grid; make both with the same step")
-        volumes.save(output, centred := center_isometric(ct, args.spacing))
-        if labelmap:
-            volumes.save(mask_output, center_isometric(labelmap, args.spacing, labels=True))
-        cli.note(
-            f"{path.name}: {' x '.join(map(str, ct.shape))} voxels of {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)} mm became {' x '.join(map(str, centred.shape))} of {args.spacing:g} mm"
-        )
-    print(*outputs, sep="\n")
+        with cli.going_on(problems):
+            ct = volumes.load_ct(path)
+            labelmap = volumes.load_labelmap(mask) if mask else None
+            if labelmap and not volumes.same_grid(ct, labelmap):
+                raise cli.InputError(f"{mask}: grid {labelmap.shape} is not that of {path} ({ct.shape}); expected the labelmap on its CT's grid; make both with the same step")
+            volumes.save(output, centred := center_isometric(ct, args.spacing))
+            if labelmap:
+                volumes.save(mask_output, center_isometric(labelmap, args.spacing, labels=True))
+            written.append(output)
+            cli.note(
+                f"{path.name}: {' x '.join(map(str, ct.shape))} voxels of {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)} mm became {' x '.join(map(str, centred.shape))} of {args.spacing:g} mm"
+            )
+    if written:
+        print(*written, sep="\n")
+    cli.raise_all(problems)
     return None
 
 

@@ -101,22 +101,26 @@ def run(args: argparse.Namespace) -> int | None:
     reference_ct = volumes.load_ct(reference_path)
     reference = Bone(reference_ct, None if unlabelled else _load_mask(masks[reference_path], reference_ct))
     about = {"reference": {"name": reference_path.name, "sha256": cli.sha256(reference_path)}, "bone": f"above {BONE_HU} HU" if unlabelled else "labelmap"}
-    rows = []
+    rows, written, problems = [], [], []
     for path in cli.progress(scans, what="scans", unit="scan"):
-        ct = volumes.load_ct(path)
-        mask = _load_mask(masks[path], ct) if path in masks else None
-        same = path.resolve() == reference_path.resolve()
-        alignment = Alignment(np.eye(4), 0.0, 1.0, 1.0, 0.0) if same else align(reference, Bone(ct, None if unlabelled else mask))
-        grid = (ct.shape, ct.affine) if same else covering_grid(ct, reference_ct.affine, alignment.moving_from_reference)
-        ct_out, mask_out = outputs[path]
-        volumes.save(ct_out, carry(ct, alignment, grid, about, outside=volumes.air_hu(ct.data)))
-        if mask is not None:
-            volumes.save(mask_out, carry(mask, alignment, grid, about, nearest=True))
-        _write_transform(ct_out.with_name(cli.stem(path) + ".tfm"), alignment)
-        rows.append({"scan": path.name, **alignment.quality()})
-        _tell(rows[-1])
-    _write_table(report, rows)
-    print(*(ct_out for ct_out, _ in outputs.values()), report, sep="\n")
+        with cli.going_on(problems):
+            ct = volumes.load_ct(path)
+            mask = _load_mask(masks[path], ct) if path in masks else None
+            same = path.resolve() == reference_path.resolve()
+            alignment = Alignment(np.eye(4), 0.0, 1.0, 1.0, 0.0) if same else align(reference, Bone(ct, None if unlabelled else mask))
+            grid = (ct.shape, ct.affine) if same else covering_grid(ct, reference_ct.affine, alignment.moving_from_reference)
+            ct_out, mask_out = outputs[path]
+            volumes.save(ct_out, carry(ct, alignment, grid, about, outside=volumes.air_hu(ct.data)))
+            if mask is not None:
+                volumes.save(mask_out, carry(mask, alignment, grid, about, nearest=True))
+            volumes.write_transform(ct_out.with_name(cli.stem(path) + ".tfm"), alignment.moving_from_reference)
+            written.append(ct_out)
+            rows.append({"scan": path.name, **alignment.quality()})
+            _tell(rows[-1])
+    if rows:
+        _write_table(report, rows)
+        print(*written, report, sep="\n")
+    cli.raise_all(problems)
     return None if all(row["converged"] for row in rows) else cli.EXIT_NOT_CONVERGED
 
 
@@ -137,15 +141,6 @@ def _load_mask(path: Path, ct: Volume) -> Volume:
             f"{path}: grid {mask.shape} is not that of {ct.path} ({ct.shape}); expected the labelmap on its CT's grid; run crop_cts.py again or move the labelmap away"
         )
     return mask
-
-
-def _write_transform(path: Path, alignment: Alignment) -> None:
-    import SimpleITK as sitk
-
-    from common import volumes
-
-    with cli.atomic(path) as partial:
-        sitk.WriteTransform(volumes.sitk_from_rigid(alignment.moving_from_reference), str(partial))
 
 
 def _write_table(path: Path, rows: list[dict]) -> None:

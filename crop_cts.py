@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 LABELS = (3, 4, 1, 2)
 BONES = ("femur", "tibia")
 PADDING_MM = 5.0
+FAT_HU = -150  # no bone is thinner than fat
 NO_AIR_ABOVE_HU = -200  # a CT whose lowest voxel is above this holds neither air nor fat
 
 
@@ -138,29 +139,44 @@ def run(args: argparse.Namespace) -> int | None:
         found = [int(label) for label in np.unique(labelmap.data) if label]
         raise cli.InputError(f"{seg_path}: holds none of the labels {args.labels}; expected at least one; it holds {found}, name them with --labels")
     ct = volumes.load_ct(ct_path)
+    if ct.data.min() >= 0:
+        raise cli.InputError(
+            f"{ct_path}: holds no value below 0, so no air and no fat; expected Hounsfield units (air -1000, water 0); rescale it, the scanner's raw values are 1024 higher"
+        )
     if ct.data.min() > NO_AIR_ABOVE_HU:
         cli.warn(f"{ct.name}: its lowest voxel is {ct.data.min()}, so it holds no air; expected Hounsfield units (air -1000, water 0); rescale it if it is not in them")
     labelmap = onto_grid(labelmap, ct, args.labels)
     _warn_if_swapped(ct, labelmap, args)
 
-    written = []
+    written, problems = [], []
     for (bone, side, label), paths in cli.progress(wanted.items(), total=len(wanted), what="bones", unit="bone"):
         cropped = crop_bone(ct, labelmap, label, args.padding)
         if cropped is None:
             cli.warn(f"{labelmap.name}: {side} {bone} (label {label}) is absent; nothing written for it")
             continue
-        if min(cropped[0].shape) < 2:
-            raise cli.InputError(f"{seg_path}: {side} {bone} (label {label}) is one voxel thin; expected at least 2 slices in every direction; give a larger --padding")
-        settings = {"label": label, "padding_mm": args.padding, "mirrored": side == "right"}
-        for path, volume in zip(paths, cropped, strict=True):
-            moved = mirror(volume) if side == "right" else volume
-            lineage = volume.lineage.then("crop_cts", settings, MIRROR if side == "right" else None, bone=bone, side=side, label=label)
-            written.append(volumes.save(path, replace(moved, lineage=lineage)))
-        cli.note(
-            f"{side} {bone} (label {label}): {' x '.join(map(str, cropped[0].shape))} voxels of {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)} mm{', mirrored' if side == 'right' else ''}"
-        )
-    print(*written, sep="\n")
+        with cli.going_on(problems):
+            _check_bone(f"{seg_path}: {side} {bone} (label {label})", *cropped)
+            settings = {"label": label, "padding_mm": args.padding, "mirrored": side == "right"}
+            for path, volume in zip(paths, cropped, strict=True):
+                moved = mirror(volume) if side == "right" else volume
+                lineage = volume.lineage.then("crop_cts", settings, MIRROR if side == "right" else None, bone=bone, side=side, label=label)
+                written.append(volumes.save(path, replace(moved, lineage=lineage)))
+            cli.note(
+                f"{side} {bone} (label {label}): {' x '.join(map(str, cropped[0].shape))} voxels of {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)} mm{', mirrored' if side == 'right' else ''}"
+            )
+    if written:
+        print(*written, sep="\n")
+    cli.raise_all(problems)
     return None
+
+
+def _check_bone(what: str, ct: Volume, mask: Volume) -> None:
+    """InputError for a crop too thin to be a volume, or a label that lies where the CT has no bone."""
+    if min(ct.shape) < 2:
+        raise cli.InputError(f"{what} is one voxel thin; expected at least 2 slices in every direction; give a larger --padding")
+    mean = float(ct.data[mask.data > 0].mean())
+    if mean < FAT_HU:
+        raise cli.InputError(f"{what} has {mean:.0f} HU on average, which is air; expected bone; check that labelmap and CT are of one patient and scan")
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -170,7 +186,7 @@ def _check_flags(args: argparse.Namespace) -> None:
         )
     if min(args.labels) < 1 or len(set(args.labels)) < len(args.labels):
         raise cli.InputError(f"--labels: found {args.labels}; expected different labels of 1 and above; correct the list")
-    if len(set(args.bones)) < len(args.bones) or any(not bone or Path(bone).name != bone or bone.startswith(".") for bone in args.bones):
+    if len(set(args.bones)) < len(args.bones) or not all(map(cli.is_plain_name, args.bones)):
         raise cli.InputError(f"--bones: found {args.bones}; expected different names that can stand in a file name; rename them")
     if not 0 <= args.padding < 1000:
         raise cli.InputError(f"--padding: found {args.padding} mm; expected 0 to 1000 mm; give another margin")

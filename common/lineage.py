@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common import cli
+from common import cli, geometry
 
 SCHEMA = "ct-lineage/1"
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])  # swaps the patient's left and right
@@ -94,10 +94,17 @@ def read(path: str | Path, shape: tuple[int, ...], affine: np.ndarray) -> Lineag
         matrix = np.array(content["scanner_from_volume"], float)
         fits = list(image["shape"]) == list(shape) and np.allclose(image["affine"], affine, atol=1e-3)
         lineage = Lineage(matrix, dict(content["source"]), tuple(content["history"]), content["bone"], content["side"], content["label"])
-        rigid = matrix.shape == (4, 4) and np.allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-4) and np.allclose(matrix[3], [0, 0, 0, 1])
+        named = all(isinstance(entry, dict) and isinstance(entry.get("step"), str) for entry in lineage.history)
+        # the bone's name goes into file names
+        named &= lineage.side in (None, "left", "right") and (lineage.bone is None or (isinstance(lineage.bone, str) and cli.is_plain_name(lineage.bone)))
+        rigid = geometry.is_rigid(matrix, atol=1e-4)
         recorded = image["sha256"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise cli.InputError(f"{beside}: incomplete lineage ({error!r}); expected what step 1 to 4 write; run the step again") from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise cli.InputError(f"{beside}: incomplete lineage ({cli.one_line(error)}); expected what step 1 to 4 write; run the step again") from None
+    if not named:
+        raise cli.InputError(
+            f"{beside}: its history, bone or side is none; expected named steps, left or right, and a bone's name that can stand in a file name; run the step again"
+        )
     if not rigid:
         raise cli.InputError(f"{beside}: scanner_from_volume is not rigid; expected a 4x4 rotation or mirror with a translation; run the step again")
     if not fits or recorded != cli.sha256(path):
@@ -107,8 +114,8 @@ def read(path: str | Path, shape: tuple[int, ...], affine: np.ndarray) -> Lineag
     return lineage
 
 
-def write(path: str | Path, lineage: Lineage, shape: tuple[int, ...], affine: np.ndarray) -> None:
-    """Write the sidecar of an image that is already on disk."""
+def write(path: str | Path, lineage: Lineage, shape: tuple[int, ...], affine: np.ndarray, sha256: str) -> None:
+    """Write the sidecar of an image whose bytes have the hash ``sha256``."""
     cli.write_json(sidecar(path), {
         "schema": SCHEMA,
         "step": lineage.history[-1]["step"] if lineage.history else "original",
@@ -120,6 +127,6 @@ def write(path: str | Path, lineage: Lineage, shape: tuple[int, ...], affine: np
         "label": lineage.label,
         "source": lineage.source,
         "history": list(lineage.history),
-        "image": {"name": Path(path).name, "sha256": cli.sha256(path), "shape": list(map(int, shape)), "affine": np.asarray(affine, float).tolist()},
+        "image": {"name": Path(path).name, "sha256": sha256, "shape": list(map(int, shape)), "affine": np.asarray(affine, float).tolist()},
         "versions": cli.versions("numpy", "nibabel", "SimpleITK", "scipy"),
     })  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common import cli, geometry
+from common import cli, geometry, volumes
 from common.geometry import RAS_FROM_LPS
 
 FOLDER = "slicer"
@@ -52,14 +52,7 @@ def export(folder: Path, views: Sequence[dict[str, Any]], pictures: Sequence[np.
 
 def write_transform(path: Path, parent_from_child: np.ndarray) -> None:
     """An ITK affine transform file that Slicer loads as ``parent_from_child`` (4x4, RAS mm)."""
-    import SimpleITK as sitk
-
-    lps = RAS_FROM_LPS @ geometry.invert(parent_from_child) @ RAS_FROM_LPS
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(lps[:3, :3].ravel().tolist())
-    transform.SetTranslation(lps[:3, 3].tolist())
-    with cli.atomic(path) as partial:
-        sitk.WriteTransform(transform, str(partial))
+    volumes.write_transform(path, geometry.invert(parent_from_child))
 
 
 def on_detector(view: dict[str, Any], pixels: np.ndarray) -> np.ndarray:
@@ -78,7 +71,10 @@ def write_picture_volume(path: Path, picture: np.ndarray, view: dict[str, Any]) 
     image.SetDirection(axes.ravel().tolist())
     image.SetOrigin((RAS_FROM_LPS[:3, :3] @ on_detector(view, np.zeros((1, 2)))[0]).tolist())
     with cli.atomic(path) as partial:
-        sitk.WriteImage(image, str(partial), useCompression=True)
+        try:
+            sitk.WriteImage(image, str(partial), useCompression=True)
+        except RuntimeError as error:
+            raise cli.InputError(f"{path}: cannot be written ({cli.one_line(error)}); expected room on the disk; free some space") from error
 
 
 def write_outline_picture(path: Path, picture: np.ndarray, curves: dict[str, list[np.ndarray]]) -> None:
@@ -91,8 +87,8 @@ def write_outline_picture(path: Path, picture: np.ndarray, curves: dict[str, lis
     for (_, lines), colour in zip(curves.items(), _colours(len(curves)), strict=True):
         for line in lines:
             draw.line([tuple(p) for p in (line + 0.5) * scale - 0.5], fill=tuple(round(255 * c) for c in colour), width=2)
-    with cli.atomic(path) as partial:
-        image.save(partial, format="PNG")
+    with cli.writing(path) as stream:
+        image.save(stream, format="PNG")
 
 
 def write_outline_markups(path: Path, curves: dict[str, list[np.ndarray]], view: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,9 @@ from common.lineage import Lineage
 MAX_VOXELS = 4_000_000_000  # a header that claims more is taken as damaged, before any memory is asked for
 WATER_PER_MM = 0.0193  # linear attenuation of water at 70 keV, NIST XCOM (0.193 / cm)
 SOFT_TISSUE_HU = 40.0
+VOXEL_MM = (0.005, 100.0)  # edges of voxels that are believed
+DENSE_HU = (100, 40_000)  # the densest voxel: some bone; metal at most, 30,710 in scanners' extended range
+FORMS_MM = 1.0  # sform and qform that place a corner further apart contradict each other
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,23 @@ class Volume:
 
 
 def load_ct(path: str | Path) -> Volume:
-    """Read a CT in Hounsfield units, as stored (integers stay integers, NaN is refused).
+    """Read a CT in Hounsfield units, as stored (integers stay integers and become signed, NaN is refused).
 
-    Raises InputError for what is not a 3-D NIfTI volume with finite numbers and a usable affine.
+    Raises InputError for what is not a 3-D NIfTI volume with finite numbers, bone and a usable affine.
     """
     volume = _load(path, "a CT volume (NIfTI, .nii or .nii.gz)")
-    if volume.data.dtype.kind == "f" and not np.isfinite(volume.data).all():
+    low, high = volume.data.min(), volume.data.max()  # NaN passes through both
+    if not (np.isfinite(low) and np.isfinite(high)):
         raise cli.InputError(f"{path}: holds NaN or infinite voxels; expected Hounsfield units; convert the CT again")
+    if not DENSE_HU[0] <= high <= DENSE_HU[1] or low < -DENSE_HU[1]:
+        raise cli.InputError(
+            f"{path}: its values run from {low:g} to {high:g}; expected Hounsfield units (air -1000, water 0, bone above {DENSE_HU[0]}); "
+            + ("integers have overflowed, convert the CT again" if high > DENSE_HU[1] else "rescale it, or choose the CT")
+        )
+    if low >= 0:
+        cli.warn(f"{volume.name}: holds no value below 0; expected Hounsfield units (air -1000, fat -100); if it holds the scanner's raw values, subtract 1024")
+    if volume.data.dtype.kind == "u":  # what lies outside is air, and unsigned numbers would wrap it round
+        volume = replace(volume, data=volume.data.astype(np.int16 if high < 2**15 else np.int32))
     return volume
 
 
@@ -62,8 +77,8 @@ def load_labelmap(path: str | Path) -> Volume:
     volume = _load(path, "a labelmap (NIfTI, .nii or .nii.gz)")
     data = volume.data
     if data.dtype.kind == "f":
-        if not np.isfinite(data).all() or not np.array_equal(data, np.rint(data)):
-            raise cli.InputError(f"{path}: holds fractions; expected whole-number labels; is this a CT or a probability map?")
+        if not np.isfinite(data).all() or not np.array_equal(data, np.rint(data)) or abs(data).max() > np.iinfo(np.int32).max:
+            raise cli.InputError(f"{path}: holds fractions, NaN or numbers beyond all labels; expected whole-number labels; is this a CT or a probability map?")
         data = data.astype(np.int32)
     if data.dtype.kind not in "ui" or data.min(initial=0) < 0:
         raise cli.InputError(f"{path}: holds {data.dtype} values from {data.min()}; expected labels of 0 and above; is this a CT?")
@@ -74,44 +89,74 @@ def _load(path: str | Path, what: str) -> Volume:
     import nibabel
 
     path = cli.existing_file(path, what)
-    try:
+    with cli.reading(path, what, "convert or copy the file again"), _no_remarks():
         image = nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, nibabel.spatialimages.HeaderDataError) as error:
-        raise cli.InputError(f"{path}: cannot be read ({_one_line(error)}); expected {what}; convert or copy the file again") from None
+        shape, stored, offset = image.shape, image.get_data_dtype(), int(image.dataobj.offset)
     if not isinstance(image, nibabel.Nifti1Image):
         raise cli.InputError(f"{path}: is a {type(image).__name__}; expected {what}; convert it")
-    shape = image.shape
     if len(shape) > 3 and all(n == 1 for n in shape[3:]):
         shape = shape[:3]
     if len(shape) != 3 or min(shape) < 2:
         raise cli.InputError(f"{path}: has shape {image.shape}; expected {what} of three dimensions with at least 2 slices each; choose one 3-D volume")
-    if int(np.prod(shape, dtype=object)) > MAX_VOXELS:
+    if stored.kind not in "uif":
+        raise cli.InputError(f"{path}: holds {stored} voxels; expected {what} of numbers; convert it")
+    count = int(np.prod(shape, dtype=object))
+    if count > MAX_VOXELS:
         raise cli.InputError(f"{path}: its header claims {shape} voxels; expected at most {MAX_VOXELS:.0e}; the header is damaged")
+    cli.check_claim(path, offset + count * stored.itemsize, path.name.lower().endswith(".gz"), what)
     affine = np.array(image.affine, float)
     check_affine(path, affine)
+    _check_placing(path, image.header, shape)
     scaling = (image.dataobj.slope, image.dataobj.inter)  # nibabel would scale to 64 bits
-    try:
+    with cli.reading(path, what, "the file is truncated or damaged, copy it again"):
         data = (np.asanyarray(image.dataobj) if scaling == (1, 0) else np.asanyarray(image.dataobj, dtype=np.float32)).reshape(shape)
-    except (OSError, EOFError, ValueError, MemoryError, _zlib_error()) as error:
-        raise cli.InputError(f"{path}: the voxels cannot be read ({_one_line(error)}); expected {what}; the file is truncated or damaged, copy it again") from None
-    if data.dtype.kind not in "uif":
-        raise cli.InputError(f"{path}: holds {data.dtype} voxels; expected {what} of numbers; convert it")
     return Volume(data, affine, lineage.read(path, shape, affine), path)
+
+
+@contextlib.contextmanager
+def _no_remarks() -> Iterator[None]:
+    """nibabel logs what it corrects in headers; what matters of it is checked here."""
+    import nibabel
+
+    logger = nibabel.imageglobals.logger
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _check_placing(path: Path, header, shape: tuple[int, int, int]) -> None:
+    """InputError where the header does not say where the voxels lie, says it twice and differently, or in another unit."""
+    if header.get_xyzt_units()[0] in ("meter", "micron"):
+        raise cli.InputError(f"{path}: states its lengths in {header.get_xyzt_units()[0]}s; expected millimetres; convert it")
+    qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
+    if qform is None and sform is None:
+        raise cli.InputError(f"{path}: does not say how it lies in the patient (sform and qform codes are 0); expected left and right to be known; convert it from DICOM again")
+    if qform is not None and sform is not None:
+        corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1).T
+        apart = np.linalg.norm(apply(qform, corners) - apply(sform, corners), axis=1).max()
+        if not apart <= FORMS_MM:
+            raise cli.InputError(f"{path}: its sform and qform lie {apart:.3g} mm apart; expected one place; set the code of the wrong one to 0")
 
 
 def check_affine(path: str | Path, affine: np.ndarray) -> None:
     """InputError unless the affine is finite, invertible and free of shear."""
     axes = affine[:3, :3]
     lengths = np.linalg.norm(axes, axis=0)
-    if not np.isfinite(affine).all() or lengths.min() < 1e-4:
-        raise cli.InputError(f"{path}: its affine is singular or not finite (voxel sizes {np.round(lengths, 4).tolist()} mm); expected positive voxel sizes; repair the header")
+    if not np.isfinite(affine).all() or not (VOXEL_MM[0] <= lengths.min() and lengths.max() <= VOXEL_MM[1]):
+        raise cli.InputError(
+            f"{path}: its affine is singular or not finite (voxel sizes {np.round(lengths, 4).tolist()} mm); expected voxel sizes of {VOXEL_MM[0]:g} to {VOXEL_MM[1]:g} mm; repair the header"
+        )
     directions = axes / lengths
+    if abs(np.linalg.det(directions)) < 1e-3:
+        raise cli.InputError(f"{path}: its affine is singular (two axes are parallel); expected three axes; repair the header")
     if not np.allclose(directions.T @ directions, np.eye(3), atol=1e-3):
         raise cli.InputError(f"{path}: its axes are not perpendicular (sheared or gantry-tilted); expected a rectangular grid; resample the CT first")
 
 
 def save(path: str | Path, volume: Volume) -> Path:
-    """Write the volume and its lineage, each under a temporary name first. Returns the path."""
+    """Write the volume and its lineage, each under a temporary name first; where the image is, its lineage is. Returns the path."""
     import nibabel
 
     path = Path(path)
@@ -121,7 +166,8 @@ def save(path: str | Path, volume: Volume) -> Path:
     image.set_sform(volume.affine, 1)
     with cli.atomic(path) as partial:
         nibabel.save(image, partial)
-    lineage.write(path, volume.lineage, volume.data.shape, volume.affine)
+        # before the image has its name: without its lineage a mirrored bone would pass for an original
+        lineage.write(path, volume.lineage, volume.data.shape, volume.affine, cli.sha256(partial))
     return path
 
 
@@ -173,6 +219,16 @@ def sitk_from_rigid(target_from_source: np.ndarray):
     transform.SetMatrix(lps[:3, :3].ravel().tolist())
     transform.SetTranslation(lps[:3, 3].tolist())
     return transform
+
+
+def write_transform(path: str | Path, target_from_source: np.ndarray) -> None:
+    """Write a rigid RAS transform as an ITK transform file, which maps points in LPS.
+
+    As text of our own: ITK's writer says nothing when the disk is full and leaves an empty file.
+    """
+    transform = sitk_from_rigid(target_from_source)
+    numbers = (" ".join(map(repr, values)) for values in (transform.GetParameters(), transform.GetFixedParameters()))
+    cli.write_text(path, "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\nParameters: {}\nFixedParameters: {}\n".format(*numbers))
 
 
 def resample(volume: Volume, shape: tuple[int, int, int], affine: np.ndarray, volume_from_new: np.ndarray | None = None, nearest: bool = False, outside: float = 0.0) -> Volume:
@@ -275,13 +331,3 @@ def points_of(volume: Volume, mask: np.ndarray | None = None, count: int = 500, 
 def world_from_world(affine_new: np.ndarray, affine_old: np.ndarray) -> np.ndarray:
     """new_from_old of two affines of one voxel grid."""
     return affine_new @ invert(affine_old)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
-
-def _zlib_error() -> type[Exception]:
-    import zlib
-
-    return zlib.error

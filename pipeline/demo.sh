@@ -32,7 +32,7 @@ range="--r1 -12 12 --r2 -10 10 --r3 -10 10 --tx -20 20 --ty 790 900 --tz -20 20"
 
 # the whole CT, no training: the patient is rigid here, so everything in the picture helps
 whole="$out/whole_ct/cxr.nii.gz"
-[ -e "${whole%.nii.gz}.json" ] || "$PYTHON" "$here/center_isometric.py" -i "$data/cxr.nii.gz" -o "$out/whole_ct" --spacing 1.5 --overwrite
+[ -e "$whole" ] || "$PYTHON" "$here/center_isometric.py" -i "$data/cxr.nii.gz" -o "$out/whole_ct" --spacing 1.5 --overwrite
 for view in view1 view2 view3; do
   results="$out/whole_ct/results/$view"
   if [ ! -e "$results/parameters.pt" ]; then

@@ -81,14 +81,14 @@ done
 
 step "$clean" segmentation_preprocessing.py -i "$seg" -o "$out/segmentations" --labels "${label_list[@]}"
 last=${bone_list[${#bone_list[@]}-1]}
-step "$out/${last}_masks_cropped/${id}_${last}_mirrored.json" crop_cts.py --base_dir "$out" --ct_filename "$ct" --seg_filename "$clean" --labels "${label_list[@]}" --bones "${bone_list[@]}" --padding 10
+step "$out/${last}_masks_cropped/${id}_${last}_mirrored.nii.gz" crop_cts.py --base_dir "$out" --ct_filename "$ct" --seg_filename "$clean" --labels "${label_list[@]}" --bones "${bone_list[@]}" --padding 10
 
 for bone in "${chosen[@]}"; do
   name="${id}_${bone}${suffix}"
   step "$out/${bone}_cts_coregistered/coregistration.csv" coregister_cts.py --input_dir "$out/${bone}_cts_cropped" --output_dir "$out/${bone}_cts_coregistered" \
     --reference_file "${reference:-$out/${bone}_cts_cropped/${id}_${bone}.nii.gz}"
   volume="$out/${bone}_cts_centered/$name.nii.gz"
-  step "${volume%.nii.gz}.json" center_isometric.py -i "$out/${bone}_cts_coregistered" -o "$out/${bone}_cts_centered" --spacing "$spacing"
+  step "$volume" center_isometric.py -i "$out/${bone}_cts_coregistered" -o "$out/${bone}_cts_centered" --spacing "$spacing"
   mask_dir=() mask_file=()
   if [ $use_mask = 1 ]; then mask_dir=(--mask "$out/${bone}_masks_centered") mask_file=(--mask "$out/${bone}_masks_centered/$name.nii.gz"); fi
   agnostic=$model

@@ -185,12 +185,12 @@ def test_swapped_sides_are_noticed(tmp_path, capsys):
     assert "femur" in messages[0]
 
 
-@pytest.mark.parametrize(("offset", "warned"), [(0, False), (1024, True)])
-def test_a_ct_without_air_is_suspected_not_to_be_in_hounsfield_units(tmp_path, capsys, offset, warned):
+@pytest.mark.parametrize(("offset", "code", "said"), [(0, 0, False), (900, 0, True), (1024, 2, True)])
+def test_a_ct_without_air_is_suspected_not_to_be_in_hounsfield_units_and_without_fat_refused(tmp_path, capsys, offset, code, said):
     ct, seg = write_patient(tmp_path, affine_of(np.eye(3)))
     write_patient(tmp_path, affine_of(np.eye(3)), seg, ct + np.int16(offset))
-    assert crop(tmp_path) == 0
-    assert ("Hounsfield" in capsys.readouterr().err) == warned
+    assert crop(tmp_path) == code
+    assert ("Hounsfield" in capsys.readouterr().err) == said
 
 
 @pytest.mark.parametrize(

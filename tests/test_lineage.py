@@ -112,7 +112,7 @@ def test_steps_compose_from_volume_to_scanner():
 def image(tmp_path):
     path = tmp_path / "v.nii.gz"
     made = lineage.Lineage(source={"name": "ct.nii.gz", "sha256": "0"}).then("crop_cts", {"padding_mm": 5}, np.diag([-1.0, 1, 1, 1]), bone="femur", side="right", label=3)
-    volumes.save(path, volumes.Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([1.0, 2, 3, 1]), made))
+    volumes.save(path, volumes.Volume(np.arange(0, 600, 10, dtype=np.int16).reshape(3, 4, 5), np.diag([1.0, 2, 3, 1]), made))
     return path
 
 

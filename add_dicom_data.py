@@ -105,13 +105,10 @@ def _decimal(value: float) -> str:
 
 def read(path: str | Path) -> pydicom.FileDataset:
     """A DICOM picture, its elements untouched. Raises InputError for anything else."""
-    import pydicom
+    from common import dicom
 
     path = cli.existing_file(path, "a DICOM X-ray")
-    try:
-        dataset = pydicom.dcmread(path)
-    except (pydicom.errors.InvalidDicomError, EOFError, OSError, ValueError, KeyError, NotImplementedError, AttributeError) as error:
-        raise cli.InputError(f"{path}: is no DICOM file that can be read ({' '.join(str(error).split())[:100]}); expected a DICOM X-ray; export it again") from None
+    dataset = dicom.open_dataset(path)
     if not any(keyword in dataset for keyword in PIXEL_ELEMENTS):
         raise cli.InputError(f"{path}: holds no pixels; expected a DICOM X-ray; this may be a report or a DICOMDIR, choose the picture")
     return dataset
@@ -124,11 +121,15 @@ def run(args: argparse.Namespace) -> int | None:
     if output.exists() and output.samefile(source):
         raise cli.InputError(f"{output}: is the input; expected another output name; an X-ray is never changed in place")
     cli.check_outputs([output], args.overwrite, [source])
+    from common import dicom
+
     dataset = read(source)
-    for change in add_distances(dataset, distances):
+    with cli.reading(source, "elements that pydicom can write again", "export it again"), dicom.quiet():
+        changes = add_distances(dataset, distances)
+        with cli.writing(output) as stream:
+            dataset.save_as(stream)
+    for change in changes:
         cli.note(change)
-    with cli.atomic(output) as partial:
-        dataset.save_as(partial)
     print(output)
     return None
 

@@ -177,8 +177,8 @@ def run(args: argparse.Namespace) -> int | None:
     renderer = rendering.make_renderer(rendering.select_structures(ct, None, None, rendering.WHOLE_ATTENUATION_HU), device)
     images = animate(result, renderer, moved, args.mode, args.max_frames)
     durations = [FRAME_MS] * (len(images) - 1) + [LAST_MS]
-    with cli.atomic(args.output_path) as partial:
-        images[0].save(partial, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    with cli.writing(args.output_path) as stream:
+        images[0].save(stream, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
     cli.note(f"{len(images)} frames of {images[0].width} x {images[0].height} pixels, {args.mode}, from {len(result.trajectory['r1'])} poses")
     print(args.output_path)
     return None

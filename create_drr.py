@@ -79,8 +79,8 @@ def write_png16(path, picture: np.ndarray) -> None:
     text.add_text("line integral at 0", f"{low:.6g}")
     text.add_text("line integral at 65535", f"{high:.6g}")
     grey = np.round((picture - low) / (high - low) * 65535).astype(np.uint16)
-    with cli.atomic(path) as partial:
-        Image.fromarray(grey).save(partial, format="PNG", pnginfo=text)
+    with cli.writing(path) as stream:
+        Image.fromarray(grey).save(stream, format="PNG", pnginfo=text)
 
 
 def run(args: argparse.Namespace) -> int | None:

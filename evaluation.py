@@ -313,8 +313,8 @@ def run(args: argparse.Namespace) -> int | None:
     about = {"xray": gt_name, "field_fraction": float(field.mean()), "truth": args.truth, "label": args.label, "points": points_from}
     cli.write_text(outputs[1], as_table(panels))
     cli.write_json(outputs[2], as_json(panels, about))
-    with cli.atomic(output) as partial:
-        figure.savefig(partial, format=output.suffix[1:].lower(), dpi=150)
+    with cli.writing(output) as stream:
+        figure.savefig(stream, format=output.suffix[1:].lower(), dpi=150)
     for panel in panels:
         cli.note(f"{panel.title}: " + "  ".join(_caption(panel).split("\n")))
     print(*outputs[1:], output, sep="\n")

@@ -231,7 +231,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = time.perf_counter() - began
     verdicts, problems, impossible = [], [], False
     for paths, folder in zip(instants, folders, strict=True):
-        try:
+        with cli.going_on(problems):
             clock = time.perf_counter()
             views = load_views(paths, args, structures, checkpoint)
             if args.check:
@@ -241,13 +241,8 @@ def run(args: argparse.Namespace) -> int:
             found = register(views, structures, starter, args.seed)
             about = {"settings": settings, "runtime_s": {"loading": loaded, "registration": time.perf_counter() - clock}}
             verdicts += record(folder, args, views, structures, found, about)
-        except cli.InputError as error:
-            if len(instants) == 1:
-                raise
-            problems.append(str(error))
-    for problem in problems:
-        cli.warn(problem)
-    return cli.EXIT_BAD_INPUT if problems or impossible else cli.EXIT_NOT_CONVERGED if "failed" in verdicts else 0
+    cli.raise_all(problems)
+    return cli.EXIT_BAD_INPUT if impossible else cli.EXIT_NOT_CONVERGED if "failed" in verdicts else 0
 
 
 def record(folder: Path, args: argparse.Namespace, views: Sequence[View], structures: Sequence[Structure], found: list, about: dict[str, Any]) -> list[str]:
@@ -338,9 +333,8 @@ def group_xrays(args: argparse.Namespace) -> tuple[list[list[Path]], list[Path]]
     folders = [args.output / stem for stem in stems] if len(stems) > 1 else [args.output]
     results = [PICTURE] if args.check else names(len(instants[0]))
     targets = [folder / sub / name for folder in folders for sub in structure_folders(args) for name in results]
-    existing = [target for target in targets if target.exists()]
-    cli.check_outputs(existing, args.overwrite, [*args.xray, *args.volume])
-    cli.output_folder(args.output)
+    inputs = [*args.xray, *args.volume, *(args.mask or []), *(args.calibration or []), *(path for path in (args.checkpoint, args.context, args.init_pose) if path)]
+    cli.check_outputs(targets, args.overwrite, inputs)
     return instants, folders
 
 
@@ -417,9 +411,11 @@ def given_pose(path: Path, xray: Xray, scanner_from_volume: np.ndarray) -> np.nd
 
         camera = np.array(load(path).scanner_pose[0]["camera"].tolist())
     else:
-        camera = np.array(cli.read_json(path, "a start pose with 'camera', 4x4").get("camera"), dtype=float)
+        content = cli.read_json(path, "a start pose with 'camera', 4x4")
+        with cli.reading(path, "camera, a 4x4 matrix of numbers", "correct the file"):
+            camera = np.array(content.get("camera"), dtype=float)
     camera = camera.reshape(-1, 4, 4)[0] if camera.size and camera.size % 16 == 0 else camera
-    if camera.shape != (4, 4) or not np.allclose(camera[:3, :3].T @ camera[:3, :3], np.eye(3), atol=1e-3):
+    if not geometry.is_rigid(camera):
         raise cli.InputError(f"{path}: its camera is no rigid 4x4 transform; expected scanner_from_camera as in scanner_pose of parameters.pt; correct the file")
     turn = np.diag([-1.0, 1, 1, 1]) if xray.flipped else np.eye(4)
     start = geometry.invert(scanner_from_volume) @ camera @ turn

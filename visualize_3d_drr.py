@@ -14,6 +14,7 @@ example
 from __future__ import annotations
 
 import argparse
+import html
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,7 +154,7 @@ def draw_html(scene: Scene, title: str) -> str:
     low, high = limits(scene)
     axes = {f"{axis}axis": {"title": {"text": text}, "range": [low[n], high[n]]} for n, (axis, text) in enumerate(zip("xyz", AXIS_TITLES, strict=True))}
     figure = go.Figure(parts)
-    figure.update_layout(title=title, scene={**axes, "aspectmode": "data"}, legend={"itemsizing": "constant"}, margin={"l": 0, "r": 0, "b": 0, "t": 40})
+    figure.update_layout(title=html.escape(title), scene={**axes, "aspectmode": "data"}, legend={"itemsizing": "constant"}, margin={"l": 0, "r": 0, "b": 0, "t": 40})
     return figure.to_html(include_plotlyjs=True, full_html=True)
 
 
@@ -207,8 +208,8 @@ def run(args: argparse.Namespace) -> int | None:
     volume_path = cli.existing_file(args.volume, "a CT volume (NIfTI)")
     parameters = cli.existing_file(args.parameters, "parameters.pt of registration.py")
     folder = cli.output_folder(args.output_dir)
-    html, png = folder / "scene.html", folder / "scene.png"
-    cli.check_outputs([html, png], args.overwrite, [volume_path, parameters])
+    page, png = folder / "scene.html", folder / "scene.png"
+    cli.check_outputs([page, png], args.overwrite, [volume_path, parameters])
 
     from common import rendering, results, similarity, volumes
 
@@ -224,15 +225,15 @@ def run(args: argparse.Namespace) -> int | None:
     corners, foot = place_detector(camera, result.detector)
     scene = Scene(vertices, triangles, camera[:3, 3], corners, foot, picture, {"xray": "X-ray", "drr": "DRR"}[args.texture])
     title = f"{ct.name} and {Path(str(result.xray['file'])).name}: registered pose, SDD {result.detector.sdd_mm:.0f} mm"
-    cli.write_text(html, draw_html(scene, title))
+    cli.write_text(page, draw_html(scene, title))
     lighter = replace(scene, **dict(zip(("vertices", "triangles"), extract_surface(ct, args.threshold, PNG_SURFACE_VOXELS), strict=True)))
-    with cli.atomic(png) as partial:
-        draw_png(lighter, title).savefig(partial, format="png", dpi=130)
+    with cli.writing(png) as stream:
+        draw_png(lighter, title).savefig(stream, format="png", dpi=130)
     source = " ".join(f"{x:.1f}" for x in scene.source)
     cli.note(
         f"{len(triangles)} triangles at {args.threshold:g} HU; source at ({source}) mm RAS, {np.linalg.norm(scene.source - vertices.mean(axis=0)):.0f} mm from the bone's middle"
     )
-    print(html, png, sep="\n")
+    print(page, png, sep="\n")
     return None
 
 

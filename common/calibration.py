@@ -21,6 +21,7 @@ from common.geometry import Detector, invert, rotation_matrix
 NOMINAL_MAGNIFICATION = 1.5  # usual for joints in a biplane rig; it only has to put the detector behind the patient
 MIN_NOMINAL_SDD_MM = 1000.0  # where the rig's origin lies at the source or behind it
 EXPECTED = "an X-ray calibration (MayaCam 2.0 or 1 text, or JSON with K, R, t)"
+MAX_BYTES, MAX_SIDE_PX = 1_000_000, 50_000
 SECTIONS = {"image size": (1, 2), "camera matrix": (3, 3), "rotation": (3, 3), "translation": (3, 1)}  # rows, columns
 
 
@@ -44,17 +45,15 @@ def read(path: str | Path, pixel_mm: float | None = None, image_size: tuple[int,
     Raises InputError for another file, lens distortion, skewed axes, a mirrored or scaled rotation, and a picture of another size.
     """
     path = cli.existing_file(path, EXPECTED)
+    if path.stat().st_size > MAX_BYTES:
+        raise cli.InputError(f"{path}: has {path.stat().st_size} bytes; expected {EXPECTED}, a few lines; choose another file")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise cli.InputError(f"{path}: is not text; expected {EXPECTED}; choose another file") from None
-    if text.lstrip().startswith("{"):
-        size, matrix, rotation, shift = _json(path)
-    elif text.lstrip().lower().startswith("image size"):
-        size, matrix, rotation, shift = _mayacam_2(path, text)
-    else:
-        size, matrix, rotation, shift = _mayacam_1(path, text)
-    _check(path, size, matrix, rotation, shift)
+    with cli.reading(path, EXPECTED, "export it again"):
+        size, matrix, rotation, shift = _parse(path, text)
+        _check(path, size, matrix, rotation, shift)
     if image_size is not None and tuple(image_size) != size:
         raise cli.InputError(
             f"{path}: is of pictures of {size[0]} x {size[1]} pixels; the X-ray has {image_size[0]} x {image_size[1]}; give the calibration of this camera and the undistorted, uncropped picture"
@@ -64,6 +63,13 @@ def read(path: str | Path, pixel_mm: float | None = None, image_size: tuple[int,
     camera_from_rig = np.eye(4)
     camera_from_rig[:3, :3], camera_from_rig[:3, 3] = _nearest_rotation(rotation), shift
     return Calibration(detector, invert(camera_from_rig))
+
+
+def _parse(path: Path, text: str) -> tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]:
+    """Image size (width, height), camera matrix, rotation and translation, whatever the format."""
+    if text.lstrip().startswith("{"):
+        return _json(path)
+    return _mayacam_2(path, text) if text.lstrip().lower().startswith("image size") else _mayacam_1(path, text)
 
 
 def _mayacam_2(path: Path, text: str) -> tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]:
@@ -130,7 +136,7 @@ def _numbers(path: Path, lines: list[str], rows: int, columns: int, what: str) -
 
 
 def _check(path: Path, size: tuple[int, int], matrix: np.ndarray, rotation: np.ndarray, shift: np.ndarray) -> None:
-    if min(size) < 16 or not all(np.isfinite(a).all() for a in (matrix, rotation, shift)):
+    if not 16 <= min(size) <= max(size) <= MAX_SIDE_PX or not all(np.isfinite(a).all() for a in (matrix, rotation, shift)):
         raise cli.InputError(f"{path}: has an image size of {size[0]} x {size[1]} or numbers that are not finite; expected {EXPECTED}; export it again")
     focal = matrix[0, 0], matrix[1, 1]
     upper = abs(matrix[0, 1]) + abs(matrix[1, 0]) > 1e-6 * abs(focal[0]) or not np.allclose(matrix[2], [0, 0, 1])

@@ -5,6 +5,9 @@ Tags that contradict each other are reported, never averaged: the one that count
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,41 +40,77 @@ class Header:
 
 
 def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
-    """Grey values (H, W), float32, as stored, and the header. Raises InputError for colours, no pixels, or an unclear frame."""
-    import pydicom
+    """Grey values (H, W), float32, as stored, and the header. Raises InputError for colours, no pixels, an unclear frame, or tags that are no numbers.
+
+    Nothing that names the patient is kept or told: of the header only what `Header` holds.
+    """
     from pydicom.pixels import pixel_array
 
-    try:
-        dataset = pydicom.dcmread(path)
+    dataset = open_dataset(path)
+    with cli.reading(path, "an X-ray with pixels", "export it again"), quiet():
         rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
-    except (pydicom.errors.InvalidDicomError, AttributeError, ValueError, OSError, EOFError, NotImplementedError) as error:
-        raise cli.InputError(f"{path}: is not a DICOM picture ({error}); expected an X-ray with pixels; export it again") from None
-    if rows * columns * frames > MAX_PIXELS * 10 or rows * columns > MAX_PIXELS:
+        native = not dataset.file_meta.TransferSyntaxUID.is_encapsulated
+        bits, samples, colours = int(dataset.BitsAllocated), int(dataset.get("SamplesPerPixel", 1)), str(dataset.get("PhotometricInterpretation", GREY[1]))
+    if min(rows, columns, frames) < 1 or rows * columns * frames > MAX_PIXELS * 10 or rows * columns > MAX_PIXELS:
         raise cli.InputError(f"{path}: its header claims {frames} frames of {columns} x {rows} pixels; expected at most {MAX_PIXELS:.0e} pixels a frame; the header is damaged")
-    if int(dataset.get("SamplesPerPixel", 1)) != 1:
-        raise cli.InputError(f"{path}: has {dataset.SamplesPerPixel} samples a pixel; expected a grey X-ray; export the original instead of a screenshot")
-    if dataset.get("PhotometricInterpretation", "MONOCHROME2") not in GREY:
-        raise cli.InputError(f"{path}: is stored as {dataset.PhotometricInterpretation}; expected {' or '.join(GREY)}; export the original instead of a screenshot")
+    if samples != 1:
+        raise cli.InputError(f"{path}: has {samples} samples a pixel; expected a grey X-ray; export the original instead of a screenshot")
+    if colours not in GREY:
+        raise cli.InputError(f"{path}: is stored as {colours}; expected {' or '.join(GREY)}; export the original instead of a screenshot")
+    if native:
+        cli.check_claim(path, rows * columns * frames * bits // 8, dataset.file_meta.TransferSyntaxUID.is_deflated, "an X-ray with pixels")
     if frames > 1 and frame is None:
         raise cli.InputError(f"{path}: holds {frames} frames; expected the number of one; give --frame 0 to {frames - 1}")
     if frame is not None and not 0 <= frame < frames:
         raise cli.InputError(f"{path}: has no frame {frame}; expected 0 to {frames - 1}; correct --frame")
-    try:
+    with cli.reading(path, "readable pixel data", "export it uncompressed"), quiet():
         pixels = pixel_array(dataset, index=frame if frames > 1 else None).astype(np.float32)
-    except (AttributeError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
-        raise cli.InputError(f"{path}: the pixels cannot be decoded ({' '.join(str(error).split())[:160]}); expected readable pixel data; export it uncompressed") from None
-    return pixels, header_of(dataset)
+    if pixels.shape != (rows, columns):
+        raise cli.InputError(f"{path}: its pixels have shape {pixels.shape}, its header says {rows} x {columns}; expected one grey picture; export it again")
+    with cli.reading(path, "geometry tags that are numbers", "correct the header, or export it again"), quiet():
+        return pixels, header_of(dataset)
+
+
+def open_dataset(path: Path) -> Any:
+    """The elements of a DICOM file, as pydicom's dataset. Raises InputError for what is none, or would unpack to more than this machine holds."""
+    import pydicom
+
+    what = "a DICOM picture"
+    with cli.reading(path, what, "it is no DICOM file or a damaged one, export it again"), quiet():
+        syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+        if syntax is not None and syntax.is_deflated:
+            cli.check_claim(path, path.stat().st_size * cli.DEFLATE_RATIO, True, what)
+        return pydicom.dcmread(path)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without pydicom's warnings: they quote values, which may name the patient."""
+    import pydicom
+
+    logger = pydicom.config.logger
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.disabled = before
 
 
 def header_of(dataset: Any) -> Header:
     """The geometry and grey-value tags of a pydicom dataset."""
     findings: list[str] = []
-    sdd, patient = _number(dataset, "DistanceSourceToDetector"), _number(dataset, "DistanceSourceToPatient")
+    sdd, patient = number(dataset, "DistanceSourceToDetector"), number(dataset, "DistanceSourceToPatient")
     if sdd and patient and sdd <= patient:
         findings.append(f"DistanceSourceToPatient {patient:g} mm is not below DistanceSourceToDetector {sdd:g} mm; the latter counts; correct the header with add_dicom_data.py")
         patient = None
     pixel = _pixel_mm(dataset, sdd, patient, findings)
     orientation = dataset.get("PatientOrientation")
+    if dataset.get("BurnedInAnnotation") == "YES":
+        findings.append(
+            "BurnedInAnnotation says that text is burned into the picture, perhaps the patient's name; it goes into gt.png and the figures; export the picture without it"
+        )
+    padding = _numbers(dataset, "PixelPaddingValue")
     return Header(
         sdd_mm=sdd,
         pixel_mm=pixel,
@@ -79,8 +118,8 @@ def header_of(dataset: Any) -> Header:
         source_to_patient_mm=patient,
         inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
         relationship=dataset.get("PixelIntensityRelationship"),
-        sign=dataset.get("PixelIntensityRelationshipSign"),
-        padding=dataset.get("PixelPaddingValue"),
+        sign=number(dataset, "PixelIntensityRelationshipSign"),
+        padding=padding[0] if padding else None,
         patient_orientation=tuple(map(str, orientation)) if orientation is not None and len(orientation) == 2 and all(orientation) else None,
         findings=tuple(findings),
     )
@@ -93,7 +132,7 @@ def _pixel_mm(dataset: Any, sdd: float | None, patient: float | None, findings: 
     PixelSpacingCalibrationType says that it holds at the patient, else as it is.
     """
     imager, spacing = _pair(dataset, "ImagerPixelSpacing"), _pair(dataset, "PixelSpacing")
-    stated = _number(dataset, "EstimatedRadiographicMagnificationFactor")
+    stated = number(dataset, "EstimatedRadiographicMagnificationFactor")
     measured = sdd / patient if sdd and patient else None
     if stated and measured and abs(stated / measured - 1) > SAME:
         findings.append(
@@ -135,7 +174,7 @@ def _principal_px(dataset: Any, pixel: tuple[float, float] | None, findings: lis
             )
         return None
     shape = np.array([int(dataset.Columns), int(dataset.Rows)])
-    quarter = round((_number(dataset, "FieldOfViewRotation") or 0) / 90) % 4
+    quarter = round((number(dataset, "FieldOfViewRotation") or 0) / 90) % 4
     part = (shape[::-1] if quarter % 2 else shape) * (pixel[::-1] if quarter % 2 else pixel)  # mm, before it was turned
     middle = np.array(active) * element + np.array(size) / 2  # of the active area, mm from the physical corner (column, row)
     offset = middle - (np.array(corner) * element + part / 2)
@@ -157,11 +196,9 @@ def positioner_camera(path: Path) -> tuple[np.ndarray, bool]:
     import pydicom
 
     tags = ("PositionerPrimaryAngle", "PositionerSecondaryAngle", "DistanceSourceToPatient")
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-    except pydicom.errors.InvalidDicomError:
-        header = pydicom.Dataset()
-    values = [_number(header, tag) for tag in tags]
+    header = open_dataset(path) if pydicom.misc.is_dicom(path) else pydicom.Dataset()
+    with cli.reading(path, "angles and a distance that are numbers", "correct the header, or use --init search"), quiet():
+        values = [number(header, tag) for tag in tags]
     absent = [tag for tag, value in zip(tags, values, strict=True) if value is None]
     if absent:
         raise cli.InputError(f"{path}: --init dicom, but no {', '.join(absent)} in the file; expected all of {', '.join(tags)}; use --init search")
@@ -193,16 +230,26 @@ def contradictions(header: Header, sdd_mm: float | None, pixel_mm: tuple[float, 
 
 def _pair(dataset: Any, name: str) -> tuple[float, float] | None:
     """A tag of two numbers, (column, row) order: DICOM writes the row's first. A single number counts for both."""
-    value = dataset.get(name)
-    if value in (None, ""):
-        return None
-    values = [float(value)] if np.isscalar(value) else [float(v) for v in value]
+    values = _numbers(dataset, name)
     return (values[-1], values[0]) if len(values) in (1, 2) else None
 
 
-def _number(dataset: Any, name: str) -> float | None:
-    value = dataset.get(name)
-    return None if value in (None, "") else float(value)
+def number(dataset: Any, name: str) -> float | None:
+    """The first value of a tag; None where it is absent or empty. Raises ValueError for what is no number."""
+    values = _numbers(dataset, name)
+    return values[0] if values else None
+
+
+def _numbers(dataset: Any, name: str) -> list[float]:
+    """Values of a tag; none where it is absent or empty. Raises ValueError, without the value, for what is no finite number."""
+    try:
+        value = dataset.get(name)
+        values = [] if value in (None, "") else [float(value)] if np.isscalar(value) else [float(v) for v in value]
+    except Exception:  # pydicom converts on access
+        values = [np.nan]
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} is no number")
+    return values
 
 
 def _mm(pair: tuple[float, float]) -> str:

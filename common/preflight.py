@@ -289,8 +289,8 @@ def write_picture(path: Path, reports: Sequence[Report], pictures: Sequence[np.n
         for axis in (left, right):
             axis.set_xticks([])
             axis.set_yticks([])
-    with cli.atomic(path) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+    with cli.writing(path) as stream:
+        figure.savefig(stream, dpi=110, format="png")
     plt.close(figure)
 
 

@@ -40,6 +40,7 @@ def save(
     final = winner.fit.poses[0]
     renderer = make_renderer(structure.whole, "cpu")
     metrics = {"similarity": winner.fit.similarity}
+    (folder / PARAMETERS).unlink(missing_ok=True)  # a run that stops here leaves no old pose beside new pictures
     for number, view in enumerate(views, start=1):
         pictures = renderer.render(np.stack([start, final]) @ view.rig_from_camera, view.xray.detector)
         ending = "" if number == 1 else f"_view{number}"
@@ -144,5 +145,5 @@ def stretched(image: np.ndarray) -> np.ndarray:
 def write_png(path: Path, image: np.ndarray) -> None:
     from PIL import Image
 
-    with cli.atomic(path) as partial:
-        Image.fromarray(image).save(partial, format="PNG")
+    with cli.writing(path) as stream:
+        Image.fromarray(image).save(stream, format="PNG")

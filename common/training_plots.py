@@ -16,8 +16,8 @@ def save_samples(path: Path, images: np.ndarray, columns: int = 8) -> None:
     rows = [np.concatenate(list(images[start : start + columns]), axis=1) for start in range(0, len(images) - columns + 1, columns)]
     sheet = np.concatenate(rows)
     grey = np.clip((sheet - sheet.min()) / max(np.ptp(sheet), 1e-6) * 255, 0, 255).astype(np.uint8)
-    with cli.atomic(path) as partial:
-        Image.fromarray(grey).save(partial)
+    with cli.writing(path) as stream:
+        Image.fromarray(grey).save(stream, format="PNG")
 
 
 def save_curve(path: Path, history: list[dict[str, float]], title: str) -> None:
@@ -40,5 +40,5 @@ def save_curve(path: Path, history: list[dict[str, float]], title: str) -> None:
     share.plot(minutes, [100 * row["share_within_reach"] for row in history], color="C2", marker="o")
     share.set(ylabel="% within reach of refinement (green)", ylim=(0, 100))
     figure.suptitle(title)
-    with cli.atomic(path) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+    with cli.writing(path) as stream:
+        figure.savefig(stream, dpi=110, format="png")

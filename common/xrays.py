@@ -6,6 +6,7 @@ else from the caller's fallback; which one it was is part of the result.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from common.dicom import MAX_PIXELS, Header
 from common.geometry import Detector
 
 BONE = ("auto", "bright", "dark")
+FORMATS = ("PNG", "JPEG", "TIFF")  # not all that Pillow opens: some of its readers start other programs
+LEAST_GREYS = 8  # different values; with fewer it is a mask or a drawing
 PAIRS = ("pixel_spacing_mm", "principal_point_px")  # in NAME.json, beside sdd_mm
 GLARE, GLARE_WIDTH = 0.12, 0.12  # of the grey range, of the picture's width: an image intensifier's halo outside its field
 OPEN_BEAM, OPEN_SHARE = 0.8, 0.35  # of the grey range, of the field: a picture with that much that bright counts photons
@@ -82,6 +85,8 @@ def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detecto
         raise cli.InputError(f"{path}: holds NaN or infinite pixels; expected grey values; export the X-ray again")
     if pixels.min() == pixels.max():
         raise cli.InputError(f"{path}: has a single grey value ({pixels.flat[0]:g}); expected an X-ray with contrast; export it again")
+    if (greys := len(np.unique(pixels))) < LEAST_GREYS:
+        raise cli.InputError(f"{path}: has {greys} different grey values; expected an X-ray, not a mask or a drawing; export it with its grey values")
     detector, geometry_from = _detector(path, pixels.shape, flags, header, fallback)
     image, valid, tone = _to_attenuation(path, pixels, header, bone)
     findings = [*header.findings, *dicom.contradictions(header, flags.sdd_mm, flags.pixel_mm, flags.calibrated)]
@@ -106,7 +111,7 @@ def read_picture(path: Path) -> np.ndarray:
 
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice this number before it allocates
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise cli.InputError(f"{path}: holds {image.n_frames} pages; expected one picture; export the frame to register")
             if image.mode in ("I;16", "I;16B", "I;16L", "I", "F", "L"):
@@ -114,8 +119,10 @@ def read_picture(path: Path) -> np.ndarray:
             channels = np.asarray(image.convert("RGB")).astype(np.int16)
     except UnidentifiedImageError:
         raise cli.InputError(f"{path}: is not a picture that can be read; expected PNG, JPEG, TIFF or DICOM; export the X-ray again") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise cli.InputError(f"{path}: cannot be read ({error}); expected PNG, JPEG, TIFF or DICOM; export the X-ray again") from None
+    except (cli.InputError, MemoryError):
+        raise
+    except Exception as error:  # whatever Pillow meets in a damaged or hostile file
+        raise cli.InputError(f"{path}: cannot be read ({cli.one_line(error)}); expected PNG, JPEG, TIFF or DICOM; export the X-ray again") from error
     spread = int(np.ptp(channels, axis=2).max())
     if spread > 8:  # JPEG turns grey into colours a few levels apart
         raise cli.InputError(f"{path}: is a colour picture (channels differ by up to {spread}); expected grey values; export the X-ray without colours or annotations")

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 DISTANCE_MM = (50.0, 10_000.0)
 PIXEL_MM = (0.005, 20.0)
 LONGEST_DESCRIPTION = 1024  # characters of a DICOM short text (ST)
-PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 @dataclass(frozen=True)
@@ -103,17 +102,6 @@ def _decimal(value: float) -> str:
     return f"{value:.10g}"
 
 
-def read(path: str | Path) -> pydicom.FileDataset:
-    """A DICOM picture, its elements untouched. Raises InputError for anything else."""
-    from common import dicom
-
-    path = cli.existing_file(path, "a DICOM X-ray")
-    dataset = dicom.open_dataset(path)
-    if not any(keyword in dataset for keyword in PIXEL_ELEMENTS):
-        raise cli.InputError(f"{path}: holds no pixels; expected a DICOM X-ray; this may be a report or a DICOMDIR, choose the picture")
-    return dataset
-
-
 def run(args: argparse.Namespace) -> int | None:
     distances = Distances(args.sdd, args.source_to_patient, _pixel_pair(args.pixel_spacing))
     _check(distances)
@@ -123,7 +111,7 @@ def run(args: argparse.Namespace) -> int | None:
     cli.check_outputs([output], args.overwrite, [source])
     from common import dicom
 
-    dataset = read(source)
+    dataset = dicom.open_dataset(source)
     with cli.reading(source, "elements that pydicom can write again", "export it again"), dicom.quiet():
         changes = add_distances(dataset, distances)
         with cli.writing(output) as stream:

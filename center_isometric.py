@@ -58,21 +58,16 @@ def centred_grid(volume: Volume, spacing_mm: float) -> tuple[tuple[int, int, int
     return tuple(int(n) for n in shape), affine
 
 
-def smooth_for(volume: Volume, spacing_mm: float) -> Volume:
-    """The volume blurred along the axes that ``spacing_mm`` makes coarser, in its own data type.
+def blur_for(volume: Volume, spacing_mm: float) -> np.ndarray | None:
+    """Standard deviations (3,), in voxels, of the blur along the axes that ``spacing_mm`` makes coarser; None where there is none.
 
     The Gaussian's full width at half maximum is sqrt(new^2 - old^2), so that a voxel's point spread becomes that of the new voxel
     (Cardoso et al., Scale factor point spread function matching, MICCAI 2015).
     """
-    from scipy import ndimage
-
     old = volume.spacing_mm
     width = np.sqrt(np.maximum(spacing_mm**2 - old**2, 0))
     sigma = np.where(spacing_mm > 1.01 * old, width / (2 * np.sqrt(2 * np.log(2))) / old, 0)
-    if not sigma.any():
-        return volume
-    data = ndimage.gaussian_filter(volume.data, sigma, output=np.float32, mode="nearest")
-    return replace(volume, data=(np.rint(data) if volume.data.dtype.kind in "iu" else data).astype(volume.data.dtype, copy=False))
+    return sigma if sigma.any() else None
 
 
 def center_isometric(volume: Volume, spacing_mm: float, labels: bool = False) -> Volume:
@@ -81,8 +76,8 @@ def center_isometric(volume: Volume, spacing_mm: float, labels: bool = False) ->
 
     new_from_old = translation(-volume.isocentre_mm)
     old_from_new = translation(volume.isocentre_mm)
-    source = volume if labels else smooth_for(volume, spacing_mm)
-    moved = volumes.resample(source, *centred_grid(volume, spacing_mm), old_from_new, nearest=labels, outside=0 if labels else volumes.air_hu(volume.data))
+    how = {"nearest": True} if labels else {"outside": volumes.air_hu(volume.data), "blur_voxels": blur_for(volume, spacing_mm)}
+    moved = volumes.resample(volume, *centred_grid(volume, spacing_mm), old_from_new, **how)
     settings = {"spacing_mm": spacing_mm, "new_from_old": new_from_old.tolist()}
     return replace(moved, lineage=volume.lineage.then("center_isometric", settings, old_from_new))
 

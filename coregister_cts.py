@@ -100,6 +100,8 @@ def run(args: argparse.Namespace) -> int | None:
 
     reference_ct = volumes.load_ct(reference_path)
     reference = Bone(reference_ct, None if unlabelled else _load_mask(masks[reference_path], reference_ct))
+    reference_affine = reference_ct.affine
+    del reference_ct  # a large CT is not held beside each of the others
     about = {"reference": {"name": reference_path.name, "sha256": cli.sha256(reference_path)}, "bone": f"above {BONE_HU} HU" if unlabelled else "labelmap"}
     rows, written, problems = [], [], []
     for path in cli.progress(scans, what="scans", unit="scan"):
@@ -108,7 +110,7 @@ def run(args: argparse.Namespace) -> int | None:
             mask = _load_mask(masks[path], ct) if path in masks else None
             same = path.resolve() == reference_path.resolve()
             alignment = Alignment(np.eye(4), 0.0, 1.0, 1.0, 0.0) if same else align(reference, Bone(ct, None if unlabelled else mask))
-            grid = (ct.shape, ct.affine) if same else covering_grid(ct, reference_ct.affine, alignment.moving_from_reference)
+            grid = (ct.shape, ct.affine) if same else covering_grid(ct, reference_affine, alignment.moving_from_reference)
             ct_out, mask_out = outputs[path]
             volumes.save(ct_out, carry(ct, alignment, grid, about, outside=volumes.air_hu(ct.data)))
             if mask is not None:

@@ -138,11 +138,10 @@ def read_truth(path: str | Path, label: int | None) -> Truth:
 
         return Truth(np.asarray(results.load(path).scanner_pose[0]["camera"]), None)
     content = cli.read_json(path, "a true pose")
-    matrix = content.get("camera", content.get("C2W"))
-    moved = [bone for bone in content.get("moved_bones", ()) if label in bone["labels"]]
-    if moved:
-        matrix = moved[0]["C2W_of_bone"]
-    elif content.get("moved_bones") and label is None:
+    with cli.reading(path, "moved_bones with labels and C2W_of_bone", "correct the file"):
+        moved = [bone["C2W_of_bone"] for bone in content.get("moved_bones", ()) if label in bone["labels"]]
+    matrix = moved[0] if moved else content.get("camera", content.get("C2W"))
+    if not moved and content.get("moved_bones") and label is None:
         cli.warn(f"{path}: says that bones have moved since the CT; taken as one that has not; give --label to choose")
     return Truth(_camera(path, matrix), _fiducials(path, content.get("fiducials"), label))
 
@@ -163,11 +162,12 @@ def _fiducials(path: str | Path, content: Any, label: int | None) -> np.ndarray 
             return None
         if str(label) not in content:
             raise cli.InputError(f"{path}: has no fiducials of label {label}; expected one of {sorted(content)}; correct --label")
-        content = content[str(label)]["ras_in_ct"]
-    if not content:
+        content = content[str(label)]
+    with cli.reading(path, "fiducials as a list of (x, y, z) in RAS mm", "correct the file"):
+        points = np.array(content["ras_in_ct"] if isinstance(content, dict) else content or np.empty((0, 3)), float)
+    if not len(points):
         return None
-    points = np.array(content, float)
-    if points.ndim != 2 or points.shape[1] != 3:
+    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise cli.InputError(f"{path}: its fiducials have shape {points.shape}; expected a list of (x, y, z) in RAS mm; correct the file")
     return points
 

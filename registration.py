@@ -374,7 +374,7 @@ def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequ
     from common import calibration
     from common.dicom import positioner_camera
     from common.lineage import MIRROR
-    from common.refinement import View
+    from common.refinement import LEVELS, View
     from common.xrays import GeometryFlags, read
 
     spacing = args.pixel_spacing and (args.pixel_spacing[0], args.pixel_spacing[-1])
@@ -395,6 +395,10 @@ def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequ
         if args.calibration and (xray.detector.width, xray.detector.height) != camera.image_size:
             raise cli.InputError(
                 f"{path}: has {xray.detector.width} x {xray.detector.height} pixels, its calibration {camera.image_size}; expected the same; give the X-rays that were calibrated"
+            )
+        if min(xray.detector.size_mm) < (least_mm := 9 * LEVELS[0].pixel_mm):  # the coarsest level needs eight pixels
+            raise cli.InputError(
+                f"{path}: measures {xray.detector.size_mm[0]:.0f} x {xray.detector.size_mm[1]:.0f} mm at the detector; expected {least_mm:.0f} mm or more a side; correct the pixel size, or give the whole picture"
             )
         if flip:
             cli.note(f"{path.name}: flipped left to right ({'the volume is mirrored' if mirrored else 'as seen from the detector'})")

@@ -20,6 +20,7 @@ MAX_PIXELS = 200_000_000
 SAME = 0.02  # relative: two statements of one distance or pixel size that differ by less agree
 ANATOMY = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "H": (2, 1), "F": (2, -1)}  # DICOM's letters: axis of RAS and sign
 OBLIQUE = 0.3  # cosine below which a direction's letter says nothing
+PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -64,7 +65,7 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
     if frame is not None and not 0 <= frame < frames:
         raise cli.InputError(f"{path}: has no frame {frame}; expected 0 to {frames - 1}; correct --frame")
     with cli.reading(path, "readable pixel data", "export it uncompressed"), quiet():
-        pixels = pixel_array(dataset, index=frame if frames > 1 else None).astype(np.float32)
+        pixels = pixel_array(dataset, index=frame if frames > 1 else None, decoding_plugin=_decoder(dataset)).astype(np.float32)
     if pixels.shape != (rows, columns):
         raise cli.InputError(f"{path}: its pixels have shape {pixels.shape}, its header says {rows} x {columns}; expected one grey picture; export it again")
     with cli.reading(path, "geometry tags that are numbers", "correct the header, or export it again"), quiet():
@@ -80,7 +81,10 @@ def open_dataset(path: Path) -> Any:
         syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
         if syntax is not None and syntax.is_deflated:
             cli.check_claim(path, path.stat().st_size * cli.DEFLATE_RATIO, True, what)
-        return pydicom.dcmread(path)
+        dataset = pydicom.dcmread(path)
+    if not any(keyword in dataset for keyword in PIXEL_ELEMENTS):
+        raise cli.InputError(f"{path}: holds no pixels; expected a DICOM X-ray; this may be a report or a DICOMDIR, choose the picture")
+    return dataset
 
 
 @contextlib.contextmanager
@@ -95,6 +99,12 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.disabled = before
+
+
+def _decoder(dataset: Any) -> str:
+    """The one decoder for a file's pixels: pydicom would try all that are installed, and some end the program on damaged data."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return "" if not syntax.is_encapsulated else "pydicom" if syntax.name == "RLE Lossless" else "gdcm"
 
 
 def header_of(dataset: Any) -> Header:

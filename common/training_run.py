@@ -66,9 +66,9 @@ def execute(job: Job, device: str) -> int | None:
         held = pool if validate_on is train_on else PatientPool(validate_on, voxel_mm, device, job.cache_gb, settings.seed)
         validation = make_validation(held, settings.view, settings.p_augmentation, settings.seed)
         _announce(job, len(train_on), held is not pool, pool)
+        trainer = Trainer(settings, _network(job), device, job.outputs, job.files, among)
         if among.first:
             _save_samples(job, pool)
-        trainer = Trainer(settings, _network(job), device, job.outputs, job.files, among)
         if job.resume:
             trainer.resume(job.resume)
         try:

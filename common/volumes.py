@@ -14,6 +14,7 @@ from common.geometry import RAS_FROM_LPS, apply, invert
 from common.lineage import Lineage
 
 MAX_VOXELS = 4_000_000_000  # a header that claims more is taken as damaged, before any memory is asked for
+SLAB_VOXELS = 2**24  # resampled at a time
 WATER_PER_MM = 0.0193  # linear attenuation of water at 70 keV, NIST XCOM (0.193 / cm)
 SOFT_TISSUE_HU = 40.0
 VOXEL_MM = (0.005, 100.0)  # edges of voxels that are believed
@@ -59,7 +60,7 @@ def load_ct(path: str | Path) -> Volume:
         raise cli.InputError(f"{path}: holds NaN or infinite voxels; expected Hounsfield units; convert the CT again")
     if not DENSE_HU[0] <= high <= DENSE_HU[1] or low < -DENSE_HU[1]:
         raise cli.InputError(
-            f"{path}: its values run from {low:g} to {high:g}; expected Hounsfield units (air -1000, water 0, bone above {DENSE_HU[0]}); "
+            f"{path}: its values run from {low:g} to {high:g}; expected a bone, above {DENSE_HU[0]}, in Hounsfield units (air -1000, water 0); "
             + ("integers have overflowed, convert the CT again" if high > DENSE_HU[1] else "rescale it, or choose the CT")
         )
     if low >= 0:
@@ -94,16 +95,22 @@ def _load(path: str | Path, what: str) -> Volume:
         shape, stored, offset = image.shape, image.get_data_dtype(), int(image.dataobj.offset)
     if not isinstance(image, nibabel.Nifti1Image):
         raise cli.InputError(f"{path}: is a {type(image).__name__}; expected {what}; convert it")
+    with cli.reading(path, what, "convert or copy the file again"), nibabel.openers.ImageOpener(path) as stream:
+        sizes = np.array(type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4], float)  # as they lie on disk: nibabel replaces those of 0 and below
     if len(shape) > 3 and all(n == 1 for n in shape[3:]):
         shape = shape[:3]
     if len(shape) != 3 or min(shape) < 2:
         raise cli.InputError(f"{path}: has shape {image.shape}; expected {what} of three dimensions with at least 2 slices each; choose one 3-D volume")
     if stored.kind not in "uif":
         raise cli.InputError(f"{path}: holds {stored} voxels; expected {what} of numbers; convert it")
+    if offset < image.header.single_vox_offset:
+        raise cli.InputError(f"{path}: its voxels begin at byte {offset} by its header, inside of it; expected {what}; the header is damaged, convert the file again")
     count = int(np.prod(shape, dtype=object))
     if count > MAX_VOXELS:
         raise cli.InputError(f"{path}: its header claims {shape} voxels; expected at most {MAX_VOXELS:.0e}; the header is damaged")
     cli.check_claim(path, offset + count * stored.itemsize, path.name.lower().endswith(".gz"), what)
+    if image.header["qform_code"] > 0 and not (np.isfinite(sizes).all() and min(sizes) > 0):
+        raise cli.InputError(f"{path}: states voxel sizes (pixdim) of {sizes.tolist()} mm; expected sizes above 0; repair the header, or convert it again")
     affine = np.array(image.affine, float)
     check_affine(path, affine)
     _check_placing(path, image.header, shape)
@@ -231,25 +238,63 @@ def write_transform(path: str | Path, target_from_source: np.ndarray) -> None:
     cli.write_text(path, "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\nParameters: {}\nFixedParameters: {}\n".format(*numbers))
 
 
-def resample(volume: Volume, shape: tuple[int, int, int], affine: np.ndarray, volume_from_new: np.ndarray | None = None, nearest: bool = False, outside: float = 0.0) -> Volume:
+def resample(
+    volume: Volume,
+    shape: tuple[int, int, int],
+    affine: np.ndarray,
+    volume_from_new: np.ndarray | None = None,
+    nearest: bool = False,
+    outside: float = 0.0,
+    blur_voxels: np.ndarray | None = None,
+) -> Volume:
     """The volume's voxels on another grid, linear or nearest neighbour, in the same data type.
 
-    ``volume_from_new`` (4x4, RAS millimetres, identity by default) leads from the new grid's world to the volume's. The lineage is left to the caller.
+    ``volume_from_new`` (4x4, RAS millimetres, identity by default) leads from the new grid's world to the volume's. ``blur_voxels`` (3,) are standard deviations
+    of a Gaussian applied first, in the volume's voxels. Goes slab by slab: a whole CT as floating-point numbers, twice, would need several times its memory.
+    The lineage is left to the caller.
     """
-    import SimpleITK as sitk
+    moved = np.eye(4) if volume_from_new is None else volume_from_new
+    shape = tuple(map(int, shape))
+    data = np.empty(shape, volume.data.dtype, order="F")
+    planes = max(1, SLAB_VOXELS // (shape[0] * shape[1]))
+    for first in range(0, shape[2], planes):
+        slab = (slice(0, shape[0]), slice(0, shape[1]), slice(first, min(first + planes, shape[2])))
+        data[slab] = _resample_slab(volume, slab, affine, moved, nearest, outside, blur_voxels)
+    return Volume(data, affine, volume.lineage, volume.path)
 
+
+def _resample_slab(
+    volume: Volume, slab: tuple[slice, slice, slice], affine: np.ndarray, volume_from_new: np.ndarray, nearest: bool, outside: float, blur_voxels: np.ndarray | None
+) -> np.ndarray:
+    """Voxels of one slab of the new grid, from the part of the volume that it lies in."""
+    import SimpleITK as sitk
+    from scipy import ndimage
+
+    corners = np.array(np.meshgrid(*[(s.start, s.stop - 1) for s in slab])).reshape(3, -1).T
+    index = apply(invert(volume.affine) @ volume_from_new @ affine, corners)
+    reach = 2 if blur_voxels is None else 2 + np.ceil(4 * blur_voxels + 1).astype(int)  # SciPy cuts the Gaussian at four deviations
+    low = np.clip(np.floor(index.min(0)).astype(int) - reach, 0, volume.shape)
+    high = np.clip(np.ceil(index.max(0)).astype(int) + reach + 1, 0, volume.shape)
+    size = [s.stop - s.start for s in slab]
+    if (low >= high).any():
+        return np.full(size, outside, volume.data.dtype)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     whole = volume.data.dtype.kind in "iu"
-    data = volume.data if nearest else volume.data.astype(np.float32)
-    lps = RAS_FROM_LPS @ affine
+    part = volume.data[box]
+    if blur_voxels is not None:
+        part = ndimage.gaussian_filter(part, blur_voxels, output=np.float32, mode="nearest")
+    elif not nearest:
+        part = part.astype(np.float32)
+    lps = RAS_FROM_LPS @ affine_of_box(affine, slab)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image = sitk.Resample(
-        to_sitk(Volume(data, volume.affine, volume.lineage)), list(map(int, shape)), sitk_from_rigid(np.eye(4) if volume_from_new is None else volume_from_new),
+        to_sitk(Volume(part, affine_of_box(volume.affine, box), volume.lineage)), size, sitk_from_rigid(volume_from_new),
         sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear, lps[:3, 3].tolist(), spacing.tolist(), (lps[:3, :3] / spacing).ravel().tolist(), outside,
     )  # fmt: skip
     result = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
     if whole and not nearest:
         np.rint(result, out=result)
-    return Volume(result.astype(volume.data.dtype, copy=False), affine, volume.lineage, volume.path)
+    return result.astype(volume.data.dtype, copy=False)
 
 
 def air_hu(data: np.ndarray) -> float:

@@ -198,3 +198,14 @@ def test_images_in_a_folder_are_listed_by_name(tmp_path):
     (tmp_path / "b.nii").touch()
     with pytest.raises(cli.InputError, match="both"):
         volumes.images_in(tmp_path)
+
+
+def test_a_volume_resampled_in_slabs_equals_one_resampled_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    made = volumes.Volume(rng.integers(-1000, 2000, (40, 30, 50)).astype(np.int16), OBLIQUE, Lineage())
+    grid = ((31, 34, 37), twist(np.r_[0.3, -0.2, 0.1, 2, 3, 4], OBLIQUE[:3, 3]) @ OBLIQUE @ np.diag([1.3, 0.9, 1.4, 1]))
+    for how in ({"blur_voxels": np.array([0.8, 0, 1.7]), "outside": -1000.0}, {"nearest": True}, {"outside": -1000.0}):
+        at_once = volumes.resample(made, *grid, **how).data
+        monkeypatch.setattr(volumes, "SLAB_VOXELS", 31 * 34 * 5)
+        np.testing.assert_array_equal(volumes.resample(made, *grid, **how).data, at_once)
+        monkeypatch.undo()

@@ -39,7 +39,7 @@ from common import cli
 from common.geometry import apply, invert
 
 if TYPE_CHECKING:
-    from common.alignment import Alignment
+    from common.alignment import Alignment, Bone
     from common.volumes import Volume
 
 
@@ -77,7 +77,7 @@ def carry(scan: Volume, alignment: Alignment, grid: tuple[tuple[int, int, int], 
 
 def run(args: argparse.Namespace) -> int | None:
     from common import volumes
-    from common.alignment import BONE_HU, Alignment, Bone, align
+    from common.alignment import BONE_HU, Bone
 
     folder, out = Path(args.input_dir), Path(args.output_dir)
     scans = volumes.images_in(folder)
@@ -106,17 +106,9 @@ def run(args: argparse.Namespace) -> int | None:
     rows, written, problems = [], [], []
     for path in cli.progress(scans, what="scans", unit="scan"):
         with cli.going_on(problems):
-            ct = volumes.load_ct(path)
-            mask = _load_mask(masks[path], ct) if path in masks else None
             same = path.resolve() == reference_path.resolve()
-            alignment = Alignment(np.eye(4), 0.0, 1.0, 1.0, 0.0) if same else align(reference, Bone(ct, None if unlabelled else mask))
-            grid = (ct.shape, ct.affine) if same else covering_grid(ct, reference_affine, alignment.moving_from_reference)
-            ct_out, mask_out = outputs[path]
-            volumes.save(ct_out, carry(ct, alignment, grid, about, outside=volumes.air_hu(ct.data)))
-            if mask is not None:
-                volumes.save(mask_out, carry(mask, alignment, grid, about, nearest=True))
-            volumes.write_transform(ct_out.with_name(cli.stem(path) + ".tfm"), alignment.moving_from_reference)
-            written.append(ct_out)
+            alignment = _align_and_save(path, masks.get(path), None if same else reference, reference_affine, bool(unlabelled), about, outputs[path])
+            written.append(outputs[path][0])
             rows.append({"scan": path.name, **alignment.quality()})
             _tell(rows[-1])
     if rows:
@@ -124,6 +116,25 @@ def run(args: argparse.Namespace) -> int | None:
         print(*written, report, sep="\n")
     cli.raise_all(problems)
     return None if all(row["converged"] for row in rows) else cli.EXIT_NOT_CONVERGED
+
+
+def _align_and_save(
+    path: Path, mask_path: Path | None, reference: Bone | None, reference_affine: np.ndarray, unlabelled: bool, about: dict, outputs: tuple[Path, Path]
+) -> Alignment:
+    """One scan from file to files; a function of its own, so that its CT is gone before the next one is read. ``reference`` is None where the scan is the reference itself."""
+    from common import volumes
+    from common.alignment import Alignment, Bone, align
+
+    ct = volumes.load_ct(path)
+    mask = _load_mask(mask_path, ct) if mask_path else None
+    alignment = align(reference, Bone(ct, None if unlabelled else mask)) if reference else Alignment(np.eye(4), 0.0, 1.0, 1.0, 0.0)
+    grid = covering_grid(ct, reference_affine, alignment.moving_from_reference) if reference else (ct.shape, ct.affine)
+    ct_out, mask_out = outputs
+    volumes.save(ct_out, carry(ct, alignment, grid, about, outside=volumes.air_hu(ct.data)))
+    if mask is not None:
+        volumes.save(mask_out, carry(mask, alignment, grid, about, nearest=True))
+    volumes.write_transform(ct_out.with_name(cli.stem(path) + ".tfm"), alignment.moving_from_reference)
+    return alignment
 
 
 def _labelmap_of(path: Path) -> Path | None:

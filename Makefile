@@ -1,4 +1,4 @@
-# make test, make demo: each makes the environment first where it is not there yet.
+# make test, make soak, make demo: each makes the environment first where it is not there yet.
 # VENV may point at an environment kept between runs; it is remade when requirements.txt changes.
 VENV ?= .venv
 PYTHON3 ?= python3
@@ -6,7 +6,7 @@ HASH := $(shell sha256sum requirements.txt 2>/dev/null | cut -c1-12 || shasum -a
 READY := $(VENV)/ready-$(HASH)
 PYTHON := $(abspath $(VENV))/bin/python
 
-.PHONY: test demo lint env
+.PHONY: test soak demo lint env
 
 env: $(READY)
 
@@ -18,6 +18,11 @@ $(READY): requirements.txt
 
 test: env lint
 	"$(PYTHON)" -m pytest --durations=15
+
+# faults and fuzzing for a set time: make soak SECONDS=3600
+SECONDS ?= 600
+soak: env
+	SOAK_SECONDS=$(SECONDS) "$(PYTHON)" -m pytest tests/soak --durations=0
 
 lint: env
 	"$(PYTHON)" -m ruff check .

@@ -174,6 +174,9 @@ def load(path: str | Path) -> Result:
 
 def _what_is_wrong(result: Result) -> Iterator[str]:
     """What in a result cannot be, the first things first. Raises anything for entries of another type."""
+    if not isinstance(result.scanner_pose, list) or not result.scanner_pose or not all(isinstance(view, dict) for view in result.scanner_pose):
+        yield "it has no scanner_pose"
+        return
     detector, image, orientation = result.detector, result.picture, result.drr["orientation"]
     numbers = np.array([detector.sdd_mm, *detector.pixel_mm, *detector.principal_px, *result.drr["isocentre_mm"]])
     if not np.isfinite(numbers).all() or min(detector.sdd_mm, *detector.pixel_mm) <= 0:
@@ -194,8 +197,6 @@ def _what_is_wrong(result: Result) -> Iterator[str]:
     placed = np.array(result.drr.get("scanner_from_volume", np.eye(4)), float)
     if points.ndim != 2 or points.shape[1] != 3 or placed.shape != (4, 4) or not (np.isfinite(points).all() and np.isfinite(placed).all()):
         yield "its points_mm or scanner_from_volume are none"
-    if not result.scanner_pose:
-        yield "it has no scanner_pose"
     if not isinstance(result.xray["file"], str) or not isinstance(result.drr["volume"], str):
         yield "it does not name its X-ray and volume"
 

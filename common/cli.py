@@ -76,6 +76,8 @@ def script(main: Callable[[argparse.Namespace], int | None], make_parser: Callab
         global _quiet
         name = Path(sys.modules[main.__module__].__file__ or main.__module__).name
         debug = "--debug" in (sys.argv if argv is None else argv)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # paths go out as they came in, text or not
         try:
             args = make_parser().parse_args(argv)
             _quiet = args.quiet

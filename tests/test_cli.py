@@ -1,6 +1,7 @@
 """The contract at the edges of every script: exit codes, one-line errors, outputs that are whole or absent, help that answers at once."""
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common import cli
+from common import claims, cli
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path for path in [*ROOT.glob("*.py"), *ROOT.glob("pipeline/*.py")])
@@ -71,6 +72,52 @@ def test_quiet_keeps_warnings_and_drops_notes(capsys):
     assert "a note" in capsys.readouterr().err
 
 
+def test_arguments_that_are_wrong_are_one_line_too(capsys):
+    assert script(lambda args: None)(["--no_such_flag"]) == 2
+    assert capsys.readouterr().err == "test_cli.py: unrecognized arguments: --no_such_flag; expected the arguments that --help lists; correct the command\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError("Unable to allocate 9 GiB"), "memory: ran out (Unable to allocate 9 GiB)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory: ran out"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.png"), "a.png: No space left on device"),
+    ],
+)
+def test_a_machine_that_is_short_of_something_is_an_expected_problem(capsys, error, said):
+    def run(args):
+        raise error
+
+    assert script(run)([]) == 2
+    assert capsys.readouterr().err.startswith(f"test_cli.py: {said}")
+
+
+def test_a_step_of_several_files_names_each_bad_one_and_does_the_others(capsys):
+    done = []
+
+    def run(args):
+        problems = []
+        for number in range(4):
+            with cli.going_on(problems):
+                if number % 2:
+                    raise cli.InputError(f"{number}: is odd; expected even; add one")
+                done.append(number)
+        cli.raise_all(problems)
+
+    assert script(run)([]) == 2
+    assert done == [0, 2]
+    assert [line[:13] for line in capsys.readouterr().err.splitlines()] == ["test_cli.py: "] * 2
+
+
+def test_what_a_file_says_reaches_the_terminal_as_one_harmless_line(capsys):
+    def run(args):
+        raise cli.InputError("a\x1b[2J\nb: is bad; expected good; repair")
+
+    assert script(run)([]) == 2
+    assert capsys.readouterr().err == r"test_cli.py: a\x1b[2J\nb: is bad; expected good; repair" + "\n"
+
+
 # ---------------------------------------------------------------------------------------------------- files
 
 
@@ -121,6 +168,57 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_output_that_another_run_is_writing_is_refused_until_that_run_is_gone_however_it_went(tmp_path):
+    output = tmp_path / "out" / "a.nii.gz"
+    hold = f"from common import cli; cli.check_outputs([{str(output)!r}], False); (cli.Path({str(output.parent)!r}) / '.partial-xyz-a.nii.gz').touch(); print('held', flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(cli.InputError, match="another run is writing it"):
+        cli.check_outputs([output], overwrite=True)
+    cli.check_outputs([output.with_name("b.nii.gz")], overwrite=False)
+    other.kill()
+    other.wait()
+    cli.check_outputs([output], overwrite=False)
+    assert sorted(path.name for path in output.parent.iterdir()) == [claims.LOCK]  # what the killed run left is gone
+    output.touch()
+    claims.release()
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_folders_made_for_outputs_that_never_came_go_again(tmp_path):
+    def run(args):
+        cli.check_outputs([tmp_path / "new" / "deep" / "a.png"], False)
+        raise cli.InputError("a: is bad; expected good; repair")
+
+    assert script(run)([]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_volumes_lineage_counts_with_it(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(cli.InputError, match=r"a\.json: exists already"):
+        cli.check_outputs([tmp_path / "a.nii.gz"], overwrite=False)
+    with pytest.raises(cli.InputError, match=r"a\.json: is also an input"):
+        cli.check_outputs([tmp_path / "a.nii.gz"], overwrite=True, inputs=[tmp_path / "a.nii"])
+
+
+def test_a_claim_that_no_file_or_machine_can_hold_is_refused_before_memory_is_asked_for(tmp_path):
+    path = tmp_path / "a.nii"
+    path.write_bytes(bytes(1000))
+    cli.check_claim(path, 1000, False, "a CT")
+    cli.check_claim(path, 1_000_000, True, "a CT")
+    for size, compressed in ((1001, False), (2_000_000, True)):
+        with pytest.raises(cli.InputError, match="its header claims"):
+            cli.check_claim(path, size, compressed, "a CT")
+
+
+def test_what_a_parser_raises_becomes_one_line_but_a_lack_of_memory_stays_one():
+    with pytest.raises(cli.InputError, match=r"a: cannot be read \(deep\); expected a CT; copy it again"), cli.reading("a", "a CT", "copy it again"):
+        raise RecursionError("deep")
+    with pytest.raises(MemoryError), cli.reading("a", "a CT", "copy it again"):
+        raise MemoryError
 
 
 def test_files_have_the_permissions_that_the_user_asked_for(tmp_path):

@@ -88,7 +88,7 @@ def uninterrupted(children, patient, tmp_path_factory):
 
 
 def test_a_step_killed_at_any_moment_leaves_only_whole_files_and_its_rerun_gives_what_an_uninterrupted_run_gives(children, fresh, uninterrupted, tmp_path):
-    for number in rounds(0.5, QUICK):
+    for number in rounds(0.45, QUICK):
         step = list(STEPS)[number % len(STEPS)]
         whole, seconds = uninterrupted(step)
         folder = fresh("killed")
@@ -113,7 +113,7 @@ def refused_clearly(step: str, answer: dict) -> bool:
 
 def test_a_disk_that_fills_up_is_one_clear_line_and_leaves_nothing_torn(children, fresh, uninterrupted, tmp_path):
     """A limit on the size of files stands in for the disk's end: it strikes in the middle of any write, and needs no rights."""
-    for number in rounds(0.1, QUICK):
+    for number in rounds(0.05, QUICK):
         step = list(STEPS)[number % len(STEPS)]
         whole, _ = uninterrupted(step)
         folder = fresh("full")
@@ -137,7 +137,7 @@ def test_a_full_file_system_is_one_clear_line(children, fresh, uninterrupted, tm
         warnings.warn(f"may not mount a small tmpfs ({done.stderr.strip()}): the full disk is tried by limits on file sizes alone", stacklevel=1)
         return
     try:
-        for number in rounds(0.1, 4):
+        for number in rounds(0.05, 4):
             step = ("segmentation_preprocessing", "center_isometric", "create_drr", "registration")[number % 4]
             folder = fresh("files")
             (mount / "out").mkdir()
@@ -160,7 +160,7 @@ def test_too_little_memory_is_one_clear_line(children, fresh, uninterrupted):
     import nibabel
 
     steps = ("segmentation_preprocessing", "crop_cts", "center_isometric")
-    for number in rounds(0.1, 3):
+    for number in rounds(0.05, 3):
         step = steps[number % 3]
         folder = fresh("small")
         for name in ("ct", "seg", "patient/ct", "patient/seg", "cohort/P01", "cohort/P02"):  # the same bone in a larger field
@@ -176,7 +176,7 @@ def test_too_little_memory_is_one_clear_line(children, fresh, uninterrupted):
 
 
 def test_of_two_runs_into_one_folder_the_second_refuses(children, fresh, uninterrupted):
-    for number in rounds(0.1, QUICK):
+    for number in rounds(0.05, QUICK):
         step = [step for step in STEPS if step != "add_dicom_data"][number % (len(STEPS) - 1)]
         folder = fresh("shared")
         before = set(folder.rglob("*"))

@@ -107,7 +107,7 @@ def test_damaged_files_are_read_or_refused(name, folder, tmp_path, capfd):
     reader, good = READERS[name]
     content = (folder / good).read_bytes()
     path = tmp_path / Path(good).name
-    for number in rounds(0.06 / len(READERS), 25):
+    for number in rounds(0.2 / len(READERS), 25):
         path.write_bytes(damaged(content, random.Random(f"{name} {number}")))
         must_return_or_refuse(reader, path)
     capfd.readouterr()
@@ -118,7 +118,7 @@ def with_hypothesis(test):
     return settings(max_examples=200 if SECONDS else 25, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))(test)
 
 
-def soaked(make_test, share: float = 0.01) -> None:
+def soaked(make_test, share: float = 0.03) -> None:
     for number in rounds(share, 1):
         seed(number)(make_test())()
 

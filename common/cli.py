@@ -2,7 +2,7 @@
 
 Standard library only, so that ``--help`` answers at once.
 
-Exit codes: 0 done, 1 a bug (traceback), 2 bad input (one line), 3 the result did not converge, 130 interrupted.
+Exit codes: 0 done, 1 a bug (traceback), 2 bad input or a machine short of disk or memory (one line, or one a bad file), 3 the result did not converge, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def with_lineages(paths: Iterable[str | Path]) -> list[Path]:
 
 def unwritable(path: str | Path, error: OSError) -> InputError:
     return InputError(
-        f"{path}: cannot be written ({error.strerror}); expected room and permission there; free some space or choose another folder, nothing was left under this name"
+        f"{path}: cannot be written ({error.strerror}); expected room and permission there; free some space or choose another folder; what was there before is intact"
     )
 
 
@@ -287,9 +287,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[io.BytesIO]:
     """Yield a stream in memory; on success its content becomes the file, whole. For libraries that do not notice a disk that fills up while they write."""
-    stream = io.BytesIO()
-    yield stream
     with atomic(path) as partial:
+        stream = io.BytesIO()
+        yield stream
         partial.write_bytes(stream.getbuffer())
 
 

@@ -348,17 +348,11 @@ def _mixed_precision(network: torch.nn.Module, device: str) -> torch.nn.Module:
 def write_log(path: Path, history: list[dict[str, float]]) -> None:
     """The history as CSV, one row a validation."""
     lines = [",".join(history[0]), *(",".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()) for row in history)]
-    try:
-        cli.write_text(path, "\n".join(lines) + "\n")
-    except OSError as error:
-        raise cli.InputError(f"{path}: cannot be written ({error.strerror}); expected room on the disk; free some and --resume") from None
+    cli.write_text(path, "\n".join(lines) + "\n")
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
     import torch
 
-    try:
-        with cli.atomic(path) as partial, open(partial, "wb") as stream:
-            torch.save(content, stream)
-    except OSError as error:
-        raise cli.InputError(f"{path}: cannot be written ({error.strerror}); expected room on the disk; free some and --resume, the checkpoint before is intact") from None
+    with cli.writing(path) as stream:
+        torch.save(content, stream)

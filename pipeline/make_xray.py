@@ -102,8 +102,8 @@ def write_dicom(path: Path, picture: np.ndarray, detector: Detector, with_sdd: b
         dataset.DistanceSourceToDetector = detector.sdd_mm
     dataset.PixelData = picture.astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"
-    with cli.atomic(path) as partial:
-        dataset.save_as(partial, enforce_file_format=True)
+    with cli.writing(path) as stream:
+        dataset.save_as(stream, enforce_file_format=True)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -132,8 +132,8 @@ def run(args: argparse.Namespace) -> None:
     if args.output.suffix.lower() == ".dcm":
         write_dicom(args.output, picture, detector, not args.without_sdd)
     else:
-        with cli.atomic(args.output) as partial:
-            Image.fromarray(picture).save(partial, format="PNG")
+        with cli.writing(args.output) as stream:
+            Image.fromarray(picture).save(stream, format="PNG")
     cli.write_json(truth, {
         "camera": camera.tolist(), "frame": "scanner_from_camera, RAS mm",
         "sdd_mm": detector.sdd_mm, "pixel_mm": list(detector.pixel_mm), "height": detector.height, "width": detector.width, "principal_px": list(detector.principal_px),

@@ -94,6 +94,7 @@ def test_an_uncalibrated_pixel_spacing_is_taken_at_the_detector_and_that_is_said
         ({"DistanceSourceToDetector": "1200", "DistanceSourceToPatient": "800", "EstimatedRadiographicMagnificationFactor": "1.2"}, "is not the 1.5"),
         ({"PixelSpacing": ["0.2", "0.2"], "PixelSpacingCalibrationType": "FIDUCIAL"}, "states no magnification"),
         ({"DetectorActiveOrigin": ["12", "0"], "ImagerPixelSpacing": ["0.3", "0.3"]}, "a part of its detector"),
+        ({"BurnedInAnnotation": "YES"}, "perhaps the patient's name; it goes into gt.png"),
     ],
 )
 def test_tags_that_contradict_each_other_are_found(tags, finding):

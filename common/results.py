@@ -177,6 +177,9 @@ def _what_is_wrong(result: Result) -> Iterator[str]:
     if not isinstance(result.scanner_pose, list) or not result.scanner_pose or not all(isinstance(view, dict) for view in result.scanner_pose):
         yield "it has no scanner_pose"
         return
+    if not all(isinstance(result.drr[key], int | float) for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0")):
+        yield "its detector is not stated in numbers"
+        return
     detector, image, orientation = result.detector, result.picture, result.drr["orientation"]
     numbers = np.array([detector.sdd_mm, *detector.pixel_mm, *detector.principal_px, *result.drr["isocentre_mm"]])
     if not np.isfinite(numbers).all() or min(detector.sdd_mm, *detector.pixel_mm) <= 0:

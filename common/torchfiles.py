@@ -40,8 +40,8 @@ def _wanted_globals(path: Path, message: str) -> list[str]:
 
     import torch
 
-    if zipfile.is_zipfile(path):
-        with cli.reading(path, "a PyTorch file", "copy or make the file again"):
+    with cli.reading(path, "a PyTorch file", "copy or make the file again"):
+        if zipfile.is_zipfile(path):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     named = re.search(r"GLOBAL ([\w.]+)", message)
     with open(path, "rb") as stream:

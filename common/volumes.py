@@ -135,9 +135,11 @@ def _no_remarks() -> Iterator[None]:
 
 def _check_placing(path: Path, header, shape: tuple[int, int, int]) -> None:
     """InputError where the header does not say where the voxels lie, says it twice and differently, or in another unit."""
-    if header.get_xyzt_units()[0] in ("meter", "micron"):
-        raise cli.InputError(f"{path}: states its lengths in {header.get_xyzt_units()[0]}s; expected millimetres; convert it")
-    qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
+    with cli.reading(path, "a header that says how the voxels lie", "it is damaged, convert the file again"):
+        unit = header.get_xyzt_units()[0]
+        qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
+    if unit in ("meter", "micron"):
+        raise cli.InputError(f"{path}: states its lengths in {unit}s; expected millimetres; convert it")
     if qform is None and sform is None:
         raise cli.InputError(f"{path}: does not say how it lies in the patient (sform and qform codes are 0); expected left and right to be known; convert it from DICOM again")
     if qform is not None and sform is not None:

@@ -134,7 +134,7 @@ class Starter:
     def __call__(self, views: Sequence[View], structure: Structure, method: str | None = None) -> list[np.ndarray]:
         method = method or self.method
         if method == "search":
-            from common.start import search
+            from common.search import search
 
             return search(views, structure.body, self.ranges, self.full)
         if method == "fixed":

@@ -1,8 +1,4 @@
-"""Start poses: where refinement begins when nobody knows the pose, and how several starts compete.
-
-`search` renders templates over rotations and depths and finds their place in the picture by FFT. `compete` spreads
-candidates around starts, scores all of them on the same pixels, refines the best and says how far the finalists agree.
-"""
+"""How start poses compete: candidates are spread around them, scored on the same pixels, the best refined, and the best of those is followed to the end."""
 
 from __future__ import annotations
 
@@ -12,10 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from common import geometry
-from common.geometry import Detector
-from common.poserange import PoseRange
 from common.refinement import LEVELS, Body, Fit, Level, LevelView, Pyramid, Trace, View, refine
-from common.xrays import Xray
 
 COARSE, MIDDLE, FINE = LEVELS[:2], LEVELS[2:3], LEVELS[3:]
 SCATTER_DEG, SCATTER_MM, SCATTER_DEPTH_MM = 8.0, 10.0, 30.0  # radius of the candidates around a start
@@ -25,13 +18,6 @@ FINALISTS = 3  # that go on to the level at which similarities are compared
 VALLEY_STEPS_DEG = (-14.0, -7.0, 7.0, 14.0)
 VALLEY_WALKS = 4
 VALLEY_GAIN = 2e-3  # of similarity: less is the same hollow
-# the search, on 28 bones in knee X-rays: right candidate among the first four for 89 % with these, 50 % with 6 mm, 16 mm and no rim
-TEMPLATE_PX = 4.0  # mm at the detector
-TEMPLATE_HIGHPASS_MM = 10.0
-TEMPLATE_RIM_MM = 6.0  # around the silhouette: the outer side of the bone's edge belongs to the template
-MIN_OVERLAP = 0.35  # share of a template inside the valid field
-TEMPLATE_STEP_DEG = 8.0
-TEMPLATE_STEP_DEPTH = 0.09  # relative: neighbours differ by half of that in size
 SAME_DEG, SAME_MM = 6.0, 6.0  # candidates nearer than both are one
 
 
@@ -181,132 +167,3 @@ def distinct(poses: Sequence[np.ndarray], rig_from_camera: np.ndarray, body: Bod
         if len(chosen) == count:
             break
     return chosen
-
-
-# ------------------------------------------------------------------------------------------------- search
-
-
-def search(views: Sequence[View], body: Body, ranges: PoseRange, full: bool = False, keep: int = 16) -> list[np.ndarray]:
-    """The ``keep`` best poses (volume_from_rig) over a range of poses relative to one view, best first; nothing needs to be known.
-
-    A template is a small rendering for one rotation and depth; its place in the picture comes from masked normalised
-    cross-correlation by FFT. A shift turns the camera about its source, which leaves the perspective of the template right.
-    """
-    view = views[0]
-    picture, valid, detector = _small_picture(view.xray)
-    rotations, depths = template_grid(ranges)
-    coarse = (body.outline or body.renderer).coarser(TEMPLATE_PX * min(depths) / detector.sdd_mm)
-    centre = body.renderer.centre_mm
-    size = 2 * detector.height, 2 * detector.width
-    spectra = [np.fft.rfft2(channel, size) for channel in (picture, picture**2, valid)]
-    square = _template_detector(body, detector, depths)
-    found = []
-    for first in range(0, len(rotations), 64):
-        for depth in depths:
-            poses = np.array([geometry.pose_from_angles(angles, [0, depth, 0]) for angles in rotations[first : first + 64]])
-            cameras = np.array([geometry.translation(centre) @ geometry.camera_from_pose(pose) for pose in poses])
-            maps = _correlate(coarse.render(cameras, square), square, spectra, size, ranges, detector, depth)
-            for camera, (value, column, row) in zip(cameras, maps, strict=True):
-                found.append((value, _aim(camera, detector, column, row)))
-    found.sort(key=lambda entry: -entry[0])
-    chosen = distinct([camera for _, camera in found], np.eye(4), body, keep)
-    return [camera @ geometry.invert(view.rig_from_camera) for camera in chosen]
-
-
-def template_grid(ranges: PoseRange) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) angles in degrees and (D,) source-to-isocentre distances in mm that cover the range."""
-
-    def steps(low: float, high: float) -> np.ndarray:
-        return np.linspace(low, high, max(1, int(np.ceil((high - low) / TEMPLATE_STEP_DEG)) + 1)) if high > low else np.array([low])
-
-    angles = np.stack(np.meshgrid(steps(*ranges.r1), steps(*ranges.r2), steps(*ranges.r3), indexing="ij"), -1).reshape(-1, 3)
-    low, high = ranges.ty
-    count = max(1, int(np.ceil(np.log(high / low) / TEMPLATE_STEP_DEPTH)))
-    return angles, low * (high / low) ** ((np.arange(count) + 0.5) / count)
-
-
-def _small_picture(xray: Xray) -> tuple[np.ndarray, np.ndarray, Detector]:
-    """Locally normalised picture, valid field and detector at about `TEMPLATE_PX`."""
-    small = xray.binned(max(1, round(TEMPLATE_PX / max(xray.detector.pixel_mm))))
-    valid = small.valid.astype(np.float32)
-    return _local_contrast(small.image[None], valid[None], small.detector)[0], valid, small.detector
-
-
-def _template_detector(body: Body, detector: Detector, depths: np.ndarray) -> Detector:
-    """A square detector, principal point in its middle, that holds the whole body at any rotation (or the picture's size, if less)."""
-    radius = float(np.linalg.norm(body.points - body.renderer.centre_mm, axis=1).max()) + TEMPLATE_PX
-    half = int(np.ceil(radius * detector.sdd_mm / min(depths) / min(detector.pixel_mm)))
-    half = min(half, max(detector.height, detector.width) // 2)
-    return Detector.centred(2 * half, 2 * half, detector.sdd_mm, detector.pixel_mm)
-
-
-def _correlate(
-    images: np.ndarray, square: Detector, spectra: list[np.ndarray], size: tuple[int, int], ranges: PoseRange, detector: Detector, depth: float
-) -> list[tuple[float, float, float]]:
-    """Best value and place (column, row of the isocentre) of each template in the picture: normalised cross-correlation under the template's mask."""
-    from scipy.fft import irfft2, rfft2
-
-    masks, templates = _masked_templates(images, square)
-    area = np.maximum(masks.sum((1, 2)), 1e-6)[:, None, None]
-    picture, squared, valid = spectra
-    template_f, mask_f = np.conj(rfft2(templates, size, workers=-1)), np.conj(rfft2(masks, size, workers=-1))
-    overlap = irfft2(valid * mask_f, size, workers=-1) / area
-    total = irfft2(picture * mask_f, size, workers=-1)
-    spread = irfft2(squared * mask_f, size, workers=-1) - total**2 / (area * np.maximum(overlap, 1e-3))
-    energy = np.maximum(spread, 1e-3 * area) * np.maximum((templates**2).sum((1, 2)), 1e-9)[:, None, None]
-    value = irfft2(picture * template_f, size, workers=-1) / np.sqrt(energy)
-    value = np.where(overlap > MIN_OVERLAP, value * np.sqrt(np.clip(overlap, 0, 1)), -1)
-    # a shift of zero puts the template's corner on the picture's corner, its middle at square.principal_px
-    columns = square.principal_px[0] + np.fft.fftfreq(size[1], 1 / size[1])
-    rows = square.principal_px[1] + np.fft.fftfreq(size[0], 1 / size[0])
-    scale = detector.sdd_mm / depth
-    x = (columns - detector.principal_px[0]) * detector.pixel_mm[0] / scale
-    z = (rows - detector.principal_px[1]) * detector.pixel_mm[1] / scale
-    allowed = _within(z, ranges.tz, TEMPLATE_PX)[:, None] & _within(x, ranges.tx, TEMPLATE_PX)[None]
-    best = np.where(allowed, value, -2).reshape(len(images), -1)
-    places = best.argmax(1)
-    return [(float(best[i, p]), float(columns[p % size[1]]), float(rows[p // size[1]])) for i, p in enumerate(places)]
-
-
-def _masked_templates(images: np.ndarray, square: Detector) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (B, H, W) of silhouette and rim, and the local contrast under them with mean zero."""
-    from scipy.ndimage import gaussian_filter, maximum_filter
-
-    covered = images > 0.03 * np.maximum(images.max((1, 2)), 1e-9)[:, None, None]
-    rows, columns = (2 * round(TEMPLATE_RIM_MM / mm) + 1 for mm in square.pixel_mm[::-1])
-    masks = gaussian_filter(maximum_filter(covered, (1, rows, columns)).astype(np.float32), (0, 0.7, 0.7))
-    contrast = _local_contrast(images, np.ones_like(images), square)
-    mean = (contrast * masks).sum((1, 2)) / np.maximum(masks.sum((1, 2)), 1e-6)
-    return masks, (contrast - mean[:, None, None]) * masks
-
-
-def _within(values: np.ndarray, limits: tuple[float, float], slack: float) -> np.ndarray:
-    return (values >= limits[0] - slack) & (values <= limits[1] + slack)
-
-
-def _aim(camera: np.ndarray, detector: Detector, column: float, row: float) -> np.ndarray:
-    """The camera turned about its source so that what lay on its axis is seen at (column, row)."""
-    ray = np.array([(column - detector.principal_px[0]) * detector.pixel_mm[0], (row - detector.principal_px[1]) * detector.pixel_mm[1], detector.sdd_mm])
-    ray /= np.linalg.norm(ray)
-    axis = np.cross([0, 0, 1.0], ray)
-    sine = np.linalg.norm(axis)
-    if sine < 1e-9:
-        return camera
-    turned = camera.copy()
-    turned[:3, :3] = camera[:3, :3] @ geometry.rotation_matrix(-axis / sine * np.arcsin(sine))
-    return turned
-
-
-def _local_contrast(images: np.ndarray, valid: np.ndarray, detector: Detector) -> np.ndarray:
-    """(B, H, W) high-pass over its own local spread, so that faint and strong structures count alike."""
-    from scipy.ndimage import gaussian_filter
-
-    sigma = (0, *(TEMPLATE_HIGHPASS_MM / mm for mm in detector.pixel_mm[::-1]))
-
-    def blur(stack):
-        return gaussian_filter(stack, sigma, mode="constant", truncate=3.0)
-
-    norm = 1 / (blur(valid) + 1e-3)
-    contrast = (images - blur(images * valid) * norm) * valid
-    spread = np.sqrt(np.clip(blur(contrast**2) * norm, 0, None))
-    return contrast / (spread + 0.3 * spread.mean((1, 2), keepdims=True) + 1e-9) * valid

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from common import geometry, poserange, preflight, refinement, start
+from common import geometry, poserange, preflight, refinement, search, start
 from common.poserange import PoseRange
 from common.preflight import Finding, Report
 from common.sampling import IN_VIEW, Patient, View, share_in_view
@@ -72,7 +72,7 @@ def searching_fit(body: refinement.Body, ranges: PoseRange, seed: int) -> Callab
 
     def fit(picture: Xray) -> float:
         views = [refinement.View(picture)]
-        first = start.compete(views, body, start.search(views, body, ranges)[: preflight.STARTS], scatter=0, keep=preflight.STARTS, seed=seed)
+        first = start.compete(views, body, search.search(views, body, ranges)[: preflight.STARTS], scatter=0, keep=preflight.STARTS, seed=seed)
         winner = first and start.compete(views, body, first.fit.poses, seed=seed)
         return max((found.fit.similarity for found in (first, winner) if found), default=-1.0)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import cli
+from common import cli, pictures
 
 if TYPE_CHECKING:
     from common.results import Result
@@ -83,22 +83,10 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return geometry.rotation_angle_deg(a[:3, :3].T @ b[:3, :3]) < SAME_DEG and float(np.linalg.norm(a[:3, 3] - b[:3, 3])) < SAME_MM
 
 
-def match_tone(drr: np.ndarray, xray: np.ndarray) -> Any:
-    """The monotone curve, a function of an array, that gives a DRR the grey values of the X-ray where it covers it.
-
-    Matches quantiles over the DRR's shadow, both (H, W); pixels without attenuation become 0.
-    """
-    shadow = drr > 0.02 * drr.max()
-    levels = np.linspace(0, 100, 65)
-    source = np.r_[0, np.percentile(drr[shadow], levels)]
-    target = np.r_[0, np.percentile(xray[shadow], levels)]
-    return lambda image: np.interp(image, source, np.maximum.accumulate(target))
-
-
 def compose(mode: str, xray: np.ndarray, drr: np.ndarray) -> np.ndarray:
     """One frame without its caption, (H, W, 3) uint8, of two pictures in 0..1."""
     if mode == "overlay":
-        picture = np.stack([xray, drr, drr], -1)
+        picture = pictures.red_cyan(xray, drr)
     elif mode == "difference":
         change = np.clip(2 * (drr - xray), -1, 1)
         picture = np.stack([1 - np.clip(-change, 0, 1), 1 - np.abs(change), 1 - np.clip(change, 0, 1)], -1)
@@ -154,7 +142,7 @@ def animate(result: Result, renderer: Any, registered_to_world: np.ndarray, mode
         raise cli.InputError(
             "the volume casts no shadow on the detector from the final pose; expected a CT in the frame of the registered volume; check that both files belong together"
         )
-    tone = match_tone(drrs[-1], xray)
+    tone = pictures.match_tone(drrs[-1], xray)
     frames = [compose(mode, xray, tone(drr)) for drr in drrs]
     return write_captions(frames, [(*step.caption, LEGENDS[mode]) for step in steps])
 

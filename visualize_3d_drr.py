@@ -3,7 +3,7 @@
 reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume
         parameters.pt of registration.py (step 7): pose, detector and X-ray
 writes  OUT/scene.html, to turn and zoom in a browser; everything is inside the file, no network is needed
-        OUT/scene.png, two views of the same scene
+        OUT/scene.png, two views of the same scene at 300 dpi; with --format the same as scene.svg or scene.pdf
 frame   the world of --volume, millimetres, equal on all axes; R, A, S point to the patient's right, front and head
 step    after registration.py (step 7)
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from common import cli
+from common import cli, figures
 from common.space import BONE, BONE_HU, SOURCE, Scene, extract_surface, limits, lines_of, picture_grid, place_detector
 
 TEXTURES = ("xray", "drr")
@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", required=True, metavar="OUT", help="folder for scene.html and scene.png")
     parser.add_argument("--texture", choices=TEXTURES, default=TEXTURES[0], help="what lies on the detector: the X-ray, or the DRR at the final pose (default: xray)")
     parser.add_argument("--threshold", type=float, default=BONE_HU, metavar="HU", help=f"Hounsfield units of the surface (default: {BONE_HU:g})")
+    parser.add_argument("--format", choices=figures.FORMATS, default=".png", help="also write the still picture as .svg or .pdf; its surfaces stay pixels (default: .png alone)")
     cli.add_device_flag(parser)
     return parser
 
@@ -78,16 +79,20 @@ def draw_png(scene: Scene, title: str) -> Any:
     """The scene from two sides. Returns a matplotlib Figure; needs no display."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 7.5))
-    figure.subplots_adjust(left=0.05, right=0.95, bottom=0.06, top=0.98, wspace=0.15)
-    figure.suptitle(title, parse_math=False)
+    width, height = 7.1, 3.7  # of a page with two columns
+    heading = figures.wrapped(title, width, figures.TITLE_PT)
+    height += 0.13 * heading.count("\n")
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(left=0.06, right=0.95, bottom=0.09, top=1 - (0.13 * (heading.count("\n") + 1)) / height, wspace=0.12)
+    figure.suptitle(heading, y=1 - 0.05 / height, va="top", fontsize=figures.TITLE_PT, parse_math=False)
     back = scene.source - scene.foot
     for number, (elevation, turn) in enumerate(PNG_VIEWS, 1):
         axis = figure.add_subplot(1, 2, number, projection="3d", computed_zorder=False)
         axis.view_init(elevation, np.degrees(np.arctan2(back[1], back[0])) + turn)
+        axis.patch.set_visible(False)  # it would hide the other view's labels
         _draw_axes(axis, scene)
     handles, names = axis.get_legend_handles_labels()
-    figure.legend(handles, names, loc="lower center", ncols=len(names))
+    figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False, fontsize=figures.TEXT_PT)
     return figure
 
 
@@ -96,20 +101,20 @@ def _draw_axes(axis: Any, scene: Scene) -> None:
 
     low, high = limits(scene)
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-    axis.set_box_aspect(high - low, zoom=0.98)
-    for name, text in zip("xyz", AXIS_TITLES, strict=True):
-        getattr(axis, f"set_{name}label")(text, fontsize=8, labelpad=8)
+    axis.set_box_aspect(high - low, zoom=0.92)
+    for name, text in zip("xyz", "RAS", strict=True):
+        getattr(axis, f"set_{name}label")(f"{text} / mm", fontsize=figures.SMALL_PT, labelpad=1)
         getattr(axis, f"{name}axis").set_major_locator(MultipleLocator(100 if (high - low).max() < 800 else 200))
-    axis.tick_params(labelsize=7)
+    axis.tick_params(labelsize=figures.SMALL_PT, pad=-2)
     picture, grid = picture_grid(scene, PNG_TEXTURE_PX)
     grey = np.repeat(picture[..., None], 3, -1)
     towards_eye = _towards_eye(axis)
     detector_in_front = float((scene.corners.mean(axis=0) - scene.vertices.mean(axis=0)) @ towards_eye) > 0
-    axis.plot_surface(*np.moveaxis(grid, -1, 0), rstride=1, cstride=1, facecolors=grey, shade=False, antialiased=False, zorder=3 if detector_in_front else 1)
-    axis.plot_trisurf(*scene.vertices.T, triangles=scene.triangles, color=BONE, linewidth=0, antialiased=False, shade=True, zorder=2)
+    axis.plot_surface(*np.moveaxis(grid, -1, 0), rstride=1, cstride=1, facecolors=grey, shade=False, antialiased=False, rasterized=True, zorder=3 if detector_in_front else 1)
+    axis.plot_trisurf(*scene.vertices.T, triangles=scene.triangles, color=BONE, linewidth=0, antialiased=False, shade=True, rasterized=True, zorder=2)
     for name, (line, colour) in lines_of(scene).items():
-        axis.plot(*line.T, color=colour, linewidth=2 if name == "principal ray" else 0.8, label=name, zorder=4)
-    axis.scatter(*scene.source[:, None], color=SOURCE, s=40, label="X-ray source", zorder=5)
+        axis.plot(*line.T, color=colour, linewidth=1.2 if name == "principal ray" else 0.5, label=name, zorder=4)
+    axis.scatter(*scene.source[:, None], color=SOURCE, s=14, label="X-ray source", zorder=5)
 
 
 def _towards_eye(axis: Any) -> np.ndarray:
@@ -121,8 +126,9 @@ def run(args: argparse.Namespace) -> int | None:
     volume_path = cli.existing_file(args.volume, "a CT volume (NIfTI)")
     parameters = cli.existing_file(args.parameters, "parameters.pt of registration.py")
     folder = cli.output_folder(args.output_dir)
-    html, png = folder / "scene.html", folder / "scene.png"
-    cli.check_outputs([html, png], args.overwrite, [volume_path, parameters])
+    html = folder / "scene.html"
+    still = [folder / f"scene{ending}" for ending in dict.fromkeys((".png", args.format))]
+    cli.check_outputs([html, *still], args.overwrite, [volume_path, parameters])
 
     from common import rendering, results, similarity, volumes
 
@@ -140,13 +146,15 @@ def run(args: argparse.Namespace) -> int | None:
     title = f"{ct.name} and {Path(str(result.xray['file'])).name}: registered pose, SDD {result.detector.sdd_mm:.0f} mm"
     cli.write_text(html, draw_html(scene, title))
     lighter = replace(scene, **dict(zip(("vertices", "triangles"), extract_surface(ct, args.threshold, PNG_SURFACE_VOXELS), strict=True)))
-    with cli.atomic(png) as partial:
-        draw_png(lighter, title).savefig(partial, format="png", dpi=130)
+    with figures.style():
+        figure = draw_png(lighter, title)
+    for picture_path in still:
+        figures.save(figure, picture_path)
     source = " ".join(f"{x:.1f}" for x in scene.source)
     cli.note(
         f"{len(triangles)} triangles at {args.threshold:g} HU; source at ({source}) mm RAS, {np.linalg.norm(scene.source - vertices.mean(axis=0)):.0f} mm from the bone's middle"
     )
-    print(html, png, sep="\n")
+    print(html, *still, sep="\n")
     return None
 
 

@@ -111,7 +111,7 @@ def _about(one: Registered) -> dict[str, Any]:
     scale = min(1.0, PICTURE_PX / max(xray.shape))
     height, width = (round(side * scale) for side in xray.shape)
     result = one.result
-    bar_mm = pictures.scale_bar(xray.shape[1] * (pixel := pictures.mm_per_pixel(result.detector, registered.bone_depth_mm(result))))
+    bar_mm = pictures.scale_bar(xray.shape[1] * (pixel := pictures.mm_per_pixel(result.detector, result.bone_depth_mm)))
     return {
         "verdict": one.verdict,
         "reasons": one.reasons,

@@ -94,12 +94,6 @@ def outline_of(registered: Registered) -> list[np.ndarray]:
     return slicer.outline(xrays.read_picture(path).astype(float))
 
 
-def bone_depth_mm(result: Result) -> float:
-    """Distance from the source to the bone's middle along the principal ray."""
-    points = np.array(result.drr.get("points_mm") or [result.drr["isocentre_mm"]])
-    return float(geometry.apply(geometry.invert(result.volume_from_camera()), points)[:, 2].mean())
-
-
 def convergence(result: Result) -> dict[str, np.ndarray]:
     """Distance of every pose of the trajectory from the final one: in_plane_mm, depth_mm, rotation_deg; and its similarity and scale."""
     final = result.volume_from_camera()

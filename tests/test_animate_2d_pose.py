@@ -118,7 +118,7 @@ def test_a_wide_picture_is_binned_and_the_caption_fits(tmp_path):
     _, frames, _ = animate(tmp_path)
     assert frames[0].shape[1] == 300
     assert np.ptp(frames[-1][:100], axis=2).mean() < 8
-    narrow = animate_2d_pose.write_captions([np.zeros((20, 60, 3), np.uint8)], [("iteration 1", "similarity 1", "scale 4")])
+    narrow = animate_2d_pose.write_captions([np.zeros((20, 60, 3), np.uint8)], [("iteration 1", "similarity 1", "scale 4")], 1.0)
     assert narrow[0].height > 20 + 3 * 15
 
 

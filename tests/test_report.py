@@ -128,7 +128,7 @@ def test_what_is_no_result_is_one_line(tmp_path, capsys):
 
 def test_the_outline_and_the_scale_bar_are_where_the_bone_is(made):
     one = registered.load(made[0] / "femur" / "ap")
-    detector, depth = one.result.detector, registered.bone_depth_mm(one.result)
+    detector, depth = one.result.detector, one.result.bone_depth_mm
     assert depth == pytest.approx(620, abs=30)  # the offset that the pose was made with
     assert pictures.mm_per_pixel(detector, depth) == pytest.approx(1.6 * depth / 900)
     _, drr = registered.shown_pair(one)

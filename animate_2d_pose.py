@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Animate a registration: the DRR moving onto the X-ray, pose by pose, as a GIF.
 
 reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """How well a registration fits: one figure with the X-ray, the DRRs and their differences, and the numbers.
 
 Similarity says whether the pictures agree, not whether the bone is where it should be: a depth error of several millimetres hardly

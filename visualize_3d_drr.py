@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Show a registered view in space: the CT's bone, the X-ray source, the detector with its picture, frustum and principal ray.
 
 reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume

@@ -52,7 +52,7 @@ def script(main: Callable[[argparse.Namespace], int | None], make_parser: Callab
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
         global _quiet
-        args = make_parser().parse_args(argv)
+        args = _completed(make_parser()).parse_args(argv)
         _quiet = args.quiet
         name = Path(sys.modules[main.__module__].__file__ or main.__module__).name
         try:
@@ -70,6 +70,15 @@ def script(main: Callable[[argparse.Namespace], int | None], make_parser: Callab
             return 0
 
     return functools.wraps(main)(runlog.recorded(wrapped, Path(sys.modules[main.__module__].__file__ or main.__module__).name, note))
+
+
+def _completed(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser; where a shell asks for completions, they are answered and the process ends."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    return parser
 
 
 def note(message: str) -> None:

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make a cohort of phantom knees to try the workflow with: CTs, labelmaps, X-rays with known truth, and the table that lists them.
 
 reads   nothing

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make an X-ray of a CT with known truth: for the demo, for tests, and for trying the suite without patient data.
 
 Renders the CT at its own resolution with DiffDRR's exact Siddon method (registration renders with another method and,

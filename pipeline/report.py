@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Write a report of registrations as one web page that needs no network: for a patient, or for a whole cohort.
 
 Of a patient: every registration with a slider between X-ray and DRR, its verdict and uncertainties, the way to the final pose, an interactive scene,

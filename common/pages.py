@@ -107,27 +107,33 @@ def _columns(first: str, rows: Sequence[dict[str, Any]]) -> dict[str, Column]:
 
 def _about(one: Registered) -> dict[str, Any]:
     """Everything a patient's page says about one registration."""
-    xray, drr = registered.shown_pair(one)
-    scale = min(1.0, PICTURE_PX / max(xray.shape))
-    height, width = (round(side * scale) for side in xray.shape)
     result = one.result
-    bar_mm = pictures.scale_bar(xray.shape[1] * (pixel := pictures.mm_per_pixel(result.detector, result.bone_depth_mm)))
     return {
         "verdict": one.verdict,
         "reasons": one.reasons,
-        "width": width,
-        "height": height,
-        "xray": data_url(xray, (width, height)),
-        "drr": data_url(drr, (width, height)),
         "flipped": bool(result.xray.get("flipped")),
-        "outline": _markup("".join(_path((curve + 0.5) * scale) for curve in registered.outline_of(one))),
-        "bar": f"M{BAR_MARGIN * width:.1f} {height - BAR_MARGIN * height:.1f}h{bar_mm / pixel * scale:.1f}",
-        "bar_text": f"{bar_mm:g} mm",
+        "views": [_picture(shown) for shown in registered.shown_views(one)],
         "numbers": _numbers(one),
         "lineage": registered.lineage_of(one),
         "settings": [(key, registered.plain(value)) for key, value in {**_geometry(one), **result.settings}.items() if value is not None],
         "versions": sorted({**cli.versions(*PACKAGES), **result.versions}.items()),
         **_charts(one),
+    }
+
+
+def _picture(shown: registered.Shown) -> dict[str, Any]:
+    """One view: both pictures as URLs, the outline and the scale bar as paths of an SVG in their pixels."""
+    scale = min(1.0, PICTURE_PX / max(shown.xray.shape))
+    height, width = (round(side * scale) for side in shown.xray.shape)
+    bar_mm = pictures.scale_bar(shown.xray.shape[1] * shown.pixel_mm)
+    return {
+        "width": width,
+        "height": height,
+        "xray": data_url(shown.xray, (width, height)),
+        "drr": data_url(shown.drr, (width, height)),
+        "outline": _markup("".join(_path((curve + 0.5) * scale) for curve in shown.outline)),
+        "bar": f"M{BAR_MARGIN * width:.1f} {height - BAR_MARGIN * height:.1f}h{bar_mm / shown.pixel_mm * scale:.1f}",
+        "bar_text": f"{bar_mm:g} mm",
     }
 
 

@@ -13,7 +13,7 @@ from common import cli, geometry, pictures, results, slicer
 from common.results import Result
 
 PARAMETERS, EVALUATION = "parameters.pt", "evaluation.json"
-DRRS = ("drr.png", "hq_drr.png", "final_img.png")
+DRRS = ("drr.png", "hq_drr.png")  # of create_drr.py, of the first view
 SURFACE_VOXELS = 56  # along the longest axis: some 10,000 triangles, 150 kB in a page
 TEXTURE_PX = 72
 NUMBERS = {  # key: (title, unit); the columns of both reports
@@ -70,28 +70,45 @@ def find(folder: Path) -> list[Path]:
 # ------------------------------------------------------------------------------------------------- pictures
 
 
-def shown_pair(registered: Registered) -> tuple[np.ndarray, np.ndarray]:
-    """X-ray and DRR, (H, W) in 0..1, of one size, the DRR's grey values matched to the X-ray's."""
+@dataclass(frozen=True)
+class Shown:
+    """One view as a page shows it."""
+
+    xray: np.ndarray  # (H, W) in 0..1, as registered
+    drr: np.ndarray  # (H, W) in 0..1, with the X-ray's grey values
+    outline: list[np.ndarray]  # closed curves (N, 2) around the bone, pixels (column, row)
+    pixel_mm: float  # at the bone's distance
+
+
+def shown_views(registered: Registered) -> list[Shown]:
+    """Every view of a registration. Raises InputError for pictures that are missing."""
+    return [_shown(registered, number, view) for number, view in enumerate(registered.result.scanner_pose, 1)]
+
+
+def _shown(registered: Registered, number: int, view: dict[str, Any]) -> Shown:
     from skimage.transform import resize
 
     from common import similarity, xrays
 
-    xray = registered.result.picture / 255
-    path = next((registered.folder / name for name in DRRS if (registered.folder / name).exists()), None)
-    if path is None:
-        raise cli.InputError(f"{registered.folder}: holds no DRR ({', '.join(DRRS)}); expected what registration.py wrote beside {PARAMETERS}; register again")
-    drr = similarity.normalise(xrays.read_picture(path))
+    ending = "" if number == 1 else f"_view{number}"
+    paths = [registered.folder / f"final_img{ending}.png", registered.folder / f"gt{ending}.png"]
+    for path in paths:
+        cli.existing_file(path, "a picture of registration.py")
+    silhouette = xrays.read_picture(paths[0]).astype(float)
+    better = [registered.folder / name for name in DRRS if number == 1 and (registered.folder / name).exists()]
+    xray = registered.result.picture / 255 if number == 1 else xrays.read_picture(paths[1]) / 255
+    drr = similarity.normalise(xrays.read_picture(better[0]) if better else silhouette)
     if drr.shape != xray.shape:
         drr = resize(drr, xray.shape, order=1, anti_aliasing=True)
-    return xray, np.clip(pictures.match_tone(drr, xray)(drr), 0, 1) if drr.any() else drr
+    matched = np.clip(pictures.match_tone(drr, xray)(drr), 0, 1) if drr.any() else drr
+    return Shown(xray, matched, slicer.outline(silhouette), view["pixel_spacing_mm"][0] * _depth_mm(registered.result, view) / view["sdd_mm"])
 
 
-def outline_of(registered: Registered) -> list[np.ndarray]:
-    """Closed curves (N, 2) around the bone at the final pose, pixels (column, row) of the registered picture."""
-    from common import xrays
-
-    path = cli.existing_file(registered.folder / "final_img.png", "the DRR at the final pose")
-    return slicer.outline(xrays.read_picture(path).astype(float))
+def _depth_mm(result: Result, view: dict[str, Any]) -> float:
+    """Distance from a view's source to the bone's middle, along its principal ray."""
+    points = np.array(result.drr.get("points_mm") or [result.drr["isocentre_mm"]])
+    in_scanner = geometry.apply(np.array(result.drr["scanner_from_volume"]), points)
+    return float(geometry.apply(geometry.invert(np.asarray(view["camera"])), in_scanner)[:, 2].mean())
 
 
 def convergence(result: Result) -> dict[str, np.ndarray]:

@@ -116,8 +116,8 @@ def test_fifty_xrays_of_two_bones_stay_below_15_megabytes(made):
         one, result=dataclasses.replace(one.result, xray={**one.result.xray, "image": rough}, drr={**one.result.drr, **results.detector_entries(detector, np.zeros(3))})
     )
     a_page = len(pages.patient_page("P", made[0], [large]))
-    ten = len(pages.patient_page("P", made[0], [large] * 3))
-    assert a_page + 99 * (ten - a_page) / 2 < 15e6
+    three_pages = len(pages.patient_page("P", made[0], [large] * 3))
+    assert a_page + 99 * (three_pages - a_page) / 2 < 15e6
 
 
 def test_what_is_no_result_is_one_line(tmp_path, capsys):
@@ -128,14 +128,26 @@ def test_what_is_no_result_is_one_line(tmp_path, capsys):
 
 def test_the_outline_and_the_scale_bar_are_where_the_bone_is(made):
     one = registered.load(made[0] / "femur" / "ap")
-    detector, depth = one.result.detector, one.result.bone_depth_mm
-    assert depth == pytest.approx(620, abs=30)  # the offset that the pose was made with
-    assert pictures.mm_per_pixel(detector, depth) == pytest.approx(1.6 * depth / 900)
-    _, drr = registered.shown_pair(one)
-    longest = max(registered.outline_of(one), key=len)
-    inside = drr[tuple(longest.round().astype(int).T[::-1])]
-    assert longest.min() >= 0
-    assert inside.mean() < 0.5 * drr.max()  # along the edge, not across the bone
+    (shown,) = registered.shown_views(one)
+    assert one.result.bone_depth_mm == pytest.approx(620, abs=30)  # the offset that the pose was made with
+    assert shown.pixel_mm == pytest.approx(1.6 * one.result.bone_depth_mm / 900)
+    longest = max(shown.outline, key=len)
+    along = shown.drr[tuple(longest.round().astype(int).T[::-1])]
+    assert along.mean() < 0.5 * shown.drr.max()  # along the edge, not across the bone
+
+
+def test_every_view_of_one_instant_has_its_pictures_and_its_own_scale(tmp_path):
+    result = save(tmp_path)
+    further = {**result.scanner_pose[0], "pixel_spacing_mm": [0.4, 0.4]}
+    save(tmp_path, scanner_pose=[result.scanner_pose[0], further])
+    for name in ("gt", "final_img"):
+        shutil.copy(tmp_path / f"{name}.png", tmp_path / f"{name}_view2.png")
+    first, second = registered.shown_views(registered.load(tmp_path))
+    np.testing.assert_allclose(first.drr, second.drr, atol=1e-5)  # one is read from 32-bit grey values
+    assert first.pixel_mm == pytest.approx(4 * second.pixel_mm)
+    page = pages.patient_page("P", tmp_path, [registered.load(tmp_path)])
+    assert page.count('class="compare"') == 2
+    assert ", view 2" in page
 
 
 @pytest.mark.parametrize(("width", "bar"), [(200, 50), (130, 20), (45, 10), (9, 2), (1000, 200)])

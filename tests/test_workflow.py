@@ -36,11 +36,11 @@ def planned(tmp_path_factory):
     rows = [",".join([*cohort.REQUIRED, *cohort.OPTIONAL])]
     for name in ("P01", "P02"):
         (folder / name).mkdir()
-        for file in ("ct.nii.gz", "seg.nii.gz", "left_1.dcm", "right_1.png"):
+        for file in ("ct.nii", "a seg.nii.gz", "left_1.dcm", "right_1.png"):
             (folder / name / file).write_bytes(b"x")
         rows += [
-            f"{name},{name}/ct.nii.gz,{name}/seg.nii.gz,{name}/left_1.dcm,left,1020,,,",
-            f"{name},{name}/ct.nii.gz,{name}/seg.nii.gz,{name}/right_1.png,right,1000,0.3,,--flip no",
+            f"{name},{name}/ct.nii,{name}/a seg.nii.gz,{name}/left_1.dcm,left,1020,,,",
+            f"{name},{name}/ct.nii,{name}/a seg.nii.gz,{name}/right_1.png,right,1000,0.3,,--flip no",
         ]
     (folder / "patients.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -58,6 +58,8 @@ def test_a_dry_run_plans_one_job_for_each_thing_and_says_it_in_words(planned):
     png = next(line for line in said.splitlines() if "registration.py" in line and "P01/right_1.png" in line)
     assert "--sdd 1000.0 --pixel_spacing 0.3 --flip no" in png
     assert "_mirrored.nii.gz" in png
+    assert "--ct_filename P02_ct.nii " in said
+    assert re.search(r'ln -sfn "\$\(realpath \'P02/a seg.nii.gz\'\)" \S+/P02_seg.nii.gz', re.sub(r"\$\(dirname (\S+)\)", r"\1", said))
     assert "--sdd" not in next(line for line in said.splitlines() if "registration.py" in line and "left_1.dcm" in line)
 
 

@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 420, 190
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 36
 DASHES = ("", "7 3", "2 3", "9 3 2 3")  # so that colour is not the only difference
 FLOOR = 1e-3  # of a logarithmic axis
+FAR = 3.0  # times the 95th percentile: a value beyond would squeeze all others into one bar
 
 
 def lines(series: dict[str, np.ndarray], x_title: str, y_title: str, label: str, log: bool = False, marks: list[int] | None = None) -> str:
@@ -33,9 +34,13 @@ def lines(series: dict[str, np.ndarray], x_title: str, y_title: str, label: str,
 
 
 def histogram(series: dict[str, np.ndarray], x_title: str, label: str, bins: int = 12) -> str:
-    """How often values occur, the groups stacked on each other."""
+    """How often values occur, the groups stacked on each other. A few values far above all others go into the last bar, whose label says so."""
     filled = {name: np.asarray(y, float) for name, y in series.items() if len(y)}
-    ticks = nice_ticks(0, max(float(y.max()) for y in filled.values()))
+    every = np.concatenate(list(filled.values()))
+    usual = float(np.percentile(every, 95))
+    beyond = every.max() > FAR * usual > 0
+    ticks = nice_ticks(0, usual if beyond else float(every.max()))
+    filled = {name: np.minimum(y, ticks[-1]) for name, y in filled.items()}
     edges = np.linspace(ticks[0], ticks[-1], bins + 1)
     counts = {name: np.histogram(y, edges)[0] for name, y in filled.items()}
     top = nice_ticks(0, max(int(sum(counts.values()).max()), 4))  # whole numbers
@@ -48,7 +53,7 @@ def histogram(series: dict[str, np.ndarray], x_title: str, label: str, bins: int
                 f'<rect class="bar c{number}" x="{across(edges[i]) + 1:.1f}" width="{across(edges[i + 1]) - across(edges[i]) - 2:.1f}" y="{y:.1f}" height="{height:.1f}"/>'
             )
         below = below + amount
-    parts += [_x_label(across(tick), f"{tick:g}") for tick in ticks]
+    parts += [_x_label(across(tick), f"{'≥ ' if beyond and tick == ticks[-1] else ''}{tick:g}") for tick in ticks]
     return _figure([*parts, _titles(x_title, "registrations")], label, list(filled) if len(filled) > 1 else [])
 
 

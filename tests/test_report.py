@@ -170,6 +170,13 @@ def test_a_histogram_counts_every_value_and_survives_one():
     assert "<rect" in charts.histogram({"a": np.array([0.0])}, "mm", "label")
 
 
+def test_one_value_far_off_does_not_squeeze_the_others_into_one_bar():
+    values = np.r_[np.linspace(0.1, 1, 39), 150]
+    text = charts.histogram({"a": values}, "mm", "label")
+    assert text.count("<rect") > 8
+    assert "≥ 1" in text
+
+
 def test_a_name_in_a_chart_cannot_break_out_of_it():
     assert "<script>" not in charts.lines({"<script>": np.arange(3), "b": np.arange(3)}, "x", "y", 'a "label" <b>')
 

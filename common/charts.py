@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 420, 190
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 36
+LEFT, RIGHT, TOP, BOTTOM = 58, 24, 12, 36
 DASHES = ("", "7 3", "2 3", "9 3 2 3")  # so that colour is not the only difference
 FLOOR = 1e-3  # of a logarithmic axis
 FAR = 3.0  # times the 95th percentile: a value beyond would squeeze all others into one bar

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Write the distances that registration needs into the header of a DICOM X-ray.
 
 Many exports lack the source-to-detector distance (SDD). Without it, and without a calibration, no distance in the picture can be

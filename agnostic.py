@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Step 5: train a patient-agnostic model: one pose network for the bone of many patients.
 
 The network learns to tell the pose of the bone from an X-ray, on pictures rendered from the CTs while it trains: random poses of the range, random tissue,

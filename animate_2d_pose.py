@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Animate a registration: the DRR moving onto the X-ray, pose by pose, as a GIF.
 
 reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume
@@ -6,6 +7,7 @@ writes  a GIF; DRR and X-ray are at most 400 pixels wide. Every frame says its i
         overlay     the X-ray in red, the DRR in cyan: grey where they agree
         difference  DRR minus X-ray: red where the DRR is brighter, blue where it is darker, white where they agree
         side        X-ray left, DRR right
+        checkerboard  squares of both in turn
         The DRR's grey values are matched to the X-ray's by one monotone curve, found at the final pose.
 frame   the volume's own world; pixels of the X-ray as registered
 step    after registration.py (step 7)
@@ -23,17 +25,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import cli
+from common import cli, pictures
 
 if TYPE_CHECKING:
     from common.results import Result
 
-MODES = ("overlay", "difference", "side")
+MODES = ("overlay", "difference", "side", "checkerboard")
 MAX_FRAMES = 60
 MAX_WIDTH = 400
 FRAME_MS, LAST_MS = 120, 1000
 SAME_DEG, SAME_MM = 0.01, 0.01  # poses closer than this make the same picture
-LEGENDS = {"overlay": "red: X-ray   cyan: DRR", "difference": "red: DRR brighter   blue: X-ray brighter", "side": "left: X-ray   right: DRR"}
+LEGENDS = {
+    "overlay": "red: X-ray   cyan: DRR",
+    "difference": "red: DRR brighter   blue: X-ray brighter",
+    "side": "left: X-ray   right: DRR",
+    "checkerboard": "X-ray and DRR in turn",
+}
 FONT_PX, LINE_PX = 13, 18
 
 
@@ -83,44 +90,39 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return geometry.rotation_angle_deg(a[:3, :3].T @ b[:3, :3]) < SAME_DEG and float(np.linalg.norm(a[:3, 3] - b[:3, 3])) < SAME_MM
 
 
-def match_tone(drr: np.ndarray, xray: np.ndarray) -> Any:
-    """The monotone curve, a function of an array, that gives a DRR the grey values of the X-ray where it covers it.
-
-    Matches quantiles over the DRR's shadow, both (H, W); pixels without attenuation become 0.
-    """
-    shadow = drr > 0.02 * drr.max()
-    levels = np.linspace(0, 100, 65)
-    source = np.r_[0, np.percentile(drr[shadow], levels)]
-    target = np.r_[0, np.percentile(xray[shadow], levels)]
-    return lambda image: np.interp(image, source, np.maximum.accumulate(target))
-
-
 def compose(mode: str, xray: np.ndarray, drr: np.ndarray) -> np.ndarray:
     """One frame without its caption, (H, W, 3) uint8, of two pictures in 0..1."""
     if mode == "overlay":
-        picture = np.stack([xray, drr, drr], -1)
+        picture = pictures.red_cyan(xray, drr)
     elif mode == "difference":
         change = np.clip(2 * (drr - xray), -1, 1)
         picture = np.stack([1 - np.clip(-change, 0, 1), 1 - np.abs(change), 1 - np.clip(change, 0, 1)], -1)
+    elif mode == "checkerboard":
+        picture = np.repeat(pictures.checkerboard(xray, drr)[..., None], 3, -1)
     else:
         gap = np.ones((len(xray), 4))
         picture = np.repeat(np.hstack([xray, gap, drr])[..., None], 3, -1)
     return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def write_captions(frames: list[np.ndarray], captions: list[tuple[str, ...]]) -> list[Any]:
-    """Pillow images with their captions below, all of one size."""
+def write_captions(frames: list[np.ndarray], captions: list[tuple[str, ...]], pixel_mm: float) -> list[Any]:
+    """Pillow images with a scale bar and their captions below, all of one size; ``pixel_mm`` is a pixel's size at the bone."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(FONT_PX)
     width = frames[0].shape[1]
     texts = [_wrap(parts, width - 8, font) for parts in captions]
-    footer = LINE_PX * max(map(len, texts)) + 6
+    length_mm = pictures.scale_bar(width * pixel_mm)
+    bar = [(4, 8), (4 + length_mm / pixel_mm, 8)]  # below the picture, so that it hides nothing
+    footer = LINE_PX * (1 + max(map(len, texts))) + 6
     images = []
     for frame, lines in zip(frames, texts, strict=True):
         canvas = Image.new("RGB", (width, frame.shape[0] + footer), "black")
         canvas.paste(Image.fromarray(frame), (0, 0))
-        ImageDraw.Draw(canvas).multiline_text((4, frame.shape[0] + 2), "\n".join(lines), fill="white", font=font, spacing=LINE_PX - FONT_PX)
+        draw, top = ImageDraw.Draw(canvas), frame.shape[0] + 2
+        draw.line([(x, top + y) for x, y in bar], fill="white", width=3)
+        draw.text((bar[1][0] + 8, top), f"{length_mm:g} mm", fill="white", font=font)
+        draw.multiline_text((4, top + LINE_PX), "\n".join(lines), fill="white", font=font, spacing=LINE_PX - FONT_PX)
         images.append(canvas)
     return images
 
@@ -154,9 +156,10 @@ def animate(result: Result, renderer: Any, registered_to_world: np.ndarray, mode
         raise cli.InputError(
             "the volume casts no shadow on the detector from the final pose; expected a CT in the frame of the registered volume; check that both files belong together"
         )
-    tone = match_tone(drrs[-1], xray)
+    tone = pictures.match_tone(drrs[-1], xray)
+    pixel_mm = pictures.mm_per_pixel(detector, result.bone_depth_mm)
     frames = [compose(mode, xray, tone(drr)) for drr in drrs]
-    return write_captions(frames, [(*step.caption, LEGENDS[mode]) for step in steps])
+    return write_captions(frames, [(*step.caption, LEGENDS[mode]) for step in steps], pixel_mm)
 
 
 def run(args: argparse.Namespace) -> int | None:

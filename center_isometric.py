@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Step 4: centre every volume on the world's origin and give it cubic voxels ("isometric" here means isotropic).
 
 The isocentre (the middle of the volume) moves to the origin; the patient's directions stay, and the new grid lies along them (RAS+), whatever the

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Step 3: align every cropped CT onto one reference, rigidly (CT to CT, 3D/3D).
 
 A pose model learns from many patients; it needs their bones in one position and orientation. Each scan is moved, not deformed. Bones of different

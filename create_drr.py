@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Step 8: the radiograph that a CT gives from a registered pose, exact and at the detector's full resolution.
 
 Registration renders fast pictures; this one integrates the attenuation of every voxel that a ray passes (Siddon's method, by

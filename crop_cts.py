@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Step 2: cut each bone out of the CT, in a padded box, and mirror right bones to left ones.
 
 A box smaller than the CT saves time and memory in every later step, and with right bones mirrored one model serves both sides. Nothing is

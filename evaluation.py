@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """How well a registration fits: one figure with the X-ray, the DRRs and their differences, and the numbers.
 
 Similarity says whether the pictures agree, not whether the bone is where it should be: a depth error of several millimetres hardly
@@ -27,14 +28,14 @@ import argparse
 import csv
 import io
 import sys
-import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import cli, geometry
+from common import cli, figures, geometry
 from common.geometry import Detector, PoseError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 GT_NAME, OUTPUT_NAME = "gt.png", "evaluation.png"
 DRR_NAMES = ("drr.png", "hq_drr.png")
-FORMATS = (".png", ".pdf", ".svg")
+OVERLAYS = {"red-cyan": "X-ray red, DRR cyan", "checkerboard": "X-ray and DRR in turn"}
 ASPECT_TOLERANCE = 0.01
 POSE_COLUMNS = {"in_plane_mm": "in-plane", "depth_mm": "depth", "rotation_deg": "rotation", "mtre_mm": "mTRE", "projection_mm": "projection"}
 ARROWS = {"lower": "↓", "higher": "↑"}
@@ -68,13 +69,24 @@ class Truth:
     points_mm: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class Notes:
+    """What the figure shows besides pictures: size of a pixel at the bone (None: unknown), the bone's outline, which overlay, where pose points are from."""
+
+    pixel_mm: float | None = None
+    outline: Sequence[np.ndarray] = ()
+    overlay: str = "red-cyan"
+    points_from: str | None = None
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.build_parser(__doc__)
     parser.add_argument("--data_dir", required=True, metavar="RESULTS", help="results folder of registration.py")
     parser.add_argument("--title_suffix", default="", metavar="TEXT", help='added to the title, such as "(p8)"')
     parser.add_argument("--gt_name", default=GT_NAME, metavar="NAME", help=f"the X-ray in the folder, bone bright (default: {GT_NAME})")
     parser.add_argument("--drr_name", metavar="NAME", help=f"the high-quality DRR in the folder (default: {' or '.join(DRR_NAMES)}, where there)")
-    parser.add_argument("--output_name", default=OUTPUT_NAME, metavar="NAME", help=f"figure to write into the folder, {' '.join(FORMATS)} (default: {OUTPUT_NAME})")
+    parser.add_argument("--output_name", default=OUTPUT_NAME, metavar="NAME", help=f"figure to write into the folder, {' '.join(figures.FORMATS)} (default: {OUTPUT_NAME})")
+    parser.add_argument("--overlay", choices=OVERLAYS, default=Notes.overlay, help="how X-ray and best DRR are laid over each other (default: %(default)s)")
     parser.add_argument("--truth", metavar="FILE", help="true pose, .json or .pt: pose errors are given too")
     parser.add_argument("--label", type=int, metavar="N", help="which bone of the truth, where bones have moved since the CT")
     parser.add_argument("--volume", metavar="CT", help="take the points for pose errors from this prepared CT's bone (default: the truth's, else the registration's)")
@@ -118,6 +130,19 @@ def find_pictures(folder: Path, gt_name: str, drr_name: str | None) -> dict[str,
     for _, path in found.values():
         cli.existing_file(path, "a picture of registration.py or create_drr.py")
     return found
+
+
+def pixel_at_bone(folder: Path, shape: tuple[int, int]) -> float | None:
+    """Millimetres of the X-ray's pixel at the bone's distance, from parameters.pt; None without one, or where it is of another picture."""
+    from common import pictures, results
+
+    path = folder / "parameters.pt"
+    if not path.exists():
+        return None
+    result = results.load(path)
+    if abs(shape[0] / shape[1] / (result.detector.height / result.detector.width) - 1) > ASPECT_TOLERANCE:
+        return None
+    return pictures.mm_per_pixel(result.detector, result.bone_depth_mm) * result.detector.width / shape[1]
 
 
 # ----------------------------------------------------------------------------------------------------- pose
@@ -189,38 +214,48 @@ def choose_points(result: Result, truth: Truth, volume_path: str | None) -> tupl
 # --------------------------------------------------------------------------------------------------- output
 
 
-def draw(xray: np.ndarray, panels: list[Panel], field: np.ndarray, title: str, points_from: str | None) -> Any:
-    """The figure: pictures above, heat maps of their differences below, on one scale each. Returns a matplotlib Figure."""
-    from matplotlib.figure import Figure
-
+def draw(xray: np.ndarray, panels: list[Panel], field: np.ndarray, title: str, notes: Notes) -> Any:
+    """The figure: pictures above; the overlay and heat maps of the differences below, on one scale each. Returns a matplotlib Figure."""
     from common import similarity
 
-    width = 3.5 * (1 + len(panels)) + 0.9
-    panel_height = float(np.clip(3.4 * xray.shape[0] / xray.shape[1], 1.8, 5.5))
-    heading = textwrap.fill(title, int(width * 6))
-    figure = Figure(figsize=(width, 2 * panel_height + 2.2 + 0.25 * heading.count("\n")), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
-    figure.suptitle(heading, fontsize=13, parse_math=False)
-    axes = figure.subplots(2, 1 + len(panels), squeeze=False)
+    columns = 1 + len(panels)
+    width = figures.COLUMN_IN * columns + 0.5
+    heading = figures.wrapped(title, width, figures.TITLE_PT)
+    footer = figures.wrapped(_explanation(field, notes), width, figures.SMALL_PT)
+    panel_height = float(np.clip(figures.COLUMN_IN * xray.shape[0] / xray.shape[1], 0.9, 2.8))
+    lines = heading.count("\n") + footer.count("\n") + max(_caption(panel).count("\n") for panel in panels)
+    figure = figures.new(width, 2 * panel_height + 0.9 + 0.12 * lines)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
+    figure.suptitle(heading, fontsize=figures.TITLE_PT, parse_math=False)
+    axes = figure.subplots(2, columns, squeeze=False)
     stretched = {panel.key: similarity.normalise(panel.image, field) for panel in panels}
     reference = similarity.normalise(xray, field)
     for axis, (name, image) in zip(axes[0], [("X-ray", reference), *((p.title, stretched[p.key]) for p in panels)], strict=True):
-        axis.imshow(np.where(field, image, np.nan), cmap=_with_grey("gray"), vmin=0, vmax=1)
-        axis.set_title(name, fontsize=11)
+        figures.show(axis, np.where(field, image, np.nan), name, _with_grey("gray"))
+    figures.outline(axes[0, 0], notes.outline)
+    figures.show(axes[1, 0], _overlay(reference, stretched[panels[-1].key], field, notes.overlay), OVERLAYS[notes.overlay])
+    if notes.pixel_mm:
+        for axis in (*axes[0], axes[1, 0]):
+            figures.scale_bar(axis, xray.shape, notes.pixel_mm)
     differences = [np.where(field, np.abs(stretched[p.key] - reference), np.nan) for p in panels]
     top = max(float(np.nanpercentile(differences, 99.8)), 1e-6)
     for axis, panel, difference in zip(axes[1, 1:], panels, differences, strict=True):
-        shown = axis.imshow(difference, cmap=_with_grey("viridis"), vmin=0, vmax=top)
-        axis.set_title("absolute difference", fontsize=10)
-        axis.set_xlabel(_caption(panel), fontsize=10, linespacing=1.4)
+        shown = figures.show(axis, difference, "absolute difference", _with_grey("viridis"), top)
+        axis.set_xlabel(_caption(panel), linespacing=1.3, labelpad=3)
     bar = figure.colorbar(shown, ax=list(axes[1]), fraction=0.025, pad=0.01, extend="max")
     bar.set_label("|DRR - X-ray|, share of the grey range")
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    axes[1, 0].axis("off")
-    axes[1, 0].text(0.02, 0.98, _explanation(field, points_from), va="top", fontsize=9, linespacing=1.5, transform=axes[1, 0].transAxes)
+    figure.supxlabel(footer, fontsize=figures.SMALL_PT, x=0.01, ha="left", linespacing=1.3)
     return figure
+
+
+def _overlay(xray: np.ndarray, drr: np.ndarray, field: np.ndarray, kind: str) -> np.ndarray:
+    """(H, W, 3) in 0..1 of both pictures, the DRR's grey values matched to the X-ray's; grey outside the field."""
+    from common import pictures
+
+    inside = np.where(field, drr, 0)
+    matched = np.clip(pictures.match_tone(inside, np.where(field, xray, 0))(inside), 0, 1) if inside.any() else inside
+    both = pictures.red_cyan(xray, matched) if kind == "red-cyan" else np.repeat(pictures.checkerboard(xray, matched)[..., None], 3, -1)
+    return np.where(field[..., None], np.clip(both, 0, 1), 0.5)
 
 
 def _with_grey(name: str) -> Any:
@@ -248,13 +283,17 @@ def _caption(panel: Panel) -> str:
     return "\n".join([*lines, "   ".join(scores[:2]), "   ".join(scores[2:])])
 
 
-def _explanation(field: np.ndarray, points_from: str | None) -> str:
-    lines = ["All pictures are stretched to 0..1 over", "the field; one colour scale for all maps.", "↓ lower is better, ↑ higher is better."]
+def _explanation(field: np.ndarray, notes: Notes) -> str:
+    sentences = ["All pictures are stretched to 0..1 over the field; one colour scale for all maps. ↓ lower is better, ↑ higher is better."]
+    if notes.outline:
+        sentences.append("Outline: the bone at the final pose.")
+    if notes.pixel_mm:
+        sentences.append("Bars: at the bone's distance from the source.")
     if not field.all():
-        lines.append(f"Grey: outside the field, left out ({100 * (1 - field.mean()):.0f} %).")
-    if points_from:
-        lines += ["", "Pose errors: in the camera's frame, over", f"points of the {points_from};", "projection at the detector."]
-    return "\n".join(lines)
+        sentences.append(f"Grey: outside the field, left out ({100 * (1 - field.mean()):.0f} %).")
+    if notes.points_from:
+        sentences.append(f"Pose errors: in the camera's frame, over points of the {notes.points_from}; projection at the detector.")
+    return " ".join(sentences)
 
 
 def as_table(panels: list[Panel]) -> str:
@@ -282,15 +321,15 @@ def run(args: argparse.Namespace) -> int | None:
     if not folder.is_dir():
         raise cli.InputError(f"{folder}: is no folder; expected the results folder of registration.py; check --data_dir")
     output = folder / args.output_name
-    if output.suffix.lower() not in FORMATS:
-        raise cli.InputError(f"{output}: ends in {output.suffix!r}; expected {' or '.join(FORMATS)}; rename --output_name")
+    if output.suffix.lower() not in figures.FORMATS:
+        raise cli.InputError(f"{output}: ends in {output.suffix!r}; expected {' or '.join(figures.FORMATS)}; rename --output_name")
     if (args.volume or args.label is not None) and not args.truth:
         raise cli.InputError("--volume, --label: given without --truth; expected the true pose that they belong to; give --truth")
     pictures = find_pictures(folder, args.gt_name, args.drr_name)
     outputs = [output, output.with_suffix(".csv"), output.with_suffix(".json")]
     cli.check_outputs(outputs, args.overwrite, [path for _, path in pictures.values()] + ([args.truth] if args.truth else []))
 
-    from common import results, xrays
+    from common import results, slicer, xrays
 
     errors, points_from = {}, None
     if args.truth:
@@ -309,12 +348,13 @@ def run(args: argparse.Namespace) -> int | None:
     if min(panel.metrics["NCC"] for panel in panels[1:]) < 0:
         cli.warn(f"{gt_name}: its grey values run against those of the DRR; expected bone bright; the numbers mean little, invert the picture")
 
-    figure = draw(xray, panels, field, f"X-ray and registered DRR {args.title_suffix}".strip(), points_from)
+    notes = Notes(pixel_at_bone(folder, xray.shape), slicer.outline(images["final"][2].astype(float)), args.overlay, points_from)
+    with figures.style():
+        figure = draw(xray, panels, field, f"X-ray and registered DRR {args.title_suffix}".strip(), notes)
     about = {"xray": gt_name, "field_fraction": float(field.mean()), "truth": args.truth, "label": args.label, "points": points_from}
     cli.write_text(outputs[1], as_table(panels))
     cli.write_json(outputs[2], as_json(panels, about))
-    with cli.writing(output) as stream:
-        figure.savefig(stream, format=output.suffix[1:].lower(), dpi=150)
+    figures.save(figure, output)
     for panel in panels:
         cli.note(f"{panel.title}: " + "  ".join(_caption(panel).split("\n")))
     print(*outputs[1:], output, sep="\n")

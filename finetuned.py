@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Step 6: specialise a model to one patient.
 
 Starts from the weights of a checkpoint (agnostic.py, this script, or xvr) and trains on pictures of this patient's CT alone, with the checkpoint's network,

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Look inside a PyTorch file: keys, types, shapes, data types and small values, nested and indented.
 
 Opens model checkpoints, parameters.pt and plain tensors. Nothing in the file is run: a file that holds other Python objects than

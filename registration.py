@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Step 7: find the pose that aligns a CT with an X-ray (2D/3D registration).
 
 Reads an X-ray (PNG, JPEG, TIFF or DICOM; several share one start-up), a CT volume from step 4 (any NIfTI CT

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Step 1: keep the largest connected piece of every label of a segmentation.
 
 Automatic segmentations leave small islands away from the bone; a bounding box taken around them (step 2) would be

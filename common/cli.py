@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from common import claims
+from common import claims, runlog
 
 EXIT_BAD_INPUT = 2
 EXIT_NOT_CONVERGED = 3
@@ -60,6 +60,7 @@ def build_parser(doc: str) -> argparse.ArgumentParser:
     suite = parser.add_argument_group("common to all scripts")
     suite.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
     suite.add_argument("--quiet", action="store_true", help="no progress and no notes; warnings and the result only")
+    runlog.add_log_flag(suite)
     suite.add_argument("--debug", action="store_true", help="show the traceback of an expected error")
     return parser
 
@@ -79,7 +80,7 @@ def script(main: Callable[[argparse.Namespace], int | None], make_parser: Callab
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")  # paths go out as they came in, text or not
         try:
-            args = make_parser().parse_args(argv)
+            args = _completed(make_parser()).parse_args(argv)
             _quiet = args.quiet
             code = main(args) or 0
             sys.stdout.flush()
@@ -100,7 +101,16 @@ def script(main: Callable[[argparse.Namespace], int | None], make_parser: Callab
         finally:
             claims.release()
 
-    return wrapped
+    return functools.wraps(main)(runlog.recorded(wrapped, Path(sys.modules[main.__module__].__file__ or main.__module__).name, note))
+
+
+def _completed(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser; where a shell asks for completions, they are answered and the process ends."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    return parser
 
 
 def as_input_error(error: Exception) -> InputError | None:
@@ -168,14 +178,7 @@ def warn(message: str) -> None:
 
 def progress(items: Iterable | None = None, *, total: int | None = None, what: str = "", unit: str = "it"):
     """A tqdm bar on stderr; a plain line every half minute where stderr is not a terminal."""
-    from tqdm import tqdm
-
-    to_terminal = sys.stderr.isatty()
-    return tqdm(
-        items, total=total, desc=what, unit=unit, disable=_quiet, file=sys.stderr, dynamic_ncols=to_terminal,
-        mininterval=0.2 if to_terminal else 30, ascii=None if to_terminal else True, leave=True,
-        bar_format=None if to_terminal else "{desc}: {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}{postfix}]\n",
-    )  # fmt: skip
+    return runlog.bar(items, total, what, unit, _quiet)
 
 
 def existing_file(path: str | Path, what: str) -> Path:

@@ -55,6 +55,12 @@ class Result:
         camera = geometry.camera_from_pose(self.final_pose if pose is None else pose, self.drr["orientation"], self.drr["reverse_x_axis"])
         return geometry.translation(np.array(self.drr["isocentre_mm"])) @ camera
 
+    @property
+    def bone_depth_mm(self) -> float:
+        """Distance from the source to the middle of the registered structure, along the principal ray."""
+        points = np.array(self.drr.get("points_mm") or [self.drr["isocentre_mm"]])
+        return float(geometry.apply(geometry.invert(self.volume_from_camera()), points)[:, 2].mean())
+
     def trajectory_poses(self) -> np.ndarray:
         """(N, 4, 4) poses of the trajectory."""
         columns = np.array([self.trajectory[name] for name in TRAJECTORY_COLUMNS[:6]]).T

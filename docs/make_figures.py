@@ -1,11 +1,16 @@
-"""Draw the figures of the README: docs/frames.png and docs/overview.png, the latter from a registered phantom knee.
+"""Draw the figures of README and documentation: docs/frames.png, docs/view.png and docs/overview.png, the latter from a registered phantom knee.
+
+With --cohort, only docs/training_curve.png, from the models of a finished phantom cohort (workflow/phantom.yaml).
 
 Example:
   python docs/make_figures.py
+  python docs/make_figures.py --cohort phantom_cohort/output
 """
 
 from __future__ import annotations
 
+import argparse
+import csv
 import subprocess
 import sys
 import tempfile
@@ -36,11 +41,11 @@ def draw_frames(path: Path) -> None:
     axes.text(-5, 1.85, "original CT", ha="center", color=INK)
     axes.add_patch(plt.Rectangle((-6.75, -0.85), 1.7, 1.7, fill=False, edgecolor=BOX, linewidth=2))
     axes.annotate("", (-0.7, 0), (-2.8, 0), arrowprops={"arrowstyle": "->", "color": BOX, "linewidth": 2})
-    axes.text(-1.75, 0.25, "scanner_from_volume", ha="center", fontsize=9, color=BOX)
+    axes.text(-1.75, 0.25, "scanner_from_volume", ha="center", fontsize=8, color=BOX)
     axes.text(-1.75, -0.55, "crop, mirror,\nalign, centre", ha="center", va="center", fontsize=9, color=BOX)
     axes.fill(0.85 * np.cos(angle) + 1.2, 0.85 * np.sin(angle), color=BONE, alpha=0.6)
     axes.add_patch(plt.Rectangle((0.0, -1.2), 2.4, 2.4, fill=False, edgecolor=BOX, linewidth=2))
-    _axes(axes, (0.9, -0.3), "R", "A", "volume", BOX)
+    _axes(axes, (0.1, -0.82), "R", "A", "volume", BOX)
     axes.text(1.2, 1.4, "prepared volume", ha="center", color=BOX)
     source, detector = np.array([6.0, 2.5]), np.array([[7.0, -2.2], [9.8, -1.3]])
     axes.annotate("", np.add(source, (-0.3, -0.5)), (2.7, 0.2), arrowprops={"arrowstyle": "<-", "color": BEAM, "linewidth": 2})
@@ -59,6 +64,55 @@ def draw_frames(path: Path) -> None:
     axes.set_xlim(-8.4, 10.6)
     axes.set_ylim(-3.2, 3.1)
     figure.savefig(path, dpi=130, bbox_inches="tight")
+    plt.close(figure)
+
+
+def draw_view(path: Path) -> None:
+    """One view from the side: source, principal ray, detector, a point and its pixel."""
+    figure, axes = plt.subplots(figsize=(9, 3.6))
+    axes.set_aspect("equal")
+    axes.axis("off")
+    source, foot, depth = np.array([0.0, 0.0]), np.array([10.2, 0.0]), 7.5
+    axes.plot([10.2, 10.2], [-2.2, 1.8], color=BEAM, linewidth=5, solid_capstyle="butt")
+    axes.plot(*np.stack([source, foot]).T, "--", color=BEAM, linewidth=1)
+    axes.plot(*source, "o", color=BEAM, markersize=9)
+    axes.text(0, 0.35, "source", ha="center", color=BEAM)
+    for start, step, name in ((source, (1.4, 0), "z"), (source, (0, -1.4), "y: rows")):
+        axes.annotate("", np.add(start, step), start, arrowprops={"arrowstyle": "->", "color": BEAM, "linewidth": 2})
+        axes.text(*np.add(np.add(start, np.multiply(step, 1.05)), (0.1, 0.12)), name, color=BEAM)
+    angle = np.linspace(0, 2 * np.pi, 60)
+    axes.fill(depth + 0.55 * np.cos(angle), -0.9 + 0.75 * np.sin(angle), color=BONE, alpha=0.5)
+    point = np.array([depth, -1.2])
+    pixel = point * 10.2 / depth
+    axes.plot(*np.stack([source, pixel]).T, color=BONE, linewidth=1)
+    axes.plot(*point, "o", color=BONE)
+    axes.plot(*pixel, "s", color=BONE)
+    axes.text(point[0], 0.15, "bone", ha="center", color=BONE)
+    axes.text(pixel[0] + 0.2, pixel[1], "its pixel (column, row)", va="center", color=BONE)
+    axes.text(10.4, 0, "principal point", va="center", color=BEAM)
+    axes.text(10.4, 1.5, "detector", va="center", color=BEAM)
+    for y, stop, name in ((1.1, depth, "depth"), (2.3, 10.2, "SDD")):
+        axes.annotate("", (stop, y), (0, y), arrowprops={"arrowstyle": "<->", "color": INK})
+        axes.text(stop / 2, y + 0.12, name, ha="center", color=INK)
+    axes.set_xlim(-1, 14)
+    axes.set_ylim(-2.5, 2.8)
+    figure.savefig(path, dpi=130, bbox_inches="tight")
+    plt.close(figure)
+
+
+def draw_training(models: Path, path: Path) -> None:
+    """Held-out errors of the agnostic models over their training, median in plane and in rotation."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for number, log in enumerate(sorted(log for log in models.glob("*.csv") if "_" not in log.stem)):
+        rows = list(csv.DictReader(log.open(encoding="utf-8")))
+        minutes = [float(row["seconds"]) / 60 for row in rows]
+        for panel, column in zip(panels, ("in_plane_mm_median", "rotation_deg_median"), strict=True):
+            panel.plot(minutes, [float(row[column]) for row in rows], ("-o", "--s")[number % 2], color=(BEAM, BONE)[number % 2], markersize=4, label=log.stem)
+    for panel, title in zip(panels, ("in plane / mm", "rotation / °"), strict=True):
+        panel.set(xlabel="minutes of training, two cores", ylabel=f"held-out error, median: {title}", ylim=(0, None))
+        panel.grid(color="#dddddd")
+        panel.legend(frameon=False)
+    figure.savefig(path, dpi=130)
     plt.close(figure)
 
 
@@ -119,6 +173,13 @@ def draw_overview(results_folder: Path, path: Path) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohort", type=Path, metavar="OUTPUT", help="output folder of a finished phantom cohort")
+    cohort = parser.parse_args().cohort
+    if cohort:
+        draw_training(cohort / "models", ROOT / "docs/training_curve.png")
+        sys.exit()
     draw_frames(ROOT / "docs/frames.png")
+    draw_view(ROOT / "docs/view.png")
     with tempfile.TemporaryDirectory() as folder:
         draw_overview(register_phantom(Path(folder)), ROOT / "docs/overview.png")

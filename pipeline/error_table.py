@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Print one table of pose errors from every evaluation.json below a folder.
 
 Reads what evaluation.py --truth wrote; a registration without known truth is listed with its similarity alone. Millimetres and degrees, at the bone;

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Turn the per-bone CT volumes of an Autoscoper or XROMM trial into the suite's files.
 
 Reads multi-page TIFFs (a page a slice, 8 or 16 bit, 0 outside the bone) and the voxel size, which the TIFFs do not hold. Writes OUT/BONE.nii.gz in Hounsfield units with

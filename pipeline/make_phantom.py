@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make CTs and labelmaps of phantom knees, with known truth, to try the suite without patient data.
 
 Both knees in one CT, every patient with his own shape, pose, voxel size and file orientation; the same seed gives the same patients.

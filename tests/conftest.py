@@ -1,12 +1,29 @@
 """Phantom knees shared by the tests: coarse, made once a session. Tests must not change them."""
 
 import json
+import os
+import shutil
 
 import pytest
 
 import crop_cts
 import segmentation_preprocessing
 from common import phantom
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests in a browser belong to the suite where Chromium is there; continuous integration must have it (.ci/run installs it)."""
+    if shutil.which("chromium"):
+        return
+    if os.environ.get("CI"):
+        raise pytest.UsageError("no chromium on this machine: the reports would go untested; apt-get install chromium")
+    left_out = [item for item in items if item.get_closest_marker("browser")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_report_header():
+    return None if shutil.which("chromium") else "no chromium: the reports are not tried in a browser (apt-get install chromium)"
 
 
 @pytest.fixture(scope="session")

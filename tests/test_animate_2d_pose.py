@@ -8,7 +8,7 @@ from helpers import save_registration
 from PIL import Image
 
 import animate_2d_pose
-from common import geometry, results
+from common import geometry, pictures, results
 from common.geometry import Detector
 
 
@@ -109,8 +109,8 @@ def test_a_registration_that_did_not_move_is_one_frame(registration):
 def test_the_tone_curve_undoes_a_monotone_change_of_grey():
     drr = np.random.default_rng(0).random((80, 80)) * 3 + 0.1
     xray = (drr / 4) ** 0.6
-    np.testing.assert_allclose(animate_2d_pose.match_tone(drr, xray)(drr), xray, atol=0.01)
-    assert animate_2d_pose.match_tone(drr, xray)(np.zeros(1)) == 0
+    np.testing.assert_allclose(pictures.match_tone(drr, xray)(drr), xray, atol=0.01)
+    assert pictures.match_tone(drr, xray)(np.zeros(1)) == 0
 
 
 def test_a_wide_picture_is_binned_and_the_caption_fits(tmp_path):
@@ -118,7 +118,7 @@ def test_a_wide_picture_is_binned_and_the_caption_fits(tmp_path):
     _, frames, _ = animate(tmp_path)
     assert frames[0].shape[1] == 300
     assert np.ptp(frames[-1][:100], axis=2).mean() < 8
-    narrow = animate_2d_pose.write_captions([np.zeros((20, 60, 3), np.uint8)], [("iteration 1", "similarity 1", "scale 4")])
+    narrow = animate_2d_pose.write_captions([np.zeros((20, 60, 3), np.uint8)], [("iteration 1", "similarity 1", "scale 4")], 1.0)
     assert narrow[0].height > 20 + 3 * 15
 
 

@@ -267,7 +267,7 @@ def test_versions_are_those_installed():
 def test_every_parser_has_the_common_flags():
     parser = cli.build_parser("x")
     cli.add_device_flag(parser)
-    assert parser.parse_args(["--overwrite", "--quiet", "--debug", "--device", "cpu"]) == argparse.Namespace(overwrite=True, quiet=True, debug=True, device="cpu")
+    assert parser.parse_args(["--overwrite", "--quiet", "--debug", "--device", "cpu"]) == argparse.Namespace(overwrite=True, quiet=True, log_file=None, debug=True, device="cpu")
     assert parser.parse_args([]).device == "auto"
 
 

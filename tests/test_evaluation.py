@@ -10,7 +10,7 @@ from helpers import save_registration
 from PIL import Image
 
 import evaluation
-from common import geometry, results, similarity
+from common import figures, geometry, results, similarity, slicer
 from common.geometry import Detector
 
 
@@ -226,10 +226,12 @@ def test_no_texts_overlap_or_leave_the_figure_at_any_title_length(registration, 
     error = geometry.PoseError(123.45, 123.45, 123.45, 123.45, 123.45)
     metrics = dict.fromkeys(similarity.BETTER, -0.12345)
     panels = [evaluation.Panel(str(i), "high-quality DRR", "f", xray + i * np.eye(*xray.shape), metrics, error) for i in range(3)]
-    figure = evaluation.draw(xray, panels, xray > 2, f"X-ray and registered DRR {suffix}", "registered structure")
+    notes = evaluation.Notes(0.7, slicer.outline(xray), "checkerboard" if suffix else "red-cyan", "registered structure")
+    with figures.style():
+        figure = evaluation.draw(xray, panels, xray > 2, f"X-ray and registered DRR {suffix}", notes)
     figure.draw_without_rendering()
     renderer = figure._get_renderer()
-    texts = [figure._suptitle] + [text for axis in figure.axes for text in (axis.title, axis.xaxis.label, axis.yaxis.label, *axis.texts) if text.get_text()]
+    texts = [figure._suptitle, figure._supxlabel] + [text for axis in figure.axes for text in (axis.title, axis.xaxis.label, axis.yaxis.label, *axis.texts) if text.get_text()]
     boxes = [text.get_window_extent(renderer) for text in texts]
     width, height = figure.bbox.width, figure.bbox.height
     for i, box in enumerate(boxes):
@@ -245,8 +247,8 @@ def test_all_panels_are_drawn_with_one_window(registration):
     xray = np.asarray(Image.open(folder / "gt.png")).astype(float)
     metrics = dict.fromkeys(similarity.BETTER, 0.5)
     panels = [evaluation.Panel(key, key, "f", image, metrics) for key, image in (("initial", 300 * xray + 5), ("final", 255 - xray))]
-    figure = evaluation.draw(xray, panels, np.ones(xray.shape, bool), "t", None)
-    above, below = ([axis.images[0] for axis in figure.axes[row * 3 : row * 3 + 3] if axis.images] for row in (0, 1))
+    figure = evaluation.draw(xray, panels, np.ones(xray.shape, bool), "t", evaluation.Notes())
+    above, below = [[axis.images[0] for axis in figure.axes[start:stop]] for start, stop in ((0, 3), (4, 6))]  # the overlay is in colours
     assert {image.get_clim() for image in above} == {(0, 1)}
     assert len({image.get_clim() for image in below}) == 1
     np.testing.assert_allclose(below[0].get_array(), 0, atol=1e-12)  # a linear change of grey is none
@@ -263,3 +265,26 @@ def test_a_mirrored_volume_and_a_flipped_picture_are_evaluated_on_disk(tmp_path)
     assert np.linalg.det(np.asarray(view["camera"])[:3, :3]) == pytest.approx(1)
     for key in ("initial", "final"):
         assert same[key].as_dict() == pytest.approx(plain[key].as_dict(), abs=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------- figure
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml")])
+def test_the_figure_is_written_in_the_format_of_its_name_at_300_dpi(registration, name, start):
+    folder, _ = registration
+    assert evaluate(folder, "--output_name", "evaluation.png")[0] == 0
+    assert evaluation.main(["--data_dir", str(folder), "--output_name", name, "--overwrite"]) == 0
+    assert (folder / name).read_bytes().startswith(start)
+    if name.endswith("png"):
+        with Image.open(folder / name) as figure:
+            assert figure.info["dpi"][0] == pytest.approx(300, abs=1)
+
+
+def test_the_overlay_is_grey_where_both_agree_and_red_where_only_the_xray_is():
+    xray = np.tile(np.linspace(0.1, 1, 40), (40, 1))
+    field = np.ones_like(xray, bool)
+    both = evaluation._overlay(xray, xray, field, "red-cyan")
+    np.testing.assert_allclose(both[..., 0], both[..., 1], atol=0.02)
+    alone = evaluation._overlay(xray, np.where(np.arange(40) < 20, 0, xray), field, "red-cyan")
+    assert (alone[:, 5:20, 0] > alone[:, 5:20, 1] + 0.1).all()

@@ -12,7 +12,7 @@ import pytest
 
 import add_dicom_data
 import evaluation
-from common import cli, geometry, results, volumes, xrays
+from common import cli, geometry, results, simulation, volumes, xrays
 from common.geometry import Detector
 from pipeline import error_table, make_xray
 
@@ -48,7 +48,7 @@ def test_an_xray_made_without_sdd_gets_it_from_add_dicom_data(tmp_path):
 
 def test_simulation_keeps_the_order_of_attenuation_and_adds_noise():
     ramp = np.repeat(np.linspace(0, 5, 200)[None], 200, 0)
-    picture = make_xray.simulate(ramp, 1.0, 5000, 0.05, 0.85, np.random.default_rng(0)).astype(float)
+    picture = simulation.simulate(ramp, 1.0, simulation.Effects(5000, 0.05, 0.85), np.random.default_rng(0)).astype(float)
     assert (np.diff(picture.mean(0)[5:-5].reshape(-1, 10).mean(1)) > 0).all()
     assert picture[:, 150].std() > picture[:, 20].std() > 0
 

@@ -9,7 +9,7 @@ from helpers import oblique_affine, save_registration
 from PIL import Image
 
 import visualize_3d_drr
-from common import geometry
+from common import geometry, space
 from common.geometry import Detector
 from common.lineage import Lineage
 from common.volumes import Volume
@@ -91,7 +91,7 @@ def test_page_and_picture_are_written_without_a_display(registration, monkeypatc
     with Image.open(folder / "3d" / "scene.png") as picture:
         colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
         assert min(picture.size) > 700
-    for wanted in (visualize_3d_drr.SOURCE, visualize_3d_drr.RAY):
+    for wanted in (space.SOURCE, space.RAY):
         rgb = [int(wanted[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(colours.astype(int) - rgb).max(axis=1) < 12).sum() > 50, wanted
 

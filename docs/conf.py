@@ -1,0 +1,49 @@
+"""Sphinx settings of the documentation: `make docs` writes docs/_build/html. The pages of the scripts are made from their parsers while it builds."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+project, author = "Where is the bone?", "the contributors"
+project_copyright = author
+extensions = ["myst_parser"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = project
+html_show_copyright = False
+
+STEPS = (
+    "segmentation_preprocessing", "crop_cts", "coregister_cts", "center_isometric", "agnostic", "finetuned", "registration", "create_drr",
+    "evaluation", "visualize_3d_drr", "animate_2d_pose", "add_dicom_data", "read_pt",
+)  # fmt: skip
+WIDTH = "110"  # characters of a help text
+
+
+def script_pages() -> dict[str, str]:
+    """{name: page} of every script: its parser's help, and nothing else."""
+    os.environ["COLUMNS"] = WIDTH
+    pages = {}
+    for module in [*STEPS, *(f"pipeline.{path.stem}" for path in sorted((ROOT / "pipeline").glob("*.py")))]:
+        parser = importlib.import_module(module).build_parser()
+        parser.prog = module.replace(".", "/") + ".py"
+        pages[module.split(".")[-1]] = f"# {parser.prog}\n\n```text\n{parser.format_help().rstrip()}\n```\n"
+    return pages
+
+
+def write_script_pages(*_) -> None:
+    folder = ROOT / "docs" / "scripts"
+    folder.mkdir(exist_ok=True)
+    pages = script_pages()
+    toc = "\n".join(pages)
+    for name, text in {**pages, "index": f"# The scripts\n\nEach page is what `--help` prints.\n\n```{{toctree}}\n:maxdepth: 1\n\n{toc}\n```\n"}.items():
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def setup(app) -> None:
+    app.connect("builder-inited", write_script_pages)

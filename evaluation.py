@@ -40,6 +40,7 @@ from common.geometry import Detector, PoseError
 
 if TYPE_CHECKING:
     from common.results import Result
+    from common.truth import Truth
 
 GT_NAME, OUTPUT_NAME = "gt.png", "evaluation.png"
 DRR_NAMES = ("drr.png", "hq_drr.png")
@@ -59,14 +60,6 @@ class Panel:
     image: np.ndarray
     metrics: dict[str, float]
     pose_error: PoseError | None = None
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The true camera, scanner_from_camera (4, 4), and points of the bone in the scanner's frame (N, 3), if the file has any."""
-
-    camera: np.ndarray
-    points_mm: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -154,47 +147,6 @@ def pose_errors(result: Result, truth: np.ndarray, points_mm: np.ndarray) -> dic
     detector = Detector(result.detector.height, result.detector.width, view["sdd_mm"], tuple(view["pixel_spacing_mm"]), tuple(view["principal_point_px"]))
     cameras = {"initial": view["camera_init"], "final": view["camera"]}
     return {key: geometry.pose_error(np.asarray(camera), truth, points_mm, detector) for key, camera in cameras.items()}
-
-
-def read_truth(path: str | Path, label: int | None) -> Truth:
-    """The true pose from JSON or from another parameters.pt. Raises InputError where the file or the label does not say."""
-    if str(path).lower().endswith((".pt", ".pth")):
-        from common import results
-
-        return Truth(np.asarray(results.load(path).scanner_pose[0]["camera"]), None)
-    content = cli.read_json(path, "a true pose")
-    with cli.reading(path, "moved_bones with labels and C2W_of_bone", "correct the file"):
-        moved = [bone["C2W_of_bone"] for bone in content.get("moved_bones", ()) if label in bone["labels"]]
-    matrix = moved[0] if moved else content.get("camera", content.get("C2W"))
-    if not moved and content.get("moved_bones") and label is None:
-        cli.warn(f"{path}: says that bones have moved since the CT; taken as one that has not; give --label to choose")
-    return Truth(_camera(path, matrix), _fiducials(path, content.get("fiducials"), label))
-
-
-def _camera(path: str | Path, matrix: Any) -> np.ndarray:
-    try:
-        camera = np.array(matrix, float)
-    except (TypeError, ValueError):
-        camera = np.empty(0)
-    if camera.shape != (4, 4) or not np.allclose(camera[3], [0, 0, 0, 1]) or not np.allclose(camera[:3, :3].T @ camera[:3, :3], np.eye(3), atol=1e-3):
-        raise cli.InputError(f'{path}: holds no usable camera; expected a rigid 4x4 matrix, RAS mm, under "camera" or "C2W"; see --help')
-    return camera
-
-
-def _fiducials(path: str | Path, content: Any, label: int | None) -> np.ndarray | None:
-    if isinstance(content, dict):
-        if label is None:
-            return None
-        if str(label) not in content:
-            raise cli.InputError(f"{path}: has no fiducials of label {label}; expected one of {sorted(content)}; correct --label")
-        content = content[str(label)]
-    with cli.reading(path, "fiducials as a list of (x, y, z) in RAS mm", "correct the file"):
-        points = np.array(content["ras_in_ct"] if isinstance(content, dict) else content or np.empty((0, 3)), float)
-    if not len(points):
-        return None
-    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
-        raise cli.InputError(f"{path}: its fiducials have shape {points.shape}; expected a list of (x, y, z) in RAS mm; correct the file")
-    return points
 
 
 def choose_points(result: Result, truth: Truth, volume_path: str | None) -> tuple[np.ndarray, str]:
@@ -333,6 +285,8 @@ def run(args: argparse.Namespace) -> int | None:
 
     errors, points_from = {}, None
     if args.truth:
+        from common.truth import read_truth
+
         result, truth = results.load(folder / "parameters.pt"), read_truth(args.truth, args.label)
         points, points_from = choose_points(result, truth, args.volume)
         errors = pose_errors(result, truth.camera, points)

@@ -9,7 +9,7 @@ checkpoint's training geometry, and the message says which. --mask and --labels 
 picture of a whole limb. A bone is compared by what it adds to the soft tissue around it, a whole CT by its whole attenuation.
 The X-ray of a mirrored (right) bone is flipped like the bone (by the volume's lineage, or --side); poses are reported in the real, unmirrored world.
 
-Several X-rays are registered one by one. With --views they are of one instant: --calibration says where their cameras stand, and one
+Several X-rays are registered one by one; with --sequence they are frames of one motion, each started where the one before ended. With --views they are of one instant: --calibration says where their cameras stand, and one
 pose explains all of them, which settles the depth that a single view leaves open. Several volumes (-v femur.nii.gz tibia.nii.gz --mask ...)
 are found one by one first and then refined together, their attenuation adding along each ray.
 
@@ -110,7 +110,16 @@ def build_parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--search", choices=("range", "full"), default="range", help="orientations that --init search covers: the pose range, or all (a bone in a lab's frame) (default: range)"
     )
+    start.add_argument(
+        "--sequence", action="store_true", help="the X-rays are frames of one motion in order: each starts where the one before ended, and is searched where that is lost"
+    )
     start.add_argument("--seed", type=int, default=0, help="of the scattered starts (default: 0)")
+    parser.add_argument(
+        "--optimizer",
+        choices=("gauss-newton", "adam"),
+        default="gauss-newton",
+        help="adam: the field's reference for comparison, first-order ascent of xvr's gmncc from the one start pose, hundreds of renderings (default: gauss-newton)",
+    )
     parser.add_argument(
         "--check",
         action="store_true",
@@ -131,6 +140,7 @@ class Starter:
     checkpoint: Checkpoint | None
     network: Any
     init_pose: Path | None
+    optimizer: str = "gauss-newton"  # or adam
 
     def __call__(self, views: Sequence[View], structure: Structure, method: str | None = None) -> list[np.ndarray]:
         method = method or self.method
@@ -152,24 +162,41 @@ class Starter:
         return predict_pose(self.network, self.checkpoint, xray)
 
 
-def register(views: Sequence[View], structures: Sequence[Structure], starter: Starter, seed: int) -> list[tuple[np.ndarray, Winner, dict[str, Any]]]:
-    """Pose of each structure in the views of one instant: (start, winner, verdict) of each.
+def register(
+    views: Sequence[View], structures: Sequence[Structure], starter: Starter, seed: int, last: Sequence[np.ndarray] | None = None
+) -> list[tuple[np.ndarray, Winner, dict[str, Any]]]:
+    """Pose of each structure in the views of one instant: (start, winner, verdict) of each. ``last`` are the poses of the frame before, in a sequence.
 
     Raises InputError where a structure cannot be seen in the pictures.
     """
-    found = [find(views, structure, starter, seed) for structure in structures]
+    found = [find(views, structure, starter, seed, last and last[number]) for number, structure in enumerate(structures)]
     if len(structures) > 1:
         found = refine_together(views, structures, found)
     return [(start, winner, verdict_of(winner, views, structure)) for structure, (start, winner) in zip(structures, found, strict=True)]
 
 
-def find(views: Sequence[View], structure: Structure, starter: Starter, seed: int) -> tuple[np.ndarray, Winner]:
-    """Start pose and best refined pose of one structure by itself."""
+def find(views: Sequence[View], structure: Structure, starter: Starter, seed: int, last: np.ndarray | None = None) -> tuple[np.ndarray, Winner]:
+    """Start pose and best refined pose of one structure by itself: from ``last`` where that leads to a certain one, else from the starter's."""
+    from common.start import better, compete_from, follow
+
+    def certain(winner: Winner | None) -> bool:
+        return winner is not None and verdict_of(winner, views, structure)["verdict"] == "ok"
+
+    name, body = views[0].xray.path.name, structure.body
+    if last is not None:
+        winner = follow(views, body, last)
+        winner = winner if certain(winner) else better(winner, compete_from(views, body, [last], seed))
+        if certain(winner):
+            return last, winner
+        cli.note(f"{name}: lost {structure.ct.name} of the frame before; looking for it anew")
     starts = starter(views, structure)
-    winner = compete_from(views, structure, starts, seed)
-    if starter.method == "model" and (winner is None or verdict_of(winner, views, structure)["verdict"] != "ok"):
-        cli.note(f"{views[0].xray.path.name}: not certain from the network's start; searching the pose range too")
-        winner = better(winner, compete_from(views, structure, starter(views, structure, "search"), seed))
+    if starter.optimizer == "adam":
+        winner = ascend(views, structure, starts[0])
+    else:
+        winner = compete_from(views, body, starts, seed)
+        if starter.method == "model" and not certain(winner):
+            cli.note(f"{name}: not certain from the network's start; searching the pose range too")
+            winner = better(winner, compete_from(views, body, starter(views, structure, "search"), seed))
     if winner is None:
         raise cli.InputError(
             f"{views[0].xray.path}: the start pose shows nothing of {structure.ct.name} inside the picture; expected the bone in view; widen the pose range or use --init search"
@@ -177,20 +204,15 @@ def find(views: Sequence[View], structure: Structure, starter: Starter, seed: in
     return starts[0], winner
 
 
-def compete_from(views: Sequence[View], structure: Structure, starts: list[np.ndarray], seed: int) -> Winner | None:
-    from common.start import compete
+def ascend(views: Sequence[View], structure: Structure, start: np.ndarray) -> Winner | None:
+    """The reference optimiser's result from one start."""
+    from common.adam import ascend
+    from common.refinement import Trace
+    from common.start import Winner
 
-    if len(starts) == 1:
-        return compete(views, structure.body, starts, seed=seed)
-    first = compete(views, structure.body, starts, scatter=0, keep=len(starts), seed=seed)  # a search's list: those compete
-    return first and better(compete(views, structure.body, first.fit.poses, seed=seed), first)
-
-
-def better(one: Winner | None, other: Winner | None) -> Winner | None:
-    """The winner that explains more of the picture; the first where both do equally."""
-    if one is None or other is None:
-        return one or other
-    return other if other.fit.similarity > one.fit.similarity + 1e-3 else one
+    trace = Trace()
+    fit = ascend(views, structure.body, start, trace)
+    return fit and Winner(start, fit, trace, None, 1, 1.0)
 
 
 def verdict_of(winner: Winner, views: Sequence[View], structure: Structure) -> dict[str, Any]:
@@ -226,11 +248,19 @@ def run(args: argparse.Namespace) -> int:
     ranges = pose_range_from(args, checkpoint.pose_range if checkpoint else None)
     structures = load_structures(args)
     method = args.init or ("model" if checkpoint else "search")
-    starter = Starter(method, ranges, args.search == "full", checkpoint, build(checkpoint, args) if method == "model" else None, args.init_pose)
-    settings = {"init": method, "search": args.search, "seed": args.seed, "attenuation": args.attenuation, "pose_range": str(ranges)}
+    starter = Starter(method, ranges, args.search == "full", checkpoint, build(checkpoint, args) if method == "model" else None, args.init_pose, args.optimizer)
+    settings = {
+        "init": method,
+        "search": args.search,
+        "optimizer": args.optimizer,
+        "sequence": args.sequence,
+        "seed": args.seed,
+        "attenuation": args.attenuation,
+        "pose_range": str(ranges),
+    }
     settings |= {"checkpoint": str(args.checkpoint) if args.checkpoint else None, "context": str(args.context) if args.context else None}
     loaded = time.perf_counter() - began
-    verdicts, problems, impossible = [], [], False
+    verdicts, problems, impossible, last = [], [], False, None
     for paths, folder in zip(instants, folders, strict=True):
         with cli.going_on(problems):
             clock = time.perf_counter()
@@ -239,7 +269,9 @@ def run(args: argparse.Namespace) -> int:
                 checked = [check(folder / name, views, structure, starter, args.seed) for name, structure in zip(structure_folders(args), structures, strict=True)]
                 impossible |= cli.EXIT_BAD_INPUT in checked
                 continue
-            found = register(views, structures, starter, args.seed)
+            found = register(views, structures, starter, args.seed, last)
+            if args.sequence and all(verdict["verdict"] != "failed" for _, _, verdict in found):
+                last = [winner.fit.poses[0] for _, winner, _ in found]
             about = {"settings": settings, "runtime_s": {"loading": loaded, "registration": time.perf_counter() - clock}}
             verdicts += record(folder, args, views, structures, found, about)
     cli.raise_all(problems)
@@ -263,6 +295,7 @@ def check(folder: Path, views: Sequence[View], structure: Structure, starter: St
     """Write check.png, print the table, and return the exit code: 2 where something is impossible."""
     from common import preflight
     from common.refinement import View
+    from common.start import compete_from
 
     start = starter(views, structure)[0]
     cameras = [start @ view.rig_from_camera for view in views]
@@ -271,7 +304,7 @@ def check(folder: Path, views: Sequence[View], structure: Structure, starter: St
         """Similarity of a registration that starts as the real one would; a stated pose stays where it is."""
         view = View(picture)
         starts = [cameras[0]] if starter.method in ("fixed", "dicom") else starter([view], structure)[: preflight.STARTS]
-        winner = compete_from([view], structure, starts, seed)
+        winner = compete_from([view], structure.body, starts, seed)
         return winner.fit.similarity if winner else -1.0
 
     body, frame = structure.body, structure.ct.lineage.scanner_from_volume
@@ -300,6 +333,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise cli.InputError("--calibration: given with --sdd or --principal_point; expected the camera from one source; drop the other flags")
     if args.pixel_spacing is not None and len(args.pixel_spacing) > 2:
         raise cli.InputError(f"--pixel_spacing: {len(args.pixel_spacing)} numbers; expected one, or two (along columns, along rows), in mm; correct the flag")
+    if args.sequence and args.views:
+        raise cli.InputError("--sequence: given with --views; expected frames of one camera, in order; chain instants of several cameras with --init fixed --init_pose")
     if args.init == "model" and args.checkpoint is None:
         raise cli.InputError("--init model: no checkpoint; expected -c model.pth; give one or use --init search")
     if (args.init == "fixed") != (args.init_pose is not None):

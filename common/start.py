@@ -55,6 +55,27 @@ def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], sca
     return Winner(best.start, best.fit, best.trace, finals[1].fit if len(finals) > 1 else None, candidates, together / len(coarse))
 
 
+def compete_from(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], seed: int = 0) -> Winner | None:
+    """`compete` around one start; a search's list competes by itself first, and what is scattered around its winner then."""
+    if len(starts) == 1:
+        return compete(views, body, starts, seed=seed)
+    first = compete(views, body, starts, scatter=0, keep=len(starts), seed=seed)
+    return first and better(compete(views, body, first.fit.poses, seed=seed), first)
+
+
+def follow(views: Sequence[View], body: Body, pose: np.ndarray) -> Winner | None:
+    """Refined from one pose that is near, such as that of the frame before. None where it shows nothing inside the pictures."""
+    run = Run.from_start(views, body, pose, LEVELS)
+    return run and Winner(pose, run.fit, run.trace, None, 1, 1.0)
+
+
+def better(one: Winner | None, other: Winner | None) -> Winner | None:
+    """The winner that explains more of the picture; the first where both do equally."""
+    if one is None or other is None:
+        return one or other
+    return other if other.fit.similarity > one.fit.similarity + 1e-3 else one
+
+
 def explore(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], scatter: int, keep: int, seed: int) -> tuple[list[Run], int]:
     """Coarse fits of the ``keep`` most promising candidates, best first, and how many candidates there were."""
     candidates = [*starts, *scattered(starts[0], views[0].rig_from_camera, body, scatter, np.random.default_rng(seed))]

@@ -72,8 +72,7 @@ def searching_fit(body: refinement.Body, ranges: PoseRange, seed: int) -> Callab
 
     def fit(picture: Xray) -> float:
         views = [refinement.View(picture)]
-        first = start.compete(views, body, search.search(views, body, ranges)[: preflight.STARTS], scatter=0, keep=preflight.STARTS, seed=seed)
-        winner = first and start.compete(views, body, first.fit.poses, seed=seed)
-        return max((found.fit.similarity for found in (first, winner) if found), default=-1.0)
+        winner = start.compete_from(views, body, search.search(views, body, ranges)[: preflight.STARTS], seed)
+        return winner.fit.similarity if winner else -1.0
 
     return fit

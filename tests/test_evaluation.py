@@ -12,6 +12,7 @@ from PIL import Image
 import evaluation
 from common import figures, geometry, results, similarity, slicer
 from common.geometry import Detector
+from common.truth import Truth
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +173,8 @@ def test_points_of_a_prepared_ct_go_through_its_lineage_to_the_scanner(tmp_path)
     placed = dataclasses.replace(ct, lineage=ct.lineage.then("center_isometric", {}, scanner_from_volume))
     path, result = save_registration(tmp_path, placed)
     truth, _ = np.asarray(result.scanner_pose[0]["camera"]), None
-    points, points_from = evaluation.choose_points(result, evaluation.Truth(truth, None), str(path))
-    stored, _ = evaluation.choose_points(result, evaluation.Truth(truth, None), None)
+    points, points_from = evaluation.choose_points(result, Truth(truth, None), str(path))
+    stored, _ = evaluation.choose_points(result, Truth(truth, None), None)
     np.testing.assert_allclose(points, stored)
     assert points_from == "bone of ct.nii.gz"
     view = result.scanner_pose[0]

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import helpers
@@ -72,6 +73,49 @@ def test_without_a_checkpoint_the_start_is_searched(patient, tmp_path):
     ranges = ["--r1", "-5", "25", "--r2", "-20", "5", "--r3", "-5", "20", "--tx", "-20", "20", "--ty", "560", "680", "--tz", "-20", "20"]
     assert register(folder, tmp_path, "--init", "search", *ranges) == 0
     assert error(results.load(tmp_path / "parameters.pt"), camera).in_plane_mm < 0.2
+
+
+def frames_of(folder, motions):
+    """X-rays frame1.png ... of the CT's camera after each motion (degrees, mm), about the isocentre."""
+    ct = volumes.load_ct(folder / "ct.nii.gz")
+    cameras = [
+        geometry.twist(np.r_[np.radians(turn), shift], ct.isocentre_mm) @ geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(TRUTH) for turn, shift in motions
+    ]
+    for number, camera in enumerate(cameras, start=1):
+        Image.fromarray(xray_of(ct, camera)).save(folder / f"frame{number}.png")
+    return [f"frame{number}.png" for number in range(1, len(cameras) + 1)], cameras
+
+
+def test_frames_of_a_motion_start_from_the_frame_before(patient, tmp_path):
+    folder, _ = patient
+    names, cameras = frames_of(folder, [([2.0 * k, -1.5 * k, k], [1.5 * k, -2.0 * k, k]) for k in range(3)])
+    assert register(folder, tmp_path, "--sequence", xrays=names) == 0
+    found = [results.load(tmp_path / f"frame{number}" / "parameters.pt") for number in (1, 2, 3)]
+    assert all(error(result, camera).in_plane_mm < 0.2 for result, camera in zip(found, cameras, strict=True))
+    for before, after in itertools.pairwise(found):
+        np.testing.assert_allclose(after.init_pose, before.final_pose, atol=1e-4)
+
+
+def test_a_frame_that_shows_nothing_is_looked_for_anew_and_the_next_goes_on_from_the_last_good_one(patient, tmp_path, capsys):
+    folder, _ = patient
+    names, cameras = frames_of(folder, [([0, 0, 0], [0, 0, 0]), ([0, 0, 0], [0, 0, 0]), ([3.0, -2, 2], [3, 3, -2])])
+    noise = np.random.default_rng(0).normal(128, 30, (DETECTOR.height, DETECTOR.width)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noise).save(folder / names[1])
+    assert register(folder, tmp_path, "--sequence", xrays=names) == cli.EXIT_NOT_CONVERGED
+    first, lost, third = (results.load(tmp_path / name.removesuffix(".png") / "parameters.pt") for name in names)
+    assert lost.verdict["verdict"] == "failed"
+    assert "frame2.png: lost ct.nii.gz of the frame before" in capsys.readouterr().err
+    np.testing.assert_allclose(third.init_pose, first.final_pose, atol=1e-4)
+    assert error(third, cameras[2]).in_plane_mm < 0.2
+
+
+def test_the_fields_first_order_optimiser_is_there_for_comparison(patient, tmp_path):
+    folder, camera = patient
+    assert register(folder, tmp_path, "--optimizer", "adam") == 0
+    result = results.load(tmp_path / "parameters.pt")
+    assert error(result, camera).in_plane_mm < 1.5
+    assert len(result.trajectory["r1"]) > 20
+    assert result.settings["optimizer"] == "adam"
 
 
 def test_several_xrays_get_a_folder_each_and_a_bad_one_spoils_none(patient, tmp_path, capsys):

@@ -1,4 +1,4 @@
-# make test, make soak, make demo, make docs: each makes the environment first where it is not there yet.
+# make test, make soak, make demo, make bench, make docs: each makes the environment first where it is not there yet.
 # VENV may point at an environment kept between runs; it is remade when requirements.txt changes.
 VENV ?= .venv
 PYTHON3 ?= python3
@@ -6,7 +6,7 @@ HASH := $(shell sha256sum requirements.txt 2>/dev/null | cut -c1-12 || shasum -a
 READY := $(VENV)/ready-$(HASH)
 PYTHON := $(abspath $(VENV))/bin/python
 
-.PHONY: test soak demo lint env docs
+.PHONY: test soak demo bench lint env docs
 
 env: $(READY)
 
@@ -30,6 +30,12 @@ lint: env
 
 demo: env
 	PYTHON="$(PYTHON)" pipeline/demo.sh
+
+# against the field's renderers and registration, about twenty minutes on two cores
+bench: env
+	"$(PYTHON)" benchmarks/rendering.py -o benchmarks/results --overwrite
+	"$(PYTHON)" benchmarks/registration.py -o benchmarks/results --overwrite
+	"$(PYTHON)" benchmarks/table.py -o benchmarks/results --overwrite
 
 docs: env
 	"$(PYTHON)" -m sphinx -W --keep-going -q -b html docs docs/_build/html

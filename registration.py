@@ -169,10 +169,24 @@ def register(
 
     Raises InputError where a structure cannot be seen in the pictures.
     """
+    check_sizes(views)
     found = [find(views, structure, starter, seed, last and last[number]) for number, structure in enumerate(structures)]
     if len(structures) > 1:
         found = refine_together(views, structures, found)
     return [(start, winner, verdict_of(winner, views, structure)) for structure, (start, winner) in zip(structures, found, strict=True)]
+
+
+def check_sizes(views: Sequence[View]) -> None:
+    """InputError for a picture too small for the coarsest level, which needs eight pixels."""
+    from common.refinement import LEVELS
+
+    least_mm = 9 * LEVELS[0].pixel_mm
+    for view in views:
+        width, height = view.xray.detector.size_mm
+        if min(width, height) < least_mm:
+            raise cli.InputError(
+                f"{view.xray.path}: measures {width:.0f} x {height:.0f} mm at the detector; expected {least_mm:.0f} mm or more a side; correct the pixel size, or give the whole picture"
+            )
 
 
 def find(views: Sequence[View], structure: Structure, starter: Starter, seed: int, last: np.ndarray | None = None) -> tuple[np.ndarray, Winner]:
@@ -410,7 +424,7 @@ def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequ
     from common import calibration
     from common.dicom import positioner_camera
     from common.lineage import MIRROR
-    from common.refinement import LEVELS, View
+    from common.refinement import View
     from common.xrays import GeometryFlags, read
 
     spacing = args.pixel_spacing and (args.pixel_spacing[0], args.pixel_spacing[-1])
@@ -431,10 +445,6 @@ def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequ
         if args.calibration and (xray.detector.width, xray.detector.height) != camera.image_size:
             raise cli.InputError(
                 f"{path}: has {xray.detector.width} x {xray.detector.height} pixels, its calibration {camera.image_size}; expected the same; give the X-rays that were calibrated"
-            )
-        if min(xray.detector.size_mm) < (least_mm := 9 * LEVELS[0].pixel_mm):  # the coarsest level needs eight pixels
-            raise cli.InputError(
-                f"{path}: measures {xray.detector.size_mm[0]:.0f} x {xray.detector.size_mm[1]:.0f} mm at the detector; expected {least_mm:.0f} mm or more a side; correct the pixel size, or give the whole picture"
             )
         if flip:
             cli.note(f"{path.name}: flipped left to right ({'the volume is mirrored' if mirrored else 'as seen from the detector'})")

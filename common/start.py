@@ -51,8 +51,9 @@ def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], sca
     best = finals[0].further(views, body, FINE)
     if best is None:
         return None
+    elsewhere = [run.fit for run in finals[1:] if len(distinct([best.pose, run.pose], rig_from_camera, body, 2)) == 2]
     together = sum(len(distinct([best.pose, run.pose], rig_from_camera, body, 2)) == 1 for run in coarse)
-    return Winner(best.start, best.fit, best.trace, finals[1].fit if len(finals) > 1 else None, candidates, together / len(coarse))
+    return Winner(best.start, best.fit, best.trace, elsewhere[0] if elsewhere else None, candidates, together / len(coarse))
 
 
 def compete_from(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], seed: int = 0) -> Winner | None:

@@ -80,7 +80,7 @@ def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
         environment = {**os.environ, "PYTHON": sys.executable}
         return subprocess.run([str(w) for w in words], capture_output=True, text=True, env=environment, cwd=tmp_path)
 
-    made = command(sys.executable, ROOT / "pipeline/make_phantom.py", "-o", tmp_path, "--patients", 1, "--spacing", 2.0)
+    made = command(sys.executable, ROOT / "pipeline/make_phantom.py", "-o", tmp_path, "--patients", 1, "--spacing", 1.5)
     assert made.returncode == 0, made.stderr
     ct, seg = tmp_path / "P01/P01_ct.nii.gz", tmp_path / "P01/segmentations/P01_seg.nii.gz"
     xray = command(
@@ -97,16 +97,16 @@ def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
         3,
         -4,
         "--size",
-        160,
-        160,
+        240,
+        150,  # the shaft's end at the CT's edge stays out of the picture: the rendering's false edge there would pull the pose
         "--pixel",
-        1.5,
+        1.0,
         "-o",
         tmp_path / "ap.dcm",
     )
     assert xray.returncode == 0, xray.stderr
     chain = [ROOT / "pipeline/run_patient.sh", "--ct", ct, "--seg", seg, "--side", "right", "--xray", tmp_path / "ap.dcm", "--out", tmp_path / "out", "--only", "femur"]
-    chain += ["--spacing", "2.0", "--minutes", "0.1", "--truth", "_truth.json", "--drr", "--method fused --supersampling 1", "--train", "--height 64 --delx 4"]
+    chain += ["--spacing", "1.5", "--minutes", "0.1", "--truth", "_truth.json", "--drr", "--method fused --supersampling 1", "--train", "--height 64 --delx 4"]
     first = command(*chain)
     assert first.returncode == 0, first.stdout + first.stderr
     folder = tmp_path / "out/results/femur/ap"
@@ -127,8 +127,8 @@ def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
     result = results.load(folder / "parameters.pt")
     assert result.xray["flipped"]
     error = json.loads((folder / "evaluation.json").read_text())["pictures"]["final"]["pose_error"]
-    assert error["in_plane_mm"] < 1.0
-    assert error["rotation_deg"] < 2.0
+    assert error["in_plane_mm"] < 0.3
+    assert error["rotation_deg"] < 1.0
     again = command(*chain)
     assert again.returncode == 0
     assert again.stdout.count("done already") == 12

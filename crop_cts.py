@@ -119,7 +119,7 @@ def _count_outside(labelmap: Volume, ct: Volume, labels: list[int]) -> tuple[int
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common import volumes
+    from common import ends, volumes
 
     _check_flags(args)
     base = Path(args.base_dir)
@@ -157,7 +157,10 @@ def run(args: argparse.Namespace) -> int | None:
             continue
         with cli.going_on(problems):
             _check_bone(f"{seg_path}: {side} {bone} (label {label})", *cropped)
-            settings = {"label": label, "padding_mm": args.padding, "mirrored": side == "right"}
+            cuts = ends.cuts_of(labelmap.data, [label], ct)
+            if cuts:
+                cli.note(f"{side} {bone} (label {label}): reaches the end of {ct.name}; registration leaves the cut end out of the comparison")
+            settings = {"label": label, "padding_mm": args.padding, "mirrored": side == "right", "cuts": cuts}
             for path, volume in zip(paths, cropped, strict=True):
                 moved = mirror(volume) if side == "right" else volume
                 lineage = volume.lineage.then("crop_cts", settings, MIRROR if side == "right" else None, bone=bone, side=side, label=label)

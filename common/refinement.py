@@ -32,6 +32,7 @@ TONE_STIFFNESS = 16.0  # ridge on all but the straight line, times (unexplained 
 METAL = 4.0  # X-ray contrast beyond this many times the 90th percentile around the bodies is no bone: wires, beads, markers
 SILHOUETTE = 0.03  # of the rendering's maximum: what counts as covered by a body
 RIM_MM = 3.0  # at the detector: the bone's edge needs both of its sides
+END_REACH = 1.5  # standard deviations of the high-pass around a bone's cut end that are left out
 CAUCHY = 2.5  # residuals beyond this many robust standard deviations lose weight
 MAX_STEP_DEG, MAX_STEP_MM, MAX_STEP_DEPTH_MM = 6.0, 12.0, 40.0  # trust region of one step
 MIN_ZONE_PX = 20
@@ -68,6 +69,7 @@ class Body:
     renderer: Renderer
     points: np.ndarray
     outline: Renderer | None = None  # what the comparison is confined to, where the renderer shows more than the body (its surroundings)
+    ends: np.ndarray | None = None  # (K, 3) points where the CT ends inside the body: edges there are none of the X-ray's
 
 
 @dataclass
@@ -150,29 +152,43 @@ class LevelView:
         return self.valid * (stack - _blur(self.valid * stack, self.sigma) * self._norm)
 
     def render(self, bodies: Sequence[Body], poses: Sequence[np.ndarray]) -> _Rendered:
-        total, shape, jacobians = 0.0, 0.0, []
+        total, shape, jacobians, cut = 0.0, 0.0, [], np.zeros(self.image.shape, bool)
         for body, pose in zip(bodies, poses, strict=True):
             camera = pose @ self.rig_from_camera
+            if body.ends is not None:
+                cut |= self._around(geometry.project(body.ends, self.detector, camera))
             image, jacobian = body.renderer.render_with_jacobian(camera, self.detector)
             total = total + image
             shape = shape + (image if body.outline is None else body.outline.render(camera[None], self.detector)[0])
             jacobians.append(jacobian)
         filtered = self.highpass(np.concatenate([total[None], *jacobians]))
-        return _Rendered(self, shape, filtered[0], filtered[1:])
+        return _Rendered(self, shape, cut, filtered[0], filtered[1:])
 
-    def zone(self, image: np.ndarray) -> np.ndarray:
-        """Weights (H, W): the rendering's silhouette with a soft rim, inside the valid field."""
+    def _around(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (H, W) so near to points (N, 2) that an edge there shows in the local contrast."""
+        from scipy.ndimage import maximum_filter
+
+        reach = [max(1, round(END_REACH * s)) for s in self.sigma]
+        near = np.zeros(np.add(self.image.shape, np.multiply(2, reach)), np.uint8)
+        at = np.round(pixels[:, ::-1]).astype(int) + reach
+        at = at[((at >= 0) & (at < near.shape)).all(axis=1)]
+        near[at[:, 0], at[:, 1]] = 1
+        return maximum_filter(near, [2 * r + 1 for r in reach])[reach[0] : -reach[0], reach[1] : -reach[1]] > 0
+
+    def zone(self, image: np.ndarray, cut: np.ndarray) -> np.ndarray:
+        """Weights (H, W): the rendering's silhouette with a soft rim, inside the valid field, without what is ``cut``."""
         from scipy.ndimage import binary_dilation
 
         covered = image > SILHOUETTE * image.max()
         grown = binary_dilation(covered, iterations=max(1, round(max(self.rim))))
-        return _blur(grown.astype(np.float32), [max(0.5, r / 2) for r in self.rim]) * self.valid
+        return _blur(grown.astype(np.float32), [max(0.5, r / 2) for r in self.rim]) * self.valid * ~cut
 
 
 @dataclass(frozen=True)
 class _Rendered:
     view: LevelView
     shape: np.ndarray  # (H, W) line integrals of what the comparison is confined to
+    cut: np.ndarray  # (H, W) bool: around the bodies' ends
     contrast: np.ndarray  # its high-pass
     jacobian: np.ndarray  # (6 M, H, W) high-passed
 
@@ -269,7 +285,7 @@ def refine(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.nda
 def assess(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level) -> Fit | None:
     """Similarity and covariance at ``poses`` (volume_from_rig) as they are. None where nothing of the bodies is in view."""
     rendered = Pyramid(views, bodies, poses, level).evaluate(poses)
-    residuals = _residuals(rendered, [r.robust_weights(r.view.zone(r.shape)) for r in rendered])
+    residuals = _residuals(rendered, [r.robust_weights(r.view.zone(r.shape, r.cut)) for r in rendered])
     return Fit(list(poses), _similarity(_mean_cost(residuals)), _covariance(residuals)) if residuals else None
 
 
@@ -278,7 +294,7 @@ def _refine_level(pyramid: Pyramid, poses: list[np.ndarray], trace: Trace) -> Fi
     damping, residuals = 1e-2, None
     pixel = pyramid.level.pixel_mm
     for step in range(pyramid.level.steps):
-        weights = [r.robust_weights(r.view.zone(r.shape)) for r in rendered]
+        weights = [r.robust_weights(r.view.zone(r.shape, r.cut)) for r in rendered]
         residuals = _residuals(rendered, weights)
         if not residuals:
             return None
@@ -370,7 +386,7 @@ def view_distance(views: Sequence[View], body: Body, pose: np.ndarray) -> float:
 
 
 def _coarser(body: Body, voxel_mm: float) -> Body:
-    return Body(body.renderer.coarser(voxel_mm), body.points, body.outline and body.outline.coarser(voxel_mm))
+    return replace(body, renderer=body.renderer.coarser(voxel_mm), outline=body.outline and body.outline.coarser(voxel_mm))
 
 
 def _blur(stack: np.ndarray, sigma: Sequence[float]) -> np.ndarray:

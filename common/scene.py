@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import cli
+from common import cli, ends
 from common.refinement import Body
 from common.rendering import WHOLE_ATTENUATION_HU, make_renderer, select_structures
 from common.volumes import SOFT_TISSUE_HU, Volume, load_ct, load_labelmap, points_of, same_grid
@@ -44,9 +44,19 @@ def load_structure(volume: Path, mask: Path | None, labels: list[int] | None, at
     centre = shown.isocentre_mm if mask else ct.isocentre_mm
     renderer = make_renderer(shown, device, centre)
     if context is None:
-        return Structure(ct, whole, Body(renderer, points), excess, mask, labels)
+        return Structure(ct, whole, Body(renderer, points, ends=_ends(ct, labelmap, labels)), excess, mask, labels)
     around = surroundings(ct, load_ct(context))
     return Structure(ct, whole, Body(make_renderer(around, device, centre), points, renderer), excess, mask, labels)
+
+
+def _ends(ct: Volume, labelmap: Volume | None, labels: list[int] | None) -> np.ndarray | None:
+    """Points of the labelled bone where its CT ended; None without a labelmap or a cut."""
+    if labelmap is None:
+        return None
+    inside = labelmap.data > 0 if labels is None else np.isin(labelmap.data, labels)
+    cuts = ends.recorded_cuts(ct)
+    cuts = ends.cuts_of(labelmap.data, labels, ct) if cuts is None else cuts
+    return ends.end_points(inside, ct, cuts) if cuts else None
 
 
 def surroundings(ct: Volume, context: Volume) -> Volume:

@@ -98,7 +98,7 @@ def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
         -4,
         "--size",
         240,
-        150,  # the shaft's end at the CT's edge stays out of the picture: the rendering's false edge there would pull the pose
+        240,
         "--pixel",
         1.0,
         "-o",

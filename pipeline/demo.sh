@@ -25,7 +25,7 @@ for view in "${views[@]}"; do
   xray_flags+=(--xray "$out/xrays/$name.dcm")
 done
 
-range="--r1 -12 12 --r2 -10 10 --r3 -10 10 --tx -20 20 --ty 790 900 --tz -20 20"
+range="--r1 -12 12 --r2 -10 10 --r3 -10 10 --tx -35 35 --ty 780 910 --tz -45 45" # of the crop box, whose middle is not the scapula's
 "$here/pipeline/run_patient.sh" --ct "$data/cxr.nii.gz" --seg "$data/mask.nii.gz" --side left "${xray_flags[@]}" --out "$out/patient" \
   --labels "72 71 110 98" --bones "scapula rib" --only scapula --no-mask --sdd 1020 --truth _truth.json --minutes "${DEMO_MINUTES:-1.5}" --train "$range --height 96 --delx 3.4" ||
   [ $? = 3 ] # a pose that did not converge is shown in the table

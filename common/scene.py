@@ -44,17 +44,17 @@ def load_structure(volume: Path, mask: Path | None, labels: list[int] | None, at
     centre = shown.isocentre_mm if mask else ct.isocentre_mm
     renderer = make_renderer(shown, device, centre)
     if context is None:
-        return Structure(ct, whole, Body(renderer, points, ends=_ends(ct, labelmap, labels)), excess, mask, labels)
+        return Structure(ct, whole, Body(renderer, points, ends=_ends(ct, shown, labelmap, labels)), excess, mask, labels)
     around = surroundings(ct, load_ct(context))
     return Structure(ct, whole, Body(make_renderer(around, device, centre), points, renderer), excess, mask, labels)
 
 
-def _ends(ct: Volume, labelmap: Volume | None, labels: list[int] | None) -> np.ndarray | None:
-    """Points of the labelled bone where its CT ended; None without a labelmap or a cut."""
-    if labelmap is None:
-        return None
-    inside = labelmap.data > 0 if labels is None else np.isin(labelmap.data, labels)
+def _ends(ct: Volume, shown: Volume, labelmap: Volume | None, labels: list[int] | None) -> np.ndarray | None:
+    """Points of the bone where its CT ended, None without a cut: a step before has recorded the cuts, or the labelmap reaches a face of the volume."""
     cuts = ends.recorded_cuts(ct)
+    if labelmap is None:
+        return ends.end_points(shown.data > 0, ct, cuts) if cuts else None
+    inside = labelmap.data > 0 if labels is None else np.isin(labelmap.data, labels)
     cuts = ends.cuts_of(labelmap.data, labels, ct) if cuts is None else cuts
     return ends.end_points(inside, ct, cuts) if cuts else None
 

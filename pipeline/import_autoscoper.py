@@ -65,7 +65,7 @@ def hounsfield(grey: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common import lineage, volumes
+    from common import ends, lineage, volumes
 
     if len(args.bones) != len(args.input) or len(set(args.bones)) != len(args.bones):
         raise cli.InputError(f"--bones: {' '.join(args.bones)} for {len(args.input)} volumes; expected a name of its own for each; correct the flags")
@@ -77,9 +77,11 @@ def run(args: argparse.Namespace) -> int | None:
         hu = hounsfield(read_pages(path), args.slope, args.intercept)
         if hu.max() < BONE_HU:
             raise cli.InputError(f"{path}: its densest voxel is {hu.max()} HU; expected bone above {BONE_HU:g} HU; correct --slope and --intercept")
-        settings = {"voxel_mm": args.voxel_mm, "slope": args.slope, "intercept": args.intercept}
-        record = lineage.original(path).then("import_autoscoper", settings, bone=bone, side=args.side)
-        volumes.save(output, volumes.Volume(hu, np.diag([*args.voxel_mm, 1.0]), record))
+        original = volumes.Volume(hu, np.diag([*args.voxel_mm, 1.0]), lineage.original(path))
+        cuts = ends.cuts_of(hu > args.intercept, None, original)
+        settings = {"voxel_mm": args.voxel_mm, "slope": args.slope, "intercept": args.intercept, "cuts": cuts}
+        record = original.lineage.then("import_autoscoper", settings, bone=bone, side=args.side)
+        volumes.save(output, volumes.Volume(hu, original.affine, record))
         cli.note(f"{bone}: {' x '.join(map(str, hu.shape))} voxels, {hu.min()} to {hu.max()} HU, {100 * (hu > args.intercept).mean():.0f} % inside the bone")
         print(output)
 

@@ -9,8 +9,8 @@ checkpoint's training geometry, and the message says which. --mask and --labels 
 picture of a whole limb. A bone is compared by what it adds to the soft tissue around it, a whole CT by its whole attenuation.
 The X-ray of a mirrored (right) bone is flipped like the bone (by the volume's lineage, or --side); poses are reported in the real, unmirrored world.
 
-Several X-rays are registered one by one; with --sequence they are frames of one motion, each started where the one before ended. With --views they are of one instant: --calibration says where their cameras stand, and one
-pose explains all of them, which settles the depth that a single view leaves open. Several volumes (-v femur.nii.gz tibia.nii.gz --mask ...)
+Several X-rays are registered one by one; with --sequence they are frames of one motion, each started where the one before ended. With --views, as many X-rays as there are calibrations are of one instant
+(the next ones of the next): --calibration says where their cameras stand, and one pose explains all of them, which settles the depth that a single view leaves open. Several volumes (-v femur.nii.gz tibia.nii.gz --mask ...)
 are found one by one first and then refined together, their attenuation adding along each ray.
 
 Writes into OUT (several X-rays: OUT/<name of the X-ray>/, several volumes: a folder <name of the volume>/ in there):
@@ -37,21 +37,20 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import cli, geometry
-from common.poserange import PoseRange, add_pose_range_flags, pose_range_from
+from common import cli
+from common.poserange import add_pose_range_flags, pose_range_from
 
 if TYPE_CHECKING:
+    from common.finding import Starter
     from common.network import Checkpoint
     from common.refinement import View
     from common.scene import Structure
-    from common.start import Winner
-    from common.volumes import Volume
     from common.xrays import Xray
 
 
@@ -76,9 +75,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="render this whole CT along with the structure: for a bone that moves with its surroundings (a vertebra, a scapula in the chest); wrong for a joint, whose neighbours have moved since the CT",
     )
     views = parser.add_argument_group("views of one instant")
-    views.add_argument("--views", action="store_true", help="all X-rays show the same instant; needs --calibration")
+    views.add_argument("--views", action="store_true", help="the X-rays show one instant, a camera each (or several instants, one after the other); needs --calibration")
     views.add_argument(
-        "--calibration", nargs="+", type=Path, metavar="FILE", help="calibrated cameras in the X-rays' order: XMALab (MayaCam 2.0 or 1) text, or JSON with K, R, t in mm"
+        "--calibration",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="calibrated cameras in the X-rays' order, repeated in turn where there are more X-rays: XMALab (MayaCam 2.0 or 1) text, or JSON with K, R, t in mm",
     )
     detector = parser.add_argument_group("detector geometry (default: the DICOM header)")
     detector.add_argument("--sdd", type=float, help="source-to-detector distance, mm")
@@ -130,133 +133,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@dataclass(frozen=True)
-class Starter:
-    """Finds start poses, volume_from_rig, best first."""
-
-    method: str  # model, search, fixed or dicom
-    ranges: PoseRange
-    full: bool
-    checkpoint: Checkpoint | None
-    network: Any
-    init_pose: Path | None
-    optimizer: str = "gauss-newton"  # or adam
-
-    def __call__(self, views: Sequence[View], structure: Structure, method: str | None = None) -> list[np.ndarray]:
-        method = method or self.method
-        if method == "search":
-            from common.search import search
-
-            return search(views, structure.body, self.ranges, self.full)
-        if method == "fixed":
-            camera = given_pose(self.init_pose, views[0].xray, structure.ct.lineage.scanner_from_volume)
-        elif method == "dicom":
-            camera = positioner_pose(views[0].xray, structure.ct)
-        else:
-            camera = geometry.translation(structure.ct.isocentre_mm) @ geometry.camera_from_pose(self._predicted(views[0].xray))
-        return [camera @ geometry.invert(views[0].rig_from_camera)]
-
-    def _predicted(self, xray: Xray) -> np.ndarray:
-        from common.network import predict_pose
-
-        return predict_pose(self.network, self.checkpoint, xray)
-
-
-def register(
-    views: Sequence[View], structures: Sequence[Structure], starter: Starter, seed: int, last: Sequence[np.ndarray] | None = None
-) -> list[tuple[np.ndarray, Winner, dict[str, Any]]]:
-    """Pose of each structure in the views of one instant: (start, winner, verdict) of each. ``last`` are the poses of the frame before, in a sequence.
-
-    Raises InputError where a structure cannot be seen in the pictures.
-    """
-    check_sizes(views)
-    found = [find(views, structure, starter, seed, last and last[number]) for number, structure in enumerate(structures)]
-    if len(structures) > 1:
-        found = refine_together(views, structures, found)
-    return [(start, winner, verdict_of(winner, views, structure)) for structure, (start, winner) in zip(structures, found, strict=True)]
-
-
-def check_sizes(views: Sequence[View]) -> None:
-    """InputError for a picture too small for the coarsest level, which needs eight pixels."""
-    from common.refinement import LEVELS
-
-    least_mm = 9 * LEVELS[0].pixel_mm
-    for view in views:
-        width, height = view.xray.detector.size_mm
-        if min(width, height) < least_mm:
-            raise cli.InputError(
-                f"{view.xray.path}: measures {width:.0f} x {height:.0f} mm at the detector; expected {least_mm:.0f} mm or more a side; correct the pixel size, or give the whole picture"
-            )
-
-
-def find(views: Sequence[View], structure: Structure, starter: Starter, seed: int, last: np.ndarray | None = None) -> tuple[np.ndarray, Winner]:
-    """Start pose and best refined pose of one structure by itself: from ``last`` where that leads to a certain one, else from the starter's."""
-    from common.start import better, compete_from, follow
-
-    def certain(winner: Winner | None) -> bool:
-        return winner is not None and verdict_of(winner, views, structure)["verdict"] == "ok"
-
-    name, body = views[0].xray.path.name, structure.body
-    if last is not None:
-        winner = follow(views, body, last)
-        winner = winner if certain(winner) else better(winner, compete_from(views, body, [last], seed))
-        if certain(winner):
-            return last, winner
-        cli.note(f"{name}: lost {structure.ct.name} of the frame before; looking for it anew")
-    starts = starter(views, structure)
-    if starter.optimizer == "adam":
-        winner = ascend(views, structure, starts[0])
-    else:
-        winner = compete_from(views, body, starts, seed)
-        if starter.method == "model" and not certain(winner):
-            cli.note(f"{name}: not certain from the network's start; searching the pose range too")
-            winner = better(winner, compete_from(views, body, starter(views, structure, "search"), seed))
-    if winner is None:
-        raise cli.InputError(
-            f"{views[0].xray.path}: the start pose shows nothing of {structure.ct.name} inside the picture; expected the bone in view; widen the pose range or use --init search"
-        )
-    return starts[0], winner
-
-
-def ascend(views: Sequence[View], structure: Structure, start: np.ndarray) -> Winner | None:
-    """The reference optimiser's result from one start."""
-    from common.adam import ascend
-    from common.refinement import Trace
-    from common.start import Winner
-
-    trace = Trace()
-    fit = ascend(views, structure.body, start, trace)
-    return fit and Winner(start, fit, trace, None, 1, 1.0)
-
-
-def verdict_of(winner: Winner, views: Sequence[View], structure: Structure) -> dict[str, Any]:
-    from common.verdict import judge
-
-    return judge(winner, views, structure.body, lone_bone=structure.excess)
-
-
-def refine_together(views: Sequence[View], structures: Sequence[Structure], found: list[tuple[np.ndarray, Winner]]) -> list[tuple[np.ndarray, Winner]]:
-    """All structures refined at once from where each was found alone, so that where they overlap neither pulls the other."""
-    from common.refinement import LEVELS, Fit, Trace, refine
-
-    trace = Trace()
-    fit = refine(views, [s.body for s in structures], [winner.fit.poses[0] for _, winner in found], LEVELS[2:], trace)
-    if fit is None:
-        return found
-    together = []
-    for index, (start, winner) in enumerate(found):
-        block = slice(6 * index, 6 * index + 6)
-        alone = winner.trace.rows
-        clock = alone[-1][2] if alone else 0.0
-        joint = [([poses[index]], similarity, clock + seconds, pixel) for poses, similarity, seconds, pixel in trace.rows]
-        own = Fit([fit.poses[index]], fit.similarity, fit.covariance[block, block])
-        together.append((start, replace(winner, fit=own, trace=Trace(winner.trace.started, [*alone, *joint]))))
-    return together
-
-
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     check_flags(args)
+    from common.finding import Starter, register
+
     instants, folders = group_xrays(args)
     checkpoint = load_model(args)
     ranges = pose_range_from(args, checkpoint.pose_range if checkpoint else None)
@@ -339,16 +220,15 @@ def check_flags(args: argparse.Namespace) -> None:
         raise cli.InputError("--labels: no labelmap; expected --mask with it; add --mask FILE")
     if args.labels and count > 1 and len(args.labels) != count:
         raise cli.InputError(f"--labels: {len(args.labels)} labels for {count} volumes; expected one label a volume; correct the flags")
-    if args.views != bool(args.calibration and len(args.xray) > 1) and args.views:
-        raise cli.InputError("--views: no --calibration for several X-rays; expected one calibration an X-ray, in their order; add --calibration FILE FILE")
-    if args.calibration and len(args.calibration) != len(args.xray):
-        raise cli.InputError(f"--calibration: {len(args.calibration)} files for {len(args.xray)} X-rays; expected one an X-ray, in their order; correct the flags")
+    cameras = len(args.calibration or [])
+    if args.views and cameras < 2:
+        raise cli.InputError(f"--views: {cameras} calibrations; expected one a camera, two or more, in the X-rays' order; add --calibration FILE FILE")
+    if cameras and len(args.xray) % cameras:
+        raise cli.InputError(f"--calibration: {cameras} files for {len(args.xray)} X-rays; expected one an X-ray of an instant, in their order; correct the flags")
     if args.calibration and (args.sdd or args.principal_point):
         raise cli.InputError("--calibration: given with --sdd or --principal_point; expected the camera from one source; drop the other flags")
     if args.pixel_spacing is not None and len(args.pixel_spacing) > 2:
         raise cli.InputError(f"--pixel_spacing: {len(args.pixel_spacing)} numbers; expected one, or two (along columns, along rows), in mm; correct the flag")
-    if args.sequence and args.views:
-        raise cli.InputError("--sequence: given with --views; expected frames of one camera, in order; chain instants of several cameras with --init fixed --init_pose")
     if args.init == "model" and args.checkpoint is None:
         raise cli.InputError("--init model: no checkpoint; expected -c model.pth; give one or use --init search")
     if (args.init == "fixed") != (args.init_pose is not None):
@@ -375,7 +255,8 @@ def group_xrays(args: argparse.Namespace) -> tuple[list[list[Path]], list[Path]]
 
     for path in args.xray:
         cli.existing_file(path, "an X-ray (PNG, JPEG, TIFF or DICOM)")
-    instants = [args.xray] if args.views else [[path] for path in args.xray]
+    together = len(args.calibration) if args.views else 1
+    instants = [args.xray[first : first + together] for first in range(0, len(args.xray), together)]
     stems = [cli.stem(paths[0]) for paths in instants]
     if len(set(stems)) != len(stems):
         twice = sorted({s for s in stems if stems.count(s) > 1})
@@ -436,7 +317,7 @@ def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequ
         flip = args.flip == "yes" or (args.flip == "auto" and mirrored != behind)
         flags, rig_from_camera = GeometryFlags(args.sdd, spacing or None, tuple(args.principal_point) if args.principal_point else None), np.eye(4)
         if args.calibration:
-            camera = calibration.read(args.calibration[args.xray.index(path)], spacing[0] if spacing else None)
+            camera = calibration.read(args.calibration[args.xray.index(path) % len(args.calibration)], spacing[0] if spacing else None)
             flags, rig_from_camera = (
                 GeometryFlags(camera.detector.sdd_mm, camera.detector.pixel_mm, camera.detector.principal_px, calibrated=True),
                 camera.rig_from_camera if args.views else np.eye(4),
@@ -452,36 +333,6 @@ def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequ
         else:
             views.append(View(xray, rig_from_camera))
     return views
-
-
-def given_pose(path: Path, xray: Xray, scanner_from_volume: np.ndarray) -> np.ndarray:
-    """volume_from_camera of an earlier parameters.pt, or of a JSON whose ``camera`` is scanner_from_camera of the picture on disk."""
-    if path.suffix.lower() != ".json":
-        from common.results import load
-
-        camera = np.array(load(path).scanner_pose[0]["camera"].tolist())
-    else:
-        content = cli.read_json(path, "a start pose with 'camera', 4x4")
-        with cli.reading(path, "camera, a 4x4 matrix of numbers", "correct the file"):
-            camera = np.array(content.get("camera"), dtype=float)
-    camera = camera.reshape(-1, 4, 4)[0] if camera.size and camera.size % 16 == 0 else camera
-    if not geometry.is_rigid(camera):
-        raise cli.InputError(f"{path}: its camera is no rigid 4x4 transform; expected scanner_from_camera as in scanner_pose of parameters.pt; correct the file")
-    turn = np.diag([-1.0, 1, 1, 1]) if xray.flipped else np.eye(4)
-    start = geometry.invert(scanner_from_volume) @ camera @ turn
-    if np.linalg.det(start[:3, :3]) < 0:
-        raise cli.InputError(f"{path}: its camera is mirrored against the picture; expected the pose of the same X-ray and side; check --flip")
-    return start
-
-
-def positioner_pose(xray: Xray, ct: Volume) -> np.ndarray:
-    """volume_from_camera of the C-arm's angles in the header: the patient is taken to lie as in the CT, the bone's middle in the isocentre."""
-    from common.dicom import positioner_camera
-
-    scanner_from_volume = ct.lineage.scanner_from_volume
-    camera, _ = positioner_camera(xray.path)
-    turn = np.diag([-1.0, 1, 1, 1]) if ct.lineage.mirrored else np.eye(4)
-    return geometry.invert(scanner_from_volume) @ geometry.translation(geometry.apply(scanner_from_volume, ct.isocentre_mm)) @ camera @ turn
 
 
 def summary(pictures: str, structure: str, verdict: dict[str, Any], seconds: dict[str, float]) -> str:

@@ -186,9 +186,9 @@ def projection_matrix(detector: Detector, camera: np.ndarray) -> np.ndarray:
 
 
 def project(points: np.ndarray, detector: Detector, camera: np.ndarray) -> np.ndarray:
-    """(N, 3) millimetres to (N, 2) pixels (column, row)."""
+    """(..., 3) millimetres to (..., 2) pixels (column, row)."""
     homogeneous = apply(invert(camera), points) @ detector.intrinsics.T
-    return homogeneous[:, :2] / homogeneous[:, 2:]
+    return homogeneous[..., :2] / homogeneous[..., 2:]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ FINALISTS = 3  # that go on to the level at which similarities are compared
 VALLEY_STEPS_DEG = (-14.0, -7.0, 7.0, 14.0)
 VALLEY_WALKS = 4
 VALLEY_GAIN = 2e-3  # of similarity: less is the same hollow
+RIVAL_SIMILARITY = 0.03  # a fit that explains so little less is no worse
 SAME_DEG, SAME_MM = 6.0, 6.0  # candidates nearer than both are one
 
 
@@ -31,6 +32,7 @@ class Winner:
     runner_up: Fit | None  # the best fit that ended elsewhere on the way, None where all ended together
     candidates: int
     agreement: float  # share of the coarsely refined candidates that ended where the winner did
+    evidence: float  # see `evidence`
 
 
 def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], scatter: int = SCATTER_COUNT, keep: int = KEEP, seed: int = 0) -> Winner | None:
@@ -51,9 +53,12 @@ def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], sca
     best = finals[0].further(views, body, FINE)
     if best is None:
         return None
-    elsewhere = [run.fit for run in finals[1:] if len(distinct([best.pose, run.pose], rig_from_camera, body, 2)) == 2]
+    rival = next((run for run in finals[1:] if len(distinct([best.pose, run.pose], rig_from_camera, body, 2)) == 2), None)
+    if rival and rival.fit.similarity > best.fit.similarity - RIVAL_SIMILARITY:  # a rival to be taken seriously is followed to the end
+        rival = rival.further(views, body, FINE)
+        rival = rival if rival and len(distinct([best.pose, rival.pose], rig_from_camera, body, 2)) == 2 else None
     together = sum(len(distinct([best.pose, run.pose], rig_from_camera, body, 2)) == 1 for run in coarse)
-    return Winner(best.start, best.fit, best.trace, elsewhere[0] if elsewhere else None, candidates, together / len(coarse))
+    return Winner(best.start, best.fit, best.trace, rival and rival.fit, candidates, together / len(coarse), best.evidence)
 
 
 def compete_from(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], seed: int = 0) -> Winner | None:
@@ -67,14 +72,14 @@ def compete_from(views: Sequence[View], body: Body, starts: Sequence[np.ndarray]
 def follow(views: Sequence[View], body: Body, pose: np.ndarray) -> Winner | None:
     """Refined from one pose that is near, such as that of the frame before. None where it shows nothing inside the pictures."""
     run = Run.from_start(views, body, pose, LEVELS)
-    return run and Winner(pose, run.fit, run.trace, None, 1, 1.0)
+    return run and Winner(pose, run.fit, run.trace, None, 1, 1.0, run.evidence)
 
 
 def better(one: Winner | None, other: Winner | None) -> Winner | None:
     """The winner that explains more of the picture; the first where both do equally."""
     if one is None or other is None:
         return one or other
-    return other if other.fit.similarity > one.fit.similarity + 1e-3 else one
+    return other if other.evidence > one.evidence + 1e-3 else one
 
 
 def explore(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], scatter: int, keep: int, seed: int) -> tuple[list[Run], int]:
@@ -93,6 +98,7 @@ class Run:
     start: np.ndarray  # volume_from_rig
     fit: Fit
     trace: Trace
+    evidence: float
 
     @property
     def pose(self) -> np.ndarray:
@@ -103,17 +109,29 @@ class Run:
         """Refined from ``start``; None where the body lies outside all pictures."""
         trace = Trace()
         fit = refine(views, [body], [start], levels, trace)
-        return fit and cls(start, fit, trace)
+        return fit and cls(start, fit, trace, evidence(views, body, fit))
 
     def further(self, views: Sequence[View], body: Body, levels: Sequence[Level]) -> Run | None:
         """The same run after further levels."""
         fit = refine(views, [body], self.fit.poses, levels, self.trace)
-        return fit and replace(self, fit=fit)
+        return fit and replace(self, fit=fit, evidence=evidence(views, body, fit))
 
 
 def best_first(runs: Sequence[Run]) -> list[Run]:
-    """Runs that ended at one level, the one that explains most of the pictures first."""
-    return sorted(runs, key=lambda run: -run.fit.similarity)
+    """Runs that ended at one level, the one with most evidence first."""
+    return sorted(runs, key=lambda run: -run.evidence)
+
+
+def evidence(views: Sequence[View], body: Body, fit: Fit) -> float:
+    """Similarity times the square root of the share in view: a shaft half outside the picture fits more easily than a whole bone."""
+    return fit.similarity * float(np.sqrt(np.mean([share_in_view(view, body, fit.poses[0]) for view in views])))
+
+
+def share_in_view(view: View, body: Body, pose: np.ndarray) -> float:
+    """Share of the body's points that a pose (volume_from_rig) projects into the picture's valid field."""
+    column, row = np.round(geometry.project(body.points, view.xray.detector, pose @ view.rig_from_camera)).astype(int).T
+    inside = (column >= 0) & (row >= 0) & (column < view.xray.detector.width) & (row < view.xray.detector.height)
+    return float(view.xray.valid[row[inside], column[inside]].sum() / len(body.points))
 
 
 def walk_valley(views: Sequence[View], body: Body, run: Run) -> Run:
@@ -128,7 +146,7 @@ def walk_valley(views: Sequence[View], body: Body, run: Run) -> Run:
         along = np.r_[turn, covariance[3:6, :3] @ np.linalg.pinv(covariance[:3, :3]) @ turn]  # what translation goes with the turn
         starts = [geometry.twist(np.radians(angle) * along, body.renderer.centre_mm) @ run.pose for angle in VALLEY_STEPS_DEG]
         tried = best_first([other for start in starts if (other := Run.from_start(views, body, start, COARSE[-1:]))])
-        if not tried or tried[0].fit.similarity <= run.fit.similarity + VALLEY_GAIN:
+        if not tried or tried[0].evidence <= run.evidence + VALLEY_GAIN:
             return run
         run = replace(tried[0], start=run.start, trace=Trace(run.trace.started, run.trace.rows + tried[0].trace.rows))
     return run

@@ -9,26 +9,25 @@ import numpy as np
 
 from common import geometry
 from common.refinement import Body, View
-from common.start import Winner
+from common.start import RIVAL_SIMILARITY, Winner, share_in_view
 
 # similarity of 84 fits of knee bones in full X-rays with known truth: right ones 0.81 to 0.97, wrong ones 0.13 to 0.66; a scapula's crop in a chest, right, 0.4
 FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.75
 LARGE_IN_PLANE_MM, LARGE_ROTATION_DEG = 1.0, 2.0
-RIVAL_SIMILARITY = 0.03  # a fit that explains so little less is no worse
 
 
-def judge(winner: Winner, views: Sequence[View], body: Body, lone_bone: bool) -> dict[str, Any]:
+def judge(winner: Winner, views: Sequence[View], body: Body, lone_bone: bool, overlapping: float = 0.0) -> dict[str, Any]:
     """Verdict (ok, suspect, failed) with its reasons: agreement of starts, curvature, share in view, unexplained contrast.
 
     Standard deviations are of the body in the first camera's frame: in plane (rms of two axes), depth, and rotation (rms of three axes).
-    ``lone_bone`` is false for a whole CT, which is larger than most pictures.
+    ``lone_bone`` is false for a whole CT, which is larger than most pictures; ``overlapping`` is the share of the bone inside another, where that is too much.
     """
     fit, rival = winner.fit, winner.runner_up
     camera = fit.poses[0] @ views[0].rig_from_camera
     shift = camera[:3, :3].T @ fit.covariance[3:6, 3:6] @ camera[:3, :3]
     in_plane, depth = float(np.sqrt((shift[0, 0] + shift[1, 1]) / 2)), float(np.sqrt(shift[2, 2]))
     rotation = float(np.degrees(np.sqrt(np.trace(fit.covariance[:3, :3]) / 3)))
-    in_view = min(_share_in_view(view, body, fit.poses[0]) for view in views)
+    in_view = min(share_in_view(view, body, fit.poses[0]) for view in views)
     reasons, other = [], None
     if rival is not None:
         error = geometry.pose_error(rival.poses[0] @ views[0].rig_from_camera, camera, body.points, views[0].xray.detector)
@@ -39,6 +38,8 @@ def judge(winner: Winner, views: Sequence[View], body: Body, lone_bone: bool) ->
         reasons.append(f"the picture determines the pose poorly (in plane {in_plane:.1f} mm, rotation {rotation:.1f} deg)")
     if in_view < 0.5 and lone_bone:
         reasons.append(f"only {100 * in_view:.0f} % of the structure is inside the picture")
+    if overlapping:
+        reasons.append(f"{100 * overlapping:.0f} % of the bone lies inside another")
     if fit.similarity < SUSPECT_SIMILARITY:
         reasons.append(f"the rendering explains little of the picture (similarity {fit.similarity:.2f})")
     failed = fit.similarity < FAILED_SIMILARITY or in_view < 0.05
@@ -53,9 +54,3 @@ def judge(winner: Winner, views: Sequence[View], body: Body, lone_bone: bool) ->
         "agreement": winner.agreement,
         "other_start": other,
     }
-
-
-def _share_in_view(view: View, body: Body, volume_from_rig: np.ndarray) -> float:
-    detector = view.xray.detector
-    pixels = geometry.project(body.points, detector, volume_from_rig @ view.rig_from_camera)
-    return float(((pixels >= 0) & (pixels <= np.array([detector.width, detector.height]) - 1)).all(axis=1).mean())

@@ -12,7 +12,7 @@ from common.verdict import judge
 
 @pytest.fixture
 def winner(truth):  # noqa: F811
-    return Winner(truth, Fit([truth], 0.9, np.diag([1e-6] * 3 + [1e-3] * 3)), Trace(), None, 201, 0.8)
+    return Winner(truth, Fit([truth], 0.9, np.diag([1e-6] * 3 + [1e-3] * 3)), Trace(), None, 201, 0.8, 0.9)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ checkpoint's training geometry, and the message says which. --mask and --labels 
 picture of a whole limb. A bone is compared by what it adds to the soft tissue around it, a whole CT by its whole attenuation.
 The X-ray of a mirrored (right) bone is flipped like the bone (by the volume's lineage, or --side); poses are reported in the real, unmirrored world.
 
-Several X-rays are registered one by one; with --sequence they are frames of one motion, each started where the one before ended. With --views, as many X-rays as there are calibrations are of one instant
+Several X-rays are registered one by one; with --sequence they are frames of one motion (files, or a multi-frame DICOM), each started where the one before ended. With --views, as many X-rays as there are calibrations are of one instant
 (the next ones of the next): --calibration says where their cameras stand, and one pose explains all of them, which settles the depth that a single view leaves open. Several volumes (-v femur.nii.gz tibia.nii.gz --mask ...)
 are found one by one first and then refined together, their attenuation adding along each ray.
 
-Writes into OUT (several X-rays: OUT/<name of the X-ray>/, several volumes: a folder <name of the volume>/ in there):
+Writes into OUT (several X-rays: OUT/<name of the X-ray>/, frames of a file: OUT/frame_0000/; several volumes: a folder <name of the volume>/ in there):
   parameters.pt    final pose, trajectory, verdict, metrics, pose in the scanner's coordinates (read_pt.py lists it)
   gt.png           the X-ray as registered, bone bright
   init_image.png   DRR at the start pose
@@ -41,13 +41,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from common import cli
 from common.poserange import add_pose_range_flags, pose_range_from
 
 if TYPE_CHECKING:
     from common.finding import Starter
+    from common.instants import Instant
     from common.network import Checkpoint
     from common.refinement import View
     from common.scene import Structure
@@ -114,7 +113,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--search", choices=("range", "full"), default="range", help="orientations that --init search covers: the pose range, or all (a bone in a lab's frame) (default: range)"
     )
     start.add_argument(
-        "--sequence", action="store_true", help="the X-rays are frames of one motion in order: each starts where the one before ended, and is searched where that is lost"
+        "--sequence",
+        action="store_true",
+        help="the X-rays are frames of one motion in order (a multi-frame DICOM counts as its frames): each starts where the one before ended, and is searched where that is lost",
     )
     start.add_argument("--seed", type=int, default=0, help="of the scattered starts (default: 0)")
     parser.add_argument(
@@ -137,8 +138,9 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     check_flags(args)
     from common.finding import Starter, register
+    from common.instants import group_xrays, load_views
 
-    instants, folders = group_xrays(args)
+    instants = group_xrays(args, structure_folders(args))
     checkpoint = load_model(args)
     ranges = pose_range_from(args, checkpoint.pose_range if checkpoint else None)
     structures = load_structures(args)
@@ -156,33 +158,33 @@ def run(args: argparse.Namespace) -> int:
     settings |= {"checkpoint": str(args.checkpoint) if args.checkpoint else None, "context": str(args.context) if args.context else None}
     loaded = time.perf_counter() - began
     verdicts, problems, impossible, last = [], [], False, None
-    for paths, folder in zip(instants, folders, strict=True):
+    for instant in instants:
         with cli.going_on(problems):
             clock = time.perf_counter()
-            views = load_views(paths, args, structures, checkpoint)
+            views = load_views(instant, args, structures, checkpoint)
             if args.check:
-                checked = [check(folder / name, views, structure, starter, args.seed) for name, structure in zip(structure_folders(args), structures, strict=True)]
+                checked = [check(instant.folder / name, views, structure, starter, args.seed) for name, structure in zip(structure_folders(args), structures, strict=True)]
                 impossible |= cli.EXIT_BAD_INPUT in checked
                 continue
             found = register(views, structures, starter, args.seed, last)
             if args.sequence and all(verdict["verdict"] != "failed" for _, _, verdict in found):
                 last = [winner.fit.poses[0] for _, winner, _ in found]
             about = {"settings": settings, "runtime_s": {"loading": loaded, "registration": time.perf_counter() - clock}}
-            verdicts += record(folder, args, views, structures, found, about)
+            verdicts += record(instant, args, views, structures, found, about)
     cli.raise_all(problems)
     return cli.EXIT_BAD_INPUT if impossible else cli.EXIT_NOT_CONVERGED if "failed" in verdicts else 0
 
 
-def record(folder: Path, args: argparse.Namespace, views: Sequence[View], structures: Sequence[Structure], found: list, about: dict[str, Any]) -> list[str]:
+def record(instant: Instant, args: argparse.Namespace, views: Sequence[View], structures: Sequence[Structure], found: list, about: dict[str, Any]) -> list[str]:
     """Write each structure's result; returns the verdicts."""
     from common import recording
 
     for name, structure, (start, winner, verdict) in zip(structure_folders(args), structures, found, strict=True):
-        cli.output_folder(folder / name)
+        folder = cli.output_folder(instant.folder / name)
         others = [(other, rival.fit.poses[0]) for other, (_, rival, _) in zip(structures, found, strict=True) if other is not structure]
-        recording.save(folder / name, views, structure, start, winner, verdict, about, others)
-        cli.note(summary(" + ".join(view.xray.path.name for view in views), name or structure.ct.name, verdict, about["runtime_s"]))
-        print(folder / name / recording.PARAMETERS)
+        recording.save(folder, views, structure, start, winner, verdict, about, others)
+        cli.note(summary(" + ".join(shot.name for shot in instant.shots), name or structure.ct.name, verdict, about["runtime_s"]))
+        print(folder / recording.PARAMETERS)
     return [verdict["verdict"] for _, _, verdict in found]
 
 
@@ -248,27 +250,6 @@ def structure_folders(args: argparse.Namespace) -> list[str]:
     return named
 
 
-def group_xrays(args: argparse.Namespace) -> tuple[list[list[Path]], list[Path]]:
-    """X-rays of each instant, and its folder; refused where results are already there."""
-    from common.preflight import PICTURE
-    from common.recording import names
-
-    for path in args.xray:
-        cli.existing_file(path, "an X-ray (PNG, JPEG, TIFF or DICOM)")
-    together = len(args.calibration) if args.views else 1
-    instants = [args.xray[first : first + together] for first in range(0, len(args.xray), together)]
-    stems = [cli.stem(paths[0]) for paths in instants]
-    if len(set(stems)) != len(stems):
-        twice = sorted({s for s in stems if stems.count(s) > 1})
-        raise cli.InputError(f"X-rays share a name ({', '.join(twice)}); expected different file names in one call; register them in separate calls")
-    folders = [args.output / stem for stem in stems] if len(stems) > 1 else [args.output]
-    results = [PICTURE] if args.check else names(len(instants[0]))
-    targets = [folder / sub / name for folder in folders for sub in structure_folders(args) for name in results]
-    inputs = [*args.xray, *args.volume, *(args.mask or []), *(args.calibration or []), *(path for path in (args.checkpoint, args.context, args.init_pose) if path)]
-    cli.check_outputs(targets, args.overwrite, inputs)
-    return instants, folders
-
-
 def load_model(args: argparse.Namespace) -> Checkpoint | None:
     if args.checkpoint is None:
         return None
@@ -298,41 +279,6 @@ def load_structures(args: argparse.Namespace) -> list[Structure]:
     if len({structure.ct.lineage.mirrored for structure in structures}) > 1:
         raise cli.InputError("-v: some volumes are mirrored and some are not; expected bones of one side; register the sides in separate calls")
     return structures
-
-
-def load_views(paths: Sequence[Path], args: argparse.Namespace, structures: Sequence[Structure], checkpoint: Checkpoint | None) -> list[View]:
-    """The X-rays of one instant with their cameras; flipped, rig and all, for mirrored volumes."""
-    from common import calibration
-    from common.dicom import positioner_camera
-    from common.lineage import MIRROR
-    from common.refinement import View
-    from common.xrays import GeometryFlags, read
-
-    spacing = args.pixel_spacing and (args.pixel_spacing[0], args.pixel_spacing[-1])
-    mirrored = structures[0].ct.lineage.mirrored
-    from_behind = checkpoint is not None and not checkpoint.config.get("reverse_x_axis", False)
-    views = []
-    for path in paths:
-        behind = positioner_camera(path)[1] if args.init == "dicom" else from_behind
-        flip = args.flip == "yes" or (args.flip == "auto" and mirrored != behind)
-        flags, rig_from_camera = GeometryFlags(args.sdd, spacing or None, tuple(args.principal_point) if args.principal_point else None), np.eye(4)
-        if args.calibration:
-            camera = calibration.read(args.calibration[args.xray.index(path) % len(args.calibration)], spacing[0] if spacing else None)
-            flags, rig_from_camera = (
-                GeometryFlags(camera.detector.sdd_mm, camera.detector.pixel_mm, camera.detector.principal_px, calibrated=True),
-                camera.rig_from_camera if args.views else np.eye(4),
-            )
-        xray = read(path, flags, checkpoint.detector if checkpoint else None, args.bone, args.frame)
-        if args.calibration and (xray.detector.width, xray.detector.height) != camera.image_size:
-            raise cli.InputError(
-                f"{path}: has {xray.detector.width} x {xray.detector.height} pixels, its calibration {camera.image_size}; expected the same; give the X-rays that were calibrated"
-            )
-        if flip:
-            cli.note(f"{path.name}: flipped left to right ({'the volume is mirrored' if mirrored else 'as seen from the detector'})")
-            views.append(View(xray.flip(), MIRROR @ rig_from_camera @ MIRROR))
-        else:
-            views.append(View(xray, rig_from_camera))
-    return views
 
 
 def summary(pictures: str, structure: str, verdict: dict[str, Any], seconds: dict[str, float]) -> str:

@@ -72,6 +72,12 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
         return pixels, header_of(dataset)
 
 
+def count_frames(path: Path) -> int:
+    """Number of pictures in a DICOM file. Raises InputError where that is no number."""
+    with cli.reading(path, "a number of frames", "correct the header, or export it again"), quiet():
+        return int(open_dataset(path).get("NumberOfFrames") or 1)
+
+
 def open_dataset(path: Path) -> Any:
     """The elements of a DICOM file, as pydicom's dataset. Raises InputError for what is none, or would unpack to more than this machine holds."""
     import pydicom

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A biplane trial (Autoscoper, XMALab, XROMM) from its folder to the pose of each bone in each instant: import the bones, register all frames, nothing set by hand.
+# A biplane trial (Autoscoper, XMALab, XROMM) from its folder to the pose of each bone in each instant: import the bones, register all frames in order, nothing set by hand.
 # Stops at the first failure (a pose that did not converge is no failure: exit code 3 at the end); run it again with the same arguments and it goes on where it stopped.
 set -euo pipefail
 
@@ -11,7 +11,7 @@ usage: pipeline/register_trial.sh --trial DIR --out DIR --bones "PREFIX=NAME ...
                       xrays/        undistorted pictures, NAME.FRAME.tif or NAME_FRAME.tif; sorted by name they are in the cameras' order
                       calibration/  one file a camera (XMALab's MayaCam 2.0 or 1 text, or JSON), in the same order
                       volumes/      one multi-page TIFF a bone, 0 outside the bone
-  --out DIR         everything is written below it: volumes/BONE.nii.gz, frame_FRAME/BONE/parameters.pt, pictures and slicer/
+  --out DIR         everything is written below it: volumes/BONE.nii.gz, frames/<first camera's X-ray>/BONE/parameters.pt, pictures and slicer/
   --bones "P=N ..." how each volume's file name begins, and the bone's name: "rad=radius uln=ulna"
   --voxel "C R S"   voxel size of the volumes along columns, rows and pages, mm: TIFF does not hold it
   --side SIDE       left or right, for the record
@@ -59,19 +59,21 @@ if [ ! -e "${volumes[${#volumes[@]}-1]%.nii.gz}.json" ]; then
   "$python" "$here/pipeline/import_autoscoper.py" -i "${tiffs[@]}" --bones "${names[@]}" --voxel_mm "${voxel_list[@]}" ${side:+--side "$side"} -o "$out/volumes" --overwrite ${import_flags[@]+"${import_flags[@]}"}
 fi
 
-unconverged=0
+last="" pending=() count=0
+if [ ${#names[@]} -gt 1 ]; then last="/${names[${#names[@]}-1]}"; fi
 for frame in $frames; do
   xrays=()
   for xray in "$trial/xrays/"*.tif*; do if [ "$(frame_of "$xray")" = "$frame" ]; then xrays+=("$xray"); fi; done
   [ ${#xrays[@]} = ${#calibrations[@]} ] || fail "frame $frame: ${#xrays[@]} pictures for ${#calibrations[@]} calibrations; expected one a camera"
-  results="$out/frame_$frame" last=""
-  if [ ${#names[@]} -gt 1 ]; then last="/${names[${#names[@]}-1]}"; fi
-  if [ -e "$results$last/parameters.pt" ]; then echo "== frame $frame: done already ($results)"; continue; fi
-  echo "== frame $frame: ${xrays[*]##*/}"
-  code=0
-  "$python" "$here/registration.py" "${xrays[@]}" --views --calibration "${calibrations[@]}" -v "${volumes[@]}" -o "$results" --init search --search full --overwrite \
-    ${register_flags[@]+"${register_flags[@]}"} || code=$?
-  if [ $code = 3 ]; then unconverged=3; elif [ $code != 0 ]; then exit $code; fi
+  name=$(basename "${xrays[0]%.tif*}")
+  if [ -e "$out/frames/$name$last/parameters.pt" ]; then echo "== frame $frame: done already ($out/frames/$name)"; continue; fi
+  pending+=("${xrays[@]}") count=$((count + 1)) only=$name
 done
-echo "done: $out; look at frame_*/*/slicer/view*_outline.png"
-exit $unconverged
+[ $count != 0 ] || { echo "done: $out"; exit 0; }
+results="$out/frames"
+if [ $count = 1 ]; then results="$results/$only"; fi  # registration.py makes a folder a frame where there are several
+code=0
+"$python" "$here/registration.py" "${pending[@]}" --views --sequence --calibration "${calibrations[@]}" -v "${volumes[@]}" -o "$results" --init search --search full --overwrite \
+  ${register_flags[@]+"${register_flags[@]}"} || code=$?
+if [ $code = 0 ] || [ $code = 3 ]; then echo "done: $out; look at frames/*/*/slicer/view*_outline.png"; fi
+exit $code

@@ -5,6 +5,7 @@ import helpers
 import numpy as np
 import pytest
 from PIL import Image
+from test_xrays import dicom as write_dicom
 
 import registration
 from common import cli, geometry, rendering, results, volumes
@@ -94,6 +95,58 @@ def test_frames_of_a_motion_start_from_the_frame_before(patient, tmp_path):
     assert all(error(result, camera).in_plane_mm < 0.2 for result, camera in zip(found, cameras, strict=True))
     for before, after in itertools.pairwise(found):
         np.testing.assert_allclose(after.init_pose, before.final_pose, atol=1e-4)
+
+
+def test_a_multi_frame_dicom_is_a_sequence_of_its_frames(patient, tmp_path, capsys):
+    folder, _ = patient
+    names, cameras = frames_of(folder, [([2.0 * k, -1.5 * k, k], [1.5 * k, -2.0 * k, k]) for k in range(2)])
+    frames = np.stack([np.asarray(Image.open(folder / name)) for name in names]).astype(np.uint16)
+    write_dicom(folder / "cine.dcm", frames, PhotometricInterpretation="MONOCHROME2", PixelIntensityRelationship="LOG")
+    assert register(folder, tmp_path, "--sequence", xrays=["cine.dcm"]) == 0
+    for number, camera in enumerate(cameras):
+        assert error(results.load(tmp_path / f"frame_{number:04d}" / "parameters.pt"), camera).in_plane_mm < 0.2
+    assert "cine.dcm frame 1, ct.nii.gz: ok" in capsys.readouterr().err
+    assert register(folder, tmp_path / "one", "--frame", "0", "--sequence", xrays=["cine.dcm"]) == 0
+    assert (tmp_path / "one" / "parameters.pt").exists()
+
+
+def test_several_instants_of_two_cameras_are_one_call(patient, tmp_path, capsys):
+    """The second camera stands a quarter turn aside; X-rays are given instant by instant."""
+    folder, camera = patient
+    ct = volumes.load_ct(folder / "ct.nii.gz")
+    quarter = geometry.translation([0, 0, 620]) @ geometry.twist(np.r_[0, np.pi / 2, 0, 0, 0, 0], np.zeros(3)) @ geometry.translation([0, 0, -620])
+    names = []
+    for index, rig_from_camera in enumerate((np.eye(4), quarter)):
+        inverse = geometry.invert(rig_from_camera)
+        content = {"K": DETECTOR.intrinsics.tolist(), "R": inverse[:3, :3].tolist(), "t": inverse[:3, 3].tolist(), "image_size": [DETECTOR.width, DETECTOR.height]}
+        cli.write_json(folder / f"cam{index}.json", content)
+    motions = [np.eye(4), geometry.twist(np.r_[0.03, -0.04, 0.02, 2, -3, 2], ct.isocentre_mm)]
+    for number, motion in enumerate(motions):
+        for index, rig_from_camera in enumerate((np.eye(4), quarter)):
+            names.append(f"instant{number}_cam{index}.png")
+            Image.fromarray(xray_of(ct, motion @ camera @ rig_from_camera)).save(folder / names[-1])
+    words = [
+        *(str(folder / name) for name in names),
+        "-v",
+        str(folder / "ct.nii.gz"),
+        "-o",
+        str(tmp_path),
+        "--bone",
+        "bright",
+        "--init",
+        "fixed",
+        "--init_pose",
+        str(folder / "start.json"),
+    ]
+    words += ["--views", "--calibration", str(folder / "cam0.json"), str(folder / "cam1.json")]
+    assert registration.main([*words, "--sequence"]) == 0
+    for number, motion in enumerate(motions):
+        found = error(results.load(tmp_path / f"instant{number}_cam0" / "parameters.pt"), motion @ camera)
+        assert found.in_plane_mm < 0.1
+        assert found.depth_mm < 0.1
+    capsys.readouterr()
+    assert registration.main([*words[:3], *words[4:]]) == cli.EXIT_BAD_INPUT
+    assert "2 files for 3 X-rays" in capsys.readouterr().err
 
 
 def test_a_frame_that_shows_nothing_is_looked_for_anew_and_the_next_goes_on_from_the_last_good_one(patient, tmp_path, capsys):

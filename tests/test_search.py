@@ -73,3 +73,29 @@ def test_two_views_find_a_bone_of_unknown_orientation(body, truth):  # noqa: F81
     poses = search.search(views, body, RANGES, full=True)
     winner = start.compete(views, body, poses, scatter=0, keep=len(poses))
     assert error(winner.fit.poses[0], turned, body).mtre_mm < 0.5
+
+
+def test_peaks_are_the_highest_local_maxima_and_keep_their_distance():
+    values = np.full((9, 9), -1.0)
+    values[2, 2], values[2, 3], values[7, 7], values[0, 8] = 0.9, 0.8, 0.5, 0.3
+    assert [divmod(int(place), 9) for place in search._peaks(values, 2, 4)] == [(2, 2), (7, 7), (0, 8)]
+    assert [divmod(int(place), 9) for place in search._peaks(values, 2, 1)] == [(2, 2)]
+    assert search._peaks(np.full((3, 3), -1.0), 1, 1).size == search._peaks(np.full((3, 3), -1.0), 1, 4).size == 0
+
+
+def test_what_lies_beside_a_known_place_is_looked_for_there_only(body, truth):  # noqa: F811
+    view = View(take_xray([body], [truth]))
+    centre = geometry.apply(geometry.invert(truth), body.renderer.centre_mm)
+    (best, *_) = search.search([view], body, RANGES, near=search.Near(centre, 40))
+    assert error(best, truth, body).in_plane_mm < 8
+    aside = centre + np.array([60.0, 0, 0])
+    for pose in search.search([view], body, RANGES, near=search.Near(aside, 40)):
+        assert np.linalg.norm(geometry.apply(geometry.invert(pose), body.renderer.centre_mm) - aside) < 45
+
+
+def test_empty_air_is_no_bone(body, truth):  # noqa: F811
+    """Stripes a hundred times fainter than the bone, where nothing else is."""
+    xray = take_xray([body], [truth], noise=0)
+    xray.image[:] += 0.001 * (np.arange(xray.image.shape[1]) % 16 < 8)
+    best = search.search([View(xray)], body, RANGES, keep=1)[0]
+    assert error(best, truth, body).in_plane_mm < 8

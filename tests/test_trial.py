@@ -122,12 +122,12 @@ def test_one_call_registers_a_frame_and_a_second_call_finds_it_done(trial, tmp_p
     call += ["--register", f"--bone bright --init fixed --init_pose {folder / 'start.json'}"]
     first = run(*call)
     assert first.returncode == 0, first.stderr
-    result = results.load(tmp_path / "frame_0002" / "parameters.pt")
+    result = results.load(tmp_path / "frames" / "cam01_UND.0002" / "parameters.pt")
     points = np.array(result.drr["points_mm"])
     for view, camera, detector in zip(result.scanner_pose, cameras, DETECTORS, strict=True):
         error = geometry.pose_error(np.array(view["camera"].tolist()), geometry.invert(rig_from_volume) @ camera, points, detector)
         assert error.mtre_mm < 0.3
-    assert (tmp_path / "frame_0002" / "slicer" / "view2_outline.png").exists()
+    assert (tmp_path / "frames" / "cam01_UND.0002" / "slicer" / "view2_outline.png").exists()
     assert "done already" in run(*call).stdout
 
 

@@ -1,0 +1,101 @@
+"""What one bone that is found says about another."""
+
+from dataclasses import replace
+
+import helpers
+import numpy as np
+import pytest
+from test_refinement import DETECTOR, error, take_xray
+
+from common import finding, geometry, rendering, start
+from common.finding import Starter
+from common.poserange import PoseRange
+from common.refinement import Body, Fit, Trace, View
+from common.scene import Structure
+from common.start import Winner
+from common.volumes import SOFT_TISSUE_HU, points_of
+
+RANGES = PoseRange(r1=(-20, 40), r2=(-25, 15), r3=(-15, 25), tx=(-60, 60), ty=(580, 660), tz=(-60, 60))
+
+
+def bone_of(stretch: float = 1.0) -> Structure:
+    """A lone bone as a structure; stretched along its second axis, it is another of like shape."""
+    ct = helpers.small_ct(2.0)
+    ct = replace(ct, data=np.where(ct.data > 250, ct.data, -1000).astype(np.int16), affine=ct.affine @ np.diag([1, stretch, 1, 1]))
+    whole = rendering.select_structures(ct, None, None, rendering.WHOLE_ATTENUATION_HU)
+    shown = rendering.select_structures(ct, None, None, SOFT_TISSUE_HU)
+    return Structure(ct, whole, Body(rendering.FusedRenderer(shown, ct.isocentre_mm), points_of(shown, shown.data > 0)), True, None, None)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[list[Structure], list[np.ndarray]]:
+    """Two bones of like shape and where they are: side by side."""
+    bones = [bone_of(), bone_of(1.25)]
+    camera = geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET))
+    aside = [geometry.translation(np.array([shift, 0, 0])) for shift in (-28.0, 30.0)]
+    return bones, [geometry.translation(bone.body.renderer.centre_mm) @ away @ camera for bone, away in zip(bones, aside, strict=True)]
+
+
+def winner_at(pose: np.ndarray, similarity: float) -> Winner:
+    return Winner(pose, Fit([pose], similarity, np.diag([1e-6] * 3 + [1e-3] * 3)), Trace(), None, 1, 1.0, similarity)
+
+
+def test_bones_in_one_place_overlap_and_bones_side_by_side_do_not(pair):
+    (one, other), (pose, beside) = pair
+    there = geometry.translation(other.body.renderer.centre_mm - one.body.renderer.centre_mm) @ pose
+    assert finding.overlap(one, pose, one, pose) > 0.95
+    assert finding.overlap(one, pose, other, there) > 0.5
+    assert finding.overlap(one, pose, other, beside) == 0
+
+
+def test_a_picture_without_one_bone_shows_the_other_alone(pair):
+    (one, other), poses = pair
+    both = take_xray([one.body, other.body], poses, noise=0)
+    alone = take_xray([other.body], poses[1:], noise=0)
+    doubled = replace(both, image=2 * both.image)  # the picture's unit is nobody's
+    left = finding.without(View(doubled), one.body, poses[0]).xray.image
+    assert np.abs(left - 2 * alone.image).max() < 0.1 * np.abs(doubled.image - 2 * alone.image).max()
+
+
+def test_a_bone_that_was_taken_for_its_neighbour_is_found_beside_it(pair):
+    bones, poses = pair
+    views = [View(take_xray([bone.body for bone in bones], poses))]
+    wrong = geometry.translation(bones[1].body.renderer.centre_mm - bones[0].body.renderer.centre_mm) @ poses[0]
+    found = [(poses[0], winner_at(poses[0], 0.95)), (wrong, winner_at(wrong, 0.9))]
+    starter = Starter("search", RANGES, False, None, None, None)
+    first, second = finding.look_beside(views, bones, starter, 0, found)
+    assert first is found[0]
+    assert error(second[1].fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
+    assert finding.look_beside(views, bones, replace(starter, method="dicom"), 0, found) is found  # a given start is not second-guessed
+
+
+def test_a_bone_inside_another_is_suspect(pair):
+    (bone, _), (pose, _) = pair
+    view = View(take_xray([bone.body], [pose]))
+    assert finding.verdict_of(winner_at(pose, 0.9), [view], bone)["verdict"] == "ok"
+    verdict = finding.verdict_of(winner_at(pose, 0.9), [view], bone, overlapping=0.4)
+    assert (verdict["verdict"], verdict["reasons"]) == ("suspect", ["40 % of the bone lies inside another"])
+
+
+def test_a_shaft_half_outside_the_picture_counts_less(pair):
+    (bone, _), (pose, _) = pair
+    view = View(take_xray([bone.body], [pose]))
+    camera = geometry.invert(pose)
+    edge = (75 * 1.2) * geometry.apply(camera, bone.body.renderer.centre_mm)[2] / DETECTOR.sdd_mm  # the body's middle on the picture's left border
+    column = geometry.apply(camera, bone.body.renderer.centre_mm)[0]
+    aside = pose @ geometry.translation(np.array([column + edge, 0, 0]))
+    assert start.share_in_view(view, bone.body, pose) == 1
+    assert 0.3 < start.share_in_view(view, bone.body, aside) < 0.7
+    covered = replace(view, xray=replace(view.xray, valid=np.zeros_like(view.xray.valid)))
+    assert start.share_in_view(covered, bone.body, pose) == 0
+
+
+def test_a_bone_follows_its_neighbour_into_a_frame_where_both_have_moved_far(pair):
+    bones, poses = pair
+    far = geometry.twist(np.r_[np.radians([4, -6, 5]), 14.0, -9, 20], np.array([0.0, 0, 620]))  # in the rig's frame
+    frame = [View(take_xray([bone.body for bone in bones], [pose @ far for pose in poses]))]
+    starter = Starter("search", RANGES, False, None, None, None)
+    found = finding.register(frame, bones, starter, 0, poses)
+    for bone, pose, (_, winner, verdict) in zip(bones, poses, found, strict=True):
+        assert error(winner.fit.poses[0], pose @ far, bone.body).in_plane_mm < 0.3
+        assert verdict["verdict"] == "ok"

@@ -47,7 +47,8 @@ def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], sca
     poses = distinct([run.pose for run in coarse], rig_from_camera, body, FINALISTS)
     finalists = [next(run for run in coarse if run.pose is pose) for pose in poses]
     finalists[0] = walk_valley(views, body, finalists[0])
-    finals = best_first([further for run in finalists if (further := run.further(views, body, MIDDLE))])
+    directly = Run.from_start(views, body, starts[0], MIDDLE)  # from a start that is near, coarse pictures of a slender bone lead away
+    finals = best_first([further for run in finalists if (further := run.further(views, body, MIDDLE))] + ([directly] if directly else []))
     if not finals:
         return None
     best = finals[0].further(views, body, FINE)

@@ -110,6 +110,16 @@ def test_a_multi_frame_dicom_is_a_sequence_of_its_frames(patient, tmp_path, caps
     assert (tmp_path / "one" / "parameters.pt").exists()
 
 
+def test_cameras_with_different_numbers_of_frames_are_refused(patient, tmp_path, capsys):
+    folder, _ = patient
+    frame = np.asarray(Image.open(folder / "xray.png")).astype(np.uint16)
+    for name, count in (("cine1.dcm", 3), ("cine2.dcm", 2)):
+        write_dicom(folder / name, np.stack([frame] * count))
+    words = [str(folder / "cine1.dcm"), str(folder / "cine2.dcm"), "-v", str(folder / "ct.nii.gz"), "-o", str(tmp_path), "--views", "--sequence"]
+    assert registration.main([*words, "--calibration", str(folder / "start.json"), str(folder / "start.json")]) == cli.EXIT_BAD_INPUT
+    assert "cine1.dcm: has 3 frames, cine2.dcm 2; expected as many of each camera" in capsys.readouterr().err
+
+
 def test_several_instants_of_two_cameras_are_one_call(patient, tmp_path, capsys):
     """The second camera stands a quarter turn aside; X-rays are given instant by instant."""
     folder, camera = patient

@@ -10,6 +10,7 @@ reads   every .nii or .nii.gz of a folder: preprocessed CTs in Hounsfield units 
 writes  OUT/NAME.pth          the model that was best on held-out patients (held-out poses with fewer than three CTs)
         OUT/NAME_last.pth     its last state, for --resume; written about ten times a run
         OUT/NAME.csv          loss and held-out errors; mm and degrees
+        OUT/NAME_tensorboard/ the same for TensorBoard
         OUT/NAME_samples.png  what the network is shown; OUT/NAME_curve.png the learning curve
 frame   poses in the canonical frame: the CT's RAS millimetres with its middle as origin; angles Euler ZXY
 before  center_isometric.py (step 4)
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int | None:
     changes = training_settings.changes_from(args)
     settings = Settings.from_config(resume.config, **changes) if resume else choose_settings(args, device)
     files = {"volpath": str(folder), "maskpath": args.mask, "outpath": args.output_dir, "ckptpath": None}
-    return training_run.execute(training_run.Job(settings, sources, outputs, files, args.cache_gb, resume=resume), device)
+    return training_run.execute(training_run.Job(settings, sources, outputs, files, args.cache_gb, args.wandb, resume=resume), device)
 
 
 main = cli.script(run, build_parser)

@@ -9,6 +9,7 @@ reads   the patient's preprocessed CT in Hounsfield units (steps 1 to 4), in the
 writes  OUT/NAME.pth          the model that was best on held-out poses
         OUT/NAME_last.pth     its last state, for --resume; written about ten times a run
         OUT/NAME.csv          loss and held-out errors; mm and degrees
+        OUT/NAME_tensorboard/ the same for TensorBoard
         OUT/NAME_samples.png  what the network is shown; OUT/NAME_curve.png the learning curve
         with --check only OUT/check.png and a table: does the X-ray of --like go together with CT, detector and range of poses
 frame   poses in the canonical frame: the CT's RAS millimetres with its middle as origin; angles Euler ZXY
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int | None:
         cli.note(f"{checkpoint.name}: states no range of poses; the knee defaults are taken where no flag says otherwise")
     settings = Settings.from_config(resume.config, **training_settings.changes_from(args)) if resume else choose_settings(args, start.config, device)
     files = {"volpath": str(ct), "maskpath": args.mask, "outpath": args.output_dir, "ckptpath": str(checkpoint)}
-    return training_run.execute(training_run.Job(settings, [source], outputs, files, args.cache_gb, start=start, resume=resume), device)
+    return training_run.execute(training_run.Job(settings, [source], outputs, files, args.cache_gb, args.wandb, start=start, resume=resume), device)
 
 
 main = cli.script(run, build_parser)

@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,11 @@ class Outputs:
     @property
     def curve(self) -> Path:
         return self.folder / f"{self.name}_curve.png"
+
+    @property
+    def board(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.folder / f"{self.name}_tensorboard"
 
     @property
     def all(self) -> list[Path]:
@@ -157,8 +163,8 @@ class Trainer:
         self.scheduler.load_state_dict(checkpoint.content["scheduler_state_dict"])
         self.progress = Progress(**{key: state[key] for key in Progress.__dataclass_fields__})
 
-    def fit(self, pool: PatientPool, validation: Validation) -> Progress:
-        """Train until the budget is used. Raises `Interrupted` after saving, InputError for a loss that is not a number or a disk that is full."""
+    def fit(self, pool: PatientPool, validation: Validation, record: Callable[[dict[str, float]], None] = lambda row: None) -> Progress:
+        """Train until the budget is used; ``record`` takes each validation's row. Raises `Interrupted` after saving, InputError for a loss that is not a number or a disk that is full."""
         bar = cli.progress(total=self.settings.iterations or 100, what="training", unit="it" if self.settings.iterations else "%") if self.among.first else None
         with self._signals(), contextlib.closing(bar) if bar is not None else contextlib.nullcontext():
             losses: list[float] = []
@@ -172,7 +178,7 @@ class Trainer:
                 if failed:
                     raise cli.InputError(f"iteration {self.progress.iteration}: the loss is not a number; expected a finite one; lower --lr and --resume from {self.outputs.last}")
                 if stop or self._saves_due() > saved:
-                    self._report(validation, losses)
+                    self._report(validation, losses, record)
                     losses = []
                     saved = self._saves_due()
                 self._show(bar, losses)
@@ -225,7 +231,7 @@ class Trainer:
         share = self._share()
         return math.ceil(1 / every) + 1 if share >= 1 else math.floor(share / every + 1e-9)
 
-    def _report(self, validation: Validation, losses: list[float]) -> None:
+    def _report(self, validation: Validation, losses: list[float], record: Callable[[dict[str, float]], None]) -> None:
         if not self.among.first:
             return
         figures = validation.evaluate(self.network, self.device)
@@ -241,6 +247,7 @@ class Trainer:
         for path in [self.outputs.last, self.outputs.best] if better else [self.outputs.last]:
             _save(path, content)
         write_log(self.outputs.log, progress.history)
+        record(progress.history[-1])
 
     def _content(self) -> dict[str, Any]:
         from datetime import datetime

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from common import cli, network
+from common import cli, network, training_log
 from common.network import Checkpoint
 from common.sampling import PatientPool, Source, make_batch
-from common.training import Interrupted, Outputs, Progress, Trainer, centre_heads, processes
+from common.training import Interrupted, Outputs, Processes, Progress, Trainer, centre_heads, processes
 from common.training_settings import Settings
 from common.validation import make_validation
 
@@ -29,6 +30,7 @@ class Job:
     outputs: Outputs
     files: dict[str, str | None]  # volpath, maskpath, outpath, ckptpath of the config
     cache_gb: float
+    wandb: str | None = None  # project of Weights & Biases
     start: Checkpoint | None = None  # weights to begin with
     resume: Checkpoint | None = None  # run to continue
 
@@ -39,6 +41,8 @@ def outputs_of(args: argparse.Namespace, inputs: list[str]) -> Outputs:
         raise cli.InputError(f"--name: found {args.name!r}; expected letters, digits, dots, dashes and underscores; it becomes NAME.pth")
     outputs = Outputs(Path(args.output_dir), args.name)
     cli.check_outputs(outputs.all, args.overwrite or args.resume, inputs)
+    if outputs.board.exists() and not (args.overwrite or args.resume):
+        raise cli.InputError(f"{outputs.board}: exists already; expected a new name; give --overwrite to replace it")
     if args.resume and not outputs.last.exists():
         raise cli.InputError(f"{outputs.last}: not found; expected the last checkpoint of the run to resume; start it without --resume")
     return outputs
@@ -60,6 +64,7 @@ def execute(job: Job, device: str) -> int | None:
             cli.mute()
         settings = job.settings
         train_on, validate_on = split_patients(job.sources, settings.seed)
+        logs = _logs(job, among)
         voxel_mm = settings.view.voxel_mm
         pool = PatientPool(train_on, voxel_mm, device, job.cache_gb, settings.seed)
         pool.check()
@@ -72,7 +77,8 @@ def execute(job: Job, device: str) -> int | None:
         if job.resume:
             trainer.resume(job.resume)
         try:
-            progress = trainer.fit(pool, validation)
+            with logs as record:
+                progress = trainer.fit(pool, validation, record)
         except Interrupted:
             cli.note(f"stopped after {trainer.progress.iteration} batches and saved; continue with --resume")
             raise
@@ -83,6 +89,15 @@ def execute(job: Job, device: str) -> int | None:
             _summary(progress)
             print(job.outputs.best)
     return None
+
+
+def _logs(job: Job, among: Processes):
+    """Opens the logs beside the CSV, in the first process. Raises InputError before that where --wandb cannot be served."""
+    if not among.first:
+        return contextlib.nullcontext(lambda row: None)
+    outputs = job.outputs
+    wandb = training_log.wandb_starter(job.wandb, outputs.name, job.settings.config(**job.files), outputs.folder) if job.wandb else None
+    return training_log.opened(outputs.board, job.resume is None, wandb)
 
 
 def _network(job: Job):

@@ -115,6 +115,7 @@ def add_training_flags(parser: argparse.ArgumentParser, inherited: bool) -> None
     budget.add_argument("--resume", action="store_true", help="continue OUT/NAME_last.pth with its settings and budget")
     budget.add_argument("--batch_size", type=int, metavar="N", help=f"pictures a batch (default: {CPU_BATCH} on a CPU, {GPU_BATCH} on a GPU)")
     budget.add_argument("--lr", type=float, help="highest learning rate")
+    budget.add_argument("--wandb", metavar="PROJECT", help="report to this project of Weights & Biases too (pip install wandb)")
     budget.add_argument("--seed", type=int, default=None, help="another seed draws other weights and pictures (default: 0)")
     data = parser.add_argument_group("pictures")
     data.add_argument("--mask", metavar="FILE|DIR", help="labelmap of the bone, or a folder with one of each CT's file name: other bones then move at random")

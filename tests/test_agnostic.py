@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_training_writes_a_model_its_last_state_a_log_and_two_pictures(cts, tmp_
     assert agnostic.main(arguments(cts, tmp_path, "--iterations", "10")) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == str(tmp_path / "m.pth")
-    assert {path.name for path in tmp_path.iterdir()} == {"m.pth", "m_last.pth", "m.csv", "m_samples.png", "m_curve.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"m.pth", "m_last.pth", "m.csv", "m_tensorboard", "m_samples.png", "m_curve.png"}
     checkpoint = network.load_checkpoint(tmp_path / "m.pth")
     assert checkpoint.detector.height == 64
     assert checkpoint.config["reverse_x_axis"]
@@ -59,6 +60,87 @@ def test_training_writes_a_model_its_last_state_a_log_and_two_pictures(cts, tmp_
     assert len(rows) == 10
     best = min(rows, key=lambda row: float(row["mtre_mm_median"]))
     assert checkpoint.content["itr"] == int(best["iteration"])
+
+
+def scalars(folder, tag):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeated_run(cts, tmp_path, monkeypatch):
+    calls, real = [], training.make_batch
+
+    def interrupted(*args):
+        calls.append(0)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    for _ in range(2):
+        calls.clear()
+        monkeypatch.setattr(training, "make_batch", interrupted)
+        assert agnostic.main(arguments(cts, tmp_path, "--iterations", "5", "--overwrite")) == 130
+        monkeypatch.undo()
+        assert agnostic.main([*arguments(cts, tmp_path), "--resume"]) == 0
+        rows = list(csv.DictReader((tmp_path / "m.csv").read_text().splitlines()))
+        for tag in ("loss_mm", "mtre_mm_median"):
+            found = scalars(tmp_path / "m_tensorboard", tag)
+            assert [step for step, _ in found] == [int(row["iteration"]) for row in rows] == [1, 2, 3, 4, 5]
+            assert np.allclose([value for _, value in found], [float(row[tag]) for row in rows], rtol=1e-4)
+
+
+class StandIn(types.ModuleType):
+    """What a training run uses of wandb, and a record of it."""
+
+    Error = type("Error", (Exception,), {})
+
+    def __init__(self, refuses=False):
+        super().__init__("wandb")
+        self.refuses, self.started, self.logged, self.ended = refuses, None, [], None
+
+    def init(self, **settings):
+        if self.refuses:
+            raise self.Error("no API key configured")
+        self.started = settings
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.ended = kind or "done"
+
+    def log(self, figures, step):
+        self.logged.append((step, figures))
+
+
+def test_weights_and_biases_gets_every_row_where_it_is_asked_for(cts, tmp_path, monkeypatch):
+    wandb = StandIn()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    assert agnostic.main(arguments(cts, tmp_path, "--iterations", "3", "--wandb", "knees")) == 0
+    assert (wandb.started["project"], wandb.started["name"], wandb.started["dir"]) == ("knees", "m", str(tmp_path))
+    assert wandb.started["config"]["model_name"] == "test_resnet"
+    rows = list(csv.DictReader((tmp_path / "m.csv").read_text().splitlines()))
+    assert [step for step, _ in wandb.logged] == [1, 2, 3]
+    assert [figures["mtre_mm_median"] for _, figures in wandb.logged] == pytest.approx([float(row["mtre_mm_median"]) for row in rows], rel=1e-4)
+    assert wandb.ended == "done"
+
+
+def test_weights_and_biases_is_left_alone_where_it_is_not_asked_for(cts, tmp_path, monkeypatch):
+    wandb = StandIn()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    assert agnostic.main(arguments(cts, tmp_path, "--iterations", "1")) == 0
+    assert wandb.started is None
+
+
+@pytest.mark.parametrize(("module", "message"), [(None, "pip install wandb"), (StandIn(refuses=True), "no API key configured")])
+def test_weights_and_biases_that_is_missing_or_refuses_stops_before_the_first_batch(cts, tmp_path, monkeypatch, capsys, module, message):
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    refused(arguments(cts, tmp_path, "--iterations", "1", "--wandb", "knees"), capsys, "--wandb", message)
+    assert not (tmp_path / "m.csv").exists()
 
 
 def test_a_budget_of_minutes_is_kept(cts, tmp_path):

@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 
 from common import cli, training_settings
-from common.training_settings import CPU_BATCH, CPU_MODEL, GPU_BATCH, GPU_MODEL, Settings
+from common.training_settings import CPU_MODEL, GPU_MODEL, Settings
 
 LR = 1e-3
 
@@ -54,7 +54,7 @@ def choose_settings(args: argparse.Namespace, device: str) -> Settings:
     if args.model_name and args.model_name != model["model_name"]:
         model["norm_layer"] = None  # each backbone's own
     model |= {key: getattr(args, key) for key in model if getattr(args, key)}
-    defaults = {"batch_size": CPU_BATCH if device == "cpu" else GPU_BATCH, "lr": LR}
+    defaults = {**training_settings.device_defaults(device), "lr": LR}
     return Settings(**model, view=training_settings.view_from(args), **{**defaults, **training_settings.changes_from(args)})
 
 

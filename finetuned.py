@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import cli, training_settings
-from common.training_settings import CPU_BATCH, DEFAULT_MINUTES, GPU_BATCH, Settings
+from common.training_settings import DEFAULT_MINUTES, Settings
 
 if TYPE_CHECKING:
     from common.sampling import Source, View
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def choose_settings(args: argparse.Namespace, config: dict, device: str) -> Settings:
     """Flags over the checkpoint's network, detector and poses; budget, batch and learning rate are this step's own."""
-    own = {"batch_size": CPU_BATCH if device == "cpu" else GPU_BATCH, "lr": LR, "iterations": None, "minutes": DEFAULT_MINUTES, "seed": 0}
+    own = {**training_settings.device_defaults(device), "lr": LR, "iterations": None, "minutes": DEFAULT_MINUTES, "seed": 0}
     inherited = Settings.from_config(config, **own)
     return replace(inherited, view=training_settings.view_from(args, inherited.view), **training_settings.changes_from(args))
 

@@ -7,11 +7,13 @@ iterations a resumed run equals an uninterrupted one bit for bit. With a budget 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,8 @@ import numpy as np
 
 from common import cli
 from common.network import Checkpoint
-from common.sampling import PatientPool, make_batch
+from common.sampling import Patient, PatientPool, make_batch
+from common.training_loss import LOSS_SCALE_MM, PictureLoss, pose_loss
 from common.training_settings import Settings
 
 if TYPE_CHECKING:
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
 
     from common.validation import Validation
 
-LEVER_MM = 150.0  # what a rotation by one radian costs, as a length
-DEPTH_WEIGHT = 0.5  # an X-ray shows depth worst, and refinement recovers it best
-LOSS_SCALE_MM = 100.0
 WEIGHT_DECAY = 1e-2
 EFFECTS_FULL_AT = 0.5  # of the budget; with all effects from the start, 8,000 pictures taught a knee to 58 mm, without any to 15 mm
 VALIDATIONS = 10  # over a run
@@ -86,6 +86,16 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Pictures (B, 1, H, W) of one patient as the network takes them, their extrinsics (B, 4, 4), and the seed of drop-out layers."""
+
+    patient: Patient
+    images: torch.Tensor
+    poses: torch.Tensor
+    seed: int
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM after the checkpoint was written."""
 
@@ -116,25 +126,46 @@ class Processes:
 @contextlib.contextmanager
 def processes(device: str):
     """Join the processes that torchrun started; alone without it. Yields `Processes`."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Processes()
-        return
     import torch
 
-    torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-    if device == "cuda":
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1:
+        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    if device == "cuda" and count > 1:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    else:
-        import numba
-
-        share = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", count)))
-        numba.set_num_threads(min(share, numba.config.NUMBA_NUM_THREADS))
-        torch.set_num_threads(share)
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(_cores().for_network)
     try:
-        yield Processes(torch.distributed.get_rank(), count)
+        yield Processes(torch.distributed.get_rank(), count) if count > 1 else Processes()
     finally:
-        torch.distributed.destroy_process_group()
+        torch.set_num_threads(threads)
+        if count > 1:
+            torch.distributed.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Cores:
+    """How a CPU's cores are shared: half for the network, half for the next batch's pictures.
+
+    Both in turn on all cores took longer: a small network's layers are done sooner than two threads have met (two cores, mobilenetv3_small_050, 32 pictures: 128 ms
+    a step on two threads, 85 ms on one).
+    """
+
+    for_network: int
+    for_pictures: int
+
+
+def _cores() -> Cores:
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return Cores(max(1, share // 2), max(1, share - share // 2))
+
+
+def _take_picture_cores() -> None:
+    import numba
+
+    numba.set_num_threads(min(_cores().for_pictures, numba.config.NUMBA_NUM_THREADS))
 
 
 class Trainer:
@@ -152,6 +183,8 @@ class Trainer:
         self._step_module = _mixed_precision(self.network, device)
         if among.count > 1:
             self._step_module = torch.nn.parallel.DistributedDataParallel(self._step_module)
+        terms = settings.weight_ncc, settings.weight_dice
+        self._picture_loss = PictureLoss(settings.view, *terms) if any(terms) else None
         self._stop = False
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -166,12 +199,12 @@ class Trainer:
     def fit(self, pool: PatientPool, validation: Validation, record: Callable[[dict[str, float]], None] = lambda row: None) -> Progress:
         """Train until the budget is used; ``record`` takes each validation's row. Raises `Interrupted` after saving, InputError for a loss that is not a number or a disk that is full."""
         bar = cli.progress(total=self.settings.iterations or 100, what="training", unit="it" if self.settings.iterations else "%") if self.among.first else None
-        with self._signals(), contextlib.closing(bar) if bar is not None else contextlib.nullcontext():
+        with self._signals(), contextlib.closing(bar) if bar is not None else contextlib.nullcontext(), contextlib.closing(self._batches(pool)) as batches:
             losses: list[float] = []
             started = time.monotonic() - self.progress.seconds
             saved = self._saves_due()
             while self._share() < 1:
-                losses.append(self._iterate(pool))
+                losses.append(self._iterate(batches))
                 self.progress.iteration += 1
                 now, stop, failed = self.among.agree(time.monotonic() - started, self._stop, not math.isfinite(losses[-1]))
                 self.progress.seconds = now
@@ -188,14 +221,32 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ one step
 
-    def _iterate(self, pool: PatientPool) -> float:
+    def _batches(self, pool: PatientPool) -> Iterator[Batch]:
+        """The batches from this iteration on, the next in the making while one is used."""
+        if self._picture_loss:  # it renders too, and numba's plainest threading layer bears one caller at a time
+            for number in itertools.count(self.progress.iteration):
+                yield self._make(pool, number)
+        with ThreadPoolExecutor(1, initializer=_take_picture_cores) as maker:
+            following = maker.submit(self._make, pool, self.progress.iteration)
+            for number in itertools.count(self.progress.iteration + 1):
+                batch, following = following.result(), maker.submit(self._make, pool, number)
+                yield batch
+
+    def _make(self, pool: PatientPool, iteration: int) -> Batch:
+        rng = np.random.default_rng([self.settings.seed, iteration, self.among.rank])
+        patient = pool.at(iteration, rng)
+        images, poses = make_batch(patient, self.settings.view, self.settings.batch_size, self._effects(iteration), rng)
+        return Batch(patient, images, poses, int(rng.integers(2**31)))
+
+    def _iterate(self, batches: Iterator[Batch]) -> float:
         import torch
 
-        rng = np.random.default_rng([self.settings.seed, self.progress.iteration, self.among.rank])
-        images, poses = make_batch(pool.at(self.progress.iteration, rng), self.settings.view, self.settings.batch_size, self._effects(), rng)
-        torch.manual_seed(int(rng.integers(2**31)))  # of drop-out layers
-        images = images.to(self.device, memory_format=torch.channels_last)
-        loss = pose_loss(self._step_module(images), poses.to(self.device), self.settings.view.depth_axis)
+        batch = next(batches)
+        torch.manual_seed(batch.seed)
+        predicted, poses = self._step_module(batch.images.to(self.device, memory_format=torch.channels_last)), batch.poses.to(self.device)
+        loss = pose_loss(predicted, poses, self.settings.view.depth_axis)
+        if self._picture_loss:
+            loss = loss + self._picture_loss(predicted, poses, batch.patient)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -205,9 +256,10 @@ class Trainer:
             self.scheduler.step()
         return value * LOSS_SCALE_MM
 
-    def _effects(self) -> float:
+    def _effects(self, iteration: int) -> float:
         """Chance of each effect: the bone alone is learnt first, and what hides it added by and by."""
-        return self.settings.p_augmentation * min(1.0, self._share() / EFFECTS_FULL_AT)
+        share = iteration / self.settings.iterations if self.settings.iterations else self._share()
+        return self.settings.p_augmentation * min(1.0, share / EFFECTS_FULL_AT)
 
     def _share(self) -> float:
         """Used part of the budget."""
@@ -295,19 +347,6 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def pose_loss(predicted, truth: torch.Tensor, depth_axis: int = 1) -> torch.Tensor:
-    """Mean distance between extrinsics, in units of 100 mm: rotation as chordal distance times a lever, in-plane offset, weighted depth.
-
-    ``predicted`` is DiffDRR's RigidTransform (B), ``truth`` (B, 4, 4). ``depth_axis`` is the entry of R^T t along the view.
-    """
-    rotation, true_rotation = predicted.matrix[:, :3, :3], truth[:, :3, :3]
-    chord = ((rotation - true_rotation).square().sum((1, 2)) + 1e-8).sqrt()
-    offset = (rotation.mT @ predicted.matrix[:, :3, 3:] - true_rotation.mT @ truth[:, :3, 3:])[:, :, 0]
-    across = [axis for axis in range(3) if axis != depth_axis]
-    in_plane = (offset[:, across].square().sum(1) + 1e-4).sqrt()
-    return (LEVER_MM * chord + in_plane + DEPTH_WEIGHT * offset[:, depth_axis].abs()).mean() / LOSS_SCALE_MM
-
-
 def centre_heads(network: torch.nn.Module, settings: Settings) -> None:
     """Start a fresh network at the middle of the pose range, with small weights in its two heads."""
     import torch
@@ -325,10 +364,13 @@ def centre_heads(network: torch.nn.Module, settings: Settings) -> None:
 
 
 def _mixed_precision(network: torch.nn.Module, device: str) -> torch.nn.Module:
-    """The network with its backbone in half precision where the device is faster so; the pose stays in single."""
+    """On CUDA the network with its backbone in bfloat16; the pose stays in single precision.
+
+    Not on a CPU: with AVX-512's bf16 a step of a small backbone took 1.4 to 2.2 times as long (benchmarks/README.md).
+    """
     import torch
 
-    if not (device == "cuda" or (device == "cpu" and torch.cpu._is_avx512_bf16_supported())):
+    if device != "cuda":
         return network
 
     class HalfBackbone(torch.nn.Module):

@@ -16,6 +16,7 @@ from common.sampling import View
 CPU_MODEL = {"model_name": "mobilenetv3_small_100", "norm_layer": "batchnorm2d", "parameterization": "rotation_6d"}
 GPU_MODEL = {"model_name": "resnet18", "norm_layer": "groupnorm", "parameterization": "quaternion_adjugate"}
 CPU_BATCH, GPU_BATCH = 32, 116
+GPU_WEIGHT = 1.0  # of the image and Dice terms, as xvr trains
 DEFAULT_MINUTES = 10.0
 
 
@@ -35,6 +36,8 @@ class Settings:
     minutes: float | None = DEFAULT_MINUTES
     iterations: int | None = None
     warmup: float = 0.05  # share of the budget over which the learning rate rises
+    weight_ncc: float = 0.0  # of the image term, beside the pose's 1
+    weight_dice: float = 0.0
     seed: int = 0
 
     def config(self, **files: Any) -> dict[str, Any]:
@@ -59,9 +62,9 @@ class Settings:
             "unit_conversion_factor": self.unit_conversion_factor,
             "p_augmentation": self.p_augmentation,
             "lr": self.lr,
-            "weight_ncc": 0.0,
+            "weight_ncc": self.weight_ncc,
             "weight_geo": 1.0,
-            "weight_dice": 0.0,
+            "weight_dice": self.weight_dice,
             "weight_haus": 0.0,
             "batch_size": self.batch_size,
             "n_total_itrs": total,
@@ -80,7 +83,7 @@ class Settings:
             "img_threshold": 0.0,
             "mask_threshold": 0.0,
             "n_samples": 0,
-            "geodesic_only": True,
+            "geodesic_only": not (self.weight_ncc or self.weight_dice),
             "minutes": self.minutes,
             "seed": self.seed,
         }
@@ -91,7 +94,7 @@ class Settings:
         orientation = config.get("orientation", "AP")
         detector = Detector.centred(config["height"], config["height"], config["sdd"], config["delx"])
         view = View(detector, network.range_of(config) or poserange.knee(orientation), orientation, config.get("reverse_x_axis", False))
-        ours = {key: config[key] for key in ("p_augmentation", "lr", "batch_size", "seed", "minutes") if key in config}
+        ours = {key: config[key] for key in ("p_augmentation", "lr", "batch_size", "seed", "minutes", "weight_ncc", "weight_dice") if key in config}
         settings = cls(
             model_name=config["model_name"],
             norm_layer=config.get("norm_layer"),
@@ -117,6 +120,13 @@ def add_training_flags(parser: argparse.ArgumentParser, inherited: bool) -> None
     budget.add_argument("--lr", type=float, help="highest learning rate")
     budget.add_argument("--wandb", metavar="PROJECT", help="report to this project of Weights & Biases too (pip install wandb)")
     budget.add_argument("--seed", type=int, default=None, help="another seed draws other weights and pictures (default: 0)")
+    for name, term in (("weight_ncc", "pictures"), ("weight_dice", "silhouettes")):
+        budget.add_argument(
+            f"--{name}",
+            type=float,
+            metavar="W",
+            help=f"weight of the difference of {term} at predicted and true pose, beside 1 a 100 mm (default: 0 on a CPU, {GPU_WEIGHT:g} on a GPU)",
+        )
     data = parser.add_argument_group("pictures")
     data.add_argument("--mask", metavar="FILE|DIR", help="labelmap of the bone, or a folder with one of each CT's file name: other bones then move at random")
     data.add_argument("--labels", nargs="+", type=int, metavar="N", help="labels of --mask that are the bone (default: all)")
@@ -130,6 +140,12 @@ def add_training_flags(parser: argparse.ArgumentParser, inherited: bool) -> None
     data.add_argument("--p_augmentation", type=float, metavar="P", help="chance of each effect on each picture (default: 0.4)")
     data.add_argument("--cache_gb", type=float, default=4.0, metavar="GB", help="memory for CTs; a larger cohort passes through it (default: %(default)g)")
     poserange.add_pose_range_flags(parser, source)
+
+
+def device_defaults(device: str) -> dict[str, Any]:
+    """Batch and weights of the loss's terms."""
+    weight = GPU_WEIGHT if device == "cuda" else 0.0
+    return {"batch_size": CPU_BATCH if device == "cpu" else GPU_BATCH, "weight_ncc": weight, "weight_dice": weight}
 
 
 def wait_without_spinning() -> None:
@@ -161,11 +177,11 @@ def view_from(args: argparse.Namespace, fallback: View | None = None) -> View:
 
 def changes_from(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that the flags state, checked. Raises InputError."""
-    for name, low, high, unit in (("minutes", 0.01, 100_000, "minutes"), ("iterations", 1, 1e9, ""), ("batch_size", 2, 4096, "pictures"), ("lr", 1e-8, 1, ""), ("seed", 0, 2**31, ""), ("p_augmentation", 0, 1, ""), ("cache_gb", 0.01, 10_000, "GB")):  # fmt: skip
+    for name, low, high, unit in (("minutes", 0.01, 100_000, "minutes"), ("iterations", 1, 1e9, ""), ("batch_size", 2, 4096, "pictures"), ("lr", 1e-8, 1, ""), ("seed", 0, 2**31, ""), ("p_augmentation", 0, 1, ""), ("weight_ncc", 0, 1000, ""), ("weight_dice", 0, 1000, ""), ("cache_gb", 0.01, 10_000, "GB")):  # fmt: skip
         value = getattr(args, name)
         if value is not None and not low <= value <= high:
             raise cli.InputError(f"--{name}: found {value:g}; expected {low:g} to {high:g} {unit}".rstrip() + "; correct it")
-    changes = {name: getattr(args, name) for name in ("batch_size", "lr", "seed", "p_augmentation") if getattr(args, name) is not None}
+    changes = {name: getattr(args, name) for name in ("batch_size", "lr", "seed", "p_augmentation", "weight_ncc", "weight_dice") if getattr(args, name) is not None}
     if args.iterations is not None:
         return {**changes, "iterations": args.iterations, "minutes": None}
     if args.minutes is not None:

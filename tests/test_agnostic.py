@@ -178,7 +178,7 @@ def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_ends(cts, tmp_p
 
     monkeypatch.setattr(training, "make_batch", interrupted)
     assert agnostic.main(arguments(cts, tmp_path / "parts", "--iterations", "9")) == 130
-    assert network.load_checkpoint(tmp_path / "parts" / "m_last.pth").content["itr"] == 4
+    assert 3 <= network.load_checkpoint(tmp_path / "parts" / "m_last.pth").content["itr"] <= 4  # the fourth batch is made while the third is used
     monkeypatch.undo()
     assert agnostic.main([*arguments(cts, tmp_path / "parts"), "--resume"]) == 0
     whole, parts = (torch.load(tmp_path / name / "m_last.pth", weights_only=False) for name in ("whole", "parts"))

@@ -11,7 +11,7 @@ import torch
 from diffdrr.pose import RigidTransform
 from training_helpers import write_ct, write_mask
 
-from common import augmentation, cli, geometry, sampling, training, training_settings, validation
+from common import augmentation, cli, geometry, sampling, training, training_loss, training_settings, validation
 from common.geometry import Detector
 from common.poserange import PoseRange, add_pose_range_flags, pose_range_from
 from common.sampling import PatientPool, Source, View
@@ -48,15 +48,46 @@ def one_thread():
 
 def test_the_loss_is_zero_at_the_truth():
     truth = poses_at([10, 20, 30, 5, 800, -7])
-    assert training.pose_loss(RigidTransform(truth), truth).item() == pytest.approx(0, abs=2e-3 * training.LEVER_MM / training.LOSS_SCALE_MM)
+    assert training_loss.pose_loss(RigidTransform(truth), truth).item() == pytest.approx(0, abs=2e-3 * training_loss.LEVER_MM / training_loss.LOSS_SCALE_MM)
 
 
 @pytest.mark.parametrize(("parameter", "change", "expected_mm"), [(3, 8.0, 8.0), (5, -8.0, 8.0), (4, 8.0, 4.0), (0, 3.0, 150 * 2 * math.sqrt(2) * math.sin(math.radians(1.5)))])
 def test_the_loss_of_one_wrong_parameter_is_its_length(parameter, change, expected_mm):
     right = np.array([10.0, 20, 30, 5, 800, -7])
     wrong = right + np.eye(6)[parameter] * change
-    loss = training.pose_loss(RigidTransform(poses_at(wrong)), poses_at(right)).item() * training.LOSS_SCALE_MM
+    loss = training_loss.pose_loss(RigidTransform(poses_at(wrong)), poses_at(right)).item() * training_loss.LOSS_SCALE_MM
     assert loss == pytest.approx(expected_mm, abs=0.1)
+
+
+def picture_loss(patient, change, **weights):
+    """Value of the picture terms for a pose that is off by ``change``, and its gradient by r1 r2 r3 (radians) tx ty tz."""
+    from diffdrr.pose import convert
+
+    right = torch.tensor([[10.0, 5, -5, 5, 800, -7]])
+    off = right + torch.tensor(change)
+    parameters = torch.cat([torch.deg2rad(off[:, :3]), off[:, 3:]], 1).requires_grad_()
+    predicted = convert(parameters[:, :3], parameters[:, 3:], parameterization="euler_angles", convention="ZXY")
+    weights = {"image_weight": 0.0, "dice_weight": 0.0, **weights}
+    loss = training_loss.PictureLoss(VIEW, **weights)(predicted, poses_at(right[0].tolist()), patient)
+    return loss.item(), torch.autograd.grad(loss, parameters)[0][0]
+
+
+@pytest.mark.parametrize("term", ["image_weight", "dice_weight"])
+@pytest.mark.parametrize(("parameter", "change"), [(0, 8.0), (3, 8.0), (3, -8.0), (5, 8.0)])
+def test_the_picture_terms_vanish_at_the_truth_and_pull_a_wrong_pose_back(patient, term, parameter, change):
+    at_truth, _ = picture_loss(patient, [0.0] * 6, **{term: 1.0})
+    assert at_truth == pytest.approx(0, abs=0.02)  # xvr's similarity of a picture with itself is just short of 1
+    off, gradient = picture_loss(patient, (np.eye(6)[parameter] * change).tolist(), **{term: 1.0})
+    assert off > at_truth + 3e-3
+    assert gradient[parameter] * change > 0
+
+
+def test_silhouettes_that_agree_have_dice_one_and_apart_zero():
+    image = torch.zeros(2, 1, 8, 8)
+    image[:, :, :4] = 100
+    other = image.clone()
+    other[1] = image[1].flip(1)
+    assert training_loss.dice(training_loss.silhouette(image), training_loss.silhouette(other)).tolist() == pytest.approx([1, 0], abs=1e-6)
 
 
 def test_a_fresh_network_answers_the_middle_of_the_range():
@@ -306,6 +337,19 @@ def test_training_lowers_the_loss(make_trainer, pool, held):
     trainer = make_trainer(iterations=50, p_augmentation=0.0, lr=3e-3, batch_size=12)
     progress = trainer.fit(pool, held)
     assert np.mean([row["loss_mm"] for row in progress.history[-2:]]) < 0.8 * progress.history[0]["loss_mm"]
+
+
+def test_training_with_the_picture_terms_runs_and_repeats(make_trainer, pool, held):
+    def run():
+        trainer = make_trainer(iterations=3, weight_ncc=1.0, weight_dice=1.0)
+        trainer.fit(pool, held)
+        return [row["loss_mm"] for row in trainer.progress.history]
+
+    plain = make_trainer(iterations=3)
+    plain.fit(pool, held)
+    first = run()
+    assert first == run()
+    assert first[0] > plain.progress.history[0]["loss_mm"] + 10
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing(make_trainer, pool, held):

@@ -22,7 +22,9 @@ LEAST_BONE_ML = 1.0
 IN_VIEW = 0.25  # share of the bone's points that must fall on the detector
 MOST_DRAWS = 100
 PATIENT_SPAN = 100  # iterations before one patient of the window is replaced
-REST_ANGLE_DEG, REST_SHIFT_MM = 4.0, 3.0  # standard deviations by which the other bones move relative to the wanted one
+REST_ANGLE_DEG, REST_SHIFT_MM = 4.0, 3.0  # standard deviations by which the body around moves relative to the wanted bone
+JOINT_ANGLE_DEG, JOINT_SHIFT_MM = 8.0, 4.0  # and by which a labelled neighbour moves in it, about its own middle
+MOST_NEIGHBOURS = 4  # the largest; the others move with the body
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,14 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Other:
+    """Bone that is not the wanted one: a labelled neighbour with the middle it turns about (canonical frame), or all the rest, without."""
+
+    renderer: Renderer
+    middle_mm: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class Patient:
     """Renderers of one CT's layers and what is needed to place and to judge poses."""
 
@@ -43,7 +53,7 @@ class Patient:
     points_mm: np.ndarray  # (N, 3) of the bone, canonical frame
     bone: Renderer
     tissue: Renderer  # at half the resolution
-    others: Renderer | None
+    others: tuple[Other, ...]  # none without a labelmap
     size_bytes: int
 
     def cameras(self, canonical_from_camera: np.ndarray) -> np.ndarray:
@@ -71,7 +81,7 @@ def pair_mask(ct: Path, mask: Path | None, labels: list[int] | None) -> Source:
 def load_patient(source: Source, voxel_mm: float, device: str) -> Patient:
     """Read a CT and split it into layers at about ``voxel_mm``. Raises InputError for a CT without bone."""
     ct = volumes.load_ct(source.ct)
-    wanted = _wanted(ct, source)
+    wanted, neighbours = _labelled(ct, source)
     excess = volumes.attenuation(ct.data, SOFT_TISSUE_HU)
     solid = (ct.data > BONE_HU) if wanted is None else wanted & (excess > 0)
     millilitres = solid.sum() * np.prod(ct.spacing_mm) / 1000
@@ -80,22 +90,29 @@ def load_patient(source: Source, voxel_mm: float, device: str) -> Patient:
             f"{source.ct}: holds {millilitres:.2g} ml above {BONE_HU:g} HU{' in its mask' if source.mask else ''}; expected a bone; check the CT's units and the crop"
         )
     whole = volumes.attenuation(ct.data)
-    layers = {"bone": excess if wanted is None else np.where(wanted, excess, np.float32(0)), "tissue": whole - excess}
-    if wanted is not None:
-        layers["others"] = np.where(wanted, np.float32(0), excess)
-    renderers, size = {}, 0
-    for name, data in layers.items():
-        coarse = _coarse(Volume(data, ct.affine, ct.lineage, ct.path), voxel_mm * (1 if name == "bone" else 2))
+    size = 0
+
+    def layer(where: np.ndarray | None, data: np.ndarray, voxel_mm: float) -> Renderer:
+        nonlocal size
+        coarse = _coarse(Volume(data if where is None else np.where(where, data, np.float32(0)), ct.affine, ct.lineage, ct.path), voxel_mm)
         size += coarse.data.nbytes
-        renderers[name] = make_renderer(coarse, device, ct.isocentre_mm)
+        return make_renderer(coarse, device, ct.isocentre_mm)
+
+    def middle(where: np.ndarray) -> np.ndarray:
+        return geometry.apply(ct.affine, np.argwhere(where).mean(0)[None])[0] - ct.isocentre_mm
+
+    bone, tissue = layer(wanted, excess, voxel_mm), layer(None, whole - excess, 2 * voxel_mm)
+    others = [Other(layer(where, excess, 2 * voxel_mm), middle(where)) for where in neighbours]
+    if wanted is not None:
+        others.append(Other(layer(~np.logical_or.reduce([wanted, *neighbours]), excess, 2 * voxel_mm), None))
     points = volumes.points_of(ct, solid, count=200) - ct.isocentre_mm
-    return Patient(cli.stem(source.ct), ct.isocentre_mm, points, renderers["bone"], renderers["tissue"], renderers.get("others"), size)
+    return Patient(cli.stem(source.ct), ct.isocentre_mm, points, bone, tissue, tuple(others), size)
 
 
-def _wanted(ct: Volume, source: Source) -> np.ndarray | None:
-    """Voxels of the labelled bone, grown by one; None without a labelmap."""
+def _labelled(ct: Volume, source: Source) -> tuple[np.ndarray | None, list[np.ndarray]]:
+    """Voxels of the wanted bone and of each of its largest neighbours, grown by one; None and no neighbours without a labelmap."""
     if source.mask is None:
-        return None
+        return None, []
     from scipy.ndimage import binary_dilation
 
     labelmap = volumes.load_labelmap(source.mask)
@@ -106,7 +123,10 @@ def _wanted(ct: Volume, source: Source) -> np.ndarray | None:
     inside = labelmap.data > 0 if source.labels is None else np.isin(labelmap.data, source.labels)
     if not inside.any():
         raise cli.InputError(f"{source.mask}: holds no voxel of label {source.labels or 'any'}; expected {np.unique(labelmap.data)[1:].tolist()}; correct --labels or the labelmap")
-    return binary_dilation(inside)
+    wanted = binary_dilation(inside)
+    labels, counts = np.unique(labelmap.data[~inside & (labelmap.data > 0)], return_counts=True)
+    largest = labels[np.argsort(-counts)][:MOST_NEIGHBOURS]
+    return wanted, [binary_dilation(labelmap.data == label) & ~wanted for label in largest]
 
 
 def _coarse(volume: Volume, voxel_mm: float) -> Volume:
@@ -225,13 +245,18 @@ def make_batch(patient: Patient, view: View, count: int, probability: float, rng
     def layer(renderer: Renderer, at: np.ndarray, detector: Detector) -> torch.Tensor:
         return torch.from_numpy(renderer.render(patient.cameras(at), detector))[:, None]
 
-    moved = cameras
-    if patient.others is not None and probability > 0:
-        motions = rng.normal(size=(count, 6)) * ([np.radians(REST_ANGLE_DEG)] * 3 + [REST_SHIFT_MM] * 3)
-        moved = np.stack([geometry.twist(motion, np.zeros(3)) @ camera for motion, camera in zip(motions, cameras, strict=True)])
-    layers = augmentation.Layers(
-        layer(patient.bone, cameras, view.detector), layer(patient.tissue, moved, half), None if patient.others is None else layer(patient.others, moved, half)
-    )
+    def moved_from(at: np.ndarray, angle_deg: float, shift_mm: float, middle_mm: np.ndarray) -> np.ndarray:
+        motions = rng.normal(size=(count, 6)) * ([np.radians(angle_deg)] * 3 + [shift_mm] * 3)
+        return np.stack([geometry.twist(motion, middle_mm) @ camera for motion, camera in zip(motions, at, strict=True)])
+
+    articulated = bool(patient.others) and probability > 0
+    body = moved_from(cameras, REST_ANGLE_DEG, REST_SHIFT_MM, np.zeros(3)) if articulated else cameras
+    others = None
+    for other in patient.others:
+        own = articulated and other.middle_mm is not None
+        image = layer(other.renderer, moved_from(body, JOINT_ANGLE_DEG, JOINT_SHIFT_MM, other.middle_mm) if own else body, half)
+        others = image if others is None else others + image
+    layers = augmentation.Layers(layer(patient.bone, cameras, view.detector), layer(patient.tissue, body, half), others)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     images = network.normalise(augmentation.compose(layers, probability, generator))
     return images.flip(3) if view.mirrored else images, torch.as_tensor(poses, dtype=torch.float32)

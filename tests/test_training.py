@@ -168,14 +168,29 @@ def test_a_detector_that_sees_nothing_stops_with_its_remedy(patient):
 def test_with_a_mask_the_bone_is_one_layer_and_the_rest_another(ct, tmp_path):
     mask = write_mask(tmp_path / "P01.nii.gz", ct)
     alone = sampling.load_patient(Source(ct, mask, (2,)), VIEW.voxel_mm, "cpu")
-    assert alone.others is not None
+    assert len(alone.others) == 2  # the labelled neighbour and what has no label
     everything = sampling.load_patient(Source(ct), VIEW.voxel_mm, "cpu")
     camera = everything.cameras(VIEW.cameras(VIEW_POSES := poses_at([5, 5, 5, 0, 800, 0]).numpy()))
     assert len(VIEW_POSES) == 1
     total = everything.bone.render(camera, VIEW.detector)
-    parts = alone.bone.render(camera, VIEW.detector) + alone.others.render(camera, VIEW.detector)
+    parts = alone.bone.render(camera, VIEW.detector) + sum(other.renderer.render(camera, VIEW.detector) for other in alone.others)
     assert np.corrcoef(total.ravel(), parts.ravel())[0, 1] > 0.99
     assert alone.bone.render(camera, VIEW.detector).sum() < 0.7 * total.sum()
+
+
+def test_a_labelled_neighbour_moves_in_the_pictures_and_the_bone_stays(ct, tmp_path, monkeypatch):
+    alone = sampling.load_patient(Source(ct, write_mask(tmp_path / "P01.nii.gz", ct), (2,)), VIEW.voxel_mm, "cpu")
+    neighbour = alone.others[0]
+    assert neighbour.middle_mm == pytest.approx([-20, -1, 0], abs=3)
+    drawn = []
+    monkeypatch.setattr(augmentation, "compose", lambda layers, *_: (drawn.append(layers), layers.bone)[1])
+    for probability in (0.0, 0.4):
+        _, poses = sampling.make_batch(alone, VIEW, 3, probability, np.random.default_rng(0))
+        cameras = alone.cameras(VIEW.cameras(poses.numpy().astype(float)))
+        bone, rest = alone.bone.render(cameras, VIEW.detector), sum(other.renderer.render(cameras, VIEW.detector.binned(2)) for other in alone.others)
+        assert np.allclose(drawn[-1].bone[:, 0], bone, atol=1e-3)
+        agree = [np.corrcoef(a.numpy().ravel(), b.ravel())[0, 1] for a, b in zip(drawn[-1].others[:, 0], rest, strict=True)]
+        assert min(agree) > 0.99 if probability == 0 else max(agree) < 0.99
 
 
 def test_a_cohort_larger_than_the_cache_passes_through_it_in_an_order_fixed_by_the_seed(tmp_path):

@@ -40,15 +40,15 @@ def compose(layers: Layers, probability: float, generator: torch.Generator) -> t
     dice = Dice(len(layers.bone), generator)
     size = layers.bone.shape[2:]
     effects = float(probability > 0)
-    alone = dice.chance(0.4)  # in a CT cut to a box, rendered tissue shows the box, which no X-ray does
+    bare = dice.chance(0.4)  # in a CT cut to a box, rendered tissue shows the box, which no X-ray does
     image = layers.bone * (1 + effects * dice.uniform(-0.4, 0.6))
     around = _enlarge(layers.tissue, size)
     if effects:
         around = torch.lerp(around, _enlarge(functional.avg_pool2d(layers.tissue, size[0] // 16, ceil_mode=True), size), dice.chance(0.5))
         around = around * dice.uniform(0.2, 1.3)
-    if layers.others is not None:
-        around = around + _enlarge(layers.others, size) * (1 + effects * dice.uniform(-0.7, 0.3))
-    image = image + around * (1 - effects * alone)
+    image = image + around * (1 - effects * bare)
+    if layers.others is not None:  # X-rays show them beside the bone, except where the field is narrow
+        image = image + _enlarge(layers.others, size) * (1 + effects * dice.uniform(-0.5, 0.4)) * (1 - effects * dice.chance(0.2))
     if not effects:
         return image
     image = image + dice.chance(probability) * dice.uniform(0.1, 0.5) * _strangers(layers.bone, dice)

@@ -17,6 +17,7 @@ from common.poserange import PoseRange
 from common.rendering import Renderer, block_average, make_renderer
 from common.volumes import SOFT_TISSUE_HU, Volume
 
+OTHER_VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgh", ".mgz", ".dcm")  # formats of CTs that would be left out without a word
 BONE_HU = 150.0  # denser than muscle and contrast-free organs
 LEAST_BONE_ML = 1.0
 IN_VIEW = 0.25  # share of the bone's points that must fall on the detector
@@ -67,6 +68,9 @@ def find_sources(folder: Path, mask: Path | None, labels: list[int] | None) -> l
     if not cts:
         others = sorted(path.name for path in folder.iterdir())[:3]
         raise cli.InputError(f"{folder}: holds no CT (found {', '.join(others) or 'nothing'}); expected preprocessed CTs, .nii or .nii.gz; run steps 1 to 4 first")
+    foreign = sorted(path.name for path in folder.iterdir() if path.name.lower().endswith(OTHER_VOLUMES))
+    if foreign:
+        raise cli.InputError(f"{folder}: holds {', '.join(foreign[:3])} beside {len(cts)} NIfTI files; expected CTs of one kind, .nii or .nii.gz; convert or remove the others")
     return [pair_mask(ct, mask, labels) for ct in cts]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_registration import TRUTH, xray_of
+from training_helpers import FAST
 
 from common import geometry, volumes
 from common.poserange import NAMES
@@ -16,13 +17,17 @@ from common.poserange import NAMES
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def accuracy():
-    spec = importlib.util.spec_from_file_location("benchmark_accuracy", FOLDER / "accuracy.py")
+def benchmark(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def accuracy():
+    return benchmark("accuracy")
 
 
 def test_starts_are_off_by_no_more_than_they_say(accuracy):
@@ -46,15 +51,52 @@ def test_the_range_around_a_pose_holds_it_and_is_as_wide_as_the_knees(accuracy):
     assert ranges.r1[1] - ranges.r1[0] == pytest.approx(60)
 
 
-def test_accuracy_lists_every_registration_and_its_error(accuracy, tmp_path, capsys):
+def write_case(folder):
+    """ct.nii.gz, view.png and its truth."""
     ct = helpers.small_ct()
-    volumes.save(tmp_path / "ct.nii.gz", ct)
+    volumes.save(folder / "ct.nii.gz", ct)
     camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(TRUTH)
-    Image.fromarray(xray_of(ct, camera)).save(tmp_path / "view.png")
-    (tmp_path / "view.json").write_text(json.dumps({"sdd_mm": 900, "pixel_spacing_mm": [1.2, 1.2], "principal_point_px": [75, 70]}))
-    (tmp_path / "view_truth.json").write_text(json.dumps({"camera": camera.tolist()}))
+    Image.fromarray(xray_of(ct, camera)).save(folder / "view.png")
+    (folder / "view.json").write_text(json.dumps({"sdd_mm": 900, "pixel_spacing_mm": [1.2, 1.2], "principal_point_px": [75, 70]}))
+    (folder / "view_truth.json").write_text(json.dumps({"camera": camera.tolist()}))
+
+
+def test_accuracy_lists_every_registration_and_its_error(accuracy, tmp_path, capsys):
+    write_case(tmp_path)
     assert accuracy.main(["--ct", str(tmp_path / "ct.nii.gz"), "--xrays", str(tmp_path / "view.png"), "--starts", "2", "-o", str(tmp_path / "out.csv")]) == 0
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert len(rows) == 2
     assert all(float(row["in_plane_mm"]) < 0.2 for row in rows)
     assert "2 registrations, 100.0 % within 1 mm in plane" in capsys.readouterr().out
+
+
+def test_the_training_benchmark_trains_predicts_and_refines(tmp_path, capsys):
+    write_case(tmp_path)
+    flags = ["--ct", str(tmp_path / "ct.nii.gz"), "--xrays", str(tmp_path / "view.png")]
+    training = ["-o", str(tmp_path / "models"), "--name", "m", "--iterations", "2", "--model_name", "test_resnet", *FAST]
+    assert benchmark("training").main([*flags, "-o", str(tmp_path / "a.csv"), "--", *training]) == 0
+    assert benchmark("training").main([*flags, "-o", str(tmp_path / "b.csv"), "--trained", str(tmp_path / "models" / "m.pth")]) == 0
+    first, again = (list(csv.DictReader((tmp_path / name).read_text().splitlines())) for name in ("a.csv", "b.csv"))
+    assert float(first[0]["start_mtre_mm"]) > 0
+    assert {key: value for key, value in first[0].items() if key != "seconds"} == {key: value for key, value in again[0].items() if key != "seconds"}
+    assert "1 X-rays, medians" in capsys.readouterr().out
+
+
+def test_the_training_benchmark_counts_what_ends_within_a_millimetre():
+    module = benchmark("training")
+    rows = [{f"{when}_{name}": value for when in ("start", "end") for name in module.ERRORS} for value in (0.5, 0.9, 2.0, float("inf"))]
+    assert "50 % within 1 mm in plane" in module.summary(rows)
+
+
+def test_the_training_benchmark_starts_from_what_the_network_predicts(tmp_path, monkeypatch):
+    from common import network
+
+    write_case(tmp_path)
+    monkeypatch.setattr(network, "predict_pose", lambda *_: TRUTH)
+    monkeypatch.setattr(network, "load_checkpoint", lambda _: None)
+    monkeypatch.setattr(network, "build_network", lambda _: None)
+    flags = ["--ct", str(tmp_path / "ct.nii.gz"), "--xrays", str(tmp_path / "view.png"), "--trained", "m.pth", "-o", str(tmp_path / "c.csv")]
+    assert benchmark("training").main(flags) == 0
+    (row,) = csv.DictReader((tmp_path / "c.csv").read_text().splitlines())
+    assert float(row["start_mtre_mm"]) < 1e-3
+    assert float(row["end_in_plane_mm"]) < 0.2

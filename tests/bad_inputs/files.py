@@ -64,6 +64,8 @@ def good(folder: Path, ct: Volume) -> None:
     for name in ("P01", "P02"):
         volumes.save(make(folder / "cohort" / f"{name}.nii.gz"), ct)
     volumes.save(make(folder / "cohort_one_bad" / "P01.nii.gz"), ct)
+    volumes.save(make(folder / "cohort_mixed" / "P01.nii.gz"), ct)
+    (folder / "cohort_mixed" / "P02.nrrd").write_text("NRRD0004\n")
     (folder / "cohort_one_bad" / "P02.nii.gz").write_bytes((folder / "ct.nii.gz").read_bytes()[:3000])
     for ending in (".nii", ".nii.gz"):
         volumes.save(make(folder / "twice" / f"P01{ending}"), ct)

@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
             f"end in plane {row['end_in_plane_mm']:.2f} mm, depth {row['end_depth_mm']:.1f}, {row['end_rotation_deg']:.2f} deg, {taken:.1f} s",
             flush=True,
         )
+    cli.output_folder(args.output.parent)  # the scripts called above let go of what this one had made and not yet filled
     with cli.atomic(args.output) as partial, open(partial, "w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()

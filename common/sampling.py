@@ -168,9 +168,11 @@ class PatientPool:
         return self._get(listed[int(rng.integers(self.window))])
 
     def check(self) -> None:
-        """Read every header, so that a file that cannot be used stops the run before it starts."""
-        for number in range(len(self.sources)) if self.window == len(self.sources) else ():
+        """Read every patient once, so that a file that cannot be used stops the run before it starts."""
+        for number in cli.progress(range(len(self.sources)), what="reading CTs", unit="CT"):
             self._get(number)
+            if self.window < len(self.sources):
+                del self._held[number]
 
     def _listed(self, position: int) -> int:
         round_, place = divmod(position, len(self.sources))

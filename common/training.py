@@ -199,12 +199,12 @@ class Trainer:
     def fit(self, pool: PatientPool, validation: Validation, record: Callable[[dict[str, float]], None] = lambda row: None) -> Progress:
         """Train until the budget is used; ``record`` takes each validation's row. Raises `Interrupted` after saving, InputError for a loss that is not a number or a disk that is full."""
         bar = cli.progress(total=self.settings.iterations or 100, what="training", unit="it" if self.settings.iterations else "%") if self.among.first else None
-        with self._signals(), contextlib.closing(bar) if bar is not None else contextlib.nullcontext(), contextlib.closing(self._batches(pool)) as batches:
+        with self._signals(), contextlib.closing(bar) if bar is not None else contextlib.nullcontext(), contextlib.closing(self.batches(pool)) as batches:
             losses: list[float] = []
             started = time.monotonic() - self.progress.seconds
             saved = self._saves_due()
             while self._share() < 1:
-                losses.append(self._iterate(batches))
+                losses.append(self.step(batches))
                 self.progress.iteration += 1
                 now, stop, failed = self.among.agree(time.monotonic() - started, self._stop, not math.isfinite(losses[-1]))
                 self.progress.seconds = now
@@ -221,7 +221,7 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ one step
 
-    def _batches(self, pool: PatientPool) -> Iterator[Batch]:
+    def batches(self, pool: PatientPool) -> Iterator[Batch]:
         """The batches from this iteration on, the next in the making while one is used."""
         if self._picture_loss:  # it renders too, and numba's plainest threading layer bears one caller at a time
             for number in itertools.count(self.progress.iteration):
@@ -238,7 +238,8 @@ class Trainer:
         images, poses = make_batch(patient, self.settings.view, self.settings.batch_size, self._effects(iteration), rng)
         return Batch(patient, images, poses, int(rng.integers(2**31)))
 
-    def _iterate(self, batches: Iterator[Batch]) -> float:
+    def step(self, batches: Iterator[Batch]) -> float:
+        """Learn from the next batch; its loss in mm."""
         import torch
 
         batch = next(batches)

@@ -67,8 +67,9 @@ def execute(job: Job, device: str) -> int | None:
         logs = _logs(job, among)
         voxel_mm = settings.view.voxel_mm
         pool = PatientPool(train_on, voxel_mm, device, job.cache_gb, settings.seed)
-        pool.check()
         held = pool if validate_on is train_on else PatientPool(validate_on, voxel_mm, device, job.cache_gb, settings.seed)
+        for each in {id(pool): pool, id(held): held}.values():
+            each.check()
         validation = make_validation(held, settings.view, settings.p_augmentation, settings.seed)
         _announce(job, len(train_on), held is not pool, pool)
         trainer = Trainer(settings, _network(job), device, job.outputs, job.files, among)

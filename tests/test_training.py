@@ -423,12 +423,13 @@ def test_the_log_has_one_row_a_validation(make_trainer, pool, held):
     assert all(float(row["mtre_mm_median"]) > 0 for row in rows)
 
 
-def test_loading_errors_of_the_background_reader_reach_the_caller(tmp_path):
-    good = Source(write_ct(tmp_path / "a.nii.gz"))
+@pytest.mark.parametrize("cache_gb", [1.0, 1e-9])
+def test_a_ct_that_cannot_be_read_stops_the_run_before_it_starts_also_where_not_all_fit_in_memory(tmp_path, cache_gb):
+    good = [Source(write_ct(tmp_path / f"{name}.nii.gz")) for name in "ac"]
     bad = tmp_path / "b.nii.gz"
     bad.write_bytes(b"junk")
     with pytest.raises(cli.InputError, match=r"b\.nii\.gz"):
-        PatientPool([good, Source(bad)], 5.0, "cpu", 1.0, 0).check()
+        PatientPool([*good, Source(bad)], 5.0, "cpu", cache_gb, 0).check()
 
 
 def test_several_readers_share_no_state(ct):

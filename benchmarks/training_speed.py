@@ -98,14 +98,14 @@ def theirs(ct: Path, pictures: bool, steps: int) -> float:
 
 def ours(ct: Path, model: dict[str, str], batch: int, pictures: bool, steps: int) -> float:
     """Pictures a second of ours, with the effects of a training that is half over."""
-    from common import training
+    from common import training, training_processes
     from common.sampling import PatientPool, Source
 
     weight = 1.0 if pictures else 0.0
     settings = Settings(**model, view=training_view(), batch_size=batch, lr=1e-3, minutes=None, iterations=1000, weight_ncc=weight, weight_dice=weight)
     files = {"volpath": str(ct), "maskpath": None, "outpath": "", "ckptpath": None}
     pool = PatientPool([Source(ct)], settings.view.voxel_mm, "cpu", 4.0, 0)
-    with training.processes("cpu") as among:
+    with training_processes.processes("cpu") as among:
         trainer = training.Trainer(settings, network.make_network(settings.config(**files)), "cpu", training.Outputs(Path(), "m"), files, among)
         trainer.progress.iteration = 500
         with contextlib.closing(trainer.batches(pool)) as batches:

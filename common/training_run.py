@@ -13,7 +13,8 @@ import numpy as np
 from common import cli, network, training_log
 from common.network import Checkpoint
 from common.sampling import PatientPool, Source, make_batch
-from common.training import Interrupted, Outputs, Processes, Progress, Trainer, centre_heads, processes
+from common.training import Interrupted, Outputs, Progress, Trainer, centre_heads
+from common.training_processes import Processes, processes
 from common.training_settings import Settings
 from common.validation import make_validation
 

@@ -11,7 +11,7 @@ import torch
 from diffdrr.pose import RigidTransform
 from training_helpers import write_ct, write_mask
 
-from common import augmentation, cli, geometry, sampling, training, training_loss, training_settings, validation
+from common import augmentation, cli, geometry, sampling, training, training_loss, training_processes, training_settings, validation
 from common.geometry import Detector
 from common.poserange import PoseRange, add_pose_range_flags, pose_range_from
 from common.sampling import PatientPool, Source, View
@@ -333,7 +333,7 @@ def make_trainer(ct, tmp_path):
         made = network.make_network(settings.config(**files))
         training.centre_heads(made, settings)
         folder.mkdir(exist_ok=True)
-        return training.Trainer(settings, made, "cpu", training.Outputs(folder, "m"), files, training.Processes())
+        return training.Trainer(settings, made, "cpu", training.Outputs(folder, "m"), files, training_processes.Processes())
 
     return make
 

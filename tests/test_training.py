@@ -423,6 +423,17 @@ def test_the_log_has_one_row_a_validation(make_trainer, pool, held):
     assert all(float(row["mtre_mm_median"]) > 0 for row in rows)
 
 
+@pytest.mark.parametrize(("cores", "processes", "expected"), [(8, "1", (4, 4)), (8, "2", (2, 2)), (3, "1", (1, 2)), (1, "1", (1, 1)), (2, "4", (1, 1))])
+def test_network_and_pictures_share_a_process_cores(monkeypatch, cores, processes, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    before = torch.get_num_threads()
+    with training_processes.processes("cpu"):
+        assert torch.get_num_threads() == expected[0]
+        assert training_processes._cores() == training_processes.Cores(*expected)
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize("cache_gb", [1.0, 1e-9])
 def test_a_ct_that_cannot_be_read_stops_the_run_before_it_starts_also_where_not_all_fit_in_memory(tmp_path, cache_gb):
     good = [Source(write_ct(tmp_path / f"{name}.nii.gz")) for name in "ac"]

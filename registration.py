@@ -137,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     check_flags(args)
-    from common.finding import Starter, register
+    from common.finding import Followed, Starter, register
     from common.instants import group_xrays, load_views
 
     instants = group_xrays(args, structure_folders(args))
@@ -168,7 +168,8 @@ def run(args: argparse.Namespace) -> int:
                 continue
             found = register(views, structures, starter, args.seed, last)
             if args.sequence and all(verdict["verdict"] != "failed" for _, _, verdict in found):
-                last = [winner.fit.poses[0] for _, winner, _ in found]
+                before = last or [Followed(winner.fit.poses[0], 0.0) for _, winner, _ in found]
+                last = [each.then(winner) for each, (_, winner, _) in zip(before, found, strict=True)]
             about = {"settings": settings, "runtime_s": {"loading": loaded, "registration": time.perf_counter() - clock}}
             verdicts += record(instant, args, views, structures, found, about)
     cli.raise_all(problems)

@@ -19,6 +19,7 @@ from common.verdict import SUSPECT_SIMILARITY, judge
 from common.volumes import SOFT_TISSUE_HU, WATER_PER_MM, Volume
 from common.xrays import Xray
 
+SLIDING = 0.02  # of evidence: a frame that has so much less than the best of its sequence is tried from further starts
 OVERLAPPING = 0.2  # share of a bone inside another from which one of the two is wrong: a crop box holds some of its neighbour
 
 
@@ -50,18 +51,29 @@ class Starter:
         return predict_pose(self.network, self.checkpoint, xray)
 
 
+@dataclass(frozen=True)
+class Followed:
+    """One structure in a sequence so far."""
+
+    pose: np.ndarray  # volume_from_rig in the last frame that did not fail
+    evidence: float  # the most that a frame has had: less is a pose that slides away while its similarity still looks well
+
+    def then(self, winner: Winner) -> Followed:
+        return Followed(winner.fit.poses[0], max(self.evidence, winner.evidence))
+
+
 def register(
-    views: Sequence[View], structures: Sequence[Structure], starter: Starter, seed: int, last: Sequence[np.ndarray] | None = None
+    views: Sequence[View], structures: Sequence[Structure], starter: Starter, seed: int, last: Sequence[Followed] | None = None
 ) -> list[tuple[np.ndarray, Winner, dict[str, Any]]]:
-    """Pose of each structure in the views of one instant: (start, winner, verdict) of each. ``last`` are the poses of the frame before, in a sequence.
+    """Pose of each structure in the views of one instant: (start, winner, verdict) of each. ``last`` is what the frames before have left, in a sequence.
 
     Raises InputError where a structure cannot be seen in the pictures.
     """
     check_sizes(views)
     found: list[tuple[np.ndarray, Winner]] = []
     for number, structure in enumerate(structures):
-        moved_along = [last[number] @ geometry.invert(before) @ winner.fit.poses[0] for before, (_, winner) in zip(last, found, strict=False)] if last else []
-        found.append(find(views, structure, starter, seed, [last[number], *moved_along] if last else []))
+        carried = [last[number].pose @ geometry.invert(before.pose) @ winner.fit.poses[0] for before, (_, winner) in zip(last, found, strict=False)] if last else []
+        found.append(find(views, structure, starter, seed, last[number] if last else None, carried))
     if len(structures) > 1:
         found = refine_together(views, structures, look_beside(views, structures, starter, seed, found))
     poses = [winner.fit.poses[0] for _, winner in found]
@@ -69,8 +81,8 @@ def register(
         max((overlap(s, pose, other, at) for other, at in zip(structures, poses, strict=True) if other is not s), default=0.0) for s, pose in zip(structures, poses, strict=True)
     ]
     return [
-        (start, winner, verdict_of(winner, views, structure, within if within >= OVERLAPPING else 0.0))
-        for structure, (start, winner), within in zip(structures, found, occupied, strict=True)
+        (start, winner, verdict_of(winner, views, structure, within if within >= OVERLAPPING else 0.0, before.evidence if before else 0.0))
+        for structure, (start, winner), within, before in zip(structures, found, occupied, last or [None] * len(structures), strict=True)
     ]
 
 
@@ -85,18 +97,21 @@ def check_sizes(views: Sequence[View]) -> None:
             )
 
 
-def find(views: Sequence[View], structure: Structure, starter: Starter, seed: int, last: Sequence[np.ndarray] = ()) -> tuple[np.ndarray, Winner]:
-    """Start pose and best refined pose of one structure by itself: from one of ``last`` (that of the frame before, and where bones already found would have carried it) where that leads to a certain one, else from the starter's."""
+def find(views: Sequence[View], structure: Structure, starter: Starter, seed: int, last: Followed | None = None, carried: Sequence[np.ndarray] = ()) -> tuple[np.ndarray, Winner]:
+    """Start pose and best refined pose of one structure by itself, from the starter's poses.
+
+    In a sequence first from the frame before (``last``), then with candidates around it, then around where bones already found would have carried it.
+    """
 
     def certain(winner: Winner | None) -> bool:
         return winner is not None and is_ok(winner, views, structure)
 
     name, body = views[0].xray.path.name, structure.body
     if last:
-        winner = follow(views, body, last[0])
-        for pose in last:
-            if winner and certain(winner):
-                return winner.start, winner
+        winner = follow(views, body, last.pose)
+        for pose in (last.pose, *carried):
+            if winner and certain(winner) and winner.evidence > last.evidence - SLIDING:
+                break
             winner = better(winner, compete(views, body, [pose], seed=seed))
         if winner and certain(winner):
             return winner.start, winner
@@ -177,8 +192,8 @@ def is_ok(winner: Winner, views: Sequence[View], structure: Structure) -> bool:
     return verdict_of(winner, views, structure)["verdict"] == "ok"
 
 
-def verdict_of(winner: Winner, views: Sequence[View], structure: Structure, overlapping: float = 0.0) -> dict[str, Any]:
-    return judge(winner, views, structure.body, lone_bone=structure.excess, overlapping=overlapping)
+def verdict_of(winner: Winner, views: Sequence[View], structure: Structure, overlapping: float = 0.0, expected: float = 0.0) -> dict[str, Any]:
+    return judge(winner, views, structure.body, lone_bone=structure.excess, overlapping=overlapping, expected=expected)
 
 
 def refine_together(views: Sequence[View], structures: Sequence[Structure], found: list[tuple[np.ndarray, Winner]]) -> list[tuple[np.ndarray, Winner]]:

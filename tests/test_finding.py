@@ -5,10 +5,10 @@ from dataclasses import replace
 import helpers
 import numpy as np
 import pytest
-from test_refinement import DETECTOR, error, take_xray
+from test_refinement import DETECTOR, error, moved, take_xray
 
 from common import finding, geometry, rendering, start
-from common.finding import Starter
+from common.finding import Followed, Starter
 from common.poserange import PoseRange
 from common.refinement import Body, Fit, Trace, View
 from common.scene import Structure
@@ -95,7 +95,24 @@ def test_a_bone_follows_its_neighbour_into_a_frame_where_both_have_moved_far(pai
     far = geometry.twist(np.r_[np.radians([4, -6, 5]), 14.0, -9, 20], np.array([0.0, 0, 620]))  # in the rig's frame
     frame = [View(take_xray([bone.body for bone in bones], [pose @ far for pose in poses]))]
     starter = Starter("search", RANGES, False, None, None, None)
-    found = finding.register(frame, bones, starter, 0, poses)
+    found = finding.register(frame, bones, starter, 0, [Followed(pose, 0.9) for pose in poses])
     for bone, pose, (_, winner, verdict) in zip(bones, poses, found, strict=True):
         assert error(winner.fit.poses[0], pose @ far, bone.body).in_plane_mm < 0.3
         assert verdict["verdict"] == "ok"
+
+
+def test_a_pose_that_slides_away_from_frame_to_frame_is_tried_from_further_starts_and_suspect_where_that_does_not_help(pair, monkeypatch):
+    (bone, _), (pose, _) = pair
+    views = [View(take_xray([bone.body], [pose]))]
+    starter = Starter("fixed", RANGES, False, None, None, None)
+    tried = []
+    monkeypatch.setattr(finding, "compete", lambda *given, **more: tried.append(given) or start.compete(*given, **more))
+    near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
+    ((_, winner, verdict),) = finding.register(views, [bone], starter, 0, [Followed(near, 0.9)])
+    assert (tried, verdict["verdict"]) == ([], "ok")
+    assert error(winner.fit.poses[0], pose, bone.body).in_plane_mm < 0.2
+    ((_, winner, verdict),) = finding.register(views, [bone], starter, 0, [Followed(near, winner.evidence + 0.06)])
+    assert len(tried) == 1
+    assert verdict["verdict"] == "suspect"
+    assert "less of the picture than in other frames" in verdict["reasons"][0]
+    assert Followed(pose, 0.5).then(winner).evidence == winner.evidence

@@ -10,7 +10,7 @@ PYTHON := $(abspath $(VENV))/bin/python
 
 env: $(READY)
 
-$(READY): requirements.txt
+$(READY): | requirements.txt  # the hash in its name stands for the content
 	rm -rf "$(VENV)"
 	$(PYTHON3) -m venv "$(VENV)"
 	"$(PYTHON)" -m pip install --quiet --disable-pip-version-check -r requirements.txt

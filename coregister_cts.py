@@ -26,8 +26,6 @@ example
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import itertools
 import sys
 from dataclasses import replace
@@ -113,7 +111,7 @@ def run(args: argparse.Namespace) -> int | None:
             rows.append({"scan": path.name, **alignment.quality()})
             _tell(rows[-1])
     if rows:
-        _write_table(report, rows)
+        cli.write_text(report, cli.as_csv(rows))
         print(*written, report, sep="\n")
     cli.raise_all(problems)
     return None if all(row["converged"] for row in rows) else cli.EXIT_NOT_CONVERGED
@@ -155,14 +153,6 @@ def _load_mask(path: Path, ct: Volume) -> Volume:
             f"{path}: grid {mask.shape} is not that of {ct.path} ({ct.shape}); expected the labelmap on its CT's grid; run crop_cts.py again or move the labelmap away"
         )
     return mask
-
-
-def _write_table(path: Path, rows: list[dict]) -> None:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    cli.write_text(path, table.getvalue())
 
 
 def _tell(row: dict) -> None:

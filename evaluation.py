@@ -25,8 +25,6 @@ example
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -252,13 +250,8 @@ def as_table(panels: list[Panel]) -> str:
     """CSV text, one row a DRR; pose errors lead where they are known."""
     known = any(panel.pose_error for panel in panels)
     columns = ["picture", "file", *(POSE_COLUMNS if known else ()), *panels[0].metrics]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for panel in panels:
-        errors = panel.pose_error.as_dict() if panel.pose_error else {}
-        writer.writerow({"picture": panel.key, "file": panel.file, **errors, **panel.metrics})
-    return text.getvalue()
+    rows = [{"picture": p.key, "file": p.file, **(p.pose_error.as_dict() if p.pose_error else {}), **p.metrics} for p in panels]
+    return cli.as_csv(rows, columns)
 
 
 def as_json(panels: list[Panel], about: dict[str, Any]) -> dict[str, Any]:

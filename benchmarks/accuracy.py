@@ -12,7 +12,6 @@ example
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from dataclasses import replace
@@ -88,10 +87,7 @@ def run(args: argparse.Namespace) -> None:
             values = error.as_dict() if error else dict.fromkeys(("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "projection_mm"), float("inf"))
             rows.append({"xray": path.name, "start": number, **values, "similarity": winner.fit.similarity if winner else 0.0, "seconds": taken})
             print(f"{path.name} {number}: in plane {values['in_plane_mm']:.3f} mm, depth {values['depth_mm']:.2f} mm, {values['rotation_deg']:.2f} deg, {taken:.1f} s", flush=True)
-    with cli.atomic(args.output) as partial, open(partial, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    cli.write_text(args.output, cli.as_csv(rows))
     table = np.array([[row[key] for key in ("in_plane_mm", "depth_mm", "rotation_deg", "seconds")] for row in rows])
     in_plane, depth, rotation, taken = np.median(table, axis=0)
     converged = (table[:, 0] < CONVERGED_MM).mean()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import importlib.util
 import sys
 import tempfile
@@ -112,10 +111,7 @@ def run(args: argparse.Namespace) -> None:
             mtre, in_plane, depth, rotation, taken = np.median(table, axis=0)
             print(f"{who}: {len(table)} starts, medians mTRE {mtre:.2f} mm, in plane {in_plane:.3f} mm, depth {depth:.2f} mm, {rotation:.3f} deg, {taken:.2f} s", flush=True)
     cli.output_folder(target.parent)  # the script called above let go of what this one had made and not yet filled
-    with cli.atomic(target) as partial, open(partial, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    cli.write_text(target, cli.as_csv(rows))
     print(target)
 
 

@@ -15,7 +15,6 @@ example
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import sys
 import time
@@ -153,10 +152,7 @@ def run(args: argparse.Namespace) -> None:
     target = cli.output_folder(args.output) / "rendering.csv"
     cli.check_outputs([target], args.overwrite)
     rows = [row for name, volume in chest() for size in SIZES for row in compare(name, volume, size, args.repeats)]
-    with cli.atomic(target) as partial, open(partial, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    cli.write_text(target, cli.as_csv(rows))
     print(target)
 
 

@@ -11,7 +11,6 @@ example
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
 import time
@@ -88,10 +87,7 @@ def run(args: argparse.Namespace) -> None:
             flush=True,
         )
     cli.output_folder(args.output.parent)  # the scripts called above let go of what this one had made and not yet filled
-    with cli.atomic(args.output) as partial, open(partial, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    cli.write_text(args.output, cli.as_csv(rows))
     print(summary(rows))
     print(args.output)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import importlib.util
 import inspect
 import os
@@ -137,10 +136,7 @@ def run(args: argparse.Namespace) -> None:
                 rows.append({"who": who, "network": model["model_name"], "batch": batch, "loss": loss, "pictures_a_second": rate, "ratio": rate / peer})
                 print(f"{who}, {model['model_name']}, batches of {batch}, {loss}: {rate:.1f} pictures a second, {rate / peer:.1f} times xvr's", flush=True)
     cli.output_folder(target.parent)  # the scripts called above let go of what this one had made and not yet filled
-    with cli.atomic(target) as partial, open(partial, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    cli.write_text(target, cli.as_csv(rows))
     print(target)
 
 

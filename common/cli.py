@@ -301,6 +301,17 @@ def write_text(path: str | Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # bytes of a file name that are no text
 
 
+def as_csv(rows: Sequence[dict], columns: Sequence[str] | None = None) -> str:
+    """A table with a header line; the columns are the first row's keys, or ``columns``, where a row may lack some."""
+    import csv
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def write_json(path: str | Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 

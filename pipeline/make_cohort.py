@@ -14,8 +14,6 @@ example
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,11 +80,7 @@ def run(args: argparse.Namespace) -> int | None:
             take_xray(patient, side, path, args.size, np.random.default_rng([args.seed, number, knees.index(path.stem), 31]))
             files = {"ct": ct, "segmentation": seg, "xray": path, "truth": path.with_name(path.stem + "_truth.json")}
             rows.append({"patient": name, **{key: file.relative_to(args.output_dir) for key, file in files.items()}, "side": side, "sdd_mm": SDD_MM})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*cohort.REQUIRED, *cohort.OPTIONAL], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    cli.write_text(table, text.getvalue())
+    cli.write_text(table, cli.as_csv(rows, [*cohort.REQUIRED, *cohort.OPTIONAL]))
     print(table)
     return None
 

@@ -13,7 +13,7 @@ import torch
 from training_helpers import FAST, TINY, write_ct, write_mask
 
 import agnostic
-from common import network, training
+from common import network, torchfiles, training
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,7 +40,7 @@ def arguments(cts, out, *more):
 
 
 def weights(path):
-    return torch.load(path, weights_only=False)["model_state_dict"]
+    return torchfiles.load(path, "a checkpoint")["model_state_dict"]
 
 
 def same(a, b):
@@ -181,7 +181,7 @@ def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_ends(cts, tmp_p
     assert 3 <= network.load_checkpoint(tmp_path / "parts" / "m_last.pth").content["itr"] <= 4  # the fourth batch is made while the third is used
     monkeypatch.undo()
     assert agnostic.main([*arguments(cts, tmp_path / "parts"), "--resume"]) == 0
-    whole, parts = (torch.load(tmp_path / name / "m_last.pth", weights_only=False) for name in ("whole", "parts"))
+    whole, parts = (torchfiles.load(tmp_path / name / "m_last.pth", "a checkpoint") for name in ("whole", "parts"))
     assert same(whole["model_state_dict"], parts["model_state_dict"])
     assert whole["itr"] == parts["itr"] == 9
     moments = [[value for state in run["optimizer_state_dict"]["state"].values() for value in state.values()] for run in (whole, parts)]

@@ -8,7 +8,7 @@ from training_helpers import FAST, TINY, write_ct, write_mask
 
 import agnostic
 import finetuned
-from common import cli, geometry, network, rendering, volumes
+from common import cli, geometry, network, rendering, torchfiles, volumes
 from common.geometry import Detector
 from common.poserange import PoseRange
 
@@ -156,7 +156,7 @@ def test_a_missing_checkpoint_is_refused(ct, tmp_path, capsys):
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(ct, model, tmp_path, capsys):
-    content = torch.load(model, weights_only=False)
+    content = torchfiles.load(model, "a checkpoint")
     content["config"]["parameterization"] = "quaternion"
     torch.save(content, tmp_path / "m.pth")
     refused(arguments(ct, tmp_path / "m.pth", tmp_path / "out"), capsys, "m.pth", "not those of")
@@ -180,7 +180,7 @@ def test_the_checkpoint_is_never_overwritten(ct, model, tmp_path, capsys):
 
 
 def test_a_run_of_another_program_cannot_be_resumed(ct, model, tmp_path, capsys):
-    content = torch.load(model, weights_only=False)
+    content = torchfiles.load(model, "a checkpoint")
     del content["training"]
     torch.save(content, tmp_path / "p_last.pth")
     refused(arguments(ct, model, tmp_path, "--resume"), capsys, "p_last.pth", "--resume")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from training_helpers import write_ct
 
-from common import cli, geometry, network, poserange, rendering, volumes
+from common import cli, geometry, network, poserange, rendering, torchfiles, volumes
 from common.geometry import Detector
 from common.poserange import PoseRange
 from common.xrays import Xray
@@ -200,7 +200,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not_run(tmp_path):
 
 def test_a_backbone_from_the_network_is_refused(tmp_path):
     save_checkpoint(tmp_path / "m.pth")
-    content = torch.load(tmp_path / "m.pth", weights_only=False)
+    content = torchfiles.load(tmp_path / "m.pth", "a checkpoint")
     content["config"]["model_name"] = "hf-hub:someone/model"
     torch.save(content, tmp_path / "m.pth")
     with pytest.raises(cli.InputError, match="downloaded"):

@@ -32,7 +32,7 @@ def ascend(views: Sequence[View], body: Body, start: np.ndarray, trace: Trace) -
     similarity = xvr_module("register/losses/gmncc.py").GradientMultiscaleNormalizedCrossCorrelation2d().double()
     moved = start
     for number, pixel_mm in enumerate(SCALES_MM):
-        frames = [(view, view.xray.binned(max(1, round(pixel_mm / max(view.xray.detector.pixel_mm))))) for view in views]
+        frames = [(view, view.xray.coarser(pixel_mm)) for view in views]
         rates = [{"params": [pose._rot], "lr": RATE_DEG_RAD / 2 ** (number + 1)}, {"params": [pose._xyz], "lr": RATE_MM / 2 ** (number + 1)}]
         optimizer = torch.optim.Adam(rates, maximize=True)
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", FALL, PATIENCE, THRESHOLD)

@@ -14,7 +14,7 @@ from common.network import Checkpoint, predict_pose
 from common.poserange import PoseRange
 from common.refinement import JUDGED, LEVELS, SILHOUETTE, Body, Fit, Trace, View, assess, refine
 from common.scene import Structure
-from common.start import Winner, better, compete, compete_from, evidence, follow
+from common.start import Winner, advance, better, compete, compete_from, evidence, follow
 from common.verdict import SUSPECT_SIMILARITY, judge
 from common.volumes import SOFT_TISSUE_HU, WATER_PER_MM, Volume
 from common.xrays import Xray
@@ -144,8 +144,8 @@ def look_beside(views: Sequence[View], structures: Sequence[Structure], starter:
         cli.note(f"{views[0].xray.path.name}: {structure.ct.name} is not certain; looking for it beside {known.ct.name}")
         cleared = cleared or [without(view, known.body, pose) for view in views]
         starts = search.search(cleared, structure.body, starter.ranges, starter.full, near=search.Near(beside, radius(known.body) + radius(structure.body)))
-        first = compete(cleared, structure.body, starts, scatter=0, keep=len(starts), seed=seed) if starts else None
-        other = first and compete(views, structure.body, first.fit.poses, seed=seed)
+        field = advance(cleared, structure.body, starts, 0, len(starts), seed) if starts else None
+        other = field and compete(views, structure.body, [field.finals[0].pose], seed=seed)
         if other and (overlap(structure, winner.fit.poses[0], known, pose) >= OVERLAPPING or better(winner, other) is other):
             again[number] = starts[0], other
     return again
@@ -170,7 +170,7 @@ def without(view: View, body: Body, pose: np.ndarray) -> View:
     from scipy.ndimage import gaussian_filter
 
     xray, level, camera = view.xray, LEVELS[1], pose @ view.rig_from_camera
-    small = xray.binned(max(1, round(level.pixel_mm / max(xray.detector.pixel_mm))))
+    small = xray.coarser(level.pixel_mm)
     shadow = body.renderer.render(camera[None], small.detector)[0]
     inside = (shadow > SILHOUETTE * shadow.max()) & small.valid
     sigma = [level.highpass_mm / mm for mm in small.detector.pixel_mm[::-1]]

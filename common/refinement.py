@@ -111,8 +111,7 @@ class Pyramid:
 
 class LevelView:
     def __init__(self, view: View, bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level):
-        factor = max(1, round(level.pixel_mm / max(view.xray.detector.pixel_mm)))
-        xray = view.xray.binned(factor)
+        xray = view.xray.coarser(level.pixel_mm)
         self.rig_from_camera = view.rig_from_camera
         self.sigma = [level.highpass_mm / mm for mm in xray.detector.pixel_mm[::-1]]
         self.rim = [RIM_MM / mm for mm in xray.detector.pixel_mm[::-1]]
@@ -271,7 +270,7 @@ def refine(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.nda
     """
     trace = trace if trace is not None else Trace()
     poses, fit = list(poses), None
-    for level in levels:
+    for level in without_repeats(views, levels):
         fit = _refine_level(Pyramid(views, bodies, poses, level), poses, trace)
         if fit is None:
             return None
@@ -280,6 +279,12 @@ def refine(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.nda
         judged = assess(views, bodies, poses, JUDGED)
         fit = replace(fit, similarity=judged.similarity if judged else 0.0)
     return fit
+
+
+def without_repeats(views: Sequence[View], levels: Sequence[Level]) -> list[Level]:
+    """The levels but for those whose pictures are the next one's pixel by pixel: X-rays coarser than a level are taken as they are."""
+    factors = [[view.xray.binning(level.pixel_mm) for view in views] for level in levels]
+    return [level for level, own, following in zip(levels, factors, [*factors[1:], None], strict=True) if own != following]
 
 
 def assess(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level) -> Fit | None:

@@ -137,7 +137,7 @@ class FusedRenderer:
         return out, jacobian
 
     def coarser(self, voxel_mm: float) -> FusedRenderer:
-        factors = tuple(max(1, int(voxel_mm / mm + 0.25)) for mm in self._volume.spacing_mm)
+        factors = tuple(max(1, int(voxel_mm / mm + 0.5)) for mm in self._volume.spacing_mm)
         if factors == (1, 1, 1):
             return self
         if factors not in self._coarser:

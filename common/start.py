@@ -15,10 +15,12 @@ SCATTER_DEG, SCATTER_MM, SCATTER_DEPTH_MM = 8.0, 10.0, 30.0  # radius of the can
 SCATTER_COUNT = 200
 KEEP = 12  # candidates refined coarsely
 FINALISTS = 3  # that go on to the level at which similarities are compared
+HOPELESS = 0.15  # of evidence: a coarse fit that has so much less than the best does not catch up (of 32 searches the right one was first in each)
 VALLEY_STEPS_DEG = (-14.0, -7.0, 7.0, 14.0)
 VALLEY_WALKS = 4
 VALLEY_GAIN = 2e-3  # of similarity: less is the same hollow
 RIVAL_SIMILARITY = 0.03  # a fit that explains so little less is no worse
+SAME_EVIDENCE = 1e-3
 SAME_DEG, SAME_MM = 6.0, 6.0  # candidates nearer than both are one
 
 
@@ -40,34 +42,58 @@ def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], sca
 
     Returns None where no candidate shows the body inside the pictures.
     """
-    coarse, candidates = explore(views, body, starts, scatter, keep, seed)
-    if not coarse:
-        return None
-    rig_from_camera = views[0].rig_from_camera
-    poses = distinct([run.pose for run in coarse], rig_from_camera, body, FINALISTS)
-    finalists = [next(run for run in coarse if run.pose is pose) for pose in poses]
-    finalists[0] = walk_valley(views, body, finalists[0])
-    directly = Run.from_start(views, body, starts[0], MIDDLE)  # from a start that is near, coarse pictures of a slender bone lead away
-    finals = best_first([further for run in finalists if (further := run.further(views, body, MIDDLE))] + ([directly] if directly else []))
-    if not finals:
-        return None
-    best = finals[0].further(views, body, FINE)
-    if best is None:
-        return None
-    rival = next((run for run in finals[1:] if len(distinct([best.pose, run.pose], rig_from_camera, body, 2)) == 2), None)
-    if rival and rival.fit.similarity > best.fit.similarity - RIVAL_SIMILARITY:  # a rival to be taken seriously is followed to the end
-        rival = rival.further(views, body, FINE)
-        rival = rival if rival and len(distinct([best.pose, rival.pose], rig_from_camera, body, 2)) == 2 else None
-    together = sum(len(distinct([best.pose, run.pose], rig_from_camera, body, 2)) == 1 for run in coarse)
-    return Winner(best.start, best.fit, best.trace, rival and rival.fit, candidates, together / len(coarse), best.evidence)
+    field = advance(views, body, starts, scatter, keep, seed)
+    return field and finish(views, body, field)
 
 
 def compete_from(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], seed: int = 0) -> Winner | None:
-    """`compete` around one start; a search's list competes by itself first, and what is scattered around its winner then."""
+    """`compete` around one start; a search's list competes by itself first, and what is scattered around its best then."""
     if len(starts) == 1:
         return compete(views, body, starts, seed=seed)
-    first = compete(views, body, starts, scatter=0, keep=len(starts), seed=seed)
-    return first and better(compete(views, body, first.fit.poses, seed=seed), first)
+    field = advance(views, body, starts, 0, len(starts), seed)
+    around = field and advance(views, body, [field.finals[0].pose], SCATTER_COUNT, KEEP, seed)
+    if around and around.finals[0].evidence > field.finals[0].evidence - SAME_EVIDENCE:
+        field = around
+    return field and finish(views, body, field)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A competition that has come down to a few runs."""
+
+    finals: list[Run]  # at the level where similarities are compared, best first
+    coarse: list[Run]  # all that were refined coarsely
+    candidates: int
+
+
+def advance(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], scatter: int, keep: int, seed: int) -> Field | None:
+    """The competition of `compete` up to the level at which similarities are compared. None where no candidate is in view."""
+    coarse, candidates = explore(views, body, starts, scatter, keep, seed)
+    if not coarse:
+        return None
+    able = merge([run for run in coarse if run.evidence > coarse[0].evidence - HOPELESS], views[0].rig_from_camera, body)[:FINALISTS]
+    finals = [run.further(views, body, MIDDLE) for run in [walk_valley(views, body, able[0]), *able[1:]]]
+    if len(starts) == 1:  # from a start that is near, coarse pictures of a slender bone lead away
+        finals.append(Run.from_start(views, body, starts[0], MIDDLE))
+    finals = best_first([run for run in finals if run])
+    return Field(finals, coarse, candidates) if finals else None
+
+
+def finish(views: Sequence[View], body: Body, field: Field) -> Winner | None:
+    """The best run and its rival at full resolution."""
+    best = field.finals[0].further(views, body, FINE)
+    if best is None:
+        return None
+
+    def same(run: Run) -> bool:
+        return len(distinct([best.pose, run.pose], views[0].rig_from_camera, body, 2)) == 1
+
+    rival = next((run for run in field.finals[1:] if not same(run)), None)
+    if rival and rival.fit.similarity > best.fit.similarity - RIVAL_SIMILARITY:  # a rival to be taken seriously is followed to the end
+        rival = rival.further(views, body, FINE)
+        rival = rival if rival and not same(rival) else None
+    together = sum(run.starts for run in field.coarse if same(run)) / sum(run.starts for run in field.coarse)
+    return Winner(best.start, best.fit, best.trace, rival and rival.fit, field.candidates, together, best.evidence)
 
 
 def follow(views: Sequence[View], body: Body, pose: np.ndarray) -> Winner | None:
@@ -80,7 +106,7 @@ def better(one: Winner | None, other: Winner | None) -> Winner | None:
     """The winner that explains more of the picture; the first where both do equally."""
     if one is None or other is None:
         return one or other
-    return other if other.evidence > one.evidence + 1e-3 else one
+    return other if other.evidence > one.evidence + SAME_EVIDENCE else one
 
 
 def explore(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], scatter: int, keep: int, seed: int) -> tuple[list[Run], int]:
@@ -89,7 +115,21 @@ def explore(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], sca
     scores = score(views, body, candidates, COARSE[0], candidates[: len(starts)])
     order = [i for i in np.argsort(-scores) if np.isfinite(scores[i])]
     chosen = distinct([candidates[i] for i in order], views[0].rig_from_camera, body, keep)
-    return best_first([run for pose in chosen if (run := Run.from_start(views, body, pose, COARSE))]), len(candidates)
+    runs = best_first([run for pose in chosen if (run := Run.from_start(views, body, pose, COARSE[:1]))])
+    merged = merge(runs, views[0].rig_from_camera, body)
+    return best_first([further for run in merged if (further := run.further(views, body, COARSE[1:]))]), len(candidates)
+
+
+def merge(runs: Sequence[Run], rig_from_camera: np.ndarray, body: Body) -> list[Run]:
+    """Runs (best first) that have come together made one: the best of them goes on."""
+    merged: list[Run] = []
+    for run in runs:
+        twin = next((i for i, other in enumerate(merged) if len(distinct([other.pose, run.pose], rig_from_camera, body, 2)) == 1), None)
+        if twin is None:
+            merged.append(run)
+        else:
+            merged[twin] = replace(merged[twin], starts=merged[twin].starts + 1)
+    return merged
 
 
 @dataclass(frozen=True)
@@ -100,6 +140,7 @@ class Run:
     fit: Fit
     trace: Trace
     evidence: float
+    starts: int = 1  # that came together in it
 
     @property
     def pose(self) -> np.ndarray:

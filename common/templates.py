@@ -93,7 +93,7 @@ class Picture:
 
 def _small_picture(xray: Xray) -> tuple[np.ndarray, np.ndarray, Detector]:
     """Locally normalised picture, valid field and detector at about `TEMPLATE_PX`."""
-    small = xray.binned(max(1, round(TEMPLATE_PX / max(xray.detector.pixel_mm))))
+    small = xray.coarser(TEMPLATE_PX)
     valid = small.valid.astype(np.float32)
     return _local_contrast(small.image[None], valid[None], small.detector)[0], valid, small.detector
 

@@ -36,6 +36,7 @@ class Xray:
     path: Path
     flipped: bool = False  # mirrored left to right after reading
     reading: dict[str, Any] = field(default_factory=dict)  # how it was read: bone, tone, where the geometry came from
+    _binned: dict[int, Xray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def flip(self) -> Xray:
         return replace(self, image=self.image[:, ::-1].copy(), valid=self.valid[:, ::-1].copy(), detector=self.detector.flipped(), flipped=not self.flipped)
@@ -49,6 +50,17 @@ class Xray:
         total = _blocks(np.where(self.valid, self.image, 0)[:height, :width], factor)
         image = np.where(weight > 0, total / np.maximum(weight, 1e-6), 0).astype(np.float32)
         return replace(self, image=image, valid=weight > 0.99, detector=self.detector.binned(factor))
+
+    def binning(self, pixel_mm: float) -> int:
+        """How many pixels, along both axes, make one of about ``pixel_mm``; 1 for a coarser picture."""
+        return max(1, round(pixel_mm / max(self.detector.pixel_mm)))
+
+    def coarser(self, pixel_mm: float) -> Xray:
+        """The picture binned to pixels of about ``pixel_mm``, kept for the next who asks."""
+        factor = self.binning(pixel_mm)
+        if factor not in self._binned:
+            self._binned[factor] = self.binned(factor)
+        return self._binned[factor]
 
     def as_uint8(self) -> np.ndarray:
         """The picture for the eye: bone bright, the valid field stretched to 0..255, the rest black."""

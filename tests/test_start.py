@@ -2,7 +2,7 @@ import numpy as np
 from test_refinement import body, error, moved, take_xray, truth  # noqa: F401
 
 from common import geometry, start
-from common.refinement import View
+from common.refinement import Fit, Trace, View
 
 
 def test_starts_scattered_around_a_poor_one_find_the_truth(body, truth):  # noqa: F811
@@ -36,3 +36,18 @@ def test_near_duplicates_are_dropped_but_depth_separates_little(body, truth):  #
     nudged = moved(truth, body, (1, 0, 0), (1, 1, 0))
     deeper = geometry.translation(truth[:3, 2] * 20) @ truth
     assert [np.allclose(pose, kept) for pose, kept in zip(start.distinct([truth, nudged, deeper, turned], np.eye(4), body, 5), (truth, turned), strict=True)] == [True, True]
+
+
+def test_runs_that_come_together_go_on_as_the_best_of_them_and_keep_their_number(body, truth):  # noqa: F811
+    def run(pose, evidence):
+        return start.Run(pose, Fit([pose], evidence, np.eye(6)), Trace(), evidence)
+
+    nudged, turned = moved(truth, body, (1, 0, 0), (1, 1, 0)), moved(truth, body, (0, 10, 0), (0, 0, 0))
+    merged = start.merge([run(truth, 0.9), run(turned, 0.8), run(nudged, 0.7)], np.eye(4), body)
+    assert [(each.evidence, each.starts) for each in merged] == [(0.9, 2), (0.8, 1)]
+
+
+def test_a_list_of_starts_ends_at_the_truth_where_only_the_last_is_near(body, truth):  # noqa: F811
+    starts = [moved(truth, body, (40, 0, 0), (0, 0, 0)), moved(truth, body, (0, -50, 0), (30, 0, 0)), moved(truth, body, (6, -4, 3), (6, 4, 8))]
+    winner = start.compete_from([View(take_xray([body], [truth]))], body, starts)
+    assert error(winner.fit.poses[0], truth, body).in_plane_mm < 0.1

@@ -1,5 +1,7 @@
 """The X-ray reader: every format gives the same attenuation, geometry has one order of precedence, bad pictures are named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pydicom
 import pytest
@@ -254,6 +256,14 @@ def test_binning_keeps_where_a_landmark_is_projected(factor):
     rows, columns = np.indices(xray.image.shape)
     centroid = np.array([(columns * xray.image).sum(), (rows * xray.image).sum()]) / xray.image.sum()
     np.testing.assert_allclose(centroid, geometry.project(point, xray.detector, camera)[0], atol=0.01)
+
+
+def test_a_coarser_picture_is_made_once_and_anew_for_another_picture():
+    xray = xrays.Xray(np.ones((8, 8), np.float32), np.ones((8, 8), bool), Detector.centred(8, 8, 900.0, 1.0), None)
+    assert xray.coarser(0.4) is xray
+    assert xray.coarser(2.2) is xray.coarser(1.8)
+    assert xray.coarser(2.2).detector.pixel_mm == (2.0, 2.0)
+    assert replace(xray, image=3 * xray.image).coarser(2.2).image.max() == 3
 
 
 def test_a_binned_pixel_is_valid_only_where_all_its_parts_are():

@@ -75,7 +75,7 @@ def check(args: argparse.Namespace, view: View, source: Source, device: str) -> 
     structure = scene.load_structure(source.ct, source.mask, list(source.labels) if source.labels else None, "auto", None, device)
     if structure.ct.lineage.mirrored == view.reverse_x_axis:  # as registration.py: for a mirrored bone, or a picture seen from the detector's side
         xray = xray.flip()
-    report = training_check.examine(xray, structure, sampling.load_patient(source, view.voxel_mm, device), view, args.seed or 0)
+    report = training_check.examine(xray, structure, sampling.load_patient(source, view, device), view, args.seed or 0)
     picture = cli.output_folder(args.output_dir) / preflight.PICTURE
     preflight.write_picture(picture, [report], [xray.as_uint8()], ["middle of the range"])
     print(preflight.table([report]))

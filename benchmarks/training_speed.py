@@ -103,7 +103,7 @@ def ours(ct: Path, model: dict[str, str], batch: int, pictures: bool, steps: int
     weight = 1.0 if pictures else 0.0
     settings = Settings(**model, view=training_view(), batch_size=batch, lr=1e-3, minutes=None, iterations=1000, weight_ncc=weight, weight_dice=weight)
     files = {"volpath": str(ct), "maskpath": None, "outpath": "", "ckptpath": None}
-    pool = PatientPool([Source(ct)], settings.view.voxel_mm, "cpu", 4.0, 0)
+    pool = PatientPool([Source(ct)], settings.view, "cpu", 4.0, 0)
     with training_processes.processes("cpu") as among:
         trainer = training.Trainer(settings, network.make_network(settings.config(**files)), "cpu", training.Outputs(Path(), "m"), files, among)
         trainer.progress.iteration = 500

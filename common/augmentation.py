@@ -100,8 +100,10 @@ def _wires(dice: Dice, size: torch.Size) -> torch.Tensor:
 
 
 def _scatter(image: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """A constant veil of scattered photons, as a share of the open beam, flattens thick parts."""
-    return -torch.log((torch.exp(-image) + share) / (1 + share))
+    """A constant veil of scattered photons, as a share of the mean beam behind the patient, flattens thick parts."""
+    beam = torch.exp(-image)
+    veil = share * beam.mean((1, 2, 3), keepdim=True)
+    return -torch.log((beam + veil) / (1 + veil))
 
 
 def _tone(image: torch.Tensor, dice: Dice, probability: float) -> torch.Tensor:

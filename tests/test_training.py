@@ -11,8 +11,9 @@ import torch
 from diffdrr.pose import RigidTransform
 from training_helpers import write_ct, write_mask
 
-from common import augmentation, cli, geometry, sampling, training, training_loss, training_processes, training_settings, validation
+from common import augmentation, cli, geometry, sampling, training, training_loss, training_processes, training_settings, validation, volumes
 from common.geometry import Detector
+from common.lineage import Lineage
 from common.poserange import PoseRange, add_pose_range_flags, pose_range_from
 from common.sampling import PatientPool, Source, View
 from common.training_settings import Settings
@@ -27,7 +28,7 @@ def ct(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patient(ct):
-    return sampling.load_patient(Source(ct), VIEW.voxel_mm, "cpu")
+    return sampling.load_patient(Source(ct), VIEW, "cpu")
 
 
 def poses_at(*rows):
@@ -143,6 +144,13 @@ def test_every_effect_leaves_a_picture_that_is_finite_and_not_empty(patient):
     assert (images.amax((1, 2, 3)) - images.amin((1, 2, 3)) > 5).all()
 
 
+def test_scatter_flattens_a_thick_body_and_leaves_what_is_in_it_to_be_seen():
+    body = torch.full((1, 1, 32, 32), 6.0)
+    body[..., 10:20, 10:20] += 1.0
+    veiled = augmentation._scatter(body, torch.full((1, 1, 1, 1), 0.15))
+    assert 0.5 < float(veiled[0, 0, 15, 15] - veiled[0, 0, 0, 0]) < 1
+
+
 def test_blur_keeps_the_sum_and_collimators_leave_most_of_the_field():
     image = torch.zeros(1, 1, 9, 9)
     image[0, 0, 4, 4] = 1
@@ -167,19 +175,20 @@ def test_a_detector_that_sees_nothing_stops_with_its_remedy(patient):
 
 def test_with_a_mask_the_bone_is_one_layer_and_the_rest_another(ct, tmp_path):
     mask = write_mask(tmp_path / "P01.nii.gz", ct)
-    alone = sampling.load_patient(Source(ct, mask, (2,)), VIEW.voxel_mm, "cpu")
+    alone = sampling.load_patient(Source(ct, mask, (2,)), VIEW, "cpu")
     assert len(alone.others) == 2  # the labelled neighbour and what has no label
-    everything = sampling.load_patient(Source(ct), VIEW.voxel_mm, "cpu")
-    camera = everything.cameras(VIEW.cameras(VIEW_POSES := poses_at([5, 5, 5, 0, 800, 0]).numpy()))
+    everything = sampling.load_patient(Source(ct), VIEW, "cpu").as_it_is
+    camera = alone.cameras(VIEW.cameras(VIEW_POSES := poses_at([5, 5, 5, 0, 800, 0]).numpy()))
     assert len(VIEW_POSES) == 1
     total = everything.bone.render(camera, VIEW.detector)
-    parts = alone.bone.render(camera, VIEW.detector) + sum(other.renderer.render(camera, VIEW.detector) for other in alone.others)
+    layers = alone.as_it_is
+    parts = layers.bone.render(camera, VIEW.detector) + sum(other.render(camera, VIEW.detector) for other, _ in layers.others)
     assert np.corrcoef(total.ravel(), parts.ravel())[0, 1] > 0.99
-    assert alone.bone.render(camera, VIEW.detector).sum() < 0.7 * total.sum()
+    assert layers.bone.render(camera, VIEW.detector).sum() < 0.7 * total.sum()
 
 
 def test_a_labelled_neighbour_moves_in_the_pictures_and_the_bone_stays(ct, tmp_path, monkeypatch):
-    alone = sampling.load_patient(Source(ct, write_mask(tmp_path / "P01.nii.gz", ct), (2,)), VIEW.voxel_mm, "cpu")
+    alone = sampling.load_patient(Source(ct, write_mask(tmp_path / "P01.nii.gz", ct), (2,)), VIEW, "cpu")
     neighbour = alone.others[0]
     assert neighbour.middle_mm == pytest.approx([-20, -1, 0], abs=3)
     drawn = []
@@ -187,17 +196,38 @@ def test_a_labelled_neighbour_moves_in_the_pictures_and_the_bone_stays(ct, tmp_p
     for probability in (0.0, 0.4):
         _, poses = sampling.make_batch(alone, VIEW, 3, probability, np.random.default_rng(0))
         cameras = alone.cameras(VIEW.cameras(poses.numpy().astype(float)))
-        bone, rest = alone.bone.render(cameras, VIEW.detector), sum(other.renderer.render(cameras, VIEW.detector.binned(2)) for other in alone.others)
+        layers = alone.as_it_is
+        bone, rest = layers.bone.render(cameras, VIEW.detector), sum(other.render(cameras, VIEW.detector.binned(2)) for other, _ in layers.others)
         assert np.allclose(drawn[-1].bone[:, 0], bone, atol=1e-3)
         agree = [np.corrcoef(a.numpy().ravel(), b.ravel())[0, 1] for a, b in zip(drawn[-1].others[:, 0], rest, strict=True)]
         assert min(agree) > 0.99 if probability == 0 else max(agree) < 0.99
+
+
+def test_a_layer_goes_on_beyond_the_ct_as_it_ends_there(tmp_path):
+    data = np.full((24, 22, 26), -1000, np.int16)
+    data[6:10, 8:13, 5:] = 900  # a shaft that the CT cuts off at its last slice
+    path = volumes.save(tmp_path / "P01.nii.gz", volumes.Volume(data, np.diag([5.0, 5, 5, 1]), Lineage()))
+    cut = sampling.load_patient(Source(path), VIEW, "cpu")
+    camera = cut.cameras(VIEW.cameras(poses_at([0, 0, 0, 0, 800, 0]).numpy()))
+    lengths_mm = []
+    for beyond_mm in (0.0, 15.0, 30.0):
+        picture = cut.renderers(np.full((2, 3), beyond_mm)).bone.render(camera, VIEW.detector)[0]
+        rows = picture.max(axis=1)
+        lengths_mm.append((rows > rows.max() / 2).sum() * 4.0 * 800 / 1020)
+    assert np.diff(lengths_mm) == pytest.approx([15, 15], abs=4)
+    assert picture.max() == pytest.approx(rows[rows > 0].mean(), rel=0.3)  # as thick there as before
+
+
+def test_where_a_ct_holds_the_whole_bone_nothing_goes_on(patient):
+    camera = patient.cameras(VIEW.cameras(poses_at([10, 5, 0, 10, 800, 0]).numpy()))
+    assert np.array_equal(patient.as_it_is.bone.render(camera, VIEW.detector), patient.renderers(np.full((2, 3), 100.0)).bone.render(camera, VIEW.detector))
 
 
 def test_a_cohort_larger_than_the_cache_passes_through_it_in_an_order_fixed_by_the_seed(tmp_path):
     sources = [Source(write_ct(tmp_path / f"P{n}.nii.gz", seed=n)) for n in range(6)]
 
     def names(first, last, step=20):
-        pool = PatientPool(sources, 5.0, "cpu", cache_gb=1e-9, seed=0)
+        pool = PatientPool(sources, VIEW, "cpu", cache_gb=1e-9, seed=0)
         pool.window = 2
         seen = []
         for iteration in range(first, last, step):
@@ -214,7 +244,7 @@ def test_a_cohort_larger_than_the_cache_passes_through_it_in_an_order_fixed_by_t
 
 
 def test_validation_scores_the_truth_zero_and_a_shift_by_its_length(patient, ct):
-    pool = PatientPool([Source(ct)], VIEW.voxel_mm, "cpu", 1.0, 0)
+    pool = PatientPool([Source(ct)], VIEW, "cpu", 1.0, 0)
     held = validation.make_validation(pool, VIEW, 0.4, seed=0, count=8)
     assert np.allclose(held.errors(held.poses), 0, atol=1e-6)
     moved = held.poses.copy()
@@ -227,7 +257,7 @@ def test_validation_scores_the_truth_zero_and_a_shift_by_its_length(patient, ct)
 
 
 def test_validation_pictures_are_the_same_for_every_run_and_in_no_batch(ct):
-    pool = PatientPool([Source(ct)], VIEW.voxel_mm, "cpu", 1.0, 0)
+    pool = PatientPool([Source(ct)], VIEW, "cpu", 1.0, 0)
     one, two = (validation.make_validation(pool, VIEW, 0.4, seed=5, count=4) for _ in range(2))
     assert torch.equal(one.images, two.images)
     _, poses = sampling.make_batch(pool.at(0, np.random.default_rng([5, 0, 0])), VIEW, 4, 0.4, np.random.default_rng([5, 0, 0]))
@@ -340,7 +370,7 @@ def make_trainer(ct, tmp_path):
 
 @pytest.fixture
 def pool(ct):
-    return PatientPool([Source(ct)], VIEW.voxel_mm, "cpu", 1.0, 0)
+    return PatientPool([Source(ct)], VIEW, "cpu", 1.0, 0)
 
 
 @pytest.fixture
@@ -440,10 +470,10 @@ def test_a_ct_that_cannot_be_read_stops_the_run_before_it_starts_also_where_not_
     bad = tmp_path / "b.nii.gz"
     bad.write_bytes(b"junk")
     with pytest.raises(cli.InputError, match=r"b\.nii\.gz"):
-        PatientPool([*good, Source(bad)], 5.0, "cpu", cache_gb, 0).check()
+        PatientPool([*good, Source(bad)], VIEW, "cpu", cache_gb, 0).check()
 
 
 def test_several_readers_share_no_state(ct):
     with ThreadPoolExecutor(2) as threads:
-        patients = list(threads.map(lambda _: sampling.load_patient(Source(ct), 5.0, "cpu"), range(2)))
+        patients = list(threads.map(lambda _: sampling.load_patient(Source(ct), VIEW, "cpu"), range(2)))
     assert np.array_equal(patients[0].points_mm, patients[1].points_mm)

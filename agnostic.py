@@ -31,7 +31,7 @@ from pathlib import Path
 from common import cli, training_settings
 from common.training_settings import CPU_MODEL, GPU_MODEL, Settings
 
-LR = 1e-3
+CPU_LR, GPU_LR = 3e-3, 1e-3
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,8 +54,8 @@ def choose_settings(args: argparse.Namespace, device: str) -> Settings:
     if args.model_name and args.model_name != model["model_name"]:
         model["norm_layer"] = None  # each backbone's own
     model |= {key: getattr(args, key) for key in model if getattr(args, key)}
-    defaults = {**training_settings.device_defaults(device), "lr": LR}
-    return Settings(**model, view=training_settings.view_from(args), **{**defaults, **training_settings.changes_from(args)})
+    defaults = {**training_settings.device_defaults(device), "lr": CPU_LR if device == "cpu" else GPU_LR}
+    return Settings(**model, view=training_settings.view_from(args, device), **{**defaults, **training_settings.changes_from(args)})
 
 
 def run(args: argparse.Namespace) -> int | None:

@@ -53,7 +53,7 @@ def choose_settings(args: argparse.Namespace, config: dict, device: str) -> Sett
     """Flags over the checkpoint's network, detector and poses; budget, batch and learning rate are this step's own."""
     own = {**training_settings.device_defaults(device), "lr": LR, "iterations": None, "minutes": DEFAULT_MINUTES, "seed": 0}
     inherited = Settings.from_config(config, **own)
-    return replace(inherited, view=training_settings.view_from(args, inherited.view), **training_settings.changes_from(args))
+    return replace(inherited, view=training_settings.view_from(args, device, inherited.view), **training_settings.changes_from(args))
 
 
 def check_flags(args: argparse.Namespace, inputs: list[Path]) -> None:

@@ -12,10 +12,12 @@ from common.geometry import Detector
 from common.poserange import PoseRange
 from common.sampling import View
 
-# a small backbone sees many times the pictures on a CPU; on a GPU, xvr's
-CPU_MODEL = {"model_name": "mobilenetv3_small_100", "norm_layer": "batchnorm2d", "parameterization": "rotation_6d"}
+# a small backbone sees many times the pictures on a CPU (benchmarks/README.md); on a GPU, xvr's
+CPU_MODEL = {"model_name": "test_resnet", "norm_layer": "batchnorm2d", "parameterization": "rotation_6d"}
 GPU_MODEL = {"model_name": "resnet18", "norm_layer": "groupnorm", "parameterization": "quaternion_adjugate"}
 CPU_BATCH, GPU_BATCH = 32, 116
+CPU_HEIGHT, GPU_HEIGHT = 96, 128  # pixels a side of the training detector
+FIELD_MM = 256.0
 GPU_WEIGHT = 1.0  # of the image and Dice terms, as xvr trains
 DEFAULT_MINUTES = 10.0
 
@@ -132,11 +134,11 @@ def add_training_flags(parser: argparse.ArgumentParser, inherited: bool) -> None
     data.add_argument("--labels", nargs="+", type=int, metavar="N", help="labels of --mask that are the bone (default: all)")
     data.add_argument("--like", metavar="XRAY", help="take SDD and field of view from this X-ray's DICOM header")
     for name, kind, default, what in (
-        ("sdd", float, 1020.0, "source-to-detector distance, mm"),
-        ("height", int, 128, "pixels of the square training detector"),
-        ("delx", float, 2.0, "its pixel size, mm"),
+        ("sdd", float, "1020", "source-to-detector distance, mm"),
+        ("height", int, f"{CPU_HEIGHT} on a CPU, {GPU_HEIGHT} on a GPU", "pixels of the square training detector"),
+        ("delx", float, f"a field of {FIELD_MM:g} mm", "its pixel size, mm"),
     ):
-        data.add_argument(f"--{name}", type=kind, metavar="PX" if kind is int else "MM", help=f"{what} (default: {source or f'{default:g}'})")
+        data.add_argument(f"--{name}", type=kind, metavar="PX" if kind is int else "MM", help=f"{what} (default: {source or default})")
     data.add_argument("--p_augmentation", type=float, metavar="P", help="chance of each effect on each picture (default: 0.4)")
     data.add_argument("--cache_gb", type=float, default=4.0, metavar="GB", help="memory for CTs; a larger cohort passes through it (default: %(default)g)")
     poserange.add_pose_range_flags(parser, source)
@@ -153,9 +155,10 @@ def wait_without_spinning() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def view_from(args: argparse.Namespace, fallback: View | None = None) -> View:
-    """Detector and poses of the flags over --like over ``fallback`` over the knee defaults. Raises InputError for what cannot be."""
-    base = fallback or View(Detector.centred(128, 128, 1020.0, 2.0), PoseRange())
+def view_from(args: argparse.Namespace, device: str, fallback: View | None = None) -> View:
+    """Detector and poses of the flags over --like over ``fallback`` over the device's and the knee's defaults. Raises InputError for what cannot be."""
+    pixels = CPU_HEIGHT if device == "cpu" else GPU_HEIGHT
+    base = fallback or View(Detector.centred(pixels, pixels, 1020.0, FIELD_MM / pixels), PoseRange())
     height, sdd, delx = base.detector.height, base.detector.sdd_mm, base.detector.pixel_mm[0]
     height = height if args.height is None else args.height
     if args.height is not None and height > 0:
@@ -168,7 +171,7 @@ def view_from(args: argparse.Namespace, fallback: View | None = None) -> View:
     sdd, delx = (given if given is not None else found for given, found in ((args.sdd, sdd), (args.delx, delx)))
     low, high = network.HEIGHTS
     if not low <= height <= high or height % 2:
-        raise cli.InputError(f"--height: found {height}; expected an even number of pixels, {low} to {high}; 128 suits a CPU")
+        raise cli.InputError(f"--height: found {height}; expected an even number of pixels, {low} to {high}; {CPU_HEIGHT} suits a CPU")
     if not 50 <= sdd <= 10_000 or not 0.01 <= delx <= 50:
         raise cli.InputError(f"--sdd {sdd:g} --delx {delx:g}: expected 50 to 10000 mm and 0.01 to 50 mm; correct them")
     pose_range = poserange.pose_range_from(args, fallback and fallback.pose_range)

@@ -305,7 +305,7 @@ def test_flags_overrule_the_range_they_name_and_no_other():
 @pytest.mark.parametrize("flags", [["--r1", "5", "5"], ["--r2", "10", "-10"], ["--ty", "-10", "100"], ["--tx", "nan", "3"], ["--r3", "-200", "200"]])
 def test_a_range_that_cannot_be_sampled_is_refused(flags):
     with pytest.raises(cli.InputError, match=flags[0]):
-        training_settings.view_from(parse(*flags))
+        training_settings.view_from(parse(*flags), "cpu")
 
 
 @pytest.mark.parametrize("flags", [["--minutes", "0"], ["--iterations", "0"], ["--batch_size", "1"], ["--lr", "3"], ["--cache_gb", "0"], ["--p_augmentation", "2"]])
@@ -317,11 +317,12 @@ def test_a_setting_out_of_bounds_is_refused(flags):
 @pytest.mark.parametrize("flags", [["--height", "33"], ["--height", "8"], ["--sdd", "1"], ["--delx", "0"]])
 def test_a_detector_that_cannot_be_is_refused(flags):
     with pytest.raises(cli.InputError, match=flags[0]):
-        training_settings.view_from(parse(*flags))
+        training_settings.view_from(parse(*flags), "cpu")
 
 
-def test_more_pixels_keep_the_field_of_view():
-    view = training_settings.view_from(parse("--height", "256"))
+@pytest.mark.parametrize(("flags", "device"), [(["--height", "256"], "cpu"), ([], "cpu"), ([], "cuda")])
+def test_the_number_of_pixels_leaves_the_field_of_view(flags, device):
+    view = training_settings.view_from(parse(*flags), device)
     assert view.detector.size_mm == pytest.approx((256.0, 256.0))
 
 
@@ -341,12 +342,12 @@ def test_sdd_and_field_come_from_a_given_xray(tmp_path):
     dataset.DistanceSourceToDetector, dataset.ImagerPixelSpacing = 1150, [3.0, 3.0]
     dataset.PixelData = pixels.tobytes()
     dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
-    detector = training_settings.view_from(parse("--like", str(tmp_path / "x.dcm"))).detector
+    detector = training_settings.view_from(parse("--like", str(tmp_path / "x.dcm")), "cpu").detector
     assert detector.sdd_mm == 1150
     assert detector.size_mm == pytest.approx((300.0, 300.0))
     Image.fromarray(pixels).save(tmp_path / "x.png")
     with pytest.raises(cli.InputError, match="--sdd"):
-        training_settings.view_from(parse("--like", str(tmp_path / "x.png")))
+        training_settings.view_from(parse("--like", str(tmp_path / "x.png")), "cpu")
 
 
 # ------------------------------------------------------------------------------------------------- loop

@@ -157,14 +157,17 @@ class Trainer:
         """The batches from this iteration on, the next in the making while one is used."""
         if self._picture_loss:  # it renders too, and numba's plainest threading layer bears one caller at a time
             for number in itertools.count(self.progress.iteration):
-                yield self._make(pool, number)
-        with ThreadPoolExecutor(1, initializer=take_picture_cores) as maker:
+                yield self._make(pool, number, late=True)
+        with ThreadPoolExecutor(1) as maker:
             following = maker.submit(self._make, pool, self.progress.iteration)
             for number in itertools.count(self.progress.iteration + 1):
-                batch, following = following.result(), maker.submit(self._make, pool, number)
+                late = not following.done()
+                batch, following = following.result(), maker.submit(self._make, pool, number, late)
                 yield batch
 
-    def _make(self, pool: PatientPool, iteration: int) -> Batch:
+    def _make(self, pool: PatientPool, iteration: int, late: bool = False) -> Batch:
+        """The batch of an iteration; its pictures may take all cores where the network had to wait for those before."""
+        take_picture_cores(late)
         rng = np.random.default_rng([self.settings.seed, iteration, self.among.rank])
         patient = pool.at(iteration, rng)
         images, poses = make_batch(patient, self.settings.view, self.settings.batch_size, self._effects(iteration), rng)

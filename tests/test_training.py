@@ -465,6 +465,18 @@ def test_network_and_pictures_share_a_process_cores(monkeypatch, cores, processe
     assert torch.get_num_threads() == before
 
 
+def test_pictures_take_the_networks_cores_while_it_waits_for_them(monkeypatch):
+    import numba
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    before, taken = numba.get_num_threads(), []
+    for waits in (False, True):
+        training_processes.take_picture_cores(network_waits=waits)
+        taken.append(numba.get_num_threads())
+    numba.set_num_threads(before)
+    assert taken == [1, min(2, numba.config.NUMBA_NUM_THREADS)]
+
+
 @pytest.mark.parametrize("cache_gb", [1.0, 1e-9])
 def test_a_ct_that_cannot_be_read_stops_the_run_before_it_starts_also_where_not_all_fit_in_memory(tmp_path, cache_gb):
     good = [Source(write_ct(tmp_path / f"{name}.nii.gz")) for name in "ac"]

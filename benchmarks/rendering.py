@@ -5,7 +5,7 @@ a ray, and nanodrr's torch path, which is what it runs on a CPU. "with derivativ
 pass to the camera for the peers, which is less. Each figure is the median of several calls after a warm-up.
 
 The integration error is the root mean square difference to the same interpolation sampled four times as finely, as a share of the picture's largest value. nanodrr is given as many samples a
-ray as bring its error to ours or less, so that pictures of one quality are compared.
+ray as bring its error to ours or less, so that pictures of one quality are compared; DiffDRR too, beside its default, for the small pictures (the large ones would fill a laptop's memory).
 
 writes  OUT/rendering.csv and lines on standard output
 example
@@ -30,6 +30,7 @@ from common.geometry import Detector
 SIZES = (128, 512)
 ANGLES, DISTANCE_MM, SDD_MM, FIELD_MM = (10.0, 5.0, -5.0), 850.0, 1020.0, 300.0
 DIFFDRR_SAMPLES = 500
+DIFFDRR_FINER = (500, 750, 1000, 1500, 2000, 3000)
 NANODRR_SAMPLES = (128, 192, 256, 384, 512, 768, 1024)
 
 
@@ -129,20 +130,28 @@ def compare(name: str, volume, size: int, repeats: int) -> list[dict]:
         errors["nanodrr"] = error(nanodrr_calls(volume, camera, small, samples)[0](), reference)
         if errors["nanodrr"] <= errors["fused"]:
             break
-    errors["DiffDRR"] = error(diffdrr_calls(volume, camera, small, DIFFDRR_SAMPLES)[0](), diffdrr_calls(volume, camera, small, 4 * DIFFDRR_SAMPLES)[0]())
+    finest = diffdrr_calls(volume, camera, small, 4 * max(DIFFDRR_FINER))[0]()
+    errors["DiffDRR"] = error(diffdrr_calls(volume, camera, small, DIFFDRR_SAMPLES)[0](), finest)
+    finer = next((n for n in DIFFDRR_FINER if error(diffdrr_calls(volume, camera, small, n)[0](), finest) <= errors["fused"]), DIFFDRR_FINER[-1])
     calls = {
         "fused": (lambda: fused.render(camera[None], detector), lambda: fused.render_with_jacobian(camera, detector)),
         "nanodrr": nanodrr_calls(volume, camera, detector, samples),
         "DiffDRR": diffdrr_calls(volume, camera, detector, DIFFDRR_SAMPLES),
     }
+    if size == min(SIZES):
+        calls["DiffDRR_equal"] = diffdrr_calls(volume, camera, detector, finer)
     rows = []
     for number, what in enumerate(("picture", "with derivative")):
         times = {who: seconds(pair[number], repeats if who != "fused" else 5 * repeats) for who, pair in calls.items()}
         row = {"volume": name, "pixels": size, "what": what, **{f"{who}_ms": 1000 * t for who, t in times.items()}}
-        row |= {f"{who}_ratio": times[who] / times["fused"] for who in ("nanodrr", "DiffDRR")} | {f"{who}_error": e for who, e in errors.items()} | {"nanodrr_samples": samples}
+        row |= {f"{who}_ratio": times[who] / times["fused"] if who in times else "" for who in ("nanodrr", "DiffDRR", "DiffDRR_equal")} | {
+            f"{who}_error": e for who, e in errors.items()
+        }
+        row |= {"DiffDRR_equal_ms": row.get("DiffDRR_equal_ms", ""), "nanodrr_samples": samples, "DiffDRR_equal_samples": finer}
         rows.append(row)
+        equal = f" (x {row['DiffDRR_equal_ratio']:.0f} with {finer} samples)" if row["DiffDRR_equal_ratio"] else ""
         print(
-            f"{name}, {size} x {size}, {what}: {1000 * times['fused']:.1f} ms; DiffDRR x {row['DiffDRR_ratio']:.0f}, nanodrr x {row['nanodrr_ratio']:.1f} ({samples} samples)",
+            f"{name}, {size} x {size}, {what}: {1000 * times['fused']:.1f} ms; DiffDRR x {row['DiffDRR_ratio']:.0f}{equal}, nanodrr x {row['nanodrr_ratio']:.1f} ({samples} samples)",
             flush=True,
         )
     return rows

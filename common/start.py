@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from common import geometry
-from common.refinement import LEVELS, Body, Fit, Level, LevelView, Pyramid, Trace, View, refine
+from common.refinement import LEVELS, WIDE, Body, Fit, Level, LevelView, Pyramid, Trace, View, refine
 
 COARSE, MIDDLE, FINE = LEVELS[:2], LEVELS[2:3], LEVELS[3:]
 SCATTER_DEG, SCATTER_MM, SCATTER_DEPTH_MM = 8.0, 10.0, 30.0  # radius of the candidates around a start
@@ -21,6 +21,7 @@ VALLEY_WALKS = 4
 VALLEY_GAIN = 2e-3  # of similarity: less is the same hollow
 RIVAL_SIMILARITY = 0.03  # a fit that explains so little less is no worse
 SAME_EVIDENCE = 1e-3
+CLEAR_SIMILARITY = 0.9  # of a whole CT in sharp pictures, right ones had 0.92 and more, wrong ones up to 0.33 (chest); 0.81 on a small smooth phantom
 SAME_DEG, SAME_MM = 6.0, 6.0  # candidates nearer than both are one
 
 
@@ -40,8 +41,13 @@ class Winner:
 def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], scatter: int = SCATTER_COUNT, keep: int = KEEP, seed: int = 0) -> Winner | None:
     """Refine the most promising of ``starts`` (volume_from_rig) and of poses scattered around the first of them; the fit that explains most wins.
 
+    A whole CT comes back from far by itself: nothing competes with its one start where that ends well.
     Returns None where no candidate shows the body inside the pictures.
     """
+    if body.complete and len(starts) == 1:
+        run = Run.from_start(views, body, starts[0], (WIDE, *LEVELS))
+        if run and clear(run):
+            return run.alone()
     field = advance(views, body, starts, scatter, keep, seed)
     return field and finish(views, body, field)
 
@@ -51,7 +57,8 @@ def compete_from(views: Sequence[View], body: Body, starts: Sequence[np.ndarray]
     if len(starts) == 1:
         return compete(views, body, starts, seed=seed)
     field = advance(views, body, starts, 0, len(starts), seed)
-    around = field and advance(views, body, [field.finals[0].pose], SCATTER_COUNT, KEEP, seed)
+    settled = field is None or (body.complete and clear(field.finals[0]))
+    around = None if settled else advance(views, body, [field.finals[0].pose], SCATTER_COUNT, KEEP, seed)
     if around and around.finals[0].evidence > field.finals[0].evidence - SAME_EVIDENCE:
         field = around
     return field and finish(views, body, field)
@@ -99,7 +106,7 @@ def finish(views: Sequence[View], body: Body, field: Field) -> Winner | None:
 def follow(views: Sequence[View], body: Body, pose: np.ndarray) -> Winner | None:
     """Refined from one pose that is near, such as that of the frame before. None where it shows nothing inside the pictures."""
     run = Run.from_start(views, body, pose, LEVELS)
-    return run and Winner(pose, run.fit, run.trace, None, 1, 1.0, run.evidence)
+    return run and run.alone()
 
 
 def better(one: Winner | None, other: Winner | None) -> Winner | None:
@@ -157,6 +164,15 @@ class Run:
         """The same run after further levels."""
         fit = refine(views, [body], self.fit.poses, levels, self.trace)
         return fit and replace(self, fit=fit, evidence=evidence(views, body, fit))
+
+    def alone(self) -> Winner:
+        """The winner where nothing competed."""
+        return Winner(self.start, self.fit, self.trace, None, 1, 1.0, self.evidence)
+
+
+def clear(run: Run) -> bool:
+    """Whether the run of a whole CT explains so much of the picture that it is right: no wrong one comes near."""
+    return run.fit.similarity > CLEAR_SIMILARITY
 
 
 def best_first(runs: Sequence[Run]) -> list[Run]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 from test_refinement import body, error, moved, take_xray, truth  # noqa: F401
 
@@ -51,3 +53,16 @@ def test_a_list_of_starts_ends_at_the_truth_where_only_the_last_is_near(body, tr
     starts = [moved(truth, body, (40, 0, 0), (0, 0, 0)), moved(truth, body, (0, -50, 0), (30, 0, 0)), moved(truth, body, (6, -4, 3), (6, 4, 8))]
     winner = start.compete_from([View(take_xray([body], [truth]))], body, starts)
     assert error(winner.fit.poses[0], truth, body).in_plane_mm < 0.1
+
+
+def test_a_whole_ct_comes_back_from_far_by_itself(body, truth):  # noqa: F811
+    whole = replace(body, complete=True)
+    winner = start.compete([View(take_xray([body], [truth]))], whole, [moved(truth, body, (9, -9, 8), (18, 15, 30))])
+    assert error(winner.fit.poses[0], truth, body).in_plane_mm < 0.1
+    assert winner.candidates == 1
+
+
+def test_a_whole_ct_that_does_not_come_back_by_itself_competes(body, truth):  # noqa: F811
+    view, whole = View(take_xray([body], [truth])), replace(body, complete=True)
+    winner = start.compete([view], whole, [moved(truth, body, (0, 100, 0), (0, 0, 0))])
+    assert winner.candidates > 1

@@ -108,7 +108,13 @@ def build_parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--init", choices=("model", "search", "fixed", "dicom"), help="where refinement starts; dicom: the C-arm's angles in the header (default: model with -c, else search)"
     )
-    start.add_argument("--init_pose", type=Path, help="for --init fixed: an earlier parameters.pt, or a JSON with camera, 4x4 scanner_from_camera (one, or one a view)")
+    start.add_argument(
+        "--init_pose",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="for --init fixed: an earlier parameters.pt, or a JSON with camera, 4x4 scanner_from_camera (one, or one a view); for several volumes one each, or one for all",
+    )
     start.add_argument(
         "--search", choices=("range", "full"), default="range", help="orientations that --init search covers: the pose range, or all (a bone in a lab's frame) (default: range)"
     )
@@ -145,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     ranges = pose_range_from(args, checkpoint.pose_range if checkpoint else None)
     structures = load_structures(args)
     method = args.init or ("model" if checkpoint else "search")
-    starter = Starter(method, ranges, args.search == "full", checkpoint, build(checkpoint, args) if method == "model" else None, args.init_pose, args.optimizer)
+    starter = Starter(method, ranges, args.search == "full", checkpoint, build(checkpoint, args) if method == "model" else None, args.optimizer)
     settings = {
         "init": method,
         "search": args.search,
@@ -236,6 +242,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise cli.InputError("--init model: no checkpoint; expected -c model.pth; give one or use --init search")
     if (args.init == "fixed") != (args.init_pose is not None):
         raise cli.InputError(f"--init {args.init} with --init_pose {args.init_pose}; expected both --init fixed and --init_pose FILE, or neither; correct the flags")
+    if args.init_pose and len(args.init_pose) not in (1, count):
+        raise cli.InputError(f"--init_pose: {len(args.init_pose)} files for {count} volumes; expected one a volume, in their order, or one for all; correct the flags")
 
 
 def structure_folders(args: argparse.Namespace) -> list[str]:
@@ -276,7 +284,8 @@ def load_structures(args: argparse.Namespace) -> list[Structure]:
     for index, path in enumerate(args.volume):
         labels = args.labels if len(args.volume) == 1 or not args.labels else [args.labels[index]]
         structure = load_structure(path, args.mask[index] if args.mask else None, labels, args.attenuation, args.context, device)
-        structures.append(replace(structure, ct=replace(structure.ct, lineage=with_stated_side(path, structure.ct.lineage, args.side))))
+        given = args.init_pose and args.init_pose[index if len(args.init_pose) > 1 else 0]
+        structures.append(replace(structure, given=given, ct=replace(structure.ct, lineage=with_stated_side(path, structure.ct.lineage, args.side))))
     if len({structure.ct.lineage.mirrored for structure in structures}) > 1:
         raise cli.InputError("-v: some volumes are mirrored and some are not; expected bones of one side; register the sides in separate calls")
     return structures

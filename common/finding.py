@@ -33,7 +33,6 @@ class Starter:
     full: bool
     checkpoint: Checkpoint | None
     network: Any
-    init_pose: Path | None
     optimizer: str = "gauss-newton"  # or adam
 
     def __call__(self, views: Sequence[View], structure: Structure, method: str | None = None) -> list[np.ndarray]:
@@ -41,7 +40,7 @@ class Starter:
         if method == "search":
             return search.search(views, structure.body, self.ranges, self.full)
         if method == "fixed":
-            camera = given_pose(self.init_pose, views[0].xray, structure.ct.lineage.scanner_from_volume)
+            camera = given_pose(structure.given, views[0].xray, structure.ct.lineage.scanner_from_volume)
         elif method == "dicom":
             camera = positioner_pose(views[0].xray, structure.ct)
         else:

@@ -63,7 +63,7 @@ def group_xrays(args: argparse.Namespace, folders: Sequence[str]) -> list[Instan
             instants.append(Instant(shots, folder / f"frame_{frame:04d}" if len(frames) > 1 else folder))
     results = [PICTURE] if args.check else names(together)
     targets = [instant.folder / sub / name for instant in instants for sub in folders for name in results]
-    inputs = [*args.xray, *args.volume, *(args.mask or []), *(args.calibration or []), *(path for path in (args.checkpoint, args.context, args.init_pose) if path)]
+    inputs = [*args.xray, *args.volume, *(args.mask or []), *(args.calibration or []), *(args.init_pose or []), *(path for path in (args.checkpoint, args.context) if path)]
     cli.check_outputs(targets, args.overwrite, inputs)
     return instants
 

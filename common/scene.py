@@ -23,6 +23,7 @@ class Structure:
     excess: bool  # the solver renders what exceeds soft tissue
     mask: Path | None
     labels: list[int] | None
+    given: Path | None = None  # file of its start pose, for --init fixed
 
 
 def load_structure(volume: Path, mask: Path | None, labels: list[int] | None, attenuation: str, context: Path | None, device: str) -> Structure:

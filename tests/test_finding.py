@@ -62,7 +62,7 @@ def test_a_bone_that_was_taken_for_its_neighbour_is_found_beside_it(pair):
     views = [View(take_xray([bone.body for bone in bones], poses))]
     wrong = geometry.translation(bones[1].body.renderer.centre_mm - bones[0].body.renderer.centre_mm) @ poses[0]
     found = [(poses[0], winner_at(poses[0], 0.95)), (wrong, winner_at(wrong, 0.9))]
-    starter = Starter("search", RANGES, False, None, None, None)
+    starter = Starter("search", RANGES, False, None, None)
     first, second = finding.look_beside(views, bones, starter, 0, found)
     assert first is found[0]
     assert error(second[1].fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
@@ -94,7 +94,7 @@ def test_a_bone_follows_its_neighbour_into_a_frame_where_both_have_moved_far(pai
     bones, poses = pair
     far = geometry.twist(np.r_[np.radians([4, -6, 5]), 14.0, -9, 20], np.array([0.0, 0, 620]))  # in the rig's frame
     frame = [View(take_xray([bone.body for bone in bones], [pose @ far for pose in poses]))]
-    starter = Starter("search", RANGES, False, None, None, None)
+    starter = Starter("search", RANGES, False, None, None)
     found = finding.register(frame, bones, starter, 0, [Followed(pose, 0.9) for pose in poses])
     for bone, pose, (_, winner, verdict) in zip(bones, poses, found, strict=True):
         assert error(winner.fit.poses[0], pose @ far, bone.body).in_plane_mm < 0.3
@@ -104,7 +104,7 @@ def test_a_bone_follows_its_neighbour_into_a_frame_where_both_have_moved_far(pai
 def test_a_pose_that_slides_away_from_frame_to_frame_is_tried_from_further_starts_and_suspect_where_that_does_not_help(pair, monkeypatch):
     (bone, _), (pose, _) = pair
     views = [View(take_xray([bone.body], [pose]))]
-    starter = Starter("fixed", RANGES, False, None, None, None)
+    starter = Starter("fixed", RANGES, False, None, None)
     tried = []
     monkeypatch.setattr(finding, "compete", lambda *given, **more: tried.append(given) or start.compete(*given, **more))
     near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
@@ -116,3 +116,14 @@ def test_a_pose_that_slides_away_from_frame_to_frame_is_tried_from_further_start
     assert verdict["verdict"] == "suspect"
     assert "less of the picture than in other frames" in verdict["reasons"][0]
     assert Followed(pose, 0.5).then(winner).evidence == winner.evidence
+
+
+def test_a_bone_that_explains_much_less_than_its_neighbour_is_looked_for_again_and_one_that_explains_as_much_is_not(pair):
+    bones, poses = pair
+    views = [View(take_xray([bone.body for bone in bones], poses))]
+    aside = geometry.translation([0.0, 0, 40]) @ poses[1]
+    starter = Starter("search", RANGES, False, None, None)
+    less, as_much = ([(poses[0], winner_at(poses[0], 0.95)), (aside, winner_at(aside, value))] for value in (0.8, 0.93))
+    assert finding.overlap(bones[1], aside, bones[0], poses[0]) < finding.OVERLAPPING
+    assert error(finding.look_beside(views, bones, starter, 0, less)[1][1].fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
+    assert finding.look_beside(views, bones, starter, 0, as_much)[1] is as_much[1]

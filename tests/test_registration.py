@@ -172,6 +172,14 @@ def test_a_frame_that_shows_nothing_is_looked_for_anew_and_the_next_goes_on_from
     assert error(third, cameras[2]).in_plane_mm < 0.2
 
 
+def test_each_of_several_bones_has_its_own_start_or_all_have_one(patient, tmp_path):
+    folder, _ = patient
+    words = [str(folder / "xray.png"), "-v", *[str(folder / "ct.nii.gz")] * 2, "-o", str(tmp_path), "--device", "cpu", "--init", "fixed", "--init_pose"]
+    for given in (["one.json", "two.json"], ["one.json"]):
+        structures = registration.load_structures(registration.build_parser().parse_args([*words, *given]))
+        assert [structure.given.name for structure in structures] == [given[0], given[-1]]
+
+
 def test_the_fields_first_order_optimiser_is_there_for_comparison(patient, tmp_path):
     folder, camera = patient
     assert register(folder, tmp_path, "--optimizer", "adam") == 0
@@ -239,6 +247,7 @@ def test_the_stored_projection_puts_a_scanner_landmark_on_the_picture_of_the_dis
     [
         (["--init", "model"], "expected -c"),
         (["--init", "fixed"], "expected both --init fixed and --init_pose"),
+        (["--init", "fixed", "--init_pose", "one.json", "two.json"], "2 files for 1 volumes"),
         (["--labels", "1", "--init", "search"], "expected --mask"),
         (["--init", "dicom"], "PositionerPrimaryAngle"),
         (["--init", "search", "--r1", "10", "-10"], "expected a low and a higher end"),

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from common.finding import Starter
     from common.instants import Instant
     from common.network import Checkpoint
-    from common.refinement import View
+    from common.pyramid import View
     from common.scene import Structure
     from common.xrays import Xray
 
@@ -198,7 +198,7 @@ def record(instant: Instant, args: argparse.Namespace, views: Sequence[View], st
 def check(folder: Path, views: Sequence[View], structure: Structure, starter: Starter, seed: int) -> int:
     """Write check.png, print the table, and return the exit code: 2 where something is impossible."""
     from common import preflight
-    from common.refinement import View
+    from common.pyramid import View
     from common.start import compete_from
 
     start = starter(views, structure)[0]

@@ -64,7 +64,7 @@ def range_around(truth: np.ndarray, centre: np.ndarray, azimuth: tuple[float, fl
 
 def run(args: argparse.Namespace) -> None:
     from common import start, xrays
-    from common.refinement import View
+    from common.pyramid import View
     from common.scene import load_structure
     from common.search import search
     from common.truth import read_truth

@@ -57,8 +57,8 @@ def prepare(folder: Path) -> tuple[Path, Path]:
 
 def ours(volume: Path, xray: Path, starts: np.ndarray, competing: bool = False) -> list[tuple[np.ndarray, float]]:
     """(extrinsic, seconds) from each start: by refinement, or ``competing`` as registration.py does."""
-    from common import refinement, start, xrays
-    from common.refinement import View
+    from common import pyramid, refinement, start, xrays
+    from common.pyramid import View
     from common.scene import load_structure
 
     body = load_structure(volume, None, None, "whole", None, "cpu").body
@@ -66,7 +66,7 @@ def ours(volume: Path, xray: Path, starts: np.ndarray, competing: bool = False) 
     centre = geometry.translation(body.renderer.centre_mm)
 
     def refined(pose):
-        return refinement.refine(views, [body], [pose], (refinement.WIDE, *refinement.LEVELS))
+        return refinement.refine(views, [body], [pose], (pyramid.WIDE, *pyramid.LEVELS))
 
     found = []
     for number, row in enumerate([starts[0], *starts]):

@@ -59,7 +59,7 @@ def train(ct: Path, mask: Path | None, labels: list[int] | None, flags: list[str
 def run(args: argparse.Namespace) -> None:
     training_settings.wait_without_spinning()
     from common import network, start, xrays
-    from common.refinement import View
+    from common.pyramid import View
     from common.scene import load_structure
     from common.truth import read_truth
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from common import autodiff, cli, geometry
-from common.refinement import JUDGED, Body, Fit, Trace, View, assess
+from common.pyramid import JUDGED, Body, View
+from common.refinement import Fit, Trace, assess
 from common.xvr_parts import xvr_module
 
 SCALES_MM = (6.0, 3.0)  # pixel at the detector

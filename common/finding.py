@@ -12,7 +12,8 @@ import numpy as np
 from common import cli, geometry, search
 from common.network import Checkpoint, predict_pose
 from common.poserange import PoseRange
-from common.refinement import JUDGED, LEVELS, SILHOUETTE, Body, Fit, Trace, View, assess, refine
+from common.pyramid import JUDGED, LEVELS, SILHOUETTE, Body, View
+from common.refinement import Fit, Trace, assess, refine
 from common.scene import Structure
 from common.start import Winner, advance, better, compete, compete_from, evidence, follow
 from common.verdict import SUSPECT_SIMILARITY, judge

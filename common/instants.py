@@ -14,8 +14,8 @@ from common.dicom import count_frames, positioner_camera
 from common.lineage import MIRROR
 from common.network import Checkpoint
 from common.preflight import PICTURE
+from common.pyramid import View
 from common.recording import names
-from common.refinement import View
 from common.scene import Structure
 from common.xrays import GeometryFlags, read
 

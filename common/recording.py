@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from common import cli, geometry, results, slicer
-from common.refinement import View
+from common.pyramid import View
 from common.rendering import make_renderer
 from common.scene import Structure
 from common.similarity import ncc

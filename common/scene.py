@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from common import cli, ends
-from common.refinement import Body
+from common.pyramid import Body
 from common.rendering import WHOLE_ATTENUATION_HU, make_renderer, select_structures
 from common.volumes import SOFT_TISSUE_HU, Volume, load_ct, load_labelmap, points_of, same_grid
 

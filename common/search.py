@@ -10,7 +10,7 @@ import numpy as np
 from common import geometry
 from common.geometry import Detector
 from common.poserange import PoseRange
-from common.refinement import Body, View
+from common.pyramid import Body, View
 from common.start import distinct
 from common.templates import TEMPLATE_PX, Picture
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from common import geometry
-from common.refinement import LEVELS, WIDE, Body, Fit, Level, LevelView, Pyramid, Trace, View, refine
+from common.pyramid import LEVELS, WIDE, Body, Level, LevelView, Pyramid, View
+from common.refinement import Fit, Trace, refine
 
 COARSE, MIDDLE, FINE = LEVELS[:2], LEVELS[2:3], LEVELS[3:]
 SCATTER_DEG, SCATTER_MM, SCATTER_DEPTH_MM = 8.0, 10.0, 30.0  # radius of the candidates around a start

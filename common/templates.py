@@ -12,7 +12,7 @@ import numpy as np
 
 from common import geometry
 from common.geometry import Detector
-from common.refinement import Body, View
+from common.pyramid import Body, View
 from common.xrays import Xray
 
 # the search, on 28 bones in knee X-rays: right candidate among the first four for 89 % with these, 50 % with 6 mm, 16 mm and no rim

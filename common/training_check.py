@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from common import geometry, poserange, preflight, refinement, search, start
+from common import geometry, poserange, preflight, pyramid, search, start
 from common.poserange import PoseRange
 from common.preflight import Finding, Report
 from common.sampling import IN_VIEW, Patient, View, share_in_view
@@ -67,11 +67,11 @@ def training_findings(xray: Xray, view: View, shares: np.ndarray) -> tuple[list[
     return rows, findings
 
 
-def searching_fit(body: refinement.Body, ranges: PoseRange, seed: int) -> Callable[[Xray], float]:
+def searching_fit(body: pyramid.Body, ranges: PoseRange, seed: int) -> Callable[[Xray], float]:
     """A ``fit`` for `examine`: similarity of a registration that searches the range of poses (of orientation AP)."""
 
     def fit(picture: Xray) -> float:
-        views = [refinement.View(picture)]
+        views = [pyramid.View(picture)]
         winner = start.compete_from(views, body, search.search(views, body, ranges)[: preflight.STARTS], seed)
         return winner.fit.similarity if winner else -1.0
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from common import geometry
-from common.refinement import Body, View
+from common.pyramid import Body, View
 from common.start import RIVAL_SIMILARITY, Winner, share_in_view
 
 # similarity of 84 fits of knee bones in full X-rays with known truth: right ones 0.81 to 0.97, wrong ones 0.13 to 0.66; a scapula's crop in a chest, right, 0.4

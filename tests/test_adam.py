@@ -2,7 +2,8 @@ import numpy as np
 from test_refinement import body, error, moved, take_xray, truth  # noqa: F401
 
 from common import adam, geometry
-from common.refinement import Trace, View
+from common.pyramid import View
+from common.refinement import Trace
 
 
 def test_the_reference_optimiser_comes_near_the_truth_and_traces_its_way(body, truth):  # noqa: F811

@@ -7,7 +7,8 @@ from test_refinement import DETECTOR, LEVELS, error, moved, take_xray
 
 from common import ends, geometry, rendering
 from common.lineage import MIRROR, Lineage
-from common.refinement import Body, View, refine
+from common.pyramid import Body, View
+from common.refinement import refine
 from common.volumes import SOFT_TISSUE_HU, Volume, affine_of_box, points_of
 
 

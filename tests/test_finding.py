@@ -10,7 +10,8 @@ from test_refinement import DETECTOR, error, moved, take_xray
 from common import finding, geometry, rendering, start
 from common.finding import Followed, Starter
 from common.poserange import PoseRange
-from common.refinement import Body, Fit, Trace, View
+from common.pyramid import Body, View
+from common.refinement import Fit, Trace
 from common.scene import Structure
 from common.start import Winner
 from common.volumes import SOFT_TISSUE_HU, points_of

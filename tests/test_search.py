@@ -5,7 +5,7 @@ from test_refinement import DETECTOR, body, error, moved, take_xray, truth  # no
 
 from common import geometry, search, start
 from common.poserange import PoseRange
-from common.refinement import View
+from common.pyramid import View
 
 RANGES = PoseRange(r1=(-30, 30), r2=(-20, 20), r3=(-20, 20), tx=(-20, 20), ty=(560, 680), tz=(-20, 20))
 

@@ -4,7 +4,8 @@ import numpy as np
 from test_refinement import body, error, moved, take_xray, truth  # noqa: F401
 
 from common import geometry, start
-from common.refinement import Fit, Trace, View
+from common.pyramid import View
+from common.refinement import Fit, Trace
 
 
 def test_starts_scattered_around_a_poor_one_find_the_truth(body, truth):  # noqa: F811

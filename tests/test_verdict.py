@@ -5,7 +5,8 @@ import pytest
 from test_refinement import DETECTOR, body, moved, take_xray, truth  # noqa: F401
 
 from common import geometry
-from common.refinement import Fit, Trace, View
+from common.pyramid import View
+from common.refinement import Fit, Trace
 from common.start import Winner
 from common.verdict import judge
 

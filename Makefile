@@ -31,7 +31,7 @@ lint: env
 demo: env
 	PYTHON="$(PYTHON)" pipeline/demo.sh
 
-# against the field's renderers and registration, about twenty minutes on two cores
+# against the field's renderers and registration, about a quarter of an hour on two cores
 bench: env
 	"$(PYTHON)" benchmarks/rendering.py -o benchmarks/results --overwrite
 	"$(PYTHON)" benchmarks/registration.py -o benchmarks/results --overwrite

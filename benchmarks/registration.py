@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import sys
 import tempfile
@@ -58,11 +59,10 @@ def prepare(folder: Path) -> tuple[Path, Path]:
 def ours(volume: Path, xray: Path, starts: np.ndarray, competing: bool = False) -> list[tuple[np.ndarray, float]]:
     """(extrinsic, seconds) from each start: by refinement, or ``competing`` as registration.py does."""
     from common import pyramid, refinement, start, xrays
-    from common.pyramid import View
     from common.scene import load_structure
 
     body = load_structure(volume, None, None, "whole", None, "cpu").body
-    views = [View(xrays.read(xray))]
+    views = [pyramid.View(xrays.read(xray))]
     centre = geometry.translation(body.renderer.centre_mm)
 
     def refined(pose):
@@ -76,10 +76,6 @@ def ours(volume: Path, xray: Path, starts: np.ndarray, competing: bool = False) 
         if number:  # the first compiles
             found.append((geometry.pose_from_camera(geometry.invert(centre) @ fit.poses[0]), time.perf_counter() - began))
     return found
-
-
-def competing(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    return ours(volume, xray, starts, competing=True)
 
 
 def theirs(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarray, float]]:
@@ -113,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
         ct = load_ct(volume)
         points = geometry.apply(geometry.translation(-ct.isocentre_mm), points_of(ct))
         true_camera = geometry.camera_from_pose(geometry.pose_from_angles(ANGLES, OFFSET))
-        for who, register, count in (("ours", ours, args.starts), ("ours, competing", competing, args.starts), ("xvr", theirs, args.peer_starts)):
+        for who, register, count in (("ours", ours, args.starts), ("ours, competing", functools.partial(ours, competing=True), args.starts), ("xvr", theirs, args.peer_starts)):
             for number, (pose, taken) in enumerate(register(volume, xray, starts[:count])):
                 error = geometry.pose_error(geometry.camera_from_pose(pose), true_camera, points, DETECTOR)
                 rows.append({"who": who, "start": number, **error.as_dict(), "seconds": taken})

@@ -32,7 +32,7 @@ class Level:
 
 # a narrow high-pass at the end: bone edges and trabeculae stay, tissue, scatter and the tone curve's error go. With 3.5 mm at 0.75 mm as the last level, 28 bones in
 # knee X-rays ended 0.10 mm in plane, 1.4 mm in depth and 0.25 degrees off (medians), with these 0.06 mm, 0.7 mm and 0.17 degrees
-LEVELS = (Level(6.0, 16.0, 10), Level(3.0, 8.0, 10), Level(1.5, 5.0, 10), Level(0.75, 2.5, 8), Level(0.375, 1.4, 6))
+LEVELS = (Level(6.0, 16.0, 10), Level(3.0, 8.0, 10), Level(1.5, 5.0, 10), Level(0.75, 2.5, 30), Level(0.375, 1.4, 30))
 # before those, where all that the X-ray shows is rendered: 20 of 20 starts 10 degrees and 20, 40, 20 mm off came back (8 without); for a bone, whose surroundings have such contrasts too, 6 of 56 (35 without)
 WIDE = Level(12.0, 32.0, 10)
 JUDGED = LEVELS[2]  # where similarities are compared: finer pictures show more noise and explain less at the same pose
@@ -146,12 +146,6 @@ class LevelView:
         covered = image > SILHOUETTE * image.max()
         grown = binary_dilation(covered, iterations=max(1, round(max(self.rim))))
         return _blur(grown.astype(np.float32), [max(0.5, r / 2) for r in self.rim]) * self.valid * ~cut
-
-
-def without_repeats(views: Sequence[View], levels: Sequence[Level]) -> list[Level]:
-    """The levels but for those whose pictures are the next one's pixel by pixel: X-rays coarser than a level are taken as they are."""
-    factors = [[view.xray.binning(level.pixel_mm) for view in views] for level in levels]
-    return [level for level, own, following in zip(levels, factors, [*factors[1:], None], strict=True) if own != following]
 
 
 def view_distance(views: Sequence[View], body: Body, pose: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common import geometry
-from common.pyramid import JUDGED, LEVELS, Body, Level, Pyramid, View, without_repeats
+from common.pyramid import JUDGED, LEVELS, Body, Level, Pyramid, View
 from common.residuals import MIN_ZONE_PX, Rendered, Residual
 
 MAX_STEP_DEG, MAX_STEP_MM, MAX_STEP_DEPTH_MM = 6.0, 12.0, 40.0  # trust region of one step
@@ -48,7 +48,7 @@ def refine(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.nda
     """
     trace = trace if trace is not None else Trace()
     poses, fit = list(poses), None
-    for level in without_repeats(views, levels):
+    for level in levels:
         fit = _refine_level(Pyramid(views, bodies, poses, level), poses, trace)
         if fit is None:
             return None

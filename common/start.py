@@ -42,14 +42,15 @@ class Winner:
 def compete(views: Sequence[View], body: Body, starts: Sequence[np.ndarray], scatter: int = SCATTER_COUNT, keep: int = KEEP, seed: int = 0) -> Winner | None:
     """Refine the most promising of ``starts`` (volume_from_rig) and of poses scattered around the first of them; the fit that explains most wins.
 
-    A whole CT comes back from far by itself: nothing competes with its one start where that ends well.
+    A whole CT comes back from far by itself: nothing else is tried where its one start ends well.
     Returns None where no candidate shows the body inside the pictures.
     """
-    if body.complete and len(starts) == 1:
-        run = Run.from_start(views, body, starts[0], (WIDE, *LEVELS))
-        if run and clear(run):
-            return run.alone()
+    far = Run.from_start(views, body, starts[0], (WIDE, *COARSE, *MIDDLE)) if body.complete and len(starts) == 1 else None
+    if far and clear(far):
+        return finish(views, body, Field([far], [far], 1))
     field = advance(views, body, starts, scatter, keep, seed)
+    if field and far:
+        field = replace(field, finals=best_first([*field.finals, far]))
     return field and finish(views, body, field)
 
 
@@ -94,7 +95,7 @@ def finish(views: Sequence[View], body: Body, field: Field) -> Winner | None:
         return None
 
     def same(run: Run) -> bool:
-        return len(distinct([best.pose, run.pose], views[0].rig_from_camera, body, 2)) == 1
+        return alike(best.pose, run.pose, views[0].rig_from_camera, body)
 
     rival = next((run for run in field.finals[1:] if not same(run)), None)
     if rival and rival.fit.similarity > best.fit.similarity - RIVAL_SIMILARITY:  # a rival to be taken seriously is followed to the end
@@ -132,7 +133,7 @@ def merge(runs: Sequence[Run], rig_from_camera: np.ndarray, body: Body) -> list[
     """Runs (best first) that have come together made one: the best of them goes on."""
     merged: list[Run] = []
     for run in runs:
-        twin = next((i for i, other in enumerate(merged) if len(distinct([other.pose, run.pose], rig_from_camera, body, 2)) == 1), None)
+        twin = next((i for i, other in enumerate(merged) if alike(other.pose, run.pose, rig_from_camera, body)), None)
         if twin is None:
             merged.append(run)
         else:
@@ -254,15 +255,15 @@ def distinct(poses: Sequence[np.ndarray], rig_from_camera: np.ndarray, body: Bod
     """The first ``count`` poses (volume_from_rig) that are not near-duplicates of one before them, as the camera sees them."""
     chosen: list[np.ndarray] = []
     for pose in poses:
-        here = geometry.invert(pose @ rig_from_camera)
-        for other in chosen:
-            there = geometry.invert(other @ rig_from_camera)
-            apart = geometry.apply(here, body.renderer.centre_mm) - geometry.apply(there, body.renderer.centre_mm)
-            # depth hardly changes the picture, so it separates less
-            if geometry.rotation_angle_deg(here[:3, :3] @ there[:3, :3].T) < SAME_DEG and np.linalg.norm(apart * [1, 1, 0.2]) < SAME_MM:
-                break
-        else:
+        if not any(alike(other, pose, rig_from_camera, body) for other in chosen):
             chosen.append(pose)
         if len(chosen) == count:
             break
     return chosen
+
+
+def alike(one: np.ndarray, other: np.ndarray, rig_from_camera: np.ndarray, body: Body) -> bool:
+    """Whether two poses (volume_from_rig) are nearly the same to the camera. Depth hardly changes the picture, so it separates less."""
+    here, there = geometry.invert(one @ rig_from_camera), geometry.invert(other @ rig_from_camera)
+    apart = geometry.apply(here, body.renderer.centre_mm) - geometry.apply(there, body.renderer.centre_mm)
+    return bool(geometry.rotation_angle_deg(here[:3, :3] @ there[:3, :3].T) < SAME_DEG and np.linalg.norm(apart * [1, 1, 0.2]) < SAME_MM)

@@ -51,13 +51,9 @@ class Xray:
         image = np.where(weight > 0, total / np.maximum(weight, 1e-6), 0).astype(np.float32)
         return replace(self, image=image, valid=weight > 0.99, detector=self.detector.binned(factor))
 
-    def binning(self, pixel_mm: float) -> int:
-        """How many pixels, along both axes, make one of about ``pixel_mm``; 1 for a coarser picture."""
-        return max(1, round(pixel_mm / max(self.detector.pixel_mm)))
-
     def coarser(self, pixel_mm: float) -> Xray:
-        """The picture binned to pixels of about ``pixel_mm``, kept for the next who asks."""
-        factor = self.binning(pixel_mm)
+        """The picture binned to pixels of about ``pixel_mm``, itself where it is coarser; kept for the next who asks."""
+        factor = max(1, round(pixel_mm / max(self.detector.pixel_mm)))
         if factor not in self._binned:
             self._binned[factor] = self.binned(factor)
         return self._binned[factor]

@@ -5,7 +5,7 @@ import helpers
 import numpy as np
 import pytest
 
-from common import geometry, pyramid, refinement, rendering
+from common import geometry, refinement, rendering
 from common.geometry import Detector
 from common.pyramid import Body, Level, View
 from common.refinement import Trace, refine
@@ -136,11 +136,3 @@ def test_the_correlated_area_of_white_noise_is_one_pixel_and_of_smooth_noise_man
     noise = np.random.default_rng(0).normal(size=(200, 200)).astype(np.float32)
     assert refinement._correlated_pixels(noise) == pytest.approx(1, abs=0.1)
     assert refinement._correlated_pixels(gaussian_filter(noise, 2)) > 20
-
-
-def test_levels_finer_than_the_pictures_are_walked_once(body, truth):
-    view = View(take_xray([body], [truth]))  # pixels of 1.2 mm
-    levels = (Level(4.8, 16.0, 10), Level(2.4, 8.0, 10), Level(1.2, 5.0, 10), Level(0.6, 2.5, 8), Level(0.3, 1.4, 6))
-    assert [level.pixel_mm for level in pyramid.without_repeats([view], levels)] == [4.8, 2.4, 0.3]
-    fine = View(replace(view.xray, detector=replace(DETECTOR, pixel_mm=(0.3, 0.3))))
-    assert pyramid.without_repeats([view, fine], levels) == list(levels)

@@ -6,6 +6,7 @@ is a function of its seed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,11 @@ class Layers:
     bone: torch.Tensor  # excess over soft tissue, of the structure whose pose is sought
     tissue: torch.Tensor  # soft tissue
     others: torch.Tensor | None = None  # excess of the other bones
+
+
+def join(parts: Sequence[Layers]) -> Layers:
+    """One batch of several; all have other bones or none has."""
+    return Layers(*(None if images[0] is None else torch.cat(images) for images in zip(*((part.bone, part.tissue, part.others) for part in parts), strict=True)))
 
 
 class Dice:

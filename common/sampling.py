@@ -6,9 +6,11 @@ Everything a batch holds follows from (seed, iteration, process): a run that is 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +19,11 @@ from common.geometry import Detector
 from common.poserange import PoseRange
 from common.rendering import Renderer, block_average, make_renderer
 from common.volumes import SOFT_TISSUE_HU, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+    from common import augmentation
 
 OTHER_VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgh", ".mgz", ".dcm")  # formats of CTs that would be left out without a word
 BONE_HU = 150.0  # denser than muscle and contrast-free organs
@@ -27,7 +34,7 @@ PATIENT_SPAN = 100  # iterations before one patient of the window is replaced
 REST_ANGLE_DEG, REST_SHIFT_MM = 4.0, 3.0  # standard deviations by which the body around moves relative to the wanted bone
 JOINT_ANGLE_DEG, JOINT_SHIFT_MM = 8.0, 4.0  # and by which a labelled neighbour moves in it, about its own middle
 MOST_NEIGHBOURS = 4  # the largest; the others move with the body
-CUT_GROUPS = 4  # parts of a batch whose layers end at the same place
+GROUPS = 4  # parts of a batch in each of which the patient ends at the same place
 
 
 @dataclass(frozen=True)
@@ -288,25 +295,46 @@ def share_in_view(patient: Patient, view: View, camera: np.ndarray) -> float:
     return float(((pixels > -0.5) & (pixels < np.array([view.detector.width, view.detector.height]) - 0.5)).all(axis=1).mean())
 
 
-def make_batch(patient: Patient, view: View, count: int, probability: float, rng: np.random.Generator):
-    """Pictures (B, 1, H, W) as the network takes them and their extrinsics (B, 4, 4), both float32 tensors on the CPU.
+@dataclass(frozen=True)
+class Scenes:
+    """Poses of one patient and what is seen there, before `common.augmentation`."""
 
-    The patient ends where the CT does in some of them only, as X-rays show more of a patient than a cropped CT holds: else the network takes the visible length for size.
+    patient: Patient
+    poses: torch.Tensor  # (N, 4, 4) extrinsics
+    layers: augmentation.Layers
+
+
+def make_scenes(patient: Patient, view: View, count: int, groups: int, varied: bool, rng: np.random.Generator) -> list[Scenes]:
+    """Render ``count`` random poses in ``groups``. ``varied``: other bones are moved, and each group's patient ends at the CT's faces in some draws only.
+
+    X-rays show more of a patient than a cropped CT holds; a network that always saw it end would take the visible length for size.
     """
+    import torch
+
+    from common import augmentation
+
+    def group(poses: np.ndarray) -> Scenes:
+        renderers = patient.renderers(draw_ends(patient, rng)) if varied else patient.as_it_is
+        images = _layers(renderers, patient, view, view.cameras(poses), varied, rng)
+        return Scenes(patient, torch.as_tensor(poses, dtype=torch.float32), augmentation.Layers(*(None if image is None else torch.from_numpy(image)[:, None] for image in images)))
+
+    return [group(poses) for poses in np.array_split(draw_poses(patient, view, count, rng), min(groups, count))]
+
+
+def pictures_of(scenes: Sequence[Scenes], view: View, probability: float, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures (B, 1, H, W) as the network takes them, each effect with ``probability``, and their extrinsics (B, 4, 4); both float32 on the CPU."""
     import torch
 
     from common import augmentation, network
 
-    poses = draw_poses(patient, view, count, rng)
-    cameras = view.cameras(poses)
-    if probability > 0:
-        parts = [_layers(patient.renderers(draw_ends(patient, rng)), patient, view, part, True, rng) for part in np.array_split(cameras, min(CUT_GROUPS, count))]
-    else:
-        parts = [_layers(patient.as_it_is, patient, view, cameras, False, rng)]
-    layers = augmentation.Layers(*(None if images[0] is None else torch.from_numpy(np.concatenate(images))[:, None] for images in zip(*parts, strict=True)))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    images = network.normalise(augmentation.compose(layers, probability, generator))
-    return images.flip(3) if view.mirrored else images, torch.as_tensor(poses, dtype=torch.float32)
+    images = network.normalise(augmentation.compose(augmentation.join([scene.layers for scene in scenes]), probability, generator))
+    return images.flip(3) if view.mirrored else images, torch.cat([scene.poses for scene in scenes])
+
+
+def make_batch(patient: Patient, view: View, count: int, probability: float, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """`pictures_of` scenes of one patient."""
+    return pictures_of(make_scenes(patient, view, count, GROUPS, probability > 0, rng), view, probability, rng)
 
 
 def draw_ends(patient: Patient, rng: np.random.Generator) -> np.ndarray:

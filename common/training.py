@@ -21,7 +21,7 @@ import numpy as np
 
 from common import cli
 from common.network import Checkpoint
-from common.sampling import Patient, PatientPool, make_batch
+from common.sampling import GROUPS, PatientPool, Scenes, make_scenes, pictures_of
 from common.training_loss import LOSS_SCALE_MM, PictureLoss, pose_loss
 from common.training_processes import Processes, take_picture_cores
 from common.training_settings import Settings
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from common.validation import Validation
 
 WEIGHT_DECAY = 1e-2
-EFFECTS_FULL_AT = 0.5  # of the budget; with all effects from the start, 8,000 pictures taught a knee to 58 mm, without any to 15 mm
+APART = 50  # batches from one appearance of a rendering to the next: in four in a row it taught a knee less than new ones, so far apart as much
 VALIDATIONS = 10  # over a run
 MOST_ITERATIONS_UNSAVED, MOST_MINUTES_UNSAVED = 1000, 5.0
 FORMAT = "pose-training/1"
@@ -88,9 +88,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures (B, 1, H, W) of one patient as the network takes them, their extrinsics (B, 4, 4), and the seed of drop-out layers."""
+    """Pictures (B, 1, H, W) as the network takes them, their extrinsics (B, 4, 4), the scenes they were made of, and the seed of drop-out layers."""
 
-    patient: Patient
+    scenes: list[Scenes]
     images: torch.Tensor
     poses: torch.Tensor
     seed: int
@@ -117,6 +117,7 @@ class Trainer:
             self._step_module = torch.nn.parallel.DistributedDataParallel(self._step_module)
         terms = settings.weight_ncc, settings.weight_dice
         self._picture_loss = PictureLoss(settings.view, *terms) if any(terms) else None
+        self._rendered: dict[int, list[Scenes]] = {}  # parts of batches to come, by number
         self._stop = False
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -168,10 +169,23 @@ class Trainer:
     def _make(self, pool: PatientPool, iteration: int, late: bool = False) -> Batch:
         """The batch of an iteration; its pictures may take all cores where the network had to wait for those before."""
         take_picture_cores(late)
-        rng = np.random.default_rng([self.settings.seed, iteration, self.among.rank])
-        patient = pool.at(iteration, rng)
-        images, poses = make_batch(patient, self.settings.view, self.settings.batch_size, self._effects(iteration), rng)
-        return Batch(patient, images, poses, int(rng.integers(2**31)))
+        reuse = min(self.settings.reuse, self.settings.batch_size)
+        numbers = [iteration + APART * k for k in range(reuse)]
+        self._rendered = {number: scenes for number, scenes in self._rendered.items() if number >= iteration}
+        for number in numbers:
+            if number not in self._rendered:
+                self._rendered[number] = self._render(pool, number, reuse)
+        rng = np.random.default_rng([self.settings.seed, iteration, self.among.rank, 0])
+        scenes = [scene for number in numbers for scene in self._rendered[number]]
+        images, poses = pictures_of(scenes, self.settings.view, self._effects(iteration), rng)
+        return Batch(scenes, images, poses, int(rng.integers(2**31)))
+
+    def _render(self, pool: PatientPool, number: int, reuse: int) -> list[Scenes]:
+        """One of the ``reuse`` parts of a batch; any ``APART`` batches from each other make a whole one."""
+        rng = np.random.default_rng([self.settings.seed, number, self.among.rank, 1])
+        patient = pool.at(max(0, number - APART * (reuse - 1)), rng)
+        count = len(range(number // APART % reuse, self.settings.batch_size, reuse))
+        return make_scenes(patient, self.settings.view, count, max(1, GROUPS // reuse), self.settings.p_augmentation > 0, rng)
 
     def step(self, batches: Iterator[Batch]) -> float:
         """Learn from the next batch; its loss in mm."""
@@ -182,7 +196,7 @@ class Trainer:
         predicted, poses = self._step_module(batch.images.to(self.device, memory_format=torch.channels_last)), batch.poses.to(self.device)
         loss = pose_loss(predicted, poses, self.settings.view.depth_axis)
         if self._picture_loss:
-            loss = loss + self._picture_loss(predicted, poses, batch.patient)
+            loss = loss + self._picture_loss(predicted.matrix, batch.scenes)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -195,7 +209,8 @@ class Trainer:
     def _effects(self, iteration: int) -> float:
         """Chance of each effect: the bone alone is learnt first, and what hides it added by and by."""
         share = iteration / self.settings.iterations if self.settings.iterations else self._share()
-        return self.settings.p_augmentation * min(1.0, share / EFFECTS_FULL_AT)
+        grown = min(1.0, share / self.settings.effects_full_at) if self.settings.effects_full_at else 1.0
+        return self.settings.p_augmentation * grown
 
     def _share(self) -> float:
         """Used part of the budget."""

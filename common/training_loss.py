@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from common import autodiff, geometry, network
 from common.xvr_parts import xvr_module
 
 if TYPE_CHECKING:
-    from common.sampling import Patient, View
+    from common.sampling import Patient, Scenes, View
 
 LEVER_MM = 150.0  # what a rotation by one radian costs, as a length
 DEPTH_WEIGHT = 0.5  # an X-ray shows depth worst, and refinement recovers it best
@@ -41,11 +42,12 @@ class PictureLoss:
         self.view, self.image_weight, self.dice_weight = view, image_weight, dice_weight
         self._similarity = xvr_module("register/losses/gmncc.py").GradientMultiscaleNormalizedCrossCorrelation2d() if image_weight else None
 
-    def __call__(self, predicted, truth: torch.Tensor, patient: Patient) -> torch.Tensor:
-        """The weighted terms' mean over the batch; arguments as of `pose_loss`."""
+    def __call__(self, poses: torch.Tensor, scenes: Sequence[Scenes]) -> torch.Tensor:
+        """The weighted terms' mean over a batch: predicted extrinsics ``poses`` (B, 4, 4), and the scenes it was made of."""
         with torch.no_grad():
-            wanted = self._render(truth, patient)
-        found = self._render(predicted.matrix, patient)
+            wanted = torch.cat([self._render(scene.poses.to(poses), scene.patient) for scene in scenes])
+        parts = poses.split([len(scene.poses) for scene in scenes])
+        found = torch.cat([self._render(part, scene.patient) for part, scene in zip(parts, scenes, strict=True)])
         loss = found.new_zeros(())
         if self.image_weight:
             loss = loss + self.image_weight * (1 - self._similarity.to(found.device)(network.normalise(wanted), network.normalise(found)).mean())

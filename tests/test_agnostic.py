@@ -71,7 +71,7 @@ def scalars(folder, tag):
 
 
 def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeated_run(cts, tmp_path, monkeypatch):
-    calls, real = [], training.make_batch
+    calls, real = [], training.pictures_of
 
     def interrupted(*args):
         calls.append(0)
@@ -81,7 +81,7 @@ def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeate
 
     for _ in range(2):
         calls.clear()
-        monkeypatch.setattr(training, "make_batch", interrupted)
+        monkeypatch.setattr(training, "pictures_of", interrupted)
         assert agnostic.main(arguments(cts, tmp_path, "--iterations", "5", "--overwrite")) == 130
         monkeypatch.undo()
         assert agnostic.main([*arguments(cts, tmp_path), "--resume"]) == 0
@@ -159,8 +159,8 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(cts, tmp_pa
 
 def test_one_patient_in_three_is_held_out_and_its_ct_is_never_trained_on(cts, tmp_path, monkeypatch, capsys):
     seen = set()
-    real = training.make_batch
-    monkeypatch.setattr(training, "make_batch", lambda patient, *args: (seen.add(patient.name), real(patient, *args))[1])
+    real = training.make_scenes
+    monkeypatch.setattr(training, "make_scenes", lambda patient, *args: (seen.add(patient.name), real(patient, *args))[1])
     assert agnostic.main(arguments(cts, tmp_path, "--iterations", "12")) == 0
     assert len(seen) == 2
     assert "held-out patients" in capsys.readouterr().err
@@ -168,7 +168,7 @@ def test_one_patient_in_three_is_held_out_and_its_ct_is_never_trained_on(cts, tm
 
 def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_ends(cts, tmp_path, monkeypatch):
     assert agnostic.main(arguments(cts, tmp_path / "whole", "--iterations", "9")) == 0
-    calls, real = [], training.make_batch
+    calls, real = [], training.pictures_of
 
     def interrupted(*args):
         calls.append(0)
@@ -176,7 +176,7 @@ def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_ends(cts, tmp_p
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
 
-    monkeypatch.setattr(training, "make_batch", interrupted)
+    monkeypatch.setattr(training, "pictures_of", interrupted)
     assert agnostic.main(arguments(cts, tmp_path / "parts", "--iterations", "9")) == 130
     assert 3 <= network.load_checkpoint(tmp_path / "parts" / "m_last.pth").content["itr"] <= 4  # the fourth batch is made while the third is used
     monkeypatch.undo()

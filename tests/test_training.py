@@ -15,7 +15,7 @@ from common import augmentation, cli, geometry, sampling, training, training_los
 from common.geometry import Detector
 from common.lineage import Lineage
 from common.poserange import PoseRange, add_pose_range_flags, pose_range_from
-from common.sampling import PatientPool, Source, View
+from common.sampling import PatientPool, Scenes, Source, View
 from common.training_settings import Settings
 
 VIEW = View(Detector.centred(64, 64, 1020.0, 4.0), PoseRange())
@@ -69,7 +69,7 @@ def picture_loss(patient, change, **weights):
     parameters = torch.cat([torch.deg2rad(off[:, :3]), off[:, 3:]], 1).requires_grad_()
     predicted = convert(parameters[:, :3], parameters[:, 3:], parameterization="euler_angles", convention="ZXY")
     weights = {"image_weight": 0.0, "dice_weight": 0.0, **weights}
-    loss = training_loss.PictureLoss(VIEW, **weights)(predicted, poses_at(right[0].tolist()), patient)
+    loss = training_loss.PictureLoss(VIEW, **weights)(predicted.matrix, [Scenes(patient, poses_at(right[0].tolist()), None)])
     return loss.item(), torch.autograd.grad(loss, parameters)[0][0]
 
 
@@ -398,6 +398,19 @@ def test_training_with_the_picture_terms_runs_and_repeats(make_trainer, pool, he
     assert first[0] > plain.progress.history[0]["loss_mm"] + 10
 
 
+def test_a_rendering_comes_back_in_later_batches_with_other_effects(make_trainer, pool, monkeypatch):
+    monkeypatch.setattr(training, "APART", 2)
+    trainer = make_trainer(iterations=10, batch_size=7, reuse=3)
+    batches = [trainer._make(pool, iteration) for iteration in range(10)]
+    assert [len(batch.images) for batch in batches] == [7] * 10
+    part = batches[4].scenes[0]
+    assert [k for k, batch in enumerate(batches) if any(scene is part for scene in batch.scenes)] == [0, 2, 4]
+    first, last = batches[0].images[-len(part.poses) :], batches[4].images[: len(part.poses)]
+    assert torch.equal(batches[0].poses[-len(part.poses) :], batches[4].poses[: len(part.poses)])
+    assert not torch.allclose(first, last, atol=0.1)
+    assert len({id(scene) for batch in batches[:2] for scene in batch.scenes}) == 6
+
+
 def test_the_learning_rate_rises_then_falls_to_nothing(make_trainer, pool, held):
     trainer = make_trainer(iterations=40)
     trainer.fit(pool, held)
@@ -409,14 +422,14 @@ def test_the_learning_rate_rises_then_falls_to_nothing(make_trainer, pool, held)
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(make_trainer, pool, held, monkeypatch):
     trainer = make_trainer(iterations=20)
-    real, calls = training.make_batch, []
+    real, calls = training.pictures_of, []
 
     def poisoned(*args):
         images, poses = real(*args)
         calls.append(0)
         return (images * float("nan") if len(calls) > 7 else images), poses
 
-    monkeypatch.setattr(training, "make_batch", poisoned)
+    monkeypatch.setattr(training, "pictures_of", poisoned)
     with pytest.raises(cli.InputError, match="not a number"):
         trainer.fit(pool, held)
     from common import network

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 WEIGHT_DECAY = 1e-2
 APART = 50  # batches from one appearance of a rendering to the next: in four in a row it taught a knee less than new ones, so far apart as much
+MOST_HELD_BYTES = 1e9  # of renderings to be shown again; large pictures come back sooner
 VALIDATIONS = 10  # over a run
 MOST_ITERATIONS_UNSAVED, MOST_MINUTES_UNSAVED = 1000, 5.0
 FORMAT = "pose-training/1"
@@ -118,6 +119,10 @@ class Trainer:
         terms = settings.weight_ncc, settings.weight_dice
         self._picture_loss = PictureLoss(settings.view, *terms) if any(terms) else None
         self._rendered: dict[int, list[Scenes]] = {}  # parts of batches to come, by number
+        self._reuse = min(settings.reuse, settings.batch_size)
+        picture_bytes = 6 * settings.view.detector.width**2  # one layer in full, two in half the resolution
+        held_bytes = picture_bytes * settings.batch_size * (self._reuse - 1) / self._reuse  # for each batch apart
+        self._apart = int(np.clip(MOST_HELD_BYTES / max(1, held_bytes), 1, APART))
         self._stop = False
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -169,23 +174,22 @@ class Trainer:
     def _make(self, pool: PatientPool, iteration: int, late: bool = False) -> Batch:
         """The batch of an iteration; its pictures may take all cores where the network had to wait for those before."""
         take_picture_cores(late)
-        reuse = min(self.settings.reuse, self.settings.batch_size)
-        numbers = [iteration + APART * k for k in range(reuse)]
+        numbers = [iteration + self._apart * k for k in range(self._reuse)]
         self._rendered = {number: scenes for number, scenes in self._rendered.items() if number >= iteration}
         for number in numbers:
             if number not in self._rendered:
-                self._rendered[number] = self._render(pool, number, reuse)
+                self._rendered[number] = self._render(pool, number)
         rng = np.random.default_rng([self.settings.seed, iteration, self.among.rank, 0])
         scenes = [scene for number in numbers for scene in self._rendered[number]]
         images, poses = pictures_of(scenes, self.settings.view, self._effects(iteration), rng)
         return Batch(scenes, images, poses, int(rng.integers(2**31)))
 
-    def _render(self, pool: PatientPool, number: int, reuse: int) -> list[Scenes]:
-        """One of the ``reuse`` parts of a batch; any ``APART`` batches from each other make a whole one."""
+    def _render(self, pool: PatientPool, number: int) -> list[Scenes]:
+        """A part of the batches in which it appears; parts that are so far apart make a whole batch."""
         rng = np.random.default_rng([self.settings.seed, number, self.among.rank, 1])
-        patient = pool.at(max(0, number - APART * (reuse - 1)), rng)
-        count = len(range(number // APART % reuse, self.settings.batch_size, reuse))
-        return make_scenes(patient, self.settings.view, count, max(1, GROUPS // reuse), self.settings.p_augmentation > 0, rng)
+        patient = pool.at(max(0, number - self._apart * (self._reuse - 1)), rng)
+        count = len(range(number // self._apart % self._reuse, self.settings.batch_size, self._reuse))
+        return make_scenes(patient, self.settings.view, count, max(1, GROUPS // self._reuse), self.settings.p_augmentation > 0, rng)
 
     def step(self, batches: Iterator[Batch]) -> float:
         """Learn from the next batch; its loss in mm."""

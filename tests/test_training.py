@@ -411,6 +411,18 @@ def test_a_rendering_comes_back_in_later_batches_with_other_effects(make_trainer
     assert len({id(scene) for batch in batches[:2] for scene in batch.scenes}) == 6
 
 
+@pytest.mark.parametrize(("pixels", "apart"), [(64, 50), (1024, 6)])
+def test_renderings_that_wait_to_be_seen_again_never_take_more_than_a_gigabyte(make_trainer, pixels, apart):
+    trainer = make_trainer(reuse=4, batch_size=32, view=View(Detector.centred(pixels, pixels, 1020.0, 256 / pixels), PoseRange()))
+    assert trainer._apart == apart
+
+
+def test_effects_grow_over_half_of_a_run_and_are_there_from_the_start_where_the_network_knows_the_bone(make_trainer):
+    fresh, warm = make_trainer(iterations=10), make_trainer(iterations=10, effects_full_at=0.0)
+    assert [fresh._effects(k) for k in (0, 1, 5, 9)] == pytest.approx([0, 0.08, 0.4, 0.4])
+    assert [warm._effects(k) for k in (0, 9)] == [0.4, 0.4]
+
+
 def test_the_learning_rate_rises_then_falls_to_nothing(make_trainer, pool, held):
     trainer = make_trainer(iterations=40)
     trainer.fit(pool, held)

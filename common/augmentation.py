@@ -46,9 +46,8 @@ def compose(layers: Layers, probability: float, generator: torch.Generator) -> t
     dice = Dice(len(layers.bone), generator)
     size = layers.bone.shape[2:]
     effects = float(probability > 0)
-    bare = dice.chance(
-        0.1 if layers.others is None else 0.4
-    )  # tissue around a bone's crop may show its box, which no X-ray does; without a labelmap tissue is part of what is sought
+    # tissue around a bone's crop may show its box, which no X-ray does; without a labelmap tissue is part of what is sought
+    bare = dice.chance(0.1 if layers.others is None else 0.4)
     image = layers.bone * (1 + effects * dice.uniform(-0.4, 0.6))
     around = _enlarge(layers.tissue, size)
     if effects:

@@ -299,7 +299,7 @@ def share_in_view(patient: Patient, view: View, camera: np.ndarray) -> float:
 class Scenes:
     """Poses of one patient and what is seen there, before `common.augmentation`."""
 
-    patient: Patient
+    patient: Patient | None  # none where nothing more is to be rendered of it
     poses: torch.Tensor  # (N, 4, 4) extrinsics
     layers: augmentation.Layers
 

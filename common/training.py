@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +189,8 @@ class Trainer:
         rng = np.random.default_rng([self.settings.seed, number, self.among.rank, 1])
         patient = pool.at(max(0, number - self._apart * (self._reuse - 1)), rng)
         count = len(range(number // self._apart % self._reuse, self.settings.batch_size, self._reuse))
-        return make_scenes(patient, self.settings.view, count, max(1, GROUPS // self._reuse), self.settings.p_augmentation > 0, rng)
+        scenes = make_scenes(patient, self.settings.view, count, max(1, GROUPS // self._reuse), self.settings.p_augmentation > 0, rng)
+        return scenes if self._picture_loss else [replace(scene, patient=None) for scene in scenes]  # what waits must not keep a CT that has left the window
 
     def step(self, batches: Iterator[Batch]) -> float:
         """Learn from the next batch; its loss in mm."""

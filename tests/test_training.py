@@ -409,6 +409,7 @@ def test_a_rendering_comes_back_in_later_batches_with_other_effects(make_trainer
     assert torch.equal(batches[0].poses[-len(part.poses) :], batches[4].poses[: len(part.poses)])
     assert not torch.allclose(first, last, atol=0.1)
     assert len({id(scene) for batch in batches[:2] for scene in batch.scenes}) == 6
+    assert part.patient is None
 
 
 @pytest.mark.parametrize(("pixels", "apart"), [(64, 50), (1024, 6)])

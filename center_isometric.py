@@ -73,12 +73,12 @@ def blur_for(volume: Volume, spacing_mm: float) -> np.ndarray | None:
 
 def center_isometric(volume: Volume, spacing_mm: float, labels: bool = False) -> Volume:
     """The volume with its isocentre at the origin, on cubic voxels along RAS+, in its own data type; its lineage has one step more."""
-    from common import volumes
+    from common import resampling, volumes
 
     new_from_old = translation(-volume.isocentre_mm)
     old_from_new = translation(volume.isocentre_mm)
     how = {"nearest": True} if labels else {"outside": volumes.air_hu(volume.data), "blur_voxels": blur_for(volume, spacing_mm)}
-    moved = volumes.resample(volume, *centred_grid(volume, spacing_mm), old_from_new, **how)
+    moved = resampling.resample(volume, *centred_grid(volume, spacing_mm), old_from_new, **how)
     settings = {"spacing_mm": spacing_mm, "new_from_old": new_from_old.tolist()}
     return replace(moved, lineage=volume.lineage.then("center_isometric", settings, old_from_new))
 

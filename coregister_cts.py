@@ -67,10 +67,10 @@ def covering_grid(moving: Volume, reference_affine: np.ndarray, moving_from_refe
 
 def carry(scan: Volume, alignment: Alignment, grid: tuple[tuple[int, int, int], np.ndarray], about: dict, nearest: bool = False, outside: float = 0.0) -> Volume:
     """The scan resampled on ``grid`` (shape and affine) in the reference's frame, its lineage with the quality of the alignment."""
-    from common import volumes
+    from common import resampling
 
     settings = {**about, **alignment.quality(), "moving_from_reference": alignment.moving_from_reference.tolist()}
-    moved = volumes.resample(scan, *grid, alignment.moving_from_reference, nearest, outside)
+    moved = resampling.resample(scan, *grid, alignment.moving_from_reference, nearest, outside)
     return replace(moved, lineage=scan.lineage.then("coregister_cts", settings, alignment.moving_from_reference))
 
 
@@ -121,7 +121,7 @@ def _align_and_save(
     path: Path, mask_path: Path | None, reference: Bone | None, reference_affine: np.ndarray, unlabelled: bool, about: dict, outputs: tuple[Path, Path]
 ) -> Alignment:
     """One scan from file to files; a function of its own, so that its CT is gone before the next one is read. ``reference`` is None where the scan is the reference itself."""
-    from common import volumes
+    from common import resampling, volumes
     from common.alignment import Alignment, Bone, align
 
     ct = volumes.load_ct(path)
@@ -132,7 +132,7 @@ def _align_and_save(
     volumes.save(ct_out, carry(ct, alignment, grid, about, outside=volumes.air_hu(ct.data)))
     if mask is not None:
         volumes.save(mask_out, carry(mask, alignment, grid, about, nearest=True))
-    volumes.write_transform(ct_out.with_name(cli.stem(path) + ".tfm"), alignment.moving_from_reference)
+    resampling.write_transform(ct_out.with_name(cli.stem(path) + ".tfm"), alignment.moving_from_reference)
     return alignment
 
 

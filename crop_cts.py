@@ -90,7 +90,7 @@ def mirror(volume: Volume) -> Volume:
 
 def onto_grid(labelmap: Volume, ct: Volume, labels: list[int]) -> Volume:
     """The labelmap on the CT's grid; InputError where a voxel of ``labels`` lies outside the CT."""
-    from common import volumes
+    from common import resampling, volumes
 
     if not np.allclose(labelmap.lineage.scanner_from_volume, ct.lineage.scanner_from_volume, atol=1e-3):
         raise cli.InputError(f"{labelmap.path}: its lineage places it in another frame than {ct.name}; expected both in one; take CT and labelmap of the same step")
@@ -102,7 +102,7 @@ def onto_grid(labelmap: Volume, ct: Volume, labels: list[int]) -> Volume:
             f"{labelmap.path}: {outside} of {total} labelled voxels lie outside {ct.name} (grids {labelmap.shape} and {ct.shape}); expected a labelmap of this very CT; check that both files belong together"
         )
     cli.note(f"{labelmap.name}: grid {labelmap.shape} is not the CT's {ct.shape}; resampled onto it (nearest neighbour)")
-    return replace(volumes.resample_labels(labelmap, ct), lineage=labelmap.lineage)
+    return replace(resampling.resample_labels(labelmap, ct), lineage=labelmap.lineage)
 
 
 def _count_outside(labelmap: Volume, ct: Volume, labels: list[int]) -> tuple[int, int]:

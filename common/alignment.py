@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from common import cli, volumes
+from common import cli, resampling
 from common.geometry import RAS_FROM_LPS, apply, invert, rotation_angle_deg, rotation_matrix, translation
 from common.volumes import Volume
 
@@ -97,8 +97,8 @@ class Bone:
         fine, spacing = self.distance.spacing_mm, np.maximum(self.distance.spacing_mm, spacing_mm)
         shape = np.maximum(1 + np.floor((np.array(self.distance.shape) - 1) * fine / spacing), 2).astype(int)
         affine = self.distance.affine @ np.diag([*(spacing / fine), 1])
-        distance = volumes.resample(self.distance, tuple(shape), affine, outside=-SHAPE_MM)
-        return Level(distance, volumes.resample(self.near, tuple(shape), affine, nearest=True).data > 0)
+        distance = resampling.resample(self.distance, tuple(shape), affine, outside=-SHAPE_MM)
+        return Level(distance, resampling.resample(self.near, tuple(shape), affine, nearest=True).data > 0)
 
 
 def thinned(inside: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -201,7 +201,7 @@ def refine(moving_from_reference: np.ndarray, fixed: Level, other: Level, centre
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetMetricAsCorrelation()
-    method.SetMetricFixedMask(volumes.to_sitk(replace(fixed.distance, data=fixed.near.astype(np.uint8))))
+    method.SetMetricFixedMask(resampling.to_sitk(replace(fixed.distance, data=fixed.near.astype(np.uint8))))
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentage(min(1.0, SAMPLES / fixed.near.sum()), SEED)
     method.SetInterpolator(sitk.sitkLinear)
@@ -211,7 +211,7 @@ def refine(moving_from_reference: np.ndarray, fixed: Level, other: Level, centre
         learningRate=float(fixed.distance.spacing_mm.max()), minStep=0.002, numberOfIterations=100, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-9
     )
     method.SetInitialTransform(transform, inPlace=True)
-    method.Execute(volumes.to_sitk(fixed.distance), volumes.to_sitk(other.distance))
+    method.Execute(resampling.to_sitk(fixed.distance), resampling.to_sitk(other.distance))
 
     lps = np.eye(4)
     lps[:3, :3] = np.array(transform.GetMatrix()).reshape(3, 3)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common import cli, geometry, volumes
+from common import cli, geometry, resampling
 from common.geometry import RAS_FROM_LPS
 
 FOLDER = "slicer"
@@ -52,7 +52,7 @@ def export(folder: Path, views: Sequence[dict[str, Any]], pictures: Sequence[np.
 
 def write_transform(path: Path, parent_from_child: np.ndarray) -> None:
     """An ITK affine transform file that Slicer loads as ``parent_from_child`` (4x4, RAS mm)."""
-    volumes.write_transform(path, geometry.invert(parent_from_child))
+    resampling.write_transform(path, geometry.invert(parent_from_child))
 
 
 def on_detector(view: dict[str, Any], pixels: np.ndarray) -> np.ndarray:

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from common import cli, lineage
-from common.geometry import RAS_FROM_LPS, apply, invert
+from common.geometry import apply, invert
 from common.lineage import Lineage
 
 MAX_VOXELS = 4_000_000_000  # a header that claims more is taken as damaged, before any memory is asked for
-SLAB_VOXELS = 2**24  # resampled at a time
 WATER_PER_MM = 0.0193  # linear attenuation of water at 70 keV, NIST XCOM (0.193 / cm)
 SOFT_TISSUE_HU = 40.0
 VOXEL_MM = (0.005, 100.0)  # edges of voxels that are believed
@@ -195,110 +194,6 @@ def same_grid(a: Volume, b: Volume) -> bool:
     return bool(np.allclose(apply(a.affine, corners), apply(b.affine, corners), atol=1e-3))
 
 
-def to_sitk(volume: Volume):
-    """The volume as a SimpleITK image (LPS). Left-handed grids are kept: ITK's direction may have determinant -1."""
-    import SimpleITK as sitk
-
-    data = volume.data.astype(np.float32) if volume.data.dtype == np.float16 else volume.data
-    image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
-    lps = RAS_FROM_LPS @ volume.affine
-    spacing = volume.spacing_mm
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    return image
-
-
-def from_sitk(image, lineage_: Lineage, path: Path | None = None) -> Volume:
-    """A SimpleITK image (LPS) as a Volume (RAS)."""
-    import SimpleITK as sitk
-
-    lps = np.eye(4)
-    lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
-    lps[:3, 3] = image.GetOrigin()
-    return Volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), RAS_FROM_LPS @ lps, lineage_, path)
-
-
-def sitk_from_rigid(target_from_source: np.ndarray):
-    """A rigid RAS transform as SimpleITK's Euler/affine transform, which maps points in LPS."""
-    import SimpleITK as sitk
-
-    lps = RAS_FROM_LPS @ target_from_source @ RAS_FROM_LPS
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(lps[:3, :3].ravel().tolist())
-    transform.SetTranslation(lps[:3, 3].tolist())
-    return transform
-
-
-def write_transform(path: str | Path, target_from_source: np.ndarray) -> None:
-    """Write a rigid RAS transform as an ITK transform file, which maps points in LPS.
-
-    As text of our own: ITK's writer says nothing when the disk is full and leaves an empty file.
-    """
-    transform = sitk_from_rigid(target_from_source)
-    numbers = (" ".join(map(repr, values)) for values in (transform.GetParameters(), transform.GetFixedParameters()))
-    cli.write_text(path, "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\nParameters: {}\nFixedParameters: {}\n".format(*numbers))
-
-
-def resample(
-    volume: Volume,
-    shape: tuple[int, int, int],
-    affine: np.ndarray,
-    volume_from_new: np.ndarray | None = None,
-    nearest: bool = False,
-    outside: float = 0.0,
-    blur_voxels: np.ndarray | None = None,
-) -> Volume:
-    """The volume's voxels on another grid, linear or nearest neighbour, in the same data type.
-
-    ``volume_from_new`` (4x4, RAS millimetres, identity by default) leads from the new grid's world to the volume's. ``blur_voxels`` (3,) are standard deviations
-    of a Gaussian applied first, in the volume's voxels. Goes slab by slab: a whole CT as floating-point numbers, twice, would need several times its memory.
-    The lineage is left to the caller.
-    """
-    moved = np.eye(4) if volume_from_new is None else volume_from_new
-    shape = tuple(map(int, shape))
-    data = np.empty(shape, volume.data.dtype, order="F")
-    planes = max(1, SLAB_VOXELS // (shape[0] * shape[1]))
-    for first in range(0, shape[2], planes):
-        slab = (slice(0, shape[0]), slice(0, shape[1]), slice(first, min(first + planes, shape[2])))
-        data[slab] = _resample_slab(volume, slab, affine, moved, nearest, outside, blur_voxels)
-    return Volume(data, affine, volume.lineage, volume.path)
-
-
-def _resample_slab(
-    volume: Volume, slab: tuple[slice, slice, slice], affine: np.ndarray, volume_from_new: np.ndarray, nearest: bool, outside: float, blur_voxels: np.ndarray | None
-) -> np.ndarray:
-    """Voxels of one slab of the new grid, from the part of the volume that it lies in."""
-    import SimpleITK as sitk
-    from scipy import ndimage
-
-    corners = np.array(np.meshgrid(*[(s.start, s.stop - 1) for s in slab])).reshape(3, -1).T
-    index = apply(invert(volume.affine) @ volume_from_new @ affine, corners)
-    reach = 2 if blur_voxels is None else 2 + np.ceil(4 * blur_voxels + 1).astype(int)  # SciPy cuts the Gaussian at four deviations
-    low = np.clip(np.floor(index.min(0)).astype(int) - reach, 0, volume.shape)
-    high = np.clip(np.ceil(index.max(0)).astype(int) + reach + 1, 0, volume.shape)
-    size = [s.stop - s.start for s in slab]
-    if (low >= high).any():
-        return np.full(size, outside, volume.data.dtype)
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    whole = volume.data.dtype.kind in "iu"
-    part = volume.data[box]
-    if blur_voxels is not None:
-        part = ndimage.gaussian_filter(part, blur_voxels, output=np.float32, mode="nearest")
-    elif not nearest:
-        part = part.astype(np.float32)
-    lps = RAS_FROM_LPS @ affine_of_box(affine, slab)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image = sitk.Resample(
-        to_sitk(Volume(part, affine_of_box(volume.affine, box), volume.lineage)), size, sitk_from_rigid(volume_from_new),
-        sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear, lps[:3, 3].tolist(), spacing.tolist(), (lps[:3, :3] / spacing).ravel().tolist(), outside,
-    )  # fmt: skip
-    result = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
-    if whole and not nearest:
-        np.rint(result, out=result)
-    return result.astype(volume.data.dtype, copy=False)
-
-
 def air_hu(data: np.ndarray) -> float:
     """What to put outside a CT's field: the CT's own padding where it has one (a lowest value below every scanner's air), else air."""
     lowest = float(data.min())
@@ -324,15 +219,6 @@ def masks_folder(folder: str | Path) -> Path:
     """The folder of labelmaps that belongs to a folder of CTs: femur_cts_cropped has femur_masks_cropped, aligned has aligned_masks."""
     folder = Path(folder).absolute()
     return folder.with_name(folder.name.replace("_cts", "_masks", 1) if "_cts" in folder.name else folder.name + "_masks")
-
-
-def resample_labels(labelmap: Volume, like: Volume) -> Volume:
-    """The labelmap on another volume's grid, nearest neighbour; the grids share one world."""
-    import SimpleITK as sitk
-
-    grid = to_sitk(Volume(np.zeros(like.shape, np.uint8), like.affine, like.lineage))
-    image = sitk.Resample(to_sitk(labelmap), grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-    return Volume(from_sitk(image, like.lineage).data, like.affine, like.lineage, labelmap.path)
 
 
 def attenuation(hu: np.ndarray, above_hu: float = -1000.0) -> np.ndarray:

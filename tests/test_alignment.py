@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import coregister_cts
-from common import alignment, cli, volumes
+from common import alignment, cli, resampling, volumes
 from common.geometry import apply, invert, rotation_angle_deg, rotation_matrix, twist
 from common.lineage import Lineage
 
@@ -12,7 +12,7 @@ from common.lineage import Lineage
 def move(volume: volumes.Volume, motion: np.ndarray, labels: bool = False) -> volumes.Volume:
     """The volume resampled after ``motion`` (4x4, RAS) on a grid of its own that covers it."""
     shape, affine = coregister_cts.covering_grid(volume, volume.affine, invert(motion))
-    return volumes.resample(volume, shape, affine, invert(motion), nearest=labels, outside=0 if labels else -1000)
+    return resampling.resample(volume, shape, affine, invert(motion), nearest=labels, outside=0 if labels else -1000)
 
 
 @pytest.mark.slow

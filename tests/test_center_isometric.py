@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import center_isometric
-from common import volumes
+from common import resampling, volumes
 from common.geometry import apply, rotation_matrix
 from common.lineage import Lineage
 
@@ -75,7 +75,7 @@ def test_smoothing_touches_only_axes_that_become_coarser():
     data = np.zeros((31, 31, 31), np.float32)
     data[15, 15, 15] = 1
     volume = ct(spacing=(1.0, 2.0, 4.0), data=data)
-    smooth = volumes.resample(volume, volume.shape, volume.affine, blur_voxels=center_isometric.blur_for(volume, 2.0)).data
+    smooth = resampling.resample(volume, volume.shape, volume.affine, blur_voxels=center_isometric.blur_for(volume, 2.0)).data
     assert smooth[14, 15, 15] > 0.01
     assert smooth[15, 14, 15] == smooth[15, 15, 14] == 0
     # second moment along x: (new^2 - old^2) / (8 ln 2)

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 import coregister_cts
 import crop_cts
 import segmentation_preprocessing
-from common import volumes
+from common import resampling, volumes
 from common.geometry import RAS_FROM_LPS, apply, invert, rotation_matrix, twist
 from common.lineage import Lineage
 
@@ -117,8 +117,8 @@ def test_the_tfm_takes_reference_points_to_the_scan_in_lps(aligned):
     point = np.array([11.0, -23, 37])
     there = RAS_FROM_LPS[:3, :3] @ transform.TransformPoint((RAS_FROM_LPS[:3, :3] @ point).tolist())
     np.testing.assert_allclose(apply(before.lineage.scanner_from_volume, there), apply(after.lineage.scanner_from_volume, point), atol=1e-6)
-    resampled = sitk.Resample(volumes.to_sitk(before), volumes.to_sitk(after), transform, sitk.sitkLinear, -1000.0)
-    assert np.abs(volumes.from_sitk(resampled, after.lineage).data.astype(int) - after.data).max() <= 1
+    resampled = sitk.Resample(resampling.to_sitk(before), resampling.to_sitk(after), transform, sitk.sitkLinear, -1000.0)
+    assert np.abs(resampling.from_sitk(resampled, after.lineage).data.astype(int) - after.data).max() <= 1
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from common import cli, volumes
+from common import cli, resampling, volumes
 from common.geometry import RAS_FROM_LPS, apply, rotation_matrix, twist
 from common.lineage import Lineage
 
@@ -100,11 +100,11 @@ def test_fractions_and_negative_numbers_are_no_labels(tmp_path, value):
 @pytest.mark.parametrize("affine", [OBLIQUE, np.diag([-1.0, 1, 2, 1])], ids=["oblique", "left-handed"])
 def test_simpleitk_sees_each_voxel_at_its_place_in_lps_and_back(affine):
     volume = ramp(np.float32, affine)
-    image = volumes.to_sitk(volume)
+    image = resampling.to_sitk(volume)
     for index in ((0, 0, 0), (6, 5, 4), (3, 1, 2)):
         np.testing.assert_allclose(image.TransformIndexToPhysicalPoint(index), RAS_FROM_LPS[:3, :3] @ apply(affine, np.array(index)), atol=1e-9)
         assert image[index] == volume.data[index]
-    back = volumes.from_sitk(image, volume.lineage)
+    back = resampling.from_sitk(image, volume.lineage)
     np.testing.assert_array_equal(back.data, volume.data)
     np.testing.assert_allclose(back.affine, affine, atol=1e-9)
 
@@ -112,13 +112,13 @@ def test_simpleitk_sees_each_voxel_at_its_place_in_lps_and_back(affine):
 def test_a_rigid_transform_for_simpleitk_maps_the_same_points():
     motion = twist(np.array([0.3, 0.1, -0.5, 9, 8, -7]), np.zeros(3))
     point = np.array([1.0, 20, -30])
-    lps = volumes.sitk_from_rigid(motion).TransformPoint((RAS_FROM_LPS[:3, :3] @ point).tolist())
+    lps = resampling.sitk_from_rigid(motion).TransformPoint((RAS_FROM_LPS[:3, :3] @ point).tolist())
     np.testing.assert_allclose(RAS_FROM_LPS[:3, :3] @ lps, apply(motion, point), atol=1e-9)
 
 
 def test_resampling_on_its_own_grid_changes_nothing():
     volume = ramp()
-    np.testing.assert_array_equal(volumes.resample(volume, volume.shape, volume.affine).data, volume.data)
+    np.testing.assert_array_equal(resampling.resample(volume, volume.shape, volume.affine).data, volume.data)
 
 
 def test_resampling_takes_the_value_at_the_transformed_place():
@@ -126,7 +126,7 @@ def test_resampling_takes_the_value_at_the_transformed_place():
     volume = ramp()
     shift = np.eye(4)
     shift[:3, 3] = 2 * OBLIQUE[:3, 0]
-    moved = volumes.resample(volume, volume.shape, volume.affine, volume_from_new=shift, outside=-1000)
+    moved = resampling.resample(volume, volume.shape, volume.affine, volume_from_new=shift, outside=-1000)
     np.testing.assert_array_equal(moved.data[:5], volume.data[2:])
     assert (moved.data[5:] == -1000).all()
 
@@ -135,9 +135,9 @@ def test_whole_numbers_are_rounded_not_cut():
     volume = volumes.Volume(np.array([-10, -9, 9, 10], np.int16).reshape(4, 1, 1).repeat(2, 1).repeat(2, 2), np.eye(4), Lineage())
     affine = np.eye(4)
     affine[0, 3] = 0.75
-    np.testing.assert_array_equal(volumes.resample(volume, (1, 1, 1), affine).data, [[[-9]]])  # -9.25
+    np.testing.assert_array_equal(resampling.resample(volume, (1, 1, 1), affine).data, [[[-9]]])  # -9.25
     affine[0, 3] = 2.75
-    np.testing.assert_array_equal(volumes.resample(volume, (1, 1, 1), affine).data, [[[10]]])  # 9.75
+    np.testing.assert_array_equal(resampling.resample(volume, (1, 1, 1), affine).data, [[[10]]])  # 9.75
 
 
 def test_labels_are_carried_to_a_finer_grid():
@@ -145,7 +145,7 @@ def test_labels_are_carried_to_a_finer_grid():
     fine_affine = np.eye(4)
     fine_affine[:3, 3] = -0.5
     fine = volumes.Volume(np.zeros((4, 4, 4), np.int16), fine_affine, Lineage())
-    np.testing.assert_array_equal(volumes.resample_labels(coarse, fine).data, coarse.data.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(resampling.resample_labels(coarse, fine).data, coarse.data.repeat(2, 0).repeat(2, 1).repeat(2, 2))
 
 
 def test_same_grid_means_the_same_place_for_every_voxel():
@@ -205,7 +205,7 @@ def test_a_volume_resampled_in_slabs_equals_one_resampled_at_once(monkeypatch):
     made = volumes.Volume(rng.integers(-1000, 2000, (40, 30, 50)).astype(np.int16), OBLIQUE, Lineage())
     grid = ((31, 34, 37), twist(np.r_[0.3, -0.2, 0.1, 2, 3, 4], OBLIQUE[:3, 3]) @ OBLIQUE @ np.diag([1.3, 0.9, 1.4, 1]))
     for how in ({"blur_voxels": np.array([0.8, 0, 1.7]), "outside": -1000.0}, {"nearest": True}, {"outside": -1000.0}):
-        at_once = volumes.resample(made, *grid, **how).data
-        monkeypatch.setattr(volumes, "SLAB_VOXELS", 31 * 34 * 5)
-        np.testing.assert_array_equal(volumes.resample(made, *grid, **how).data, at_once)
+        at_once = resampling.resample(made, *grid, **how).data
+        monkeypatch.setattr(resampling, "SLAB_VOXELS", 31 * 34 * 5)
+        np.testing.assert_array_equal(resampling.resample(made, *grid, **how).data, at_once)
         monkeypatch.undo()

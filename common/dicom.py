@@ -1,4 +1,4 @@
-"""X-rays in DICOM (XA, RF, DX, CR): pixels of one frame, and what the header says about geometry and grey values.
+"""X-rays in DICOM (XA, RF, DX, CR, enhanced XA and XRF): pixels of one frame, and what the header says about geometry and grey values.
 
 Tags that contradict each other are reported, never averaged: the one that counts is named.
 """
@@ -22,6 +22,8 @@ ANATOMY = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "H": (2, 1), "F
 OBLIQUE = 0.3  # cosine below which a direction's letter says nothing
 PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
+SOURCE_TO_PATIENT = ("DistanceSourceToPatient", "DistanceSourceToIsocenter")  # both end in the isocentre; the second is an enhanced object's
+FRAME_GROUPS = ("XRayGeometrySequence", "FramePixelDataPropertiesSequence", "FieldOfViewSequence", "PositionerPositionSequence", "PatientOrientationInFrameSequence")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
     if pixels.shape != (rows, columns):
         raise cli.InputError(f"{path}: its pixels have shape {pixels.shape}, its header says {rows} x {columns}; expected one grey picture; export it again")
     with cli.reading(path, "geometry tags that are numbers", "correct the header, or export it again"), quiet():
+        spread_frame(dataset, frame)
         return pixels, header_of(dataset)
 
 
@@ -113,12 +116,23 @@ def _decoder(dataset: Any) -> str:
     return "" if not syntax.is_encapsulated else "pydicom" if syntax.name == "RLE Lossless" else "gdcm"
 
 
+def spread_frame(dataset: Any, frame: int | None) -> None:
+    """Set in the dataset itself, in place, what the functional groups of an enhanced object (PS3.3 C.7.6.16) say of a frame, or of all.
+
+    What the dataset says itself stays: there the standard leaves it empty, and add_dicom_data.py writes it.
+    """
+    for sequence, number in (("PerFrameFunctionalGroupsSequence", frame or 0), ("SharedFunctionalGroupsSequence", 0)):
+        for group in (dataset.get(sequence) or [])[number : number + 1]:
+            said = [element for name in FRAME_GROUPS for item in (group.get(name) or [])[:1] for element in item]
+            dataset.update({element.tag: element for element in said if element.tag not in dataset or dataset[element.tag].is_empty})
+
+
 def header_of(dataset: Any) -> Header:
     """The geometry and grey-value tags of a pydicom dataset."""
     findings: list[str] = []
-    sdd, patient = number(dataset, "DistanceSourceToDetector"), number(dataset, "DistanceSourceToPatient")
+    sdd, (patient, patient_tag) = number(dataset, "DistanceSourceToDetector"), _source_to_patient(dataset)
     if sdd and patient and sdd <= patient:
-        findings.append(f"DistanceSourceToPatient {patient:g} mm is not below DistanceSourceToDetector {sdd:g} mm; the latter counts; correct the header with add_dicom_data.py")
+        findings.append(f"{patient_tag} {patient:g} mm is not below DistanceSourceToDetector {sdd:g} mm; the latter counts; correct the header with add_dicom_data.py")
         patient = None
     pixel = _pixel_mm(dataset, sdd, patient, findings)
     orientation = dataset.get("PatientOrientation")
@@ -139,6 +153,12 @@ def header_of(dataset: Any) -> Header:
         patient_orientation=tuple(map(str, orientation)) if orientation is not None and len(orientation) == 2 and all(orientation) else None,
         findings=tuple(findings),
     )
+
+
+def _source_to_patient(dataset: Any) -> tuple[float | None, str]:
+    """The distance in mm, and the tag that states it, or the one that could."""
+    stated = [(value, tag) for tag in SOURCE_TO_PATIENT if (value := number(dataset, tag)) is not None]
+    return stated[0] if stated else (None, SOURCE_TO_PATIENT[0])
 
 
 def _pixel_mm(dataset: Any, sdd: float | None, patient: float | None, findings: list[str]) -> tuple[float, float] | None:
@@ -202,8 +222,8 @@ def _principal_px(dataset: Any, pixel: tuple[float, float] | None, findings: lis
     return float(column), float(row)
 
 
-def positioner_camera(path: Path) -> tuple[np.ndarray, bool]:
-    """Where the C-arm's tags put the camera, and whether the picture is seen from the detector's side.
+def positioner_camera(path: Path, frame: int | None = None) -> tuple[np.ndarray, bool]:
+    """Where the C-arm's tags put the camera, for a frame of several, and whether the picture is seen from the detector's side.
 
     The camera is isocentre_from_camera (4, 4): RAS millimetres of a patient who lies as in the CT, for the picture seen from the source. The angles place the image receptor (PS3.3
     C.8.7.5): from 0 in front of the chest, the primary one towards the patient's left, the secondary one towards the head; the source is opposite. Pictures are looked at towards the
@@ -211,10 +231,11 @@ def positioner_camera(path: Path) -> tuple[np.ndarray, bool]:
     """
     import pydicom
 
-    tags = ("PositionerPrimaryAngle", "PositionerSecondaryAngle", "DistanceSourceToPatient")
+    tags = ("PositionerPrimaryAngle", "PositionerSecondaryAngle", SOURCE_TO_PATIENT[0])
     header = open_dataset(path) if pydicom.misc.is_dicom(path) else pydicom.Dataset()
     with cli.reading(path, "angles and a distance that are numbers", "correct the header, or use --init search"), quiet():
-        values = [number(header, tag) for tag in tags]
+        spread_frame(header, frame)
+        values = [*(number(header, tag) for tag in tags[:2]), _source_to_patient(header)[0]]
     absent = [tag for tag, value in zip(tags, values, strict=True) if value is None]
     if absent:
         raise cli.InputError(f"{path}: --init dicom, but no {', '.join(absent)} in the file; expected all of {', '.join(tags)}; use --init search")

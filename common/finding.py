@@ -241,6 +241,6 @@ def positioner_pose(xray: Xray, ct: Volume) -> np.ndarray:
     from common.dicom import positioner_camera
 
     scanner_from_volume = ct.lineage.scanner_from_volume
-    camera, _ = positioner_camera(xray.path)
+    camera, _ = positioner_camera(xray.path, xray.frame)
     turn = np.diag([-1.0, 1, 1, 1]) if ct.lineage.mirrored else np.eye(4)
     return geometry.invert(scanner_from_volume) @ geometry.translation(geometry.apply(scanner_from_volume, ct.isocentre_mm)) @ camera @ turn

@@ -84,7 +84,7 @@ def load_views(instant: Instant, args: argparse.Namespace, structures: Sequence[
     views = []
     for shot in instant.shots:
         path = shot.path
-        behind = positioner_camera(path)[1] if args.init == "dicom" else from_behind
+        behind = positioner_camera(path, shot.frame)[1] if args.init == "dicom" else from_behind
         flip = args.flip == "yes" or (args.flip == "auto" and mirrored != behind)
         flags, rig_from_camera = GeometryFlags(args.sdd, spacing or None, tuple(args.principal_point) if args.principal_point else None), np.eye(4)
         if args.calibration:

@@ -35,6 +35,7 @@ class Xray:
     detector: Detector  # of this picture, after the flip
     path: Path
     flipped: bool = False  # mirrored left to right after reading
+    frame: int | None = None  # of a multi-frame DICOM
     reading: dict[str, Any] = field(default_factory=dict)  # how it was read: bone, tone, where the geometry came from
     _binned: dict[int, Xray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -102,7 +103,7 @@ def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detecto
         cli.warn(f"{path.name}: {finding}")
     orientation = list(header.patient_orientation) if header.patient_orientation else None
     reading = {**tone, "geometry": geometry_from, "findings": findings, "patient_orientation": orientation, "source_to_patient_mm": header.source_to_patient_mm}
-    return Xray(image, valid, detector, path, reading=reading)
+    return Xray(image, valid, detector, path, frame=frame, reading=reading)
 
 
 def is_dicom(path: Path) -> bool:

@@ -70,6 +70,65 @@ def test_every_kind_of_projection_is_read_alike(tmp_path, modality):
     assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (1020, (0.2, 0.3))
 
 
+# -------------------------------------------------------------------------------------------- enhanced objects
+
+
+def groups(**macros):
+    """One functional group: macro's name to its tags."""
+    group = Dataset()
+    for name, tags in macros.items():
+        item = Dataset()
+        for keyword, value in tags.items():
+            setattr(item, keyword, value)
+        setattr(group, name, [item])
+    return group
+
+
+def enhanced(path, **more):
+    """A run of two frames, the detector nearer in the second, the C-arm turned further."""
+    shared = groups(FramePixelDataPropertiesSequence={"ImagerPixelSpacing": ["0.3", "0.2"], **LOG})
+    frames = [
+        groups(
+            XRayGeometrySequence={"DistanceSourceToDetector": sdd, "DistanceSourceToIsocenter": 700.0},
+            PositionerPositionSequence={"PositionerPrimaryAngle": angle, "PositionerSecondaryAngle": "0"},
+            PatientOrientationInFrameSequence={"PatientOrientation": ["R", "F"]},
+        )
+        for sdd, angle in (("1100", "0"), ("980", "90"))
+    ]
+    return dicom(path, np.stack([bright(), bright()]), SharedFunctionalGroupsSequence=[shared], PerFrameFunctionalGroupsSequence=frames, **more)
+
+
+@pytest.mark.parametrize(("frame", "sdd_mm"), [(0, 1100), (1, 980)])
+def test_the_geometry_of_an_enhanced_run_is_its_frames(tmp_path, frame, sdd_mm):
+    xray = xrays.read(enhanced(tmp_path / "x.dcm"), frame=frame)
+    assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (sdd_mm, (0.2, 0.3))
+    assert xray.reading["decided_by"] == "DICOM PixelIntensityRelationship"
+    assert xray.reading["source_to_patient_mm"] == 700
+    assert xray.reading["patient_orientation"] == ["R", "F"]
+    assert agreement(xray.image, thickness()) > 0.99
+
+
+@pytest.mark.parametrize(("frame", "source", "behind"), [(0, [0, -700, 0], False), (1, [700, 0, 0], True)])
+def test_the_c_arm_of_an_enhanced_run_stands_where_its_frame_says(tmp_path, frame, source, behind):
+    """From behind the patient, the source sees columns run to the patient's right, as the header says; from the side the header says nothing, and the standard counts."""
+    camera, from_detector = dicom_files.positioner_camera(enhanced(tmp_path / "x.dcm"), frame)
+    np.testing.assert_allclose(camera[:3, 3], source, atol=1e-9)
+    assert from_detector == behind
+
+
+def test_a_distance_that_was_added_overrules_an_enhanced_runs_own(tmp_path):
+    import add_dicom_data
+
+    assert add_dicom_data.main(["-i", str(enhanced(tmp_path / "x.dcm")), "-o", str(tmp_path / "y.dcm"), "--sdd", "1234"]) == 0
+    assert xrays.read(tmp_path / "y.dcm", frame=1).detector.sdd_mm == 1234
+
+
+def test_a_functional_group_that_is_damaged_is_one_clear_line(tmp_path):
+    broken = groups(XRayGeometrySequence={"DistanceSourceToDetector": ["1000", "1100"], "DistanceSourceToIsocenter": float("nan")})
+    with pytest.raises(cli.InputError, match=r"x\.dcm.*geometry tags that are numbers"):
+        xrays.read(dicom(tmp_path / "x.dcm", bright(), SharedFunctionalGroupsSequence=[broken], **LOG), None)
+
+
 # ------------------------------------------------------------------------------------------------ pixel size
 
 

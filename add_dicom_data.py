@@ -47,7 +47,7 @@ class Distances:
 
     sdd_mm: float
     source_to_patient_mm: float | None = None
-    pixel_mm: tuple[float, float] | None = None  # along columns, along rows
+    pixel_mm: tuple[float, float] | None = None  # width, height
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--o", "--output", dest="output", required=True, metavar="OUT", help="DICOM file to write; never the input")
     parser.add_argument("--sdd", type=float, required=True, metavar="MM", help="source-to-detector distance")
     parser.add_argument("--source_to_patient", type=float, metavar="MM", help="distance from source to the patient's isocentre")
-    parser.add_argument("--pixel_spacing", type=float, nargs="+", metavar="MM", help="pixel size at the detector: one number, or along a row and then along a column (x, y)")
+    parser.add_argument("--pixel_spacing", type=float, nargs="+", metavar="MM", help="size of a pixel at the detector: one number, or width and height")
     return parser
 
 
@@ -127,7 +127,7 @@ def _pixel_pair(values: list[float] | None) -> tuple[float, float] | None:
     if values is None:
         return None
     if len(values) > 2:
-        raise cli.InputError(f"--pixel_spacing: found {len(values)} numbers; expected one, or two (along a row, along a column); correct it")
+        raise cli.InputError(f"--pixel_spacing: found {len(values)} numbers; expected one, or two (width, height); correct it")
     return values[0], values[-1]
 
 

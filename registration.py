@@ -4,8 +4,8 @@
 Reads an X-ray (PNG, JPEG, TIFF or DICOM; several share one start-up), a CT volume from step 4 (any NIfTI CT
 works) and, with -c, a pose network from step 6. Without -c the start pose is searched over the pose range.
 
-The detector's geometry comes from --sdd and --pixel_spacing (mm, at the detector), else from the DICOM header, else from the
-checkpoint's training geometry, and the message says which. --mask and --labels render only those structures: one bone in a
+The detector's geometry comes from --sdd and --pixel_spacing (mm, at the detector), else from the DICOM header or from NAME.json beside NAME.png
+(sdd_mm, pixel_spacing_mm [width, height], principal_point_px [column, row]), else from the checkpoint's training geometry, which makes the verdict suspect. --mask and --labels render only those structures: one bone in a
 picture of a whole limb. A bone is compared by what it adds to the soft tissue around it, a whole CT by its whole attenuation.
 The X-ray of a mirrored (right) bone is flipped like the bone (by the volume's lineage, or --side); poses are reported in the real, unmirrored world.
 
@@ -15,7 +15,7 @@ are found one by one first and then refined together, their attenuation adding a
 
 Writes into OUT (several X-rays: OUT/<name of the X-ray>/, frames of a file: OUT/frame_0000/; several volumes: a folder <name of the volume>/ in there):
   parameters.pt    final pose, trajectory, verdict, metrics, pose in the scanner's coordinates (read_pt.py lists it)
-  gt.png           the X-ray as registered, bone bright
+  gt.png           the X-ray as registered: 8 bit, stretched, bone bright, black outside the field, mirrored for a right bone
   init_image.png   DRR at the start pose
   final_img.png    DRR at the final pose (further views: gt_view2.png and so on)
   slicer/          for 3D Slicer: camera and bone transforms (.tfm, LPS), the X-ray on its detector, the bone's outline (PNG, markups JSON)
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.build_parser(__doc__)
-    parser.add_argument("xray", nargs="+", type=Path, help="X-ray: PNG, JPEG, TIFF (8 or 16 bit) or DICOM")
+    parser.add_argument("xray", nargs="+", type=Path, help="X-ray, before the flags: PNG, JPEG, TIFF (8 or 16 bit) or DICOM")
     parser.add_argument("-v", "--volume", required=True, nargs="+", type=Path, help="CT volume, NIfTI in Hounsfield units; several: one a bone")
     parser.add_argument("-c", "--checkpoint", type=Path, help="pose network of agnostic.py or finetuned.py (or xvr's); without it the start pose is searched")
     parser.add_argument("-o", "--output", required=True, type=Path, help="output folder")
@@ -82,9 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="calibrated cameras in the X-rays' order, repeated in turn where there are more X-rays: XMALab (MayaCam 2.0 or 1) text, or JSON with K, R, t in mm",
     )
-    detector = parser.add_argument_group("detector geometry (default: the DICOM header)")
+    detector = parser.add_argument_group("detector geometry (default: the DICOM header, or NAME.json beside NAME.png)")
     detector.add_argument("--sdd", type=float, help="source-to-detector distance, mm")
-    detector.add_argument("--pixel_spacing", type=float, nargs="+", metavar="MM", help="pixel size at the detector, mm: one number, or along columns and along rows")
+    detector.add_argument("--pixel_spacing", type=float, nargs="+", metavar="MM", help="size of a pixel at the detector, mm: one number, or width and height")
     detector.add_argument(
         "--principal_point", type=float, nargs=2, metavar=("COLUMN", "ROW"), help="pixel that the perpendicular from the source hits, from 0 (default: the middle)"
     )
@@ -237,7 +237,7 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.calibration and (args.sdd or args.principal_point):
         raise cli.InputError("--calibration: given with --sdd or --principal_point; expected the camera from one source; drop the other flags")
     if args.pixel_spacing is not None and len(args.pixel_spacing) > 2:
-        raise cli.InputError(f"--pixel_spacing: {len(args.pixel_spacing)} numbers; expected one, or two (along columns, along rows), in mm; correct the flag")
+        raise cli.InputError(f"--pixel_spacing: {len(args.pixel_spacing)} numbers; expected one, or two (width, height), in mm; correct the flag")
     if args.init == "model" and args.checkpoint is None:
         raise cli.InputError("--init model: no checkpoint; expected -c model.pth; give one or use --init search")
     if (args.init == "fixed") != (args.init_pose is not None):

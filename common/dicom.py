@@ -31,7 +31,7 @@ class Header:
     """What the tags of one picture say; None or empty where they are silent. Other files have an empty one."""
 
     sdd_mm: float | None = None
-    pixel_mm: tuple[float, float] | None = None  # along columns, along rows, at the detector
+    pixel_mm: tuple[float, float] | None = None  # width, height, at the detector
     principal_px: tuple[float, float] | None = None  # (column, row)
     source_to_patient_mm: float | None = None
     inverted: bool = False  # MONOCHROME1: a viewer shows low values bright
@@ -162,7 +162,7 @@ def _source_to_patient(dataset: Any) -> tuple[float | None, str]:
 
 
 def _pixel_mm(dataset: Any, sdd: float | None, patient: float | None, findings: list[str]) -> tuple[float, float] | None:
-    """(along columns, along rows) at the detector. DICOM stores the spacing of rows first.
+    """(width, height) at the detector. DICOM stores the spacing of rows first.
 
     ImagerPixelSpacing is at the detector and counts. Without it PixelSpacing does: scaled by the stated magnification, or by that of the two distances where
     PixelSpacingCalibrationType says that it holds at the patient, else as it is.

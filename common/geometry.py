@@ -35,7 +35,7 @@ class Detector:
     height: int
     width: int
     sdd_mm: float
-    pixel_mm: tuple[float, float]  # along columns, along rows
+    pixel_mm: tuple[float, float]  # width, height
     principal_px: tuple[float, float]  # (column, row)
 
     @classmethod

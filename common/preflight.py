@@ -108,7 +108,7 @@ def _detector_findings(detector: Detector) -> list[Finding]:
         )
     ratio = detector.pixel_mm[0] / detector.pixel_mm[1]
     if not 0.9 < ratio < 1.1:
-        findings.append(Finding("likely", f"pixels are {ratio:.2f} times as wide as high", "check the order of --pixel_spacing: along columns, then along rows"))
+        findings.append(Finding("likely", f"pixels are {ratio:.2f} times as wide as high", "check the order of --pixel_spacing: width, then height"))
     off = np.abs(np.array(detector.principal_px) - [(detector.width - 1) / 2, (detector.height - 1) / 2]) / [detector.width, detector.height]
     if off.max() > 0.5:
         findings.append(

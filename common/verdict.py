@@ -18,7 +18,7 @@ LARGE_IN_PLANE_MM, LARGE_ROTATION_DEG = 1.0, 2.0
 
 
 def judge(winner: Winner, views: Sequence[View], body: Body, lone_bone: bool, overlapping: float = 0.0, expected: float = 0.0) -> dict[str, Any]:
-    """Verdict (ok, suspect, failed) with its reasons: agreement of starts, curvature, share in view, unexplained contrast.
+    """Verdict (ok, suspect, failed) with its reasons: agreement of starts, curvature, share in view, unexplained contrast, assumed geometry.
 
     Standard deviations are of the body in the first camera's frame: in plane (rms of two axes), depth, and rotation (rms of three axes).
     ``lone_bone`` is false for a whole CT, which is larger than most pictures; ``overlapping`` is the share of the bone inside another, where that is too much;
@@ -42,6 +42,8 @@ def judge(winner: Winner, views: Sequence[View], body: Body, lone_bone: bool, ov
         reasons.append(f"only {100 * in_view:.0f} % of the structure is inside the picture")
     if winner.evidence < expected - LOST_EVIDENCE:
         reasons.append(f"it explains less of the picture than in other frames ({winner.evidence:.2f}, there {expected:.2f})")
+    if assumed := sorted({what for view in views for what in view.xray.reading.get("assumed", ())}):
+        reasons.append(f"the {' and the '.join(assumed)} {'are' if len(assumed) > 1 else 'is'} the checkpoint's, not the X-ray's: depth and scale are only as true as that")
     if overlapping:
         reasons.append(f"{100 * overlapping:.0f} % of the bone lies inside another")
     if fit.similarity < SUSPECT_SIMILARITY:

@@ -36,7 +36,7 @@ class Xray:
     path: Path
     flipped: bool = False  # mirrored left to right after reading
     frame: int | None = None  # of a multi-frame DICOM
-    reading: dict[str, Any] = field(default_factory=dict)  # how it was read: bone, tone, where the geometry came from
+    reading: dict[str, Any] = field(default_factory=dict)  # how it was read: bone, tone, where the geometry came from and what of it is the checkpoint's
     _binned: dict[int, Xray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def flip(self) -> Xray:
@@ -70,7 +70,7 @@ class GeometryFlags:
     """What the user said about the detector; None where nothing was said."""
 
     sdd_mm: float | None = None
-    pixel_mm: tuple[float, float] | None = None  # along columns, along rows
+    pixel_mm: tuple[float, float] | None = None  # width, height
     principal_px: tuple[float, float] | None = None
     calibrated: bool = False  # from a calibration file: only the ratio of distance to pixel size is known
 
@@ -96,13 +96,13 @@ def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detecto
         raise cli.InputError(f"{path}: has a single grey value ({pixels.flat[0]:g}); expected an X-ray with contrast; export it again")
     if (greys := len(np.unique(pixels))) < LEAST_GREYS:
         raise cli.InputError(f"{path}: has {greys} different grey values; expected an X-ray, not a mask or a drawing; export it with its grey values")
-    detector, geometry_from = _detector(path, pixels.shape, flags, header, fallback)
+    detector, origin = _detector(path, pixels.shape, flags, header, fallback)
     image, valid, tone = _to_attenuation(path, pixels, header, bone)
     findings = [*header.findings, *dicom.contradictions(header, flags.sdd_mm, flags.pixel_mm, flags.calibrated)]
     for finding in findings:
         cli.warn(f"{path.name}: {finding}")
     orientation = list(header.patient_orientation) if header.patient_orientation else None
-    reading = {**tone, "geometry": geometry_from, "findings": findings, "patient_orientation": orientation, "source_to_patient_mm": header.source_to_patient_mm}
+    reading = {**tone, **origin, "findings": findings, "patient_orientation": orientation, "source_to_patient_mm": header.source_to_patient_mm}
     return Xray(image, valid, detector, path, frame=frame, reading=reading)
 
 
@@ -142,7 +142,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def geometry_beside(picture: Path) -> Header:
-    """What ``NAME.json`` beside ``NAME.png`` states: sdd_mm, pixel_spacing_mm [along columns, along rows], principal_point_px [column, row].
+    """What ``NAME.json`` beside ``NAME.png`` states: sdd_mm, pixel_spacing_mm [width, height], principal_point_px [column, row].
 
     A JSON with none of these keys is something else and is left alone. Raises InputError for values that are no geometry.
     """
@@ -158,12 +158,12 @@ def geometry_beside(picture: Path) -> Header:
         pairs, sdd = {"": ()}, None
     if not all(len(pair) == 2 and np.isfinite(pair).all() for pair in pairs.values()):
         raise cli.InputError(
-            f"{beside}: holds {stated}; expected sdd_mm, a number, and pixel_spacing_mm [along columns, along rows] and principal_point_px [column, row], two numbers each; correct it"
+            f"{beside}: holds {stated}; expected sdd_mm, a number, and pixel_spacing_mm [width, height] and principal_point_px [column, row], two numbers each; correct it"
         )
     return Header(sdd_mm=sdd, pixel_mm=pairs.get("pixel_spacing_mm"), principal_px=pairs.get("principal_point_px"))
 
 
-def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: Header, fallback: Detector | None) -> tuple[Detector, str]:
+def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: Header, fallback: Detector | None) -> tuple[Detector, dict[str, Any]]:
     height, width = shape
     sdd, pixel, principal = flags.sdd_mm or header.sdd_mm, flags.pixel_mm or header.pixel_mm, flags.principal_px or header.principal_px
     file = "DICOM header" if is_dicom(path) else path.with_suffix(".json").name
@@ -173,13 +173,18 @@ def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: 
         for name, used in (("calibration" if flags.calibrated else "flags", any(flag for flag, _ in pairs)), (file, any(not flag and stated for flag, stated in pairs)))
         if used
     )
-    if not (sdd and pixel) and fallback is not None:
-        # the training field of view, spread over this picture
-        sdd = sdd or fallback.sdd_mm
-        pixel = pixel or (max(fallback.size_mm) / max(height, width),) * 2
-        origin = "checkpoint's training geometry"
+    assumed = []
+    if fallback is not None:
+        if not sdd:
+            sdd = fallback.sdd_mm
+            assumed.append(f"source-to-detector distance of {sdd:g} mm")
+        if not pixel:  # the training field of view, spread over this picture
+            pixel = (max(fallback.size_mm) / max(height, width),) * 2
+            assumed.append(f"pixel size of {pixel[0]:.4g} mm")
+    if assumed:
+        origin = " and ".join([*filter(None, [origin]), "checkpoint's training geometry"])
         cli.warn(
-            f"{path.name}: no detector geometry in file or flags; taken from the checkpoint: SDD {sdd:g} mm, pixel {pixel[0]:.4g} mm. Distances are only as true as that; give --sdd and --pixel_spacing"
+            f"{path.name}: neither file nor flags state a {' and a '.join(assumed)}; taken from the checkpoint. Distances are only as true as that; give --sdd and --pixel_spacing"
         )
     absent = [name for name, value in (("source-to-detector distance (--sdd, or add_dicom_data.py)", sdd), ("pixel size (--pixel_spacing)", pixel)) if not value]
     if absent:
@@ -190,7 +195,7 @@ def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: 
         )
     detector = Detector.centred(height, width, sdd, pixel)
     cli.note(f"{path.name}: SDD {sdd:g} mm, pixel {pixel[0]:.4g} x {pixel[1]:.4g} mm{', principal point {:.1f}, {:.1f}'.format(*principal) if principal else ''} ({origin})")
-    return (replace(detector, principal_px=principal) if principal else detector), origin
+    return (replace(detector, principal_px=principal) if principal else detector), {"geometry": origin, "assumed": assumed}
 
 
 # ----------------------------------------------------------------------------------------- grey to attenuation

@@ -65,3 +65,11 @@ def test_a_bone_outside_the_picture_has_failed_and_one_half_outside_is_suspect_u
     assert verdict["verdict"] == "suspect"
     assert "inside the picture" in verdict["reasons"][0]
     assert judge(sideways(half), [view], body, False)["verdict"] == "ok"
+
+
+def test_a_geometry_that_is_the_checkpoints_makes_it_suspect(winner, view, body):  # noqa: F811
+    assert judge(winner, [view], body, True)["verdict"] == "ok"
+    assumed = replace(view.xray, reading={"assumed": ["pixel size of 0.5 mm"]})
+    verdict = judge(winner, [replace(view, xray=assumed)], body, True)
+    assert verdict["verdict"] == "suspect"
+    assert verdict["reasons"] == ["the pixel size of 0.5 mm is the checkpoint's, not the X-ray's: depth and scale are only as true as that"]

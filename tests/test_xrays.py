@@ -174,8 +174,19 @@ def test_a_picture_without_geometry_takes_the_fallback_and_says_so(tmp_path, cap
     xray = xrays.read(save(tmp_path / "x.png", bright()), fallback=fallback)
     assert xray.detector.sdd_mm == 1100
     assert max(xray.detector.size_mm) == pytest.approx(256 * 1.2)
-    assert "taken from the checkpoint" in capsys.readouterr().err
+    assert "state a source-to-detector distance of 1100 mm and a pixel size of" in capsys.readouterr().err
     assert xray.reading["geometry"] == "checkpoint's training geometry"
+    assert len(xray.reading["assumed"]) == 2
+
+
+def test_half_a_geometry_is_kept_and_only_the_other_half_is_the_checkpoints(tmp_path, capsys):
+    fallback = Detector.centred(256, 256, 1100.0, 1.2)
+    xray = xrays.read(save(tmp_path / "x.png", bright()), GeometryFlags(sdd_mm=1200.0), fallback)
+    assert xray.detector.sdd_mm == 1200
+    assert xray.reading["geometry"] == "flags and checkpoint's training geometry"
+    assert [what.split(" of ")[0] for what in xray.reading["assumed"]] == ["pixel size"]
+    assert "1200 mm and" not in capsys.readouterr().err
+    assert not xrays.read(save(tmp_path / "y.png", bright()), GeometryFlags(1200.0, (0.5, 0.5)), fallback).reading["assumed"]
 
 
 def test_missing_geometry_names_what_is_missing_and_what_to_do(tmp_path):

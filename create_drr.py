@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common import cli
+from common import cli, pictures
 from common.geometry import Detector
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def write_png16(path, picture: np.ndarray) -> None:
 
     low, high = float(picture.min()), float(picture.max())
     text = PngImagePlugin.PngInfo()
-    text.add_text("line integral at 0", f"{low:.6g}")
-    text.add_text("line integral at 65535", f"{high:.6g}")
+    for name, value in zip(pictures.LINE_INTEGRALS, (low, high), strict=True):
+        text.add_text(name, f"{value:.6g}")
     grey = np.round((picture - low) / (high - low) * 65535).astype(np.uint16)
     with cli.writing(path) as stream:
         Image.fromarray(grey).save(stream, format="PNG", pnginfo=text)

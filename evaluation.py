@@ -5,13 +5,13 @@ Similarity says whether the pictures agree, not whether the bone is where it sho
 changes a picture. Where the true pose is known (--truth), the errors of the pose come first. The DRR of a bone alone lacks the tissue
 around it: its similarity is low even at the true pose, and only tells the start from the end.
 
-reads   a results folder of registration.py (step 7): gt.png, init_image.png, final_img.png, and drr.png or hq_drr.png of create_drr.py
-        (step 8) where it is there; parameters.pt with --truth. DRRs of another size but the same shape are resampled to the X-ray's.
+reads   a results folder of registration.py (step 7): gt.png, init_image.png, final_img.png, and the picture of create_drr.py (step 8),
+        whatever its name, where it is there; parameters.pt with --truth. DRRs of another size but the same shape are resampled to the X-ray's.
         --truth: parameters.pt of another registration, or JSON with the true camera of the picture on disk, 4x4 scanner_from_camera, RAS mm
         of the original CT, under "camera" or "C2W" (columns: direction of image columns, of image rows, source to detector, source);
         optional "fiducials" (points in the CT, RAS mm: a list, or {label: {"ras_in_ct": list}}) and, for bones that moved since the CT,
         "moved_bones": [{"labels": [...], "C2W_of_bone": 4x4}], chosen with --label
-writes  evaluation.png, and the same numbers as evaluation.csv and evaluation.json
+writes  evaluation.png, and the same numbers as evaluation.csv and evaluation.json (with --output_name p9.png: p9.png, p9.csv and p9.json)
 units   MSE of grey values stretched to 0..1; SSIM and NCC up to 1, NMI 1 to 2; pose errors in mm and degrees in the camera's frame,
         averaged over points of the bone; projection errors in mm at the detector
 field   Patches of one value at the picture's border (collimator, burnt-out open field) hold no X-ray: they are left out of
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import cli, figures, geometry
+from common import cli, figures, geometry, pictures
 from common.geometry import Detector, PoseError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from common.truth import Truth
 
 GT_NAME, OUTPUT_NAME = "gt.png", "evaluation.png"
-DRR_NAMES = ("drr.png", "hq_drr.png")
+SCHEMA = "evaluation/1"
 OVERLAYS = {"red-cyan": "X-ray red, DRR cyan", "checkerboard": "X-ray and DRR in turn"}
 ASPECT_TOLERANCE = 0.01
 POSE_COLUMNS = {"in_plane_mm": "in-plane", "depth_mm": "depth", "rotation_deg": "rotation", "mtre_mm": "mTRE", "projection_mm": "projection"}
@@ -75,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", required=True, metavar="RESULTS", help="results folder of registration.py")
     parser.add_argument("--title_suffix", default="", metavar="TEXT", help='added to the title, such as "(p8)"')
     parser.add_argument("--gt_name", default=GT_NAME, metavar="NAME", help=f"the X-ray in the folder, bone bright (default: {GT_NAME})")
-    parser.add_argument("--drr_name", metavar="NAME", help=f"the high-quality DRR in the folder (default: {' or '.join(DRR_NAMES)}, where there)")
+    parser.add_argument(
+        "--drr_name", metavar="NAME", help=f"the high-quality DRR in the folder (default: the one of create_drr.py, where there; {' or '.join(pictures.DRR_NAMES)} before others)"
+    )
     parser.add_argument("--output_name", default=OUTPUT_NAME, metavar="NAME", help=f"figure to write into the folder, {' '.join(figures.FORMATS)} (default: {OUTPUT_NAME})")
     parser.add_argument("--overlay", choices=OVERLAYS, default=Notes.overlay, help="how X-ray and best DRR are laid over each other (default: %(default)s)")
     parser.add_argument("--truth", metavar="FILE", help="true pose, .json or .pt: pose errors are given too")
@@ -115,22 +117,28 @@ def find_pictures(folder: Path, gt_name: str, drr_name: str | None) -> dict[str,
         "initial": ("DRR at the start pose", folder / "init_image.png"),
         "final": ("DRR at the final pose", folder / "final_img.png"),
     }
-    better = drr_name or next((name for name in DRR_NAMES if (folder / name).exists()), None)
-    if better:
-        found["high_quality"] = ("high-quality DRR", folder / better)
+    drrs = [folder / drr_name] if drr_name else pictures.high_quality_drrs(folder)
+    if drrs:
+        found["high_quality"] = ("high-quality DRR", drrs[0])
+    if drrs[1:]:
+        cli.note(f"{folder}: compares {drrs[0].name}, not {', '.join(path.name for path in drrs[1:])}; --drr_name chooses")
     for _, path in found.values():
         cli.existing_file(path, "a picture of registration.py or create_drr.py")
     return found
 
 
 def pixel_at_bone(folder: Path, shape: tuple[int, int]) -> float | None:
-    """Millimetres of the X-ray's pixel at the bone's distance, from parameters.pt; None without one, or where it is of another picture."""
-    from common import pictures, results
+    """Millimetres of the X-ray's pixel at the bone's distance, from parameters.pt; None without one, or where it is of another picture or another program."""
+    from common import results
 
     path = folder / "parameters.pt"
     if not path.exists():
         return None
-    result = results.load(path)
+    try:
+        result = results.load(path)
+    except cli.InputError as error:
+        cli.note(f"no scale bars: {error}")
+        return None
     if abs(shape[0] / shape[1] / (result.detector.height / result.detector.width) - 1) > ASPECT_TOLERANCE:
         return None
     return pictures.mm_per_pixel(result.detector, result.bone_depth_mm) * result.detector.width / shape[1]
@@ -258,7 +266,7 @@ def as_json(panels: list[Panel], about: dict[str, Any]) -> dict[str, Any]:
     from common.similarity import BETTER
 
     pictures = {p.key: {"file": p.file, **({"pose_error": p.pose_error.as_dict()} if p.pose_error else {}), "similarity": p.metrics} for p in panels}
-    return {"schema": "evaluation/1", **about, "better": BETTER, "pictures": pictures}
+    return {"schema": SCHEMA, **about, "better": BETTER, "pictures": pictures}
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -270,9 +278,9 @@ def run(args: argparse.Namespace) -> int | None:
         raise cli.InputError(f"{output}: ends in {output.suffix!r}; expected {' or '.join(figures.FORMATS)}; rename --output_name")
     if (args.volume or args.label is not None) and not args.truth:
         raise cli.InputError("--volume, --label: given without --truth; expected the true pose that they belong to; give --truth")
-    pictures = find_pictures(folder, args.gt_name, args.drr_name)
+    found = find_pictures(folder, args.gt_name, args.drr_name)
     outputs = [output, output.with_suffix(".csv"), output.with_suffix(".json")]
-    cli.check_outputs(outputs, args.overwrite, [path for _, path in pictures.values()] + ([args.truth] if args.truth else []))
+    cli.check_outputs(outputs, args.overwrite, [path for _, path in found.values()] + ([args.truth] if args.truth else []))
 
     from common import results, slicer, xrays
 
@@ -283,7 +291,7 @@ def run(args: argparse.Namespace) -> int | None:
         result, truth = results.load(folder / "parameters.pt"), read_truth(args.truth, args.label)
         points, points_from = choose_points(result, truth, args.volume)
         errors = pose_errors(result, truth.camera, points)
-    images = {key: (title, path.name, xrays.read_picture(path)) for key, (title, path) in pictures.items()}
+    images = {key: (title, path.name, xrays.read_picture(path)) for key, (title, path) in found.items()}
     _, gt_name, xray = images.pop("xray")
     images = {key: (title, name, resampled(image, xray.shape, folder / name)) for key, (title, name, image) in images.items()}
     field = ~xrays.border_padding(xray)

@@ -32,6 +32,10 @@ HTML_TEXTURE_PX, PNG_TEXTURE_PX = 256, 110  # longest side of the detector's pic
 PNG_VIEWS = ((15, 62), (25, 18))  # degrees of elevation, and of turn away from the source: from the side, and over the source's shoulder
 
 
+def _ending(text: str) -> str:
+    return "." + text.lower().removeprefix(".")
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.build_parser(__doc__)
     parser.add_argument("--volume", required=True, metavar="CT", help="CT to show (.nii or .nii.gz)")
@@ -39,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", required=True, metavar="OUT", help="folder for scene.html and scene.png")
     parser.add_argument("--texture", choices=TEXTURES, default=TEXTURES[0], help="what lies on the detector: the X-ray, or the DRR at the final pose (default: xray)")
     parser.add_argument("--threshold", type=float, default=BONE_HU, metavar="HU", help=f"Hounsfield units of the surface (default: {BONE_HU:g})")
-    parser.add_argument("--format", choices=figures.FORMATS, default=".png", help="also write the still picture as .svg or .pdf; its surfaces stay pixels (default: .png alone)")
+    parser.add_argument(
+        "--format", type=_ending, choices=figures.FORMATS, default=".png", help="also write the still picture as .svg or .pdf; its surfaces stay pixels (default: .png alone)"
+    )
     cli.add_device_flag(parser)
     return parser
 

@@ -12,8 +12,7 @@ import numpy as np
 from common import cli, geometry, pictures, results, slicer
 from common.results import Result
 
-PARAMETERS, EVALUATION = "parameters.pt", "evaluation.json"
-DRRS = ("drr.png", "hq_drr.png")  # of create_drr.py, of the first view
+PARAMETERS, USUAL, EVALUATION = "parameters.pt", "evaluation.json", "evaluation/1"  # files, and the schema of the second, which may have other names
 SURFACE_VOXELS = 56  # along the longest axis: some 10,000 triangles, 150 kB in a page
 TEXTURE_PX = 72
 NUMBERS = {  # key: (title, unit); the columns of both reports
@@ -58,8 +57,21 @@ class Registered:
 
 def load(folder: Path) -> Registered:
     """Read a results folder. Raises InputError for files that are not this suite's."""
-    evaluation = folder / EVALUATION
-    return Registered(folder, results.load(folder / PARAMETERS), cli.read_json(evaluation, "the numbers of evaluation.py") if evaluation.exists() else {})
+    evaluations = find_evaluations(folder)
+    if len(evaluations) > 1:
+        cli.note(f"{folder}: of {len(evaluations)} evaluations, {evaluations[0][0].name} counts")
+    return Registered(folder, results.load(folder / PARAMETERS), evaluations[0][1] if evaluations else {})
+
+
+def find_evaluations(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """What evaluation.py wrote into a results folder, under whatever name; evaluation.json first. Raises InputError for JSON that cannot be read."""
+    files = sorted(folder.glob("*.json"), key=lambda path: (path.name != USUAL, path.name))
+    return [(path, cli.read_json(path, "the numbers of evaluation.py")) for path in files if path.name == USUAL or _begins_as_evaluation(path)]
+
+
+def _begins_as_evaluation(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return f'"{EVALUATION}"'.encode() in stream.read(100)
 
 
 def find(folder: Path) -> list[Path]:
@@ -95,7 +107,7 @@ def _shown(registered: Registered, number: int, view: dict[str, Any]) -> Shown:
     for path in paths:
         cli.existing_file(path, "a picture of registration.py")
     silhouette = xrays.read_picture(paths[0]).astype(float)
-    better = [registered.folder / name for name in DRRS if number == 1 and (registered.folder / name).exists()]
+    better = pictures.high_quality_drrs(registered.folder) if number == 1 else []  # of the first view
     xray = registered.result.picture / 255 if number == 1 else xrays.read_picture(paths[1]) / 255
     drr = similarity.normalise(xrays.read_picture(better[0]) if better else silhouette)
     if drr.shape != xray.shape:

@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Print one table of pose errors from every evaluation.json below a folder.
+"""Print one table of pose errors from every evaluation below a folder.
 
 Reads what evaluation.py --truth wrote; a registration without known truth is listed with its similarity alone. Millimetres and degrees, at the bone;
 the projection error is at the detector.
@@ -11,12 +11,11 @@ Example:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli
+from common import cli, registered
 
 COLUMNS = {"in_plane_mm": "in plane mm", "depth_mm": "depth mm", "rotation_deg": "rotation deg", "mtre_mm": "mTRE mm", "projection_mm": "projection mm"}
 
@@ -28,18 +27,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def collect(folder: Path) -> list[tuple[str, dict, dict]]:
-    """(name of the results folder, final errors, start errors) of each evaluation.json."""
+    """(name of the results folder, and of the evaluation where it is not evaluation.json; final errors, start errors) of each evaluation."""
     rows = []
-    for path in sorted(folder.rglob("evaluation.json")):
-        pictures = json.loads(path.read_text(encoding="utf-8"))["pictures"]
-        rows.append((str(path.parent.relative_to(folder)), pictures["final"].get("pose_error", {}), pictures["initial"].get("pose_error", {})))
+    for results in sorted({path.parent for path in folder.rglob("*.json")}):
+        for path, content in registered.find_evaluations(results):
+            name, errors = results.relative_to(folder), [content["pictures"][key].get("pose_error", {}) for key in ("final", "initial")]
+            rows.append((str(name if path.stem == "evaluation" else name / path.stem), *errors))
     return rows
 
 
 def run(args: argparse.Namespace) -> int | None:
     rows = collect(args.folder)
     if not rows:
-        raise cli.InputError(f"{args.folder}: no evaluation.json below it; expected results of evaluation.py; run it first")
+        raise cli.InputError(f"{args.folder}: no evaluation below it; expected results of evaluation.py; run it first")
     width = max(len(name) for name, _, _ in rows)
     print("  ".join([f"{'registration':{width}}", *[f"{title:>13}" for title in COLUMNS.values()], f"{'start mTRE mm':>13}"]))
     for name, final, start in rows:

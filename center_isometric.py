@@ -131,8 +131,7 @@ def _labelmap_of(scan: Path, mask: str | None) -> Path | None:
     from common import volumes
 
     if mask is None:
-        beside = volumes.masks_folder(scan.parent) / scan.name
-        return beside if beside.exists() else None
+        return volumes.labelmap_beside(scan)
     path = Path(mask) / scan.name if Path(mask).is_dir() else Path(mask)
     return cli.existing_file(path, f"the labelmap of {scan.name}")
 

@@ -11,7 +11,7 @@ writes  OUT/NAME.nii.gz   the aligned CT with its lineage OUT/NAME.json. It keep
                           The reference itself stays as it is
         OUT/NAME.tfm      ITK transform (LPS millimetres) that takes points of the reference to points of the scan, as ITK resamples;
                           in 3D Slicer, load it and apply it to the scan of --input_dir: it moves onto the reference
-        OUT/coregistration.csv   per scan: correlation, overlap, surface distance, rotation, shift, converged
+        OUT/coregistration.csv   per scan: correlation, overlap, surface distance, rotation, shift, converged; a loop over patients fills one table
         the labelmaps into OUT's own sibling masks folder (OUT_masks where OUT's name has no _cts)
 frame   aligned CTs are in the reference's frame; millimetres, RAS
 before  crop_cts.py (step 2)
@@ -26,6 +26,7 @@ example
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import sys
 from dataclasses import replace
@@ -40,6 +41,9 @@ from common.geometry import apply, invert
 if TYPE_CHECKING:
     from common.alignment import Alignment, Bone
     from common.volumes import Volume
+
+
+COLUMNS = ["scan", "correlation", "overlap", "surface_mm", "rotation_deg", "shift_mm", "converged"]  # of coregistration.csv
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,6 +78,18 @@ def carry(scan: Volume, alignment: Alignment, grid: tuple[tuple[int, int, int], 
     return replace(moved, lineage=scan.lineage.then("coregister_cts", settings, alignment.moving_from_reference))
 
 
+def earlier_rows(report: Path, replaced: set[str]) -> list[dict[str, str]]:
+    """Rows of the table that an earlier run left, but those of the scans in ``replaced``. Raises InputError for a table that is not this step's."""
+    if not report.exists():
+        return []
+    with cli.reading(report, "the table of this step", "move it away"), report.open(newline="", encoding="utf-8") as stream:
+        table = csv.DictReader(stream)
+        rows = list(table)
+    if table.fieldnames != COLUMNS:
+        raise cli.InputError(f"{report}: has the columns {', '.join(table.fieldnames or [])}; expected {', '.join(COLUMNS)}; move it away")
+    return [row for row in rows if row["scan"] not in replaced]
+
+
 def run(args: argparse.Namespace) -> int | None:
     from common import volumes
     from common.alignment import BONE_HU, Bone
@@ -84,7 +100,7 @@ def run(args: argparse.Namespace) -> int | None:
     if not reference_path.exists() and (folder / reference_path).exists():
         reference_path = folder / reference_path
     cli.existing_file(reference_path, "the reference CT (NIfTI, .nii or .nii.gz)")
-    masks = {path: mask for path in {*scans, reference_path} if (mask := _labelmap_of(path))}
+    masks = {path: mask for path in {*scans, reference_path} if (mask := volumes.labelmap_beside(path))}
     unlabelled = sorted(path.name for path in {*scans, reference_path} - set(masks))
     if unlabelled:
         where = volumes.masks_folder(folder)
@@ -92,10 +108,12 @@ def run(args: argparse.Namespace) -> int | None:
     outputs = {path: (out / f"{cli.stem(path)}.nii.gz", volumes.masks_folder(out) / f"{cli.stem(path)}.nii.gz") for path in scans}
     report = out / "coregistration.csv"
     cli.check_outputs(
-        [report, *(ct for ct, _ in outputs.values()), *(ct.with_name(cli.stem(ct) + ".tfm") for ct, _ in outputs.values()), *(outputs[path][1] for path in scans if path in masks)],
+        [*(ct for ct, _ in outputs.values()), *(ct.with_name(cli.stem(ct) + ".tfm") for ct, _ in outputs.values()), *(outputs[path][1] for path in scans if path in masks)],
         args.overwrite,
         [*scans, reference_path, *masks.values()],
     )
+    cli.check_outputs([report], overwrite=True)  # a loop over patients fills one table
+    earlier = earlier_rows(report, {path.name for path in scans})
 
     reference_ct = volumes.load_ct(reference_path)
     reference = Bone(reference_ct, None if unlabelled else _load_mask(masks[reference_path], reference_ct))
@@ -111,7 +129,7 @@ def run(args: argparse.Namespace) -> int | None:
             rows.append({"scan": path.name, **alignment.quality()})
             _tell(rows[-1])
     if rows:
-        cli.write_text(report, cli.as_csv(rows))
+        cli.write_text(report, cli.as_csv([*earlier, *rows], COLUMNS))
         print(*written, report, sep="\n")
     cli.raise_all(problems)
     return None if all(row["converged"] for row in rows) else cli.EXIT_NOT_CONVERGED
@@ -134,14 +152,6 @@ def _align_and_save(
         volumes.save(mask_out, carry(mask, alignment, grid, about, nearest=True))
     resampling.write_transform(ct_out.with_name(cli.stem(path) + ".tfm"), alignment.moving_from_reference)
     return alignment
-
-
-def _labelmap_of(path: Path) -> Path | None:
-    """The labelmap of the same name in the sibling masks folder."""
-    from common import volumes
-
-    mask = volumes.masks_folder(path.parent) / path.name
-    return mask if mask.exists() else None
 
 
 def _load_mask(path: Path, ct: Volume) -> Volume:

@@ -146,6 +146,7 @@ def run(args: argparse.Namespace) -> int | None:
         )
     if ct.data.min() > NO_AIR_ABOVE_HU:
         cli.warn(f"{ct.name}: its lowest voxel is {ct.data.min()}, so it holds no air; expected Hounsfield units (air -1000, water 0); rescale it if it is not in them")
+    _tell_of_islands(labelmap, seg_path)
     labelmap = onto_grid(labelmap, ct, args.labels)
     _warn_if_swapped(ct, labelmap, args)
 
@@ -181,6 +182,15 @@ def _check_bone(what: str, ct: Volume, mask: Volume) -> None:
     mean = float(ct.data[mask.data > 0].mean())
     if mean < FAT_HU:
         raise cli.InputError(f"{what} has {mean:.0f} HU on average, which is air; expected bone; check that labelmap and CT are of one patient and scan")
+
+
+def _tell_of_islands(labelmap: Volume, path: Path) -> None:
+    """Where the labelmap has not been through step 1: a warning if the one that has lies beside it, else a note."""
+    if any(entry["step"] == "segmentation_preprocessing" for entry in labelmap.lineage.history):
+        return
+    cleaned = path.with_name(f"{cli.stem(path)}_cleaned.nii.gz")
+    remedy = f"give {cleaned.name}, which lies beside it" if cleaned.exists() else "run segmentation_preprocessing.py on it first if it has any"
+    (cli.warn if cleaned.exists() else cli.note)(f"{path.name}: has not been through step 1; an island of a label widens the bone's box; {remedy}")
 
 
 def _check_flags(args: argparse.Namespace) -> None:

@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--checkpoint", required=True, metavar="PTH", help="model to start from")
     parser.add_argument("--name", required=True, help="name of the model's files")
     parser.add_argument("--check", action="store_true", help="only look: OUT/check.png and a table, with what to change (exit code 2 where it cannot work); needs --like")
-    training_settings.add_training_flags(parser, inherited=True)
+    training_settings.add_training_flags(parser, inherited=True, rates=(CPU_LR, GPU_LR))
     cli.add_device_flag(parser)
     return parser
 

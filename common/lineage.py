@@ -81,7 +81,8 @@ def read(path: str | Path, shape: tuple[int, ...], affine: np.ndarray) -> Lineag
     """
     beside = sidecar(path)
     if not beside.exists():
-        cli.note(f"{Path(path).name}: no lineage beside it; taken as an original CT (scanner_from_volume = identity)")
+        tell = cli.warn if cli.stem(path).endswith("_mirrored") else cli.note
+        tell(f"{Path(path).name}: no lineage {beside.name} beside it; taken as an original CT, not mirrored (scanner_from_volume = identity)")
         return original(path)
     content = cli.read_json(beside, "the lineage of " + Path(path).name)
     if not {"schema", "scanner_from_volume"} & set(content):  # such as what a DICOM converter leaves beside its NIfTI

@@ -10,7 +10,7 @@ import numpy as np
 from common import cli, ends
 from common.pyramid import Body
 from common.rendering import WHOLE_ATTENUATION_HU, make_renderer, select_structures
-from common.volumes import SOFT_TISSUE_HU, Volume, load_ct, load_labelmap, points_of, same_grid
+from common.volumes import SOFT_TISSUE_HU, Volume, labelmap_beside, load_ct, load_labelmap, points_of, same_grid
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ def load_structure(volume: Path, mask: Path | None, labels: list[int] | None, at
         raise cli.InputError(f"{volume}: nothing in it absorbs X-rays; expected a CT in Hounsfield units; check the file")
     what = f"labels {labels or 'all'} of {mask.name}" if mask else "the whole volume"
     cli.note(f"{volume.name}: {'excess over soft tissue' if excess else 'whole attenuation'} of {what}")
+    if mask is None and (beside := labelmap_beside(volume)):
+        cli.note(f"{volume.name}: what else is in its box is rendered with the bone; --mask {beside} renders the bone alone")
     points = points_of(shown, shown.data > 0 if excess else shown.data > 0.002)
     centre = shown.isocentre_mm if mask else ct.isocentre_mm
     renderer = make_renderer(shown, device, centre)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import cli, network, training_log
+from common import cli, network, training_log, volumes
 from common.network import Checkpoint
 from common.sampling import PatientPool, Source, make_batch
 from common.training import Interrupted, Outputs, Progress, Trainer, centre_heads
@@ -122,6 +122,9 @@ def _announce(job: Job, patients: int, apart: bool, pool: PatientPool) -> None:
     cli.note(f"{settings.model_name} ({settings.parameterization}), {budget} of {settings.batch_size} pictures, learning rate {settings.lr:g}")
     cli.note(f"detector {detector.width} px of {detector.pixel_mm[0]:.3g} mm, SDD {detector.sdd_mm:g} mm; poses {settings.view.pose_range}")
     window = "" if pool.window == len(pool.sources) else f", {pool.window} at a time (--cache_gb)"
+    first = job.sources[0]
+    if first.mask is None and (beside := volumes.labelmap_beside(first.ct)):
+        cli.note(f"what else is in the CTs' boxes is taken for bone; --mask {beside.parent} trains on the bone alone and moves the others")
     cli.note(f"{patients} CT{'s' if patients > 1 else ''}{window}; validation on held-out {'patients' if apart else 'poses of the same CTs'}")
 
 

@@ -115,8 +115,8 @@ class Settings:
         return replace(settings, **changes)
 
 
-def add_training_flags(parser: argparse.ArgumentParser, inherited: bool) -> None:
-    """The flags of both training scripts; ``inherited`` says that detector and poses default to the checkpoint's."""
+def add_training_flags(parser: argparse.ArgumentParser, inherited: bool, rates: tuple[float, float]) -> None:
+    """The flags of both training scripts; ``inherited`` says that detector and poses default to the checkpoint's; ``rates`` are the learning rates on a CPU and on a GPU."""
     source = "the checkpoint's" if inherited else ""
     budget = parser.add_argument_group("budget")
     length = budget.add_mutually_exclusive_group()
@@ -124,7 +124,7 @@ def add_training_flags(parser: argparse.ArgumentParser, inherited: bool) -> None
     length.add_argument("--iterations", type=int, metavar="N", help="train for so many batches instead; with it, --resume continues bit for bit")
     budget.add_argument("--resume", action="store_true", help="continue OUT/NAME_last.pth with its settings and budget")
     budget.add_argument("--batch_size", type=int, metavar="N", help=f"pictures a batch (default: {CPU_BATCH} on a CPU, {GPU_BATCH} on a GPU)")
-    budget.add_argument("--lr", type=float, help="highest learning rate")
+    budget.add_argument("--lr", type=float, help=f"highest learning rate (default: {rates[0]:g} on a CPU, {rates[1]:g} on a GPU)")
     budget.add_argument("--wandb", metavar="PROJECT", help="report to this project of Weights & Biases too (pip install wandb)")
     budget.add_argument("--seed", type=int, default=None, help="another seed draws other weights and pictures (default: 0)")
     for name, term in (("weight_ncc", "pictures"), ("weight_dice", "silhouettes")):
@@ -132,7 +132,7 @@ def add_training_flags(parser: argparse.ArgumentParser, inherited: bool) -> None
             f"--{name}",
             type=float,
             metavar="W",
-            help=f"weight of the difference of {term} at predicted and true pose, beside 1 a 100 mm (default: 0 on a CPU, {GPU_WEIGHT:g} on a GPU)",
+            help=f"weight of the difference of {term} at predicted and true pose, beside 1 a 100 mm (default: {GPU_WEIGHT:g} on CUDA, else 0)",
         )
     data = parser.add_argument_group("pictures")
     data.add_argument("--mask", metavar="FILE|DIR", help="labelmap of the bone, or a folder with one of each CT's file name: other bones then move at random")

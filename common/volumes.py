@@ -221,6 +221,12 @@ def masks_folder(folder: str | Path) -> Path:
     return folder.with_name(folder.name.replace("_cts", "_masks", 1) if "_cts" in folder.name else folder.name + "_masks")
 
 
+def labelmap_beside(ct: Path) -> Path | None:
+    """The labelmap of the CT's file name in the sibling masks folder, where there is one."""
+    beside = masks_folder(ct.parent) / ct.name
+    return beside if beside.exists() else None
+
+
 def attenuation(hu: np.ndarray, above_hu: float = -1000.0) -> np.ndarray:
     """Linear attenuation in 1/mm, float32, in excess of a material of ``above_hu``.
 

@@ -11,6 +11,7 @@ import coregister_cts
 import crop_cts
 import segmentation_preprocessing
 from common import resampling, volumes
+from common.alignment import Alignment
 from common.geometry import RAS_FROM_LPS, apply, invert, rotation_matrix, twist
 from common.lineage import Lineage
 
@@ -173,3 +174,29 @@ def test_bad_input_is_an_error_of_one_line(femur, tmp_path, capsys, wrong):
     message = capsys.readouterr().err.strip()
     assert message.startswith("coregister_cts.py: ")
     assert "\n" not in message
+
+
+def test_a_loop_over_patients_fills_one_table(tmp_path, capsys):
+    ball = np.where(np.linalg.norm(np.stack(np.indices((30, 30, 30)), -1) - 14.5, axis=-1) < 9, 700, -20)
+    out, reference = tmp_path / "out", tmp_path / "P01" / "A.nii.gz"
+    table = out / "coregistration.csv"
+
+    def align(patient, *flags):
+        return coregister_cts.main(["--input_dir", str(tmp_path / patient), "--output_dir", str(out), "--reference_file", str(reference), *flags])
+
+    for patient, scan in (("P01", "A"), ("P02", "B")):
+        write_scan(tmp_path / patient / f"{scan}.nii.gz", ball)
+        assert align(patient) == 0
+    assert [row["scan"] for row in csv.DictReader(table.open())] == ["A.nii.gz", "B.nii.gz"]
+    assert align("P01") == 2  # its CT is there
+    assert align("P01", "--overwrite") == 0
+    assert [row["scan"] for row in csv.DictReader(table.open())] == ["B.nii.gz", "A.nii.gz"]
+    table.write_text("name,score\n")
+    capsys.readouterr()
+    assert align("P02", "--overwrite") == 2
+    assert "has the columns name, score" in capsys.readouterr().err
+    assert table.read_text() == "name,score\n"
+
+
+def test_the_tables_columns_are_those_of_an_alignment():
+    assert ["scan", *Alignment(np.eye(4), 0.0, 1.0, 1.0, 0.0).quality()] == coregister_cts.COLUMNS

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import crop_cts
+import segmentation_preprocessing
 from common import volumes
 from common.geometry import apply, invert, rotation_matrix
 
@@ -222,3 +223,16 @@ def test_the_phantoms_cleaned_labels_give_bones_in_the_documented_places(cohort,
         landmarks = np.array(list(truth["landmarks"][f"tibia {side}"].values()))
         index = apply(invert(mask.lineage.scanner_from_volume @ mask.affine), landmarks)
         assert (mask.data[tuple(np.rint(index).astype(int).T)] > 0).all()
+
+
+def test_a_labelmap_that_step_1_has_not_cleaned_is_told_and_warned_of_where_the_cleaned_one_lies_beside(tmp_path, capsys):
+    write_patient(tmp_path, affine_of(np.eye(3)))
+    assert crop(tmp_path) == 0
+    assert "run segmentation_preprocessing.py" in capsys.readouterr().err
+    folder = tmp_path / "segmentations"
+    assert segmentation_preprocessing.main(["-i", str(folder / "P01_seg.nii.gz"), "-o", str(folder)]) == 0
+    capsys.readouterr()
+    assert crop(tmp_path, "--overwrite") == 0
+    assert "warning: P01_seg.nii.gz: has not been through step 1; an island of a label widens the bone's box; give P01_seg_cleaned.nii.gz" in capsys.readouterr().err
+    assert crop_cts.main(["--base_dir", str(tmp_path), "--ct_filename", "P01_ct.nii.gz", "--seg_filename", "segmentations/P01_seg_cleaned.nii.gz", "--overwrite"]) == 0
+    assert "step 1" not in capsys.readouterr().err

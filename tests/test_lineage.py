@@ -176,3 +176,13 @@ def test_a_sidecar_with_another_hash_shape_or_affine_is_refused(image, key, valu
     lineage.sidecar(image).write_text(json.dumps(content))
     with pytest.raises(cli.InputError, match="does not belong"):
         volumes.load_ct(image)
+
+
+def test_a_mirrored_bone_that_has_lost_its_lineage_is_warned_of(tmp_path, capsys):
+    for name, tells in (
+        ("P01_femur.nii.gz", "P01_femur.nii.gz: no lineage"),
+        ("P01_femur_mirrored.nii.gz", "warning: P01_femur_mirrored.nii.gz: no lineage P01_femur_mirrored.json beside it"),
+    ):
+        nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / name)
+        assert not lineage.read(tmp_path / name, (4, 4, 4), np.eye(4)).mirrored
+        assert capsys.readouterr().err.startswith(tells)

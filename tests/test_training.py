@@ -269,7 +269,7 @@ def test_validation_pictures_are_the_same_for_every_run_and_in_no_batch(ct):
 
 def parse(*flags, inherited=False):
     parser = argparse.ArgumentParser()
-    training_settings.add_training_flags(parser, inherited)
+    training_settings.add_training_flags(parser, inherited, (1e-3, 1e-4))
     return parser.parse_args(flags)
 
 

@@ -7,6 +7,7 @@ iterations a resumed run equals an uninterrupted one bit for bit. With a budget 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import signal
@@ -23,7 +24,7 @@ from common import cli
 from common.network import Checkpoint
 from common.sampling import GROUPS, PatientPool, Scenes, make_scenes, pictures_of
 from common.training_loss import LOSS_SCALE_MM, PictureLoss, pose_loss
-from common.training_processes import Processes, take_picture_cores
+from common.training_processes import Processes, learners, take_picture_cores
 from common.training_settings import Settings
 
 if TYPE_CHECKING:
@@ -113,17 +114,26 @@ class Trainer:
         self.network = network.to(device, memory_format=torch.channels_last).train()
         self.optimizer = torch.optim.AdamW(self.network.parameters(), settings.lr, weight_decay=WEIGHT_DECAY, fused=True)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda _: self._rate())
-        self._step_module = _mixed_precision(self.network, device)
-        if among.count > 1:
-            self._step_module = torch.nn.parallel.DistributedDataParallel(self._step_module)
         terms = settings.weight_ncc, settings.weight_dice
         self._picture_loss = PictureLoss(settings.view, *terms) if any(terms) else None
+        self._learners = self._make_learners()
+        self._each = ThreadPoolExecutor(len(self._learners)).map if len(self._learners) > 1 else map
         self._rendered: dict[int, list[Scenes]] = {}  # parts of batches to come, by number
         self._reuse = min(settings.reuse, settings.batch_size)
         picture_bytes = 6 * settings.view.detector.width**2  # one layer in full, two in half the resolution
         held_bytes = picture_bytes * settings.batch_size * (self._reuse - 1) / self._reuse  # for each batch apart
         self._apart = int(np.clip(MOST_HELD_BYTES / max(1, held_bytes), 1, APART))
         self._stop = False
+
+    def _make_learners(self) -> list[torch.nn.Module]:
+        """Modules of the same weights, each to learn from a part of each batch: more than one only where one process trains on a CPU by the pose's loss alone."""
+        import torch
+
+        if self.among.count > 1:
+            return [torch.nn.parallel.DistributedDataParallel(_mixed_precision(self.network, self.device))]
+        if self.device == "cpu" and not self._picture_loss:
+            return learners(self.network, self.settings.batch_size, self.settings.view.detector.width)
+        return [_mixed_precision(self.network, self.device)]
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue where the checkpoint was written. Raises InputError where it is not one of ours to resume."""
@@ -198,18 +208,27 @@ class Trainer:
 
         batch = next(batches)
         torch.manual_seed(batch.seed)
-        predicted, poses = self._step_module(batch.images.to(self.device, memory_format=torch.channels_last)), batch.poses.to(self.device)
-        loss = pose_loss(predicted, poses, self.settings.view.depth_axis)
-        if self._picture_loss:
-            loss = loss + self._picture_loss(predicted.matrix, batch.scenes)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value = sum(self._each(functools.partial(self._learn, batch), range(len(self._learners))))
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        value = loss.item()
         if math.isfinite(value):
             self.optimizer.step()
             self.scheduler.step()
         return value * LOSS_SCALE_MM
+
+    def _learn(self, batch: Batch, number: int) -> float:
+        """Add one learner's part of the batch to the gradient; its share of the loss."""
+        import torch
+
+        part = slice(number, None, len(self._learners))  # interleaved: each part has something of every rendering
+        images, poses = batch.images[part].to(self.device, memory_format=torch.channels_last), batch.poses[part].to(self.device)
+        predicted = self._learners[number](images)
+        loss = pose_loss(predicted, poses, self.settings.view.depth_axis)
+        if self._picture_loss:
+            loss = loss + self._picture_loss(predicted.matrix, batch.scenes)
+        loss = loss * (len(images) / len(batch.images))
+        loss.backward()
+        return loss.item()
 
     def _effects(self, iteration: int) -> float:
         """Chance of each effect: the bone alone is learnt first, and what hides it added by and by."""

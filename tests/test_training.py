@@ -480,21 +480,66 @@ def test_the_log_has_one_row_a_validation(make_trainer, pool, held):
     assert all(float(row["mtre_mm_median"]) > 0 for row in rows)
 
 
-@pytest.mark.parametrize(("cores", "processes", "expected"), [(8, "1", (4, 4)), (8, "2", (2, 2)), (3, "1", (1, 2)), (1, "1", (1, 1)), (2, "4", (1, 1))])
+@pytest.mark.parametrize(
+    ("cores", "processes", "expected"), [(8, "1", (2, 2, 4)), (8, "2", (2, 1, 2)), (3, "1", (2, 1, 2)), (2, "1", (2, 1, 1)), (1, "1", (1, 1, 1)), (2, "4", (1, 1, 1))]
+)
 def test_network_and_pictures_share_a_process_cores(monkeypatch, cores, processes, expected):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     before = torch.get_num_threads()
     with training_processes.processes("cpu"):
-        assert torch.get_num_threads() == expected[0]
-        assert training_processes._cores() == training_processes.Cores(*expected)
+        shares = training_processes._cores()
+        assert (shares.learners, shares.a_learner, shares.for_pictures) == expected
+        assert torch.get_num_threads() == shares.a_learner
     assert torch.get_num_threads() == before
 
 
-def test_pictures_take_the_networks_cores_while_it_waits_for_them(monkeypatch):
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+
+
+def test_two_threads_find_the_gradient_of_the_whole_batch(make_trainer, pool, two_cores):
+    def gradient(count):
+        trainer = make_trainer(batch_size=32)
+        assert len(trainer._learners) == 2
+        for learner in trainer._learners:
+            learner.eval()  # so that batch norm lets no picture depend on another
+        del trainer._learners[count:]
+        trainer.step(iter([trainer._make(pool, 0)]))
+        return torch.cat([weight.grad.flatten() for weight in trainer.network.parameters()])
+
+    one, two = gradient(1), gradient(2)
+    assert one.norm() > 0
+    assert torch.allclose(one, two, atol=1e-5)
+
+
+def test_what_two_threads_learn_repeats_bit_for_bit_and_is_kept_as_one_network(make_trainer, pool, held, two_cores):
+    def run():
+        trainer = make_trainer(iterations=3, batch_size=32)
+        assert len(trainer._learners) == 2
+        trainer.fit(pool, held)
+        return trainer.network.state_dict()
+
+    first, again = run(), run()
+    assert first.keys() == make_trainer().network.state_dict().keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 16}, {"weight_dice": 1.0}])
+def test_one_thread_learns_where_a_half_is_too_few_pictures_or_pictures_are_rendered_for_the_loss(make_trainer, two_cores, changes):
+    assert len(make_trainer(**{"batch_size": 32, **changes})._learners) == 1
+
+
+def test_one_thread_learns_where_the_network_draws_random_numbers(two_cores):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64 * 64, 1))
+    assert len(training_processes.learners(network, 32, 64)) == 1
+    assert len(training_processes.learners(network.eval(), 32, 64)) == 2
+
+
+def test_pictures_take_the_networks_cores_while_it_waits_for_them(two_cores):
     import numba
 
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
     before, taken = numba.get_num_threads(), []
     for waits in (False, True):
         training_processes.take_picture_cores(network_waits=waits)

@@ -78,8 +78,8 @@ def carry(scan: Volume, alignment: Alignment, grid: tuple[tuple[int, int, int], 
     return replace(moved, lineage=scan.lineage.then("coregister_cts", settings, alignment.moving_from_reference))
 
 
-def earlier_rows(report: Path, replaced: set[str]) -> list[dict[str, str]]:
-    """Rows of the table that an earlier run left, but those of the scans in ``replaced``. Raises InputError for a table that is not this step's."""
+def earlier_rows(report: Path) -> list[dict[str, str]]:
+    """Rows of the table that earlier runs left. Raises InputError for a table that is not this step's."""
     if not report.exists():
         return []
     with cli.reading(report, "the table of this step", "move it away"), report.open(newline="", encoding="utf-8") as stream:
@@ -87,7 +87,7 @@ def earlier_rows(report: Path, replaced: set[str]) -> list[dict[str, str]]:
         rows = list(table)
     if table.fieldnames != COLUMNS:
         raise cli.InputError(f"{report}: has the columns {', '.join(table.fieldnames or [])}; expected {', '.join(COLUMNS)}; move it away")
-    return [row for row in rows if row["scan"] not in replaced]
+    return rows
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int | None:
         [*scans, reference_path, *masks.values()],
     )
     cli.check_outputs([report], overwrite=True)  # a loop over patients fills one table
-    earlier = earlier_rows(report, {path.name for path in scans})
+    earlier = earlier_rows(report)
 
     reference_ct = volumes.load_ct(reference_path)
     reference = Bone(reference_ct, None if unlabelled else _load_mask(masks[reference_path], reference_ct))
@@ -129,7 +129,8 @@ def run(args: argparse.Namespace) -> int | None:
             rows.append({"scan": path.name, **alignment.quality()})
             _tell(rows[-1])
     if rows:
-        cli.write_text(report, cli.as_csv([*earlier, *rows], COLUMNS))
+        done = {row["scan"] for row in rows}
+        cli.write_text(report, cli.as_csv([*(row for row in earlier if row["scan"] not in done), *rows], COLUMNS))
         print(*written, report, sep="\n")
     cli.raise_all(problems)
     return None if all(row["converged"] for row in rows) else cli.EXIT_NOT_CONVERGED

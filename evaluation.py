@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from common.truth import Truth
 
 GT_NAME, OUTPUT_NAME = "gt.png", "evaluation.png"
-SCHEMA = "evaluation/1"
 OVERLAYS = {"red-cyan": "X-ray red, DRR cyan", "checkerboard": "X-ray and DRR in turn"}
 ASPECT_TOLERANCE = 0.01
 POSE_COLUMNS = {"in_plane_mm": "in-plane", "depth_mm": "depth", "rotation_deg": "rotation", "mtre_mm": "mTRE", "projection_mm": "projection"}
@@ -208,8 +207,6 @@ def draw(xray: np.ndarray, panels: list[Panel], field: np.ndarray, title: str, n
 
 def _overlay(xray: np.ndarray, drr: np.ndarray, field: np.ndarray, kind: str) -> np.ndarray:
     """(H, W, 3) in 0..1 of both pictures, the DRR's grey values matched to the X-ray's; grey outside the field."""
-    from common import pictures
-
     inside = np.where(field, drr, 0)
     matched = np.clip(pictures.match_tone(inside, np.where(field, xray, 0))(inside), 0, 1) if inside.any() else inside
     both = pictures.red_cyan(xray, matched) if kind == "red-cyan" else np.repeat(pictures.checkerboard(xray, matched)[..., None], 3, -1)
@@ -263,10 +260,11 @@ def as_table(panels: list[Panel]) -> str:
 
 
 def as_json(panels: list[Panel], about: dict[str, Any]) -> dict[str, Any]:
+    from common.registered import EVALUATION_SCHEMA
     from common.similarity import BETTER
 
-    pictures = {p.key: {"file": p.file, **({"pose_error": p.pose_error.as_dict()} if p.pose_error else {}), "similarity": p.metrics} for p in panels}
-    return {"schema": SCHEMA, **about, "better": BETTER, "pictures": pictures}
+    measured = {p.key: {"file": p.file, **({"pose_error": p.pose_error.as_dict()} if p.pose_error else {}), "similarity": p.metrics} for p in panels}
+    return {"schema": EVALUATION_SCHEMA, **about, "better": BETTER, "pictures": measured}
 
 
 def run(args: argparse.Namespace) -> int | None:

@@ -81,8 +81,11 @@ def read(path: str | Path, shape: tuple[int, ...], affine: np.ndarray) -> Lineag
     """
     beside = sidecar(path)
     if not beside.exists():
-        tell = cli.warn if cli.stem(path).endswith("_mirrored") else cli.note
-        tell(f"{Path(path).name}: no lineage {beside.name} beside it; taken as an original CT, not mirrored (scanner_from_volume = identity)")
+        taken = f"{Path(path).name}: no lineage beside it; taken as an original CT (scanner_from_volume = identity)"
+        if cli.stem(path).endswith("_mirrored"):
+            cli.warn(f"{taken}, not as a mirrored bone; copy {beside.name} along with it, or say --side right to registration.py")
+        else:
+            cli.note(taken)
         return original(path)
     content = cli.read_json(beside, "the lineage of " + Path(path).name)
     if not {"schema", "scanner_from_volume"} & set(content):  # such as what a DICOM converter leaves beside its NIfTI

@@ -12,7 +12,8 @@ import numpy as np
 from common import cli, geometry, pictures, results, slicer
 from common.results import Result
 
-PARAMETERS, USUAL, EVALUATION = "parameters.pt", "evaluation.json", "evaluation/1"  # files, and the schema of the second, which may have other names
+PARAMETERS, EVALUATION = "parameters.pt", "evaluation.json"
+EVALUATION_SCHEMA = "evaluation/1"  # by which an evaluation is known under another name
 SURFACE_VOXELS = 56  # along the longest axis: some 10,000 triangles, 150 kB in a page
 TEXTURE_PX = 72
 NUMBERS = {  # key: (title, unit); the columns of both reports
@@ -65,13 +66,13 @@ def load(folder: Path) -> Registered:
 
 def find_evaluations(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """What evaluation.py wrote into a results folder, under whatever name; evaluation.json first. Raises InputError for JSON that cannot be read."""
-    files = sorted(folder.glob("*.json"), key=lambda path: (path.name != USUAL, path.name))
-    return [(path, cli.read_json(path, "the numbers of evaluation.py")) for path in files if path.name == USUAL or _begins_as_evaluation(path)]
+    files = sorted(folder.glob("*.json"), key=lambda path: (path.name != EVALUATION, path.name))
+    return [(path, cli.read_json(path, "the numbers of evaluation.py")) for path in files if path.name == EVALUATION or _begins_as_evaluation(path)]
 
 
 def _begins_as_evaluation(path: Path) -> bool:
     with open(path, "rb") as stream:
-        return f'"{EVALUATION}"'.encode() in stream.read(100)
+        return f'"{EVALUATION_SCHEMA}"'.encode() in stream.read(100)
 
 
 def find(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import pytest
 
 import add_dicom_data
 import evaluation
-from common import cli, geometry, results, simulation, volumes, xrays
+from common import cli, geometry, registered, results, simulation, volumes, xrays
 from common.geometry import Detector
 from pipeline import error_table, make_xray
 
@@ -70,7 +70,7 @@ def test_the_error_table_lists_every_evaluation_and_says_when_there_is_none(tmp_
     table = capsys.readouterr().out.splitlines()
     assert "0.25" in table[1]
     assert table[2].split() == ["b", "-", "-", "-", "-", "-", "-"]
-    cli.write_json(tmp_path / "b" / "p9_comparison.json", {"schema": evaluation.SCHEMA, "pictures": {"initial": entry, "final": entry}})
+    cli.write_json(tmp_path / "b" / "p9_comparison.json", {"schema": registered.EVALUATION_SCHEMA, "pictures": {"initial": entry, "final": entry}})
     cli.write_json(tmp_path / "b" / "another.json", {"schema": "another"})
     assert error_table.main([str(tmp_path)]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["a", "b", "b/p9_comparison"]

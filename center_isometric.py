@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,18 +29,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common import cli
+from common import files
+from common.command_line import script
+from common.errors import InputError, going_on, raise_all
 from common.geometry import apply, translation
+from common.progress import track
 
 if TYPE_CHECKING:
-    from common.volumes import Volume
+    from common.volume.volume import Volume
+
+logger = logging.getLogger("common.script")
+
 
 SPACING_MM = 1.0
 ENDINGS = (".nii.gz", ".nii")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-i", "--input", required=True, metavar="CT", help="a CT or a folder of CTs")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="output folder, or output file for one CT")
     parser.add_argument("--spacing", type=float, default=SPACING_MM, metavar="MM", help="edge of the cubic voxels in mm (default: %(default)s)")
@@ -73,70 +80,71 @@ def blur_for(volume: Volume, spacing_mm: float) -> np.ndarray | None:
 
 def center_isometric(volume: Volume, spacing_mm: float, labels: bool = False) -> Volume:
     """The volume with its isocentre at the origin, on cubic voxels along RAS+, in its own data type; its lineage has one step more."""
-    from common import resampling, volumes
+    from common.volume import attenuation, resampling
 
     new_from_old = translation(-volume.isocentre_mm)
     old_from_new = translation(volume.isocentre_mm)
-    how = {"nearest": True} if labels else {"outside": volumes.air_hu(volume.data), "blur_voxels": blur_for(volume, spacing_mm)}
+    how = {"nearest": True} if labels else {"outside": attenuation.air_hu(volume.data), "blur_voxels": blur_for(volume, spacing_mm)}
     moved = resampling.resample(volume, *centred_grid(volume, spacing_mm), old_from_new, **how)
     settings = {"spacing_mm": spacing_mm, "new_from_old": new_from_old.tolist()}
     return replace(moved, lineage=volume.lineage.then("center_isometric", settings, old_from_new))
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common import volumes
+    from common.volume import folders, nifti
+    from common.volume.volume import same_grid
 
     if not 0.05 <= args.spacing <= 50:
-        raise cli.InputError(f"--spacing: found {args.spacing} mm; expected 0.05 to 50 mm; give another voxel size")
+        raise InputError("--spacing", f"found {args.spacing} mm", "0.05 to 50 mm", "give another voxel size")
     source, out = Path(args.input), Path(args.output)
     if source.is_dir():
-        scans = volumes.images_in(source)
+        scans = folders.images_in(source)
         if args.mask and not Path(args.mask).is_dir():
-            raise cli.InputError(f"{args.mask}: is not a folder; expected a folder of labelmaps, since {source} is one of CTs; name a folder")
-        outputs = [out / f"{cli.stem(path)}.nii.gz" for path in scans]
+            raise InputError(args.mask, "is not a folder", f"a folder of labelmaps, since {source} is one of CTs", "name a folder")
+        outputs = [out / f"{files.stem(path)}.nii.gz" for path in scans]
         if out.name.lower().endswith(ENDINGS):
-            raise cli.InputError(f"{out}: is a file name; expected a folder, since {source} is one; name a folder")
+            raise InputError(out, "is a file name", f"a folder, since {source} is one", "name a folder")
     else:
-        scans = [cli.existing_file(source, "a CT volume (NIfTI, .nii or .nii.gz)")]
-        outputs = [out if out.name.lower().endswith(ENDINGS) and not out.is_dir() else out / f"{cli.stem(source)}.nii.gz"]
+        scans = [files.existing_file(source, "a CT volume (NIfTI, .nii or .nii.gz)")]
+        outputs = [out if out.name.lower().endswith(ENDINGS) and not out.is_dir() else out / f"{files.stem(source)}.nii.gz"]
     masks = [_labelmap_of(path, args.mask) for path in scans]
-    mask_outputs = [volumes.masks_folder(path.parent) / path.name for path in outputs]
+    mask_outputs = [folders.masks_folder(path.parent) / path.name for path in outputs]
     given = [mask for mask in masks if mask]
-    cli.check_outputs([*outputs, *(path for path, mask in zip(mask_outputs, masks, strict=True) if mask)], args.overwrite, [*scans, *given])
+    files.check_outputs([*outputs, *(path for path, mask in zip(mask_outputs, masks, strict=True) if mask)], args.overwrite, [*scans, *given])
     if given and not args.mask:
-        cli.note(f"{len(given)} of {len(scans)} scans have a labelmap in {given[0].parent}; resampled into {mask_outputs[0].parent}")
+        logger.info(f"{len(given)} of {len(scans)} scans have a labelmap in {given[0].parent}; resampled into {mask_outputs[0].parent}")
 
     written, problems = [], []
-    for path, output, mask, mask_output in cli.progress(list(zip(scans, outputs, masks, mask_outputs, strict=True)), what="scans", unit="scan"):
-        with cli.going_on(problems):
-            ct = volumes.load_ct(path)
-            labelmap = volumes.load_labelmap(mask) if mask else None
-            if labelmap and not volumes.same_grid(ct, labelmap):
-                raise cli.InputError(f"{mask}: grid {labelmap.shape} is not that of {path} ({ct.shape}); expected the labelmap on its CT's grid; make both with the same step")
-            volumes.save(output, centred := center_isometric(ct, args.spacing))
+    for path, output, mask, mask_output in track(list(zip(scans, outputs, masks, mask_outputs, strict=True)), what="scans", unit="scan"):
+        with going_on(problems):
+            ct = nifti.load_ct(path)
+            labelmap = nifti.load_labelmap(mask) if mask else None
+            if labelmap and not same_grid(ct, labelmap):
+                raise InputError(mask, f"grid {labelmap.shape} is not that of {path} ({ct.shape})", "the labelmap on its CT's grid", "make both with the same step")
+            nifti.save(output, centred := center_isometric(ct, args.spacing))
             if labelmap:
-                volumes.save(mask_output, center_isometric(labelmap, args.spacing, labels=True))
+                nifti.save(mask_output, center_isometric(labelmap, args.spacing, labels=True))
             written.append(output)
-            cli.note(
+            logger.info(
                 f"{path.name}: {' x '.join(map(str, ct.shape))} voxels of {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)} mm became {' x '.join(map(str, centred.shape))} of {args.spacing:g} mm"
             )
     if written:
         print(*written, sep="\n")
-    cli.raise_all(problems)
+    raise_all(problems)
     return None
 
 
 def _labelmap_of(scan: Path, mask: str | None) -> Path | None:
     """The labelmap given with --mask, or the one of the same name in the sibling masks folder, or None."""
-    from common import volumes
+    from common.volume import folders
 
     if mask is None:
-        return volumes.labelmap_beside(scan)
+        return folders.labelmap_beside(scan)
     path = Path(mask) / scan.name if Path(mask).is_dir() else Path(mask)
-    return cli.existing_file(path, f"the labelmap of {scan.name}")
+    return files.existing_file(path, f"the labelmap of {scan.name}")
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

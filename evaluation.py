@@ -25,6 +25,7 @@ example
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,12 +34,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import cli, figures, geometry, pictures
+from common import files, geometry
+from common.command_line import script
+from common.errors import InputError
 from common.geometry import Detector, PoseError
+from common.reports import figures, overlays
 
 if TYPE_CHECKING:
-    from common.results import Result
-    from common.truth import Truth
+    from common.results.result import Result
+    from common.results.truth import Truth
+
+logger = logging.getLogger("common.script")
+
 
 GT_NAME, OUTPUT_NAME = "gt.png", "evaluation.png"
 OVERLAYS = {"red-cyan": "X-ray red, DRR cyan", "checkerboard": "X-ray and DRR in turn"}
@@ -70,12 +77,12 @@ class Notes:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("--data_dir", required=True, metavar="RESULTS", help="results folder of registration.py")
     parser.add_argument("--title_suffix", default="", metavar="TEXT", help='added to the title, such as "(p8)"')
     parser.add_argument("--gt_name", default=GT_NAME, metavar="NAME", help=f"the X-ray in the folder, bone bright (default: {GT_NAME})")
     parser.add_argument(
-        "--drr_name", metavar="NAME", help=f"the high-quality DRR in the folder (default: the one of create_drr.py, where there; {' or '.join(pictures.DRR_NAMES)} before others)"
+        "--drr_name", metavar="NAME", help=f"the high-quality DRR in the folder (default: the one of create_drr.py, where there; {' or '.join(overlays.DRR_NAMES)} before others)"
     )
     parser.add_argument("--output_name", default=OUTPUT_NAME, metavar="NAME", help=f"figure to write into the folder, {' '.join(figures.FORMATS)} (default: {OUTPUT_NAME})")
     parser.add_argument("--overlay", choices=OVERLAYS, default=Notes.overlay, help="how X-ray and best DRR are laid over each other (default: %(default)s)")
@@ -90,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def compare_pictures(xray: np.ndarray, drrs: dict[str, tuple[str, str, np.ndarray]], field: np.ndarray) -> list[Panel]:
     """Metrics of every DRR {key: (title, file, picture)} against the X-ray, over the field. All pictures are (H, W)."""
-    from common import similarity
+    from common.xray import similarity
 
     return [Panel(key, title, file, image, similarity.compare(image, xray, field)) for key, (title, file, image) in drrs.items()]
 
@@ -100,12 +107,10 @@ def resampled(image: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarr
     if image.shape == shape:
         return image
     if abs(image.shape[0] / image.shape[1] / (shape[0] / shape[1]) - 1) > ASPECT_TOLERANCE:
-        raise cli.InputError(
-            f"{path}: has {image.shape[1]} x {image.shape[0]} pixels; expected the shape of the X-ray, {shape[1]} x {shape[0]}; make it from the same registration"
-        )
+        raise InputError(path, f"has {image.shape[1]} x {image.shape[0]} pixels", f"the shape of the X-ray, {shape[1]} x {shape[0]}", "make it from the same registration")
     from skimage.transform import resize
 
-    cli.note(f"{path.name}: resampled from {image.shape[1]} x {image.shape[0]} to {shape[1]} x {shape[0]} pixels")
+    logger.info(f"{path.name}: resampled from {image.shape[1]} x {image.shape[0]} to {shape[1]} x {shape[0]} pixels")
     return resize(image, shape, order=1, anti_aliasing=True, preserve_range=True)
 
 
@@ -116,31 +121,31 @@ def find_pictures(folder: Path, gt_name: str, drr_name: str | None) -> dict[str,
         "initial": ("DRR at the start pose", folder / "init_image.png"),
         "final": ("DRR at the final pose", folder / "final_img.png"),
     }
-    drrs = [folder / drr_name] if drr_name else pictures.high_quality_drrs(folder)
+    drrs = [folder / drr_name] if drr_name else overlays.high_quality_drrs(folder)
     if drrs:
         found["high_quality"] = ("high-quality DRR", drrs[0])
     if drrs[1:]:
-        cli.note(f"{folder}: compares {drrs[0].name}, not {', '.join(path.name for path in drrs[1:])}; --drr_name chooses")
+        logger.info(f"{folder}: compares {drrs[0].name}, not {', '.join(path.name for path in drrs[1:])}; --drr_name chooses")
     for _, path in found.values():
-        cli.existing_file(path, "a picture of registration.py or create_drr.py")
+        files.existing_file(path, "a picture of registration.py or create_drr.py")
     return found
 
 
 def pixel_at_bone(folder: Path, shape: tuple[int, int]) -> float | None:
     """Millimetres of the X-ray's pixel at the bone's distance, from parameters.pt; None without one, or where it is of another picture or another program."""
-    from common import results
+    from common.results import parameters_file
 
     path = folder / "parameters.pt"
     if not path.exists():
         return None
     try:
-        result = results.load(path)
-    except cli.InputError as error:
-        cli.note(f"no scale bars: {error}")
+        result = parameters_file.load(path)
+    except InputError as error:
+        logger.info(f"no scale bars: {error}")
         return None
     if abs(shape[0] / shape[1] / (result.detector.height / result.detector.width) - 1) > ASPECT_TOLERANCE:
         return None
-    return pictures.mm_per_pixel(result.detector, result.bone_depth_mm) * result.detector.width / shape[1]
+    return overlays.mm_per_pixel(result.detector, result.bone_depth_mm) * result.detector.width / shape[1]
 
 
 # ----------------------------------------------------------------------------------------------------- pose
@@ -157,14 +162,15 @@ def pose_errors(result: Result, truth: np.ndarray, points_mm: np.ndarray) -> dic
 def choose_points(result: Result, truth: Truth, volume_path: str | None) -> tuple[np.ndarray, str]:
     """Points of the bone in the scanner's frame, (N, 3) RAS mm, and where they are from. Raises InputError without any."""
     if volume_path:
-        from common import volumes
+        from common.volume import nifti
+        from common.volume.volume import points_of
 
-        volume = volumes.load_ct(volume_path)
-        return geometry.apply(volume.lineage.scanner_from_volume, volumes.points_of(volume)), f"bone of {volume.name}"
+        volume = nifti.load_ct(volume_path)
+        return geometry.apply(volume.lineage.scanner_from_volume, points_of(volume)), f"bone of {volume.name}"
     if truth.points_mm is not None:
         return truth.points_mm, "fiducials of the truth"
     if "points_mm" not in result.drr:
-        raise cli.InputError("parameters.pt: holds no points of the bone; expected them there, in the truth or in a CT; give --volume")
+        raise InputError("parameters.pt", "holds no points of the bone", "them there, in the truth or in a CT", "give --volume")
     return geometry.apply(np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"])), "registered structure"
 
 
@@ -173,7 +179,7 @@ def choose_points(result: Result, truth: Truth, volume_path: str | None) -> tupl
 
 def draw(xray: np.ndarray, panels: list[Panel], field: np.ndarray, title: str, notes: Notes) -> Any:
     """The figure: pictures above; the overlay and heat maps of the differences below, on one scale each. Returns a matplotlib Figure."""
-    from common import similarity
+    from common.xray import similarity
 
     columns = 1 + len(panels)
     width = figures.COLUMN_IN * columns + 0.5
@@ -208,8 +214,8 @@ def draw(xray: np.ndarray, panels: list[Panel], field: np.ndarray, title: str, n
 def _overlay(xray: np.ndarray, drr: np.ndarray, field: np.ndarray, kind: str) -> np.ndarray:
     """(H, W, 3) in 0..1 of both pictures, the DRR's grey values matched to the X-ray's; grey outside the field."""
     inside = np.where(field, drr, 0)
-    matched = np.clip(pictures.match_tone(inside, np.where(field, xray, 0))(inside), 0, 1) if inside.any() else inside
-    both = pictures.red_cyan(xray, matched) if kind == "red-cyan" else np.repeat(pictures.checkerboard(xray, matched)[..., None], 3, -1)
+    matched = np.clip(overlays.match_tone(inside, np.where(field, xray, 0))(inside), 0, 1) if inside.any() else inside
+    both = overlays.red_cyan(xray, matched) if kind == "red-cyan" else np.repeat(overlays.checkerboard(xray, matched)[..., None], 3, -1)
     return np.where(field[..., None], np.clip(both, 0, 1), 0.5)
 
 
@@ -221,7 +227,7 @@ def _with_grey(name: str) -> Any:
 
 
 def _caption(panel: Panel) -> str:
-    from common.similarity import BETTER
+    from common.xray.similarity import BETTER
 
     lines = []
     if panel.pose_error:
@@ -256,12 +262,12 @@ def as_table(panels: list[Panel]) -> str:
     known = any(panel.pose_error for panel in panels)
     columns = ["picture", "file", *(POSE_COLUMNS if known else ()), *panels[0].metrics]
     rows = [{"picture": p.key, "file": p.file, **(p.pose_error.as_dict() if p.pose_error else {}), **p.metrics} for p in panels]
-    return cli.as_csv(rows, columns)
+    return files.as_csv(rows, columns)
 
 
 def as_json(panels: list[Panel], about: dict[str, Any]) -> dict[str, Any]:
-    from common.registered import EVALUATION_SCHEMA
-    from common.similarity import BETTER
+    from common.reports.registered import EVALUATION_SCHEMA
+    from common.xray.similarity import BETTER
 
     measured = {p.key: {"file": p.file, **({"pose_error": p.pose_error.as_dict()} if p.pose_error else {}), "similarity": p.metrics} for p in panels}
     return {"schema": EVALUATION_SCHEMA, **about, "better": BETTER, "pictures": measured}
@@ -270,51 +276,51 @@ def as_json(panels: list[Panel], about: dict[str, Any]) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int | None:
     folder = Path(args.data_dir)
     if not folder.is_dir():
-        raise cli.InputError(f"{folder}: is no folder; expected the results folder of registration.py; check --data_dir")
+        raise InputError(folder, "is no folder", "the results folder of registration.py", "check --data_dir")
     output = folder / args.output_name
     if output.suffix.lower() not in figures.FORMATS:
-        raise cli.InputError(f"{output}: ends in {output.suffix!r}; expected {' or '.join(figures.FORMATS)}; rename --output_name")
+        raise InputError(output, f"ends in {output.suffix!r}", " or ".join(figures.FORMATS), "rename --output_name")
     if (args.volume or args.label is not None) and not args.truth:
-        raise cli.InputError("--volume, --label: given without --truth; expected the true pose that they belong to; give --truth")
+        raise InputError("--volume, --label", "given without --truth", "the true pose that they belong to", "give --truth")
     found = find_pictures(folder, args.gt_name, args.drr_name)
     outputs = [output, output.with_suffix(".csv"), output.with_suffix(".json")]
-    cli.check_outputs(outputs, args.overwrite, [path for _, path in found.values()] + ([args.truth] if args.truth else []))
+    files.check_outputs(outputs, args.overwrite, [path for _, path in found.values()] + ([args.truth] if args.truth else []))
 
-    from common import results, slicer, xrays
+    from common.results import parameters_file
+    from common.xray import grey_values, reading
+    from common.xray import outline as outline_module
 
     errors, points_from = {}, None
     if args.truth:
-        from common.truth import read_truth
+        from common.results.truth import read_truth
 
-        result, truth = results.load(folder / "parameters.pt"), read_truth(args.truth, args.label)
+        result, truth = parameters_file.load(folder / "parameters.pt"), read_truth(args.truth, args.label)
         points, points_from = choose_points(result, truth, args.volume)
         errors = pose_errors(result, truth.camera, points)
-    images = {key: (title, path.name, xrays.read_picture(path)) for key, (title, path) in found.items()}
+    images = {key: (title, path.name, reading.read_picture(path)) for key, (title, path) in found.items()}
     _, gt_name, xray = images.pop("xray")
     images = {key: (title, name, resampled(image, xray.shape, folder / name)) for key, (title, name, image) in images.items()}
-    field = ~xrays.border_padding(xray)
+    field = ~grey_values.border_padding(xray)
     if field.mean() < 0.02 or np.ptp(xray[field]) == 0:
-        raise cli.InputError(
-            f"{folder / gt_name}: holds no picture inside its border ({100 * field.mean():.1f} % left); expected an X-ray with contrast; choose another with --gt_name"
-        )
+        raise InputError(folder / gt_name, f"holds no picture inside its border ({100 * field.mean():.1f} % left)", "an X-ray with contrast", "choose another with --gt_name")
     panels = [Panel(p.key, p.title, p.file, p.image, p.metrics, errors.get(p.key)) for p in compare_pictures(xray, images, field)]
     if min(panel.metrics["NCC"] for panel in panels[1:]) < 0:
-        cli.warn(f"{gt_name}: its grey values run against those of the DRR; expected bone bright; the numbers mean little, invert the picture")
+        logger.warning(f"{gt_name}: its grey values run against those of the DRR; expected bone bright; the numbers mean little, invert the picture")
 
-    notes = Notes(pixel_at_bone(folder, xray.shape), slicer.outline(images["final"][2].astype(float)), args.overlay, points_from)
+    notes = Notes(pixel_at_bone(folder, xray.shape), outline_module.outline(images["final"][2].astype(float)), args.overlay, points_from)
     with figures.style():
         figure = draw(xray, panels, field, f"X-ray and registered DRR {args.title_suffix}".strip(), notes)
     about = {"xray": gt_name, "field_fraction": float(field.mean()), "truth": args.truth, "label": args.label, "points": points_from}
-    cli.write_text(outputs[1], as_table(panels))
-    cli.write_json(outputs[2], as_json(panels, about))
+    files.write_text(outputs[1], as_table(panels))
+    files.write_json(outputs[2], as_json(panels, about))
     figures.save(figure, output)
     for panel in panels:
-        cli.note(f"{panel.title}: " + "  ".join(_caption(panel).split("\n")))
+        logger.info(f"{panel.title}: " + "  ".join(_caption(panel).split("\n")))
     print(*outputs[1:], output, sep="\n")
     return None
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

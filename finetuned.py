@@ -23,61 +23,70 @@ example
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import cli, training_settings
-from common.training_settings import DEFAULT_MINUTES, Settings
+from common.command_line import flags, script, training_flags
+from common.errors import InputError
+from common.files import check_outputs, existing_file, output_folder
+from common.training.settings import DEFAULT_MINUTES, Settings, device_defaults, wait_without_spinning
 
 if TYPE_CHECKING:
-    from common.sampling import Source, View
+    from common.training.sampling import Source, View
+
+logger = logging.getLogger("common.script")
+
 
 CPU_LR, GPU_LR = 1.5e-3, 5e-4  # half of agnostic.py's
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-i", "--input", required=True, metavar="CT", help="the patient's preprocessed CT (.nii or .nii.gz)")
     parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for the model")
     parser.add_argument("-c", "--checkpoint", required=True, metavar="PTH", help="model to start from")
     parser.add_argument("--name", required=True, help="name of the model's files")
     parser.add_argument("--check", action="store_true", help="only look: OUT/check.png and a table, with what to change (exit code 2 where it cannot work); needs --like")
-    training_settings.add_training_flags(parser, inherited=True, rates=(CPU_LR, GPU_LR))
-    cli.add_device_flag(parser)
+    training_flags.add_training_flags(parser, inherited=True, rates=(CPU_LR, GPU_LR))
+    flags.add_device_flag(parser)
     return parser
 
 
 def choose_settings(args: argparse.Namespace, config: dict, device: str) -> Settings:
     """Flags over the checkpoint's network, detector and poses; budget, batch and learning rate are this step's own. The network knows the bone already: all effects come from the start."""
     rate = CPU_LR if device == "cpu" else GPU_LR
-    own = {**training_settings.device_defaults(device), "lr": rate, "iterations": None, "minutes": DEFAULT_MINUTES, "seed": 0, "effects_full_at": 0.0}
+    own = {**device_defaults(device), "lr": rate, "iterations": None, "minutes": DEFAULT_MINUTES, "seed": 0, "effects_full_at": 0.0}
     inherited = Settings.from_config(config, **own)
-    return replace(inherited, view=training_settings.view_from(args, device, inherited.view), **training_settings.changes_from(args))
+    return replace(inherited, view=training_flags.view_from(args, device, inherited.view), **training_flags.changes_from(args))
 
 
 def check_flags(args: argparse.Namespace, inputs: list[Path]) -> None:
     """InputError where --check lacks an X-ray, continues a run, or would replace a picture."""
-    from common import preflight
+    from common.registration import preflight
 
     if not args.like:
-        raise cli.InputError("--check: no X-ray; expected one of those to be registered; add --like XRAY")
+        raise InputError("--check", "no X-ray", "one of those to be registered", "add --like XRAY")
     if args.resume:
-        raise cli.InputError("--check: given with --resume; expected a run that has not begun; drop one of the two")
-    cli.check_outputs([Path(args.output_dir) / preflight.PICTURE], args.overwrite, [*inputs, args.like])
+        raise InputError("--check", "given with --resume", "a run that has not begun", "drop one of the two")
+    check_outputs([Path(args.output_dir) / preflight.PICTURE], args.overwrite, [*inputs, args.like])
 
 
 def check(args: argparse.Namespace, view: View, source: Source, device: str) -> int:
     """Write check.png, print the table, and return the exit code: 2 where something is impossible."""
-    from common import preflight, sampling, scene, training_check, xrays
+    from common.registration import preflight, scene
+    from common.training import sampling
+    from common.training.check import examine
+    from common.xray import reading
 
-    xray = xrays.read(args.like, xrays.GeometryFlags(args.sdd))
+    xray = reading.read(args.like, reading.GeometryFlags(args.sdd))
     structure = scene.load_structure(source.ct, source.mask, list(source.labels) if source.labels else None, "auto", None, device)
     if structure.ct.lineage.mirrored == view.reverse_x_axis:  # as registration.py: for a mirrored bone, or a picture seen from the detector's side
         xray = xray.flip()
-    report = training_check.examine(xray, structure, sampling.load_patient(source, view, device), view, args.seed or 0)
-    picture = cli.output_folder(args.output_dir) / preflight.PICTURE
+    report = examine(xray, structure, sampling.load_patient(source, view, device), view, args.seed or 0)
+    picture = output_folder(args.output_dir) / preflight.PICTURE
     preflight.write_picture(picture, [report], [xray.as_uint8()], ["middle of the range"])
     print(preflight.table([report]))
     print(picture)
@@ -85,27 +94,31 @@ def check(args: argparse.Namespace, view: View, source: Source, device: str) -> 
 
 
 def run(args: argparse.Namespace) -> int | None:
-    training_settings.wait_without_spinning()
-    from common import network, rendering, sampling, training_run
+    wait_without_spinning()
+    from common.command_line import training_flags
+    from common.drr import renderer
+    from common.pose_network.checkpoint import load_checkpoint
+    from common.training import sampling
+    from common.training.run import Job, execute
 
-    ct = cli.existing_file(args.input, "the patient's preprocessed CT (.nii or .nii.gz)")
-    checkpoint = cli.existing_file(args.checkpoint, "the model to start from (.pth)")
+    ct = existing_file(args.input, "the patient's preprocessed CT (.nii or .nii.gz)")
+    checkpoint = existing_file(args.checkpoint, "the model to start from (.pth)")
     source = sampling.pair_mask(ct, Path(args.mask) if args.mask else None, args.labels)
-    device = rendering.choose_device(args.device)
+    device = renderer.choose_device(args.device)
     if args.check:
         check_flags(args, [ct, checkpoint])
-        return check(args, choose_settings(args, network.load_checkpoint(checkpoint).config, device).view, source, device)
-    outputs = training_run.outputs_of(args, [ct, checkpoint])
-    start = network.load_checkpoint(checkpoint)
-    resume = network.load_checkpoint(outputs.last) if args.resume else None
+        return check(args, choose_settings(args, load_checkpoint(checkpoint).config, device).view, source, device)
+    outputs = training_flags.outputs_of(args, [ct, checkpoint])
+    start = load_checkpoint(checkpoint)
+    resume = load_checkpoint(outputs.last) if args.resume else None
     if start.pose_range is None:
-        cli.note(f"{checkpoint.name}: states no range of poses; the knee defaults are taken where no flag says otherwise")
-    settings = Settings.from_config(resume.config, **training_settings.changes_from(args)) if resume else choose_settings(args, start.config, device)
+        logger.info(f"{checkpoint.name}: states no range of poses; the knee defaults are taken where no flag says otherwise")
+    settings = Settings.from_config(resume.config, **training_flags.changes_from(args)) if resume else choose_settings(args, start.config, device)
     files = {"volpath": str(ct), "maskpath": args.mask, "outpath": args.output_dir, "ckptpath": str(checkpoint)}
-    return training_run.execute(training_run.Job(settings, [source], outputs, files, args.cache_gb, args.wandb, start=start, resume=resume), device)
+    return execute(Job(settings, [source], outputs, files, args.cache_gb, args.wandb, start=start, resume=resume), device)
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

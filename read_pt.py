@@ -15,11 +15,17 @@ example
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from common import cli
+from common import files
+from common.command_line import script
+from common.errors import InputError, printable
+
+logger = logging.getLogger("common.script")
+
 
 WHAT = "a PyTorch file (.pt, .pth)"
 DEPTH = 6
@@ -30,7 +36,7 @@ MANY_ITEMS = 60  # of one dictionary or list; a network has hundreds of weights
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("file", metavar="FILE", help="file to look into (.pt, .pth)")
     parser.add_argument("--depth", type=int, default=DEPTH, metavar="N", help=f"levels of nesting to show (default: {DEPTH})")
     parser.add_argument("--items", type=int, default=MANY_ITEMS, metavar="N", help=f"entries to show of one dictionary or list (default: {MANY_ITEMS})")
@@ -114,19 +120,19 @@ def _rounded(value: Any) -> str:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common import torchfiles
+    from common.files import torch_files
 
-    path = cli.existing_file(args.file, WHAT)
+    path = files.existing_file(args.file, WHAT)
     if args.depth < 0 or args.items < 1:
-        raise cli.InputError(f"--depth {args.depth} --items {args.items}: out of range; expected depth of 0 and above and items of 1 and above; correct them")
+        raise InputError(f"--depth {args.depth} --items {args.items}", "out of range", "depth of 0 and above and items of 1 and above", "correct them")
     if args.unsafe:
-        cli.warn(f"{path}: opened with --unsafe; code in the file is run")
-    for line in describe(torchfiles.load(path, WHAT, args.unsafe), path.name, args.depth, args.items):
-        print(cli.printable(line))
+        logger.warning(f"{path}: opened with --unsafe; code in the file is run")
+    for line in describe(torch_files.load(path, WHAT, args.unsafe), path.name, args.depth, args.items):
+        print(printable(line))
     return None
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -34,6 +34,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -41,20 +42,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import cli
-from common.poserange import add_pose_range_flags, pose_range_from
+from common import files
+from common.command_line import flags, script
+from common.command_line.flags import add_pose_range_flags, pose_range_from
+from common.errors import InputError, going_on, raise_all
 
 if TYPE_CHECKING:
-    from common.finding import Starter
-    from common.instants import Instant
-    from common.network import Checkpoint
-    from common.pyramid import View
-    from common.scene import Structure
-    from common.xrays import Xray
+    from common.command_line.registration_inputs import Instant
+    from common.pose_network.checkpoint import Checkpoint
+    from common.registration.pyramid import View
+    from common.registration.scene import Structure
+    from common.registration.starts import Starter
+    from common.xray.xray import Xray
+
+logger = logging.getLogger("common.script")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("xray", nargs="+", type=Path, help="X-ray, before the flags: PNG, JPEG, TIFF (8 or 16 bit) or DICOM")
     parser.add_argument("-v", "--volume", required=True, nargs="+", type=Path, help="CT volume, NIfTI in Hounsfield units; several: one a bone")
     parser.add_argument("-c", "--checkpoint", type=Path, help="pose network of agnostic.py or finetuned.py (or xvr's); without it the start pose is searched")
@@ -136,15 +141,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="only look: check.png and a table of geometry, field of view, polarity and (without --views) orientation, with what to change (exit code 2 where it cannot work)",
     )
     add_pose_range_flags(parser, "the checkpoint's")
-    cli.add_device_flag(parser)
+    flags.add_device_flag(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     check_flags(args)
-    from common.finding import Followed, Starter, register
-    from common.instants import group_xrays, load_views
+    from common.command_line.registration_inputs import group_xrays, load_views
+    from common.registration.register import Followed, register
+    from common.registration.starts import Starter
 
     instants = group_xrays(args, structure_folders(args))
     checkpoint = load_model(args)
@@ -165,12 +171,12 @@ def run(args: argparse.Namespace) -> int:
     loaded = time.perf_counter() - began
     verdicts, problems, impossible, last = [], [], False, None
     for instant in instants:
-        with cli.going_on(problems):
+        with going_on(problems):
             clock = time.perf_counter()
             views = load_views(instant, args, structures, checkpoint)
             if args.check:
                 checked = [check(instant.folder / name, views, structure, starter, args.seed) for name, structure in zip(structure_folders(args), structures, strict=True)]
-                impossible |= cli.EXIT_BAD_INPUT in checked
+                impossible |= script.EXIT_BAD_INPUT in checked
                 continue
             found = register(views, structures, starter, args.seed, last)
             if args.sequence and all(verdict["verdict"] != "failed" for _, _, verdict in found):
@@ -178,28 +184,29 @@ def run(args: argparse.Namespace) -> int:
                 last = [each.then(winner) for each, (_, winner, _) in zip(before, found, strict=True)]
             about = {"settings": settings, "runtime_s": {"loading": loaded, "registration": time.perf_counter() - clock}}
             verdicts += record(instant, args, views, structures, found, about)
-    cli.raise_all(problems)
-    return cli.EXIT_BAD_INPUT if impossible else cli.EXIT_NOT_CONVERGED if "failed" in verdicts else 0
+    raise_all(problems)
+    return script.EXIT_BAD_INPUT if impossible else script.EXIT_NOT_CONVERGED if "failed" in verdicts else 0
 
 
 def record(instant: Instant, args: argparse.Namespace, views: Sequence[View], structures: Sequence[Structure], found: list, about: dict[str, Any]) -> list[str]:
     """Write each structure's result; returns the verdicts."""
-    from common import recording
+    from common.registration import recording
+    from common.results import names
 
     for name, structure, (start, winner, verdict) in zip(structure_folders(args), structures, found, strict=True):
-        folder = cli.output_folder(instant.folder / name)
+        folder = files.output_folder(instant.folder / name)
         others = [(other, rival.fit.poses[0]) for other, (_, rival, _) in zip(structures, found, strict=True) if other is not structure]
         recording.save(folder, views, structure, start, winner, verdict, about, others)
-        cli.note(summary(" + ".join(shot.name for shot in instant.shots), name or structure.ct.name, verdict, about["runtime_s"]))
-        print(folder / recording.PARAMETERS)
+        logger.info(summary(" + ".join(shot.name for shot in instant.shots), name or structure.ct.name, verdict, about["runtime_s"]))
+        print(folder / names.PARAMETERS)
     return [verdict["verdict"] for _, _, verdict in found]
 
 
 def check(folder: Path, views: Sequence[View], structure: Structure, starter: Starter, seed: int) -> int:
     """Write check.png, print the table, and return the exit code: 2 where something is impossible."""
-    from common import preflight
-    from common.pyramid import View
-    from common.start import compete_from
+    from common.registration import preflight
+    from common.registration.competition import compete_from
+    from common.registration.pyramid import View
 
     start = starter(views, structure)[0]
     cameras = [start @ view.rig_from_camera for view in views]
@@ -213,7 +220,7 @@ def check(folder: Path, views: Sequence[View], structure: Structure, starter: St
 
     body, frame = structure.body, structure.ct.lineage.scanner_from_volume
     reports = [preflight.examine(view.xray, body.renderer, body.points, camera, frame, fit if len(views) == 1 else None) for view, camera in zip(views, cameras, strict=True)]
-    cli.output_folder(folder)
+    files.output_folder(folder)
     preflight.write_picture(folder / preflight.PICTURE, reports, [view.xray.as_uint8() for view in views], [f"--init {starter.method}"] * len(views))
     print(preflight.table(reports))
     print(folder / preflight.PICTURE)
@@ -224,60 +231,60 @@ def check_flags(args: argparse.Namespace) -> None:
     """InputError for flags that contradict each other."""
     count = len(args.volume)
     if args.mask and len(args.mask) != count:
-        raise cli.InputError(f"--mask: {len(args.mask)} labelmaps for {count} volumes; expected one a volume, in their order; correct the flags")
+        raise InputError("--mask", f"{len(args.mask)} labelmaps for {count} volumes", "one a volume, in their order", "correct the flags")
     if args.labels and not args.mask:
-        raise cli.InputError("--labels: no labelmap; expected --mask with it; add --mask FILE")
+        raise InputError("--labels", "no labelmap", "--mask with it", "add --mask FILE")
     if args.labels and count > 1 and len(args.labels) != count:
-        raise cli.InputError(f"--labels: {len(args.labels)} labels for {count} volumes; expected one label a volume; correct the flags")
+        raise InputError("--labels", f"{len(args.labels)} labels for {count} volumes", "one label a volume", "correct the flags")
     cameras = len(args.calibration or [])
     if args.views and cameras < 2:
-        raise cli.InputError(f"--views: {cameras} calibrations; expected one a camera, two or more, in the X-rays' order; add --calibration FILE FILE")
+        raise InputError("--views", f"{cameras} calibrations", "one a camera, two or more, in the X-rays' order", "add --calibration FILE FILE")
     if cameras and len(args.xray) % cameras:
-        raise cli.InputError(f"--calibration: {cameras} files for {len(args.xray)} X-rays; expected one an X-ray of an instant, in their order; correct the flags")
+        raise InputError("--calibration", f"{cameras} files for {len(args.xray)} X-rays", "one an X-ray of an instant, in their order", "correct the flags")
     if args.calibration and (args.sdd or args.principal_point):
-        raise cli.InputError("--calibration: given with --sdd or --principal_point; expected the camera from one source; drop the other flags")
+        raise InputError("--calibration", "given with --sdd or --principal_point", "the camera from one source", "drop the other flags")
     if args.pixel_spacing is not None and len(args.pixel_spacing) > 2:
-        raise cli.InputError(f"--pixel_spacing: {len(args.pixel_spacing)} numbers; expected one, or two (width, height), in mm; correct the flag")
+        raise InputError("--pixel_spacing", f"{len(args.pixel_spacing)} numbers", "one, or two (width, height), in mm", "correct the flag")
     if args.init == "model" and args.checkpoint is None:
-        raise cli.InputError("--init model: no checkpoint; expected -c model.pth; give one or use --init search")
+        raise InputError("--init model", "no checkpoint", "-c model.pth", "give one or use --init search")
     if (args.init == "fixed") != (args.init_pose is not None):
-        raise cli.InputError(f"--init {args.init} with --init_pose {args.init_pose}; expected both --init fixed and --init_pose FILE, or neither; correct the flags")
+        raise InputError(f"--init {args.init}", f"with --init_pose {args.init_pose}", "both --init fixed and --init_pose FILE, or neither", "correct the flags")
     if args.init_pose and len(args.init_pose) not in (1, count):
-        raise cli.InputError(f"--init_pose: {len(args.init_pose)} files for {count} volumes; expected one a volume, in their order, or one for all; correct the flags")
+        raise InputError("--init_pose", f"{len(args.init_pose)} files for {count} volumes", "one a volume, in their order, or one for all", "correct the flags")
 
 
 def structure_folders(args: argparse.Namespace) -> list[str]:
     """Sub-folder of each volume: none for a single one, else its stem, with its label where stems are the same."""
     if len(args.volume) == 1:
         return [""]
-    stems = [cli.stem(path) for path in args.volume]
+    stems = [files.stem(path) for path in args.volume]
     if len(set(stems)) == len(stems):
         return stems
     named = [f"{stem}_{label}" for stem, label in zip(stems, args.labels or range(len(stems)), strict=True)]
     if len(set(named)) < len(named):
-        raise cli.InputError(f"-v: volumes share a name and label ({', '.join(named)}); expected different bones; correct -v or --labels")
+        raise InputError("-v", f"volumes share a name and label ({', '.join(named)})", "different bones", "correct -v or --labels")
     return named
 
 
 def load_model(args: argparse.Namespace) -> Checkpoint | None:
     if args.checkpoint is None:
         return None
-    from common.network import load_checkpoint
+    from common.pose_network.checkpoint import load_checkpoint
 
     return load_checkpoint(args.checkpoint)
 
 
 def build(checkpoint: Checkpoint, args: argparse.Namespace):
-    from common.network import build_network
-    from common.rendering import choose_device
+    from common.drr.renderer import choose_device
+    from common.pose_network.prediction import build_network
 
     return build_network(checkpoint, choose_device(args.device))
 
 
 def load_structures(args: argparse.Namespace) -> list[Structure]:
-    from common.lineage import with_stated_side
-    from common.rendering import choose_device
-    from common.scene import load_structure
+    from common.drr.renderer import choose_device
+    from common.registration.scene import load_structure
+    from common.volume.lineage import with_stated_side
 
     device = choose_device(args.device)
     structures = []
@@ -287,7 +294,7 @@ def load_structures(args: argparse.Namespace) -> list[Structure]:
         given = args.init_pose and args.init_pose[index if len(args.init_pose) > 1 else 0]
         structures.append(replace(structure, given=given, ct=replace(structure.ct, lineage=with_stated_side(path, structure.ct.lineage, args.side))))
     if len({structure.ct.lineage.mirrored for structure in structures}) > 1:
-        raise cli.InputError("-v: some volumes are mirrored and some are not; expected bones of one side; register the sides in separate calls")
+        raise InputError("-v", "some volumes are mirrored and some are not", "bones of one side", "register the sides in separate calls")
     return structures
 
 
@@ -296,7 +303,7 @@ def summary(pictures: str, structure: str, verdict: dict[str, Any], seconds: dic
     return "; ".join([f"{pictures}, {structure}: {verdict['verdict']}, standard deviation {deviations}", *verdict["reasons"], f"{seconds['registration']:.1f} s"])
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

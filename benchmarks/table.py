@@ -16,17 +16,19 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli, figures
+from common import files
+from common.command_line import script
+from common.reports import figures
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"), help="folder (default: %(default)s)")
     return parser
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(cli.existing_file(path, "a benchmark's table").read_text().splitlines()))
+    return list(csv.DictReader(files.existing_file(path, "a benchmark's table").read_text().splitlines()))
 
 
 def as_markdown(rendering: list[dict[str, str]], registration: list[dict[str, str]]) -> str:
@@ -68,13 +70,13 @@ def draw(rendering: list[dict[str, str]], registration: list[dict[str, str]]):
 def run(args: argparse.Namespace) -> None:
     rendering, registration = read(args.output / "rendering.csv"), read(args.output / "registration.csv")
     targets = [args.output / "table.md", args.output / "plot.png"]
-    cli.check_outputs(targets, args.overwrite)
-    cli.write_text(targets[0], as_markdown(rendering, registration))
+    files.check_outputs(targets, args.overwrite)
+    files.write_text(targets[0], as_markdown(rendering, registration))
     figures.save(draw(rendering, registration), targets[1])
     print(*targets, sep="\n")
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

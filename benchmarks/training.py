@@ -19,14 +19,17 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli, geometry, training_settings
+from common import files, geometry
+from common.command_line import script as script_module
+from common.errors import InputError
+from common.training import settings
 
 CONVERGED_MM = 1.0
 ERRORS = ("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script_module.build_parser(__doc__)
     parser.add_argument("--ct", required=True, type=Path, help="the patient's preprocessed CT")
     parser.add_argument("--mask", type=Path, help="labelmap on its grid (default: the whole CT is the structure)")
     parser.add_argument("--labels", type=int, nargs="+", metavar="N", help="labels of the bone; the first names the truth's bone")
@@ -46,35 +49,37 @@ def train(ct: Path, mask: Path | None, labels: list[int] | None, flags: list[str
     masked = [] if mask is None else ["--mask", str(mask), *(["--labels", *map(str, labels)] if labels else [])]
     with tempfile.TemporaryDirectory() as folder:
         cohort = Path(folder)
-        for path in cli.with_lineages([ct]):
+        for path in files.with_lineages([ct]):
             if path.exists():
                 (cohort / path.name).symlink_to(path.resolve())
         script, source = (finetuned, ct) if {"-c", "--checkpoint"} & set(flags) else (agnostic, cohort)
         if script.main(["-i", str(source), *masked, *flags]):
-            raise cli.InputError("training: did not end well; expected a model; see its message above")
+            raise InputError("training", "did not end well", "a model", "see its message above")
         args = script.build_parser().parse_args(["-i", str(source), *masked, *flags])
     return Path(args.output_dir) / f"{args.name}.pth"
 
 
 def run(args: argparse.Namespace) -> None:
-    training_settings.wait_without_spinning()
-    from common import network, start, xrays
-    from common.pyramid import View
-    from common.scene import load_structure
-    from common.truth import read_truth
+    settings.wait_without_spinning()
+    from common.pose_network import checkpoint, prediction
+    from common.registration import competition
+    from common.registration.pyramid import View
+    from common.registration.scene import load_structure
+    from common.results.truth import read_truth
+    from common.xray import reading
 
-    cli.check_outputs([args.output], args.overwrite, [args.ct, *args.xrays])
-    model = network.load_checkpoint(args.trained or train(args.ct, args.mask, args.labels, args.training))
-    predictor = network.build_network(model)
+    files.check_outputs([args.output], args.overwrite, [args.ct, *args.xrays])
+    model = checkpoint.load_checkpoint(args.trained or train(args.ct, args.mask, args.labels, args.training))
+    predictor = prediction.build_network(model)
     structure = load_structure(args.ct, args.mask, args.labels, "auto", None, "cpu")
     body, rows = structure.body, []
     world_from_canonical = geometry.translation(structure.ct.isocentre_mm)
     for path in args.xrays:
-        xray = xrays.read(path)
+        xray = reading.read(path)
         truth = geometry.invert(structure.ct.lineage.scanner_from_volume) @ read_truth(path.with_name(path.stem + args.suffix), args.labels and args.labels[0]).camera
         began = time.perf_counter()
-        guess = world_from_canonical @ geometry.camera_from_pose(network.predict_pose(predictor, model, xray))
-        winner = start.compete([View(xray)], body, [guess])
+        guess = world_from_canonical @ geometry.camera_from_pose(prediction.predict_pose(predictor, model, xray))
+        winner = competition.compete([View(xray)], body, [guess])
         taken = time.perf_counter() - began
         row = {"xray": path.name, "seconds": taken, "similarity": winner.fit.similarity if winner else 0.0}
         for when, pose in (("start", guess), ("end", winner.fit.poses[0] if winner else None)):
@@ -86,8 +91,8 @@ def run(args: argparse.Namespace) -> None:
             f"end in plane {row['end_in_plane_mm']:.2f} mm, depth {row['end_depth_mm']:.1f}, {row['end_rotation_deg']:.2f} deg, {taken:.1f} s",
             flush=True,
         )
-    cli.output_folder(args.output.parent)  # the scripts called above let go of what this one had made and not yet filled
-    cli.write_text(args.output, cli.as_csv(rows))
+    files.output_folder(args.output.parent)  # the scripts called above let go of what this one had made and not yet filled
+    files.write_text(args.output, files.as_csv(rows))
     print(summary(rows))
     print(args.output)
 
@@ -103,7 +108,7 @@ def summary(rows: list[dict]) -> str:
     return f"{len(rows)} X-rays, medians (90th percentiles): {'; '.join(parts)}; {100 * converged:.0f} % within {CONVERGED_MM:g} mm in plane"
 
 
-main = cli.script(run, build_parser)
+main = script_module.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

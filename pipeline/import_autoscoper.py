@@ -17,20 +17,26 @@ Example:
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli
+from common import files
+from common.command_line import script
+from common.errors import InputError
+
+logger = logging.getLogger("common.script")
+
 
 INTERCEPT_HU = -1024.0
 BONE_HU = 150.0  # denser than muscle: a masked bone holds some of it
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-i", "--input", required=True, nargs="+", type=Path, metavar="TIFF", help="multi-page TIFF, one bone each")
     parser.add_argument("--bones", required=True, nargs="+", metavar="NAME", help="name of each bone, in the order of -i")
     parser.add_argument("--voxel_mm", required=True, nargs=3, type=float, metavar=("COLUMN", "ROW", "SLICE"), help="voxel size, mm")
@@ -45,7 +51,7 @@ def read_pages(path: Path) -> np.ndarray:
     """Grey values (columns, rows, pages) of a multi-page TIFF. Raises InputError for one page, colours, or no picture."""
     from PIL import Image, UnidentifiedImageError
 
-    path = cli.existing_file(path, "a volume as multi-page TIFF")
+    path = files.existing_file(path, "a volume as multi-page TIFF")
     try:
         with Image.open(path) as image:
             pages = []
@@ -53,9 +59,9 @@ def read_pages(path: Path) -> np.ndarray:
                 image.seek(number)
                 pages.append(np.asarray(image))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise cli.InputError(f"{path}: cannot be read ({error}); expected a multi-page TIFF of grey values; export it again") from None
+        raise InputError(path, f"cannot be read ({error})", "a multi-page TIFF of grey values", "export it again") from None
     if len(pages) < 2 or len({page.shape for page in pages}) > 1 or pages[0].ndim != 2 or pages[0].dtype.kind not in "ui":
-        raise cli.InputError(f"{path}: holds {len(pages)} page(s) of {pages[0].shape} {pages[0].dtype}; expected two or more grey pages of one size; export the volume again")
+        raise InputError(path, f"holds {len(pages)} page(s) of {pages[0].shape} {pages[0].dtype}", "two or more grey pages of one size", "export the volume again")
     return np.stack(pages).transpose(2, 1, 0)
 
 
@@ -65,28 +71,28 @@ def hounsfield(grey: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common import ends, lineage, volumes
+    from common.volume import cut_ends, lineage, nifti, volume
 
     if len(args.bones) != len(args.input) or len(set(args.bones)) != len(args.bones):
-        raise cli.InputError(f"--bones: {' '.join(args.bones)} for {len(args.input)} volumes; expected a name of its own for each; correct the flags")
+        raise InputError("--bones", f"{' '.join(args.bones)} for {len(args.input)} volumes", "a name of its own for each", "correct the flags")
     if min(args.voxel_mm) < 0.01 or max(args.voxel_mm) > 20:
-        raise cli.InputError(f"--voxel_mm: {args.voxel_mm}; expected 0.01 to 20 mm; correct the flag")
+        raise InputError("--voxel_mm", args.voxel_mm, "0.01 to 20 mm", "correct the flag")
     outputs = [args.output / f"{bone}.nii.gz" for bone in args.bones]
-    cli.check_outputs([*outputs, *map(lineage.sidecar, outputs)], args.overwrite, args.input)
+    files.check_outputs([*outputs, *map(lineage.sidecar, outputs)], args.overwrite, args.input)
     for path, bone, output in zip(args.input, args.bones, outputs, strict=True):
         hu = hounsfield(read_pages(path), args.slope, args.intercept)
         if hu.max() < BONE_HU:
-            raise cli.InputError(f"{path}: its densest voxel is {hu.max()} HU; expected bone above {BONE_HU:g} HU; correct --slope and --intercept")
-        original = volumes.Volume(hu, np.diag([*args.voxel_mm, 1.0]), lineage.original(path))
-        cuts = ends.cuts_of(hu > args.intercept, None, original)
+            raise InputError(path, f"its densest voxel is {hu.max()} HU", f"bone above {BONE_HU:g} HU", "correct --slope and --intercept")
+        original = volume.Volume(hu, np.diag([*args.voxel_mm, 1.0]), lineage.original(path))
+        cuts = cut_ends.cuts_of(hu > args.intercept, None, original)
         settings = {"voxel_mm": args.voxel_mm, "slope": args.slope, "intercept": args.intercept, "cuts": cuts}
         record = original.lineage.then("import_autoscoper", settings, bone=bone, side=args.side)
-        volumes.save(output, volumes.Volume(hu, original.affine, record))
-        cli.note(f"{bone}: {' x '.join(map(str, hu.shape))} voxels, {hu.min()} to {hu.max()} HU, {100 * (hu > args.intercept).mean():.0f} % inside the bone")
+        nifti.save(output, volume.Volume(hu, original.affine, record))
+        logger.info(f"{bone}: {' x '.join(map(str, hu.shape))} voxels, {hu.min()} to {hu.max()} HU, {100 * (hu > args.intercept).mean():.0f} % inside the bone")
         print(output)
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,18 +21,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli, cohort
+from common.command_line import script
+from common.errors import InputError
+from common.files import as_csv, check_outputs, write_text
 from common.geometry import Detector
+from common.progress import track
+from common.results import cohort
 
 if TYPE_CHECKING:
-    from common import phantom
+    from common.synthetic import phantom
 
 SDD_MM, FIELD_MM = 1020.0, 280.0  # source to detector, side of the detector
 KNEE_LABELS = {"left": (2, 4), "right": (1, 3)}  # tibia and femur, of make_phantom.py
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-o", "--output_dir", required=True, type=Path, metavar="OUT", help="folder for the patients' folders and the table")
     parser.add_argument("--patients", type=int, default=6, help="how many (default: %(default)s)")
     parser.add_argument("--views", type=int, default=2, help="X-rays of each knee (default: %(default)s)")
@@ -49,30 +53,31 @@ def draw_view(rng: np.random.Generator) -> tuple[list[float], float, list[float]
 
 def take_xray(patient: phantom.Phantom, side: str, path: Path, size: int, rng: np.random.Generator) -> None:
     """Write a DICOM X-ray of one knee of a phantom, and its truth."""
-    from common import simulation, volumes
+    from common.synthetic import xray_simulation
+    from common.volume import volume
 
-    points = volumes.points_of(patient.segmentation, np.isin(patient.segmentation.data, KNEE_LABELS[side]))
+    points = volume.points_of(patient.segmentation, np.isin(patient.segmentation.data, KNEE_LABELS[side]))
     angles, distance, shift = draw_view(rng)
     detector = Detector.centred(size, size, SDD_MM, FIELD_MM / size)
-    camera = simulation.view(points.mean(0), angles, distance, shift)
-    picture = simulation.simulate(simulation.render_strips(patient.ct, camera, detector), FIELD_MM / size, simulation.Effects(), rng)
-    simulation.write_dicom(path, picture, detector, with_sdd=False)
-    simulation.write_truth(path.with_name(path.stem + "_truth.json"), camera, detector, points, {"angles_deg": angles, "distance_mm": distance, "shift_mm": shift})
+    camera = xray_simulation.view(points.mean(0), angles, distance, shift)
+    picture = xray_simulation.simulate(xray_simulation.render_strips(patient.ct, camera, detector), FIELD_MM / size, xray_simulation.Effects(), rng)
+    xray_simulation.write_dicom(path, picture, detector, with_sdd=False)
+    xray_simulation.write_truth(path.with_name(path.stem + "_truth.json"), camera, detector, points, {"angles_deg": angles, "distance_mm": distance, "shift_mm": shift})
 
 
 def run(args: argparse.Namespace) -> int | None:
     for name, low, high in (("patients", 1, 999), ("views", 1, 99), ("size", 32, 4096), ("spacing", 0.4, 5), ("seed", 0, 2**31)):
         if not low <= getattr(args, name) <= high:
-            raise cli.InputError(f"--{name}: found {getattr(args, name)}; expected {low} to {high}; give another number")
-    from common import phantom
+            raise InputError(f"--{name}", f"found {getattr(args, name)}", f"{low} to {high}", "give another number")
+    from common.synthetic import phantom
 
     table = args.output_dir / "patients.csv"
     names = [f"P{number:02d}" for number in range(1, args.patients + 1)]
     knees = [f"{side}_{view}" for side in KNEE_LABELS for view in range(1, args.views + 1)]
     xrays = {name: [args.output_dir / name / "xrays" / f"{knee}.dcm" for knee in knees] for name in names}
-    cli.check_outputs([table, *(path for paths in xrays.values() for path in paths)], args.overwrite)
+    check_outputs([table, *(path for paths in xrays.values() for path in paths)], args.overwrite)
     rows = []
-    for number, name in enumerate(cli.progress(names, what="patients", unit="patient")):
+    for number, name in enumerate(track(names, what="patients", unit="patient")):
         patient = phantom.cohort_member(number, args.seed, args.spacing)
         ct, seg, _ = phantom.write(patient, args.output_dir / name, name)
         for path in xrays[name]:
@@ -80,12 +85,12 @@ def run(args: argparse.Namespace) -> int | None:
             take_xray(patient, side, path, args.size, np.random.default_rng([args.seed, number, knees.index(path.stem), 31]))
             files = {"ct": ct, "segmentation": seg, "xray": path, "truth": path.with_name(path.stem + "_truth.json")}
             rows.append({"patient": name, **{key: file.relative_to(args.output_dir) for key, file in files.items()}, "side": side, "sdd_mm": SDD_MM})
-    cli.write_text(table, cli.as_csv(rows, [*cohort.REQUIRED, *cohort.OPTIONAL]))
+    write_text(table, as_csv(rows, [*cohort.REQUIRED, *cohort.OPTIONAL]))
     print(table)
     return None
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

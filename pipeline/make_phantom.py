@@ -20,12 +20,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from common import cli
+from common import files
+from common.command_line import script
+from common.errors import InputError
+from common.progress import track
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for the patients' folders")
     parser.add_argument("--patients", type=int, default=3, help="how many (default: %(default)s)")
     parser.add_argument("--spacing", type=float, default=1.5, help="voxel size in mm; every second patient has slices 1.4 times as thick (default: %(default)s)")
@@ -35,24 +37,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int | None:
     if not 1 <= args.patients <= 999:
-        raise cli.InputError(f"--patients: found {args.patients}; expected 1 to 999; give another number")
+        raise InputError("--patients", f"found {args.patients}", "1 to 999", "give another number")
     if not 0.4 <= args.spacing <= 5:
-        raise cli.InputError(f"--spacing: found {args.spacing} mm; expected 0.4 to 5 mm; give another size")
+        raise InputError("--spacing", f"found {args.spacing} mm", "0.4 to 5 mm", "give another size")
     if args.seed < 0:
-        raise cli.InputError(f"--seed: found {args.seed}; expected 0 or above; give another number")
-    from common import phantom
+        raise InputError("--seed", f"found {args.seed}", "0 or above", "give another number")
+    from common.synthetic import phantom
 
     names = [f"P{number:02d}" for number in range(1, args.patients + 1)]
     folders = [Path(args.output_dir) / name for name in names]
-    cli.check_outputs([path for folder, name in zip(folders, names, strict=True) for path in phantom.files_of(folder, name)], args.overwrite)
-    for number, (folder, name) in enumerate(cli.progress(list(zip(folders, names, strict=True)), what="phantoms", unit="patient")):
+    files.check_outputs([path for folder, name in zip(folders, names, strict=True) for path in phantom.files_of(folder, name)], args.overwrite)
+    for number, (folder, name) in enumerate(track(list(zip(folders, names, strict=True)), what="phantoms", unit="patient")):
         phantom.write(phantom.cohort_member(number, args.seed, args.spacing), folder, name)
     for folder in folders:
         print(folder)
     return None
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

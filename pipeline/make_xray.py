@@ -24,14 +24,17 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli, simulation
+from common import files
+from common.command_line import script
+from common.errors import InputError
 from common.geometry import Detector
+from common.synthetic import xray_simulation
 
-DEFAULT = simulation.Effects()
+DEFAULT = xray_simulation.Effects()
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("--ct", required=True, type=Path, help="CT in Hounsfield units")
     parser.add_argument("--mask", type=Path, help="labelmap on the CT's grid")
     parser.add_argument("--labels", type=int, nargs="+", help="structures to aim at; their points go into the truth")
@@ -54,38 +57,39 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     from PIL import Image
 
-    from common.volumes import load_ct, load_labelmap, points_of
+    from common.volume.nifti import load_ct, load_labelmap
+    from common.volume.volume import points_of
 
     truth = args.output.with_name(args.output.stem + "_truth.json")
     if args.output.suffix.lower() not in (".dcm", ".png"):
-        raise cli.InputError(f"{args.output}: ends in {args.output.suffix or 'nothing'}; expected .dcm or .png; change --output")
+        raise InputError(args.output, f"ends in {args.output.suffix or 'nothing'}", ".dcm or .png", "change --output")
     if args.labels and not args.mask:
-        raise cli.InputError("--labels: no labelmap; expected --mask with it; add --mask FILE")
-    cli.check_outputs([args.output, truth], args.overwrite, [args.ct])
+        raise InputError("--labels", "no labelmap", "--mask with it", "add --mask FILE")
+    files.check_outputs([args.output, truth], args.overwrite, [args.ct])
     ct = load_ct(args.ct)
     points = points_of(ct)
     if args.labels:
         labelmap = load_labelmap(args.mask)
         inside = np.isin(labelmap.data, args.labels)
         if not inside.any():
-            raise cli.InputError(f"{args.mask}: no voxel of labels {args.labels}; expected {np.unique(labelmap.data)[1:].tolist()}; correct --labels")
+            raise InputError(args.mask, f"no voxel of labels {args.labels}", np.unique(labelmap.data)[1:].tolist(), "correct --labels")
         points = points_of(labelmap, inside)
     target = np.array(args.target) if args.target else points.mean(0) if args.labels else ct.isocentre_mm
     detector = Detector.centred(args.size[1], args.size[0], args.sdd, args.pixel)
-    camera = simulation.view(target, args.angles, args.distance, args.shift)
-    effects = simulation.Effects(args.photons, args.scatter, args.gamma)
-    picture = simulation.simulate(simulation.render_strips(ct, camera, detector), args.pixel, effects, np.random.default_rng(args.seed))
+    camera = xray_simulation.view(target, args.angles, args.distance, args.shift)
+    effects = xray_simulation.Effects(args.photons, args.scatter, args.gamma)
+    picture = xray_simulation.simulate(xray_simulation.render_strips(ct, camera, detector), args.pixel, effects, np.random.default_rng(args.seed))
     if args.output.suffix.lower() == ".dcm":
-        simulation.write_dicom(args.output, picture, detector, not args.without_sdd)
+        xray_simulation.write_dicom(args.output, picture, detector, not args.without_sdd)
     else:
-        with cli.writing(args.output) as stream:
+        with files.writing(args.output) as stream:
             Image.fromarray(picture).save(stream, format="PNG")
     about = {"angles_deg": args.angles, "distance_mm": args.distance, "shift_mm": args.shift, "gamma": args.gamma, "seed": args.seed}
-    simulation.write_truth(truth, camera, detector, points, about)
+    xray_simulation.write_truth(truth, camera, detector, points, about)
     print(args.output)
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

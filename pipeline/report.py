@@ -19,15 +19,21 @@ example
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import cli
+from common import files
+from common.command_line import script
+from common.errors import InputError
+from common.progress import track
+
+logger = logging.getLogger("common.script")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = cli.build_parser(__doc__)
+    parser = script.build_parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="results folder, a folder of them, or the workflow's output")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="PAGE", help="page to write, .html")
     parser.add_argument("--patients", type=Path, metavar="CSV", help="the cohort's table: write the page of the whole cohort")
@@ -38,11 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int | None:
     if not args.folder.is_dir():
-        raise cli.InputError(f"{args.folder}: is no folder; expected results of registration.py; check the path")
+        raise InputError(args.folder, "is no folder", "results of registration.py", "check the path")
     if args.output.suffix.lower() not in (".html", ".htm"):
-        raise cli.InputError(f"{args.output}: ends in {args.output.suffix or 'nothing'}; expected .html; rename --output")
-    cli.check_outputs([args.output], args.overwrite)
-    from common import cohort, pages, registered
+        raise InputError(args.output, f"ends in {args.output.suffix or 'nothing'}", ".html", "rename --output")
+    files.check_outputs([args.output], args.overwrite)
+    from common.reports import pages, registered
+    from common.results import cohort
 
     name = args.name or args.folder.resolve().name
     if args.patients:
@@ -50,16 +57,16 @@ def run(args: argparse.Namespace) -> int | None:
     else:
         folders = registered.find(args.folder)
         if not folders:
-            raise cli.InputError(f"{args.folder}: no parameters.pt in or below it; expected results of registration.py; run it first")
-        found = [registered.load(folder) for folder in cli.progress(folders, what="reading", unit="result")]
+            raise InputError(args.folder, "no parameters.pt in or below it", "results of registration.py", "run it first")
+        found = [registered.load(folder) for folder in track(folders, what="reading", unit="result")]
         page = pages.patient_page(name, args.folder, found)
-    cli.write_text(args.output, page)
-    cli.note(f"{len(page) / 1e6:.1f} MB")
+    files.write_text(args.output, page)
+    logger.info(f"{len(page) / 1e6:.1f} MB")
     print(args.output)
     return None
 
 
-main = cli.script(run, build_parser)
+main = script.script(run, build_parser)
 
 if __name__ == "__main__":
     sys.exit(main())

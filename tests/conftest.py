@@ -8,7 +8,7 @@ import pytest
 
 import crop_cts
 import segmentation_preprocessing
-from common import phantom
+from common.synthetic import phantom
 
 
 def pytest_collection_modifyitems(config, items):

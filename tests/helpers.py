@@ -6,10 +6,15 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from common import geometry, rendering, results, similarity, volumes
+from common import geometry
+from common.drr import joseph
 from common.geometry import Detector
-from common.lineage import Lineage
-from common.volumes import Volume
+from common.results import parameters_file
+from common.results.result import TRAJECTORY_COLUMNS, Result, detector_entries, scanner_view
+from common.volume import attenuation, nifti
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume, points_of
+from common.xray import similarity
 
 TRUE_ANGLES, TRUE_OFFSET = np.array([12.0, -8.0, 6.0]), np.array([4.0, 620.0, -7.0])
 START_ANGLES, START_OFFSET = TRUE_ANGLES + np.array([6, -5, 4]), TRUE_OFFSET + np.array([10, 25, -12])
@@ -47,7 +52,7 @@ def small_ct(spacing: float = 2.0, affine: np.ndarray | None = None) -> Volume:
     return Volume(hu.astype(np.int16), affine, Lineage())
 
 
-def save_registration(folder: Path, ct: Volume | None = None, detector: Detector | None = None, steps: int = 6) -> tuple[Path, results.Result]:
+def save_registration(folder: Path, ct: Volume | None = None, detector: Detector | None = None, steps: int = 6) -> tuple[Path, Result]:
     """Write ct.nii.gz and what registration.py leaves: parameters.pt, gt.png, init_image.png, final_img.png.
 
     The final pose is the one the X-ray was taken at. Returns the path of the CT and the result.
@@ -55,8 +60,8 @@ def save_registration(folder: Path, ct: Volume | None = None, detector: Detector
     folder.mkdir(parents=True, exist_ok=True)
     ct = ct or small_ct()
     detector = detector or Detector(90, 110, 900.0, (1.6, 1.8), (57.0, 41.0))
-    volume = volumes.save(folder / "ct.nii.gz", ct)
-    renderer = rendering.FusedRenderer(rendering.select_structures(ct, None, None, rendering.WHOLE_ATTENUATION_HU), ct.isocentre_mm)
+    volume = nifti.save(folder / "ct.nii.gz", ct)
+    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, attenuation.WHOLE_ATTENUATION_HU), ct.isocentre_mm)
     share = np.linspace(0, 1, steps)[:, None]
     angles, offsets = START_ANGLES + share * (TRUE_ANGLES - START_ANGLES), START_OFFSET + share * (TRUE_OFFSET - START_OFFSET)
     poses = np.array([geometry.pose_from_angles(a, o) for a, o in zip(angles, offsets, strict=True)])
@@ -65,27 +70,27 @@ def save_registration(folder: Path, ct: Volume | None = None, detector: Detector
     noise = np.random.default_rng(0).normal(0, 0.02, images[-1].shape)
     xray = picture(images[-1] + noise)
     columns = [*angles.T, *offsets.T, [similarity.ncc(image, xray) for image in images], np.linspace(0.1, 1, steps), np.repeat([4.0, 1.0], [steps // 2, steps - steps // 2])]
-    result = results.Result(
+    result = Result(
         drr={
-            **results.detector_entries(detector, ct.isocentre_mm),
+            **detector_entries(detector, ct.isocentre_mm),
             "volume": str(volume),
             "mask": None,
             "labels": None,
-            "points_mm": volumes.points_of(ct).tolist(),
+            "points_mm": points_of(ct).tolist(),
             "scanner_from_volume": ct.lineage.scanner_from_volume.tolist(),
         },
         xray={"file": str(folder / "xray.png"), "sha256": "", "flipped": False, "image": xray},
         init_pose=poses[0],
         final_pose=poses[-1],
-        trajectory={name: list(map(float, column)) for name, column in zip(results.TRAJECTORY_COLUMNS, columns, strict=True)},
+        trajectory={name: list(map(float, column)) for name, column in zip(TRAJECTORY_COLUMNS, columns, strict=True)},
         verdict={"converged": True},
         metrics={"similarity": float(columns[6][-1])},
-        scanner_pose=[results.scanner_view(detector, cameras[-1], cameras[0], ct.lineage.scanner_from_volume, flipped=False)],
+        scanner_pose=[scanner_view(detector, cameras[-1], cameras[0], ct.lineage.scanner_from_volume, flipped=False)],
         runtime_s={"total": 1.0},
         settings={},
         versions={},
     )
-    results.save(folder / "parameters.pt", result)
+    parameters_file.save(folder / "parameters.pt", result)
     for name, image in (("gt.png", xray), ("init_image.png", picture(images[0])), ("final_img.png", picture(images[-1]))):
         Image.fromarray(image).save(folder / name)
     return volume, result
@@ -96,7 +101,7 @@ def picture(image: np.ndarray) -> np.ndarray:
     return np.round(similarity.normalise(image) * 255).astype(np.uint8)
 
 
-def diffdrr_picture(volume: Path, result: results.Result, renderer: str = "siddon") -> np.ndarray:
+def diffdrr_picture(volume: Path, result: Result, renderer: str = "siddon") -> np.ndarray:
     """What somebody with DiffDRR and without this suite makes of a volume and its parameters.pt, (H, W)."""
     import torch
     from diffdrr.data import read

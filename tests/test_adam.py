@@ -1,9 +1,10 @@
 import numpy as np
 from test_refinement import body, error, moved, take_xray, truth  # noqa: F401
 
-from common import adam, geometry
-from common.pyramid import View
-from common.refinement import Trace
+from common import geometry
+from common.registration import adam
+from common.registration.gauss_newton import Trace
+from common.registration.pyramid import View
 
 
 def test_the_reference_optimiser_comes_near_the_truth_and_traces_its_way(body, truth):  # noqa: F811

@@ -92,11 +92,11 @@ def test_pixel_spacing_is_given_along_columns_first_and_stored_rows_first(tmp_pa
 
 
 def test_the_x_ray_reader_takes_the_written_geometry(tmp_path):
-    from common import xrays
+    from common.xray import reading
 
     source = xray(tmp_path / "in.dcm")
     add(source, "--pixel_spacing", "0.2", "0.3")
-    detector = xrays.read(tmp_path / "out.dcm").detector
+    detector = reading.read(tmp_path / "out.dcm").detector
     assert (detector.sdd_mm, detector.pixel_mm) == (1020.0, (0.2, 0.3))
 
 

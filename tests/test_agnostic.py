@@ -13,7 +13,10 @@ import torch
 from training_helpers import FAST, TINY, write_ct, write_mask
 
 import agnostic
-from common import network, torchfiles, training
+from common.files import torch_files
+from common.pose_network import prediction
+from common.pose_network.checkpoint import load_checkpoint
+from common.training import loop
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,7 +43,7 @@ def arguments(cts, out, *more):
 
 
 def weights(path):
-    return torchfiles.load(path, "a checkpoint")["model_state_dict"]
+    return torch_files.load(path, "a checkpoint")["model_state_dict"]
 
 
 def same(a, b):
@@ -52,10 +55,10 @@ def test_training_writes_a_model_its_last_state_a_log_and_two_pictures(cts, tmp_
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == str(tmp_path / "m.pth")
     assert {path.name for path in tmp_path.iterdir()} == {"m.pth", "m_last.pth", "m.csv", "m_tensorboard", "m_samples.png", "m_curve.png"}
-    checkpoint = network.load_checkpoint(tmp_path / "m.pth")
+    checkpoint = load_checkpoint(tmp_path / "m.pth")
     assert checkpoint.detector.height == 64
     assert checkpoint.config["reverse_x_axis"]
-    network.build_network(checkpoint)
+    prediction.build_network(checkpoint)
     rows = list(csv.DictReader((tmp_path / "m.csv").read_text().splitlines()))
     assert len(rows) == 10
     best = min(rows, key=lambda row: float(row["mtre_mm_median"]))
@@ -71,7 +74,7 @@ def scalars(folder, tag):
 
 
 def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeated_run(cts, tmp_path, monkeypatch):
-    calls, real = [], training.pictures_of
+    calls, real = [], loop.pictures_of
 
     def interrupted(*args):
         calls.append(0)
@@ -81,7 +84,7 @@ def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeate
 
     for _ in range(2):
         calls.clear()
-        monkeypatch.setattr(training, "pictures_of", interrupted)
+        monkeypatch.setattr(loop, "pictures_of", interrupted)
         assert agnostic.main(arguments(cts, tmp_path, "--iterations", "5", "--overwrite")) == 130
         monkeypatch.undo()
         assert agnostic.main([*arguments(cts, tmp_path), "--resume"]) == 0
@@ -159,8 +162,8 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(cts, tmp_pa
 
 def test_one_patient_in_three_is_held_out_and_its_ct_is_never_trained_on(cts, tmp_path, monkeypatch, capsys):
     seen = set()
-    real = training.make_scenes
-    monkeypatch.setattr(training, "make_scenes", lambda patient, *args: (seen.add(patient.name), real(patient, *args))[1])
+    real = loop.make_scenes
+    monkeypatch.setattr(loop, "make_scenes", lambda patient, *args: (seen.add(patient.name), real(patient, *args))[1])
     assert agnostic.main(arguments(cts, tmp_path, "--iterations", "12")) == 0
     assert len(seen) == 2
     assert "held-out patients" in capsys.readouterr().err
@@ -168,7 +171,7 @@ def test_one_patient_in_three_is_held_out_and_its_ct_is_never_trained_on(cts, tm
 
 def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_ends(cts, tmp_path, monkeypatch):
     assert agnostic.main(arguments(cts, tmp_path / "whole", "--iterations", "9")) == 0
-    calls, real = [], training.pictures_of
+    calls, real = [], loop.pictures_of
 
     def interrupted(*args):
         calls.append(0)
@@ -176,12 +179,12 @@ def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_ends(cts, tmp_p
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
 
-    monkeypatch.setattr(training, "pictures_of", interrupted)
+    monkeypatch.setattr(loop, "pictures_of", interrupted)
     assert agnostic.main(arguments(cts, tmp_path / "parts", "--iterations", "9")) == 130
-    assert 3 <= network.load_checkpoint(tmp_path / "parts" / "m_last.pth").content["itr"] <= 4  # the fourth batch is made while the third is used
+    assert 3 <= load_checkpoint(tmp_path / "parts" / "m_last.pth").content["itr"] <= 4  # the fourth batch is made while the third is used
     monkeypatch.undo()
     assert agnostic.main([*arguments(cts, tmp_path / "parts"), "--resume"]) == 0
-    whole, parts = (torchfiles.load(tmp_path / name / "m_last.pth", "a checkpoint") for name in ("whole", "parts"))
+    whole, parts = (torch_files.load(tmp_path / name / "m_last.pth", "a checkpoint") for name in ("whole", "parts"))
     assert same(whole["model_state_dict"], parts["model_state_dict"])
     assert whole["itr"] == parts["itr"] == 9
     moments = [[value for state in run["optimizer_state_dict"]["state"].values() for value in state.values()] for run in (whole, parts)]
@@ -207,7 +210,7 @@ def test_a_killed_run_resumes_bit_for_bit(cts, tmp_path):
         time.sleep(0.02)
     victim.kill()
     victim.communicate()
-    assert network.load_checkpoint(last).content["itr"] < 60
+    assert load_checkpoint(last).content["itr"] < 60
     assert run("parts", "--resume").wait(timeout=300) == 0
     assert same(weights(tmp_path / "whole" / "m_last.pth"), weights(last))
 
@@ -221,7 +224,7 @@ def test_two_processes_train_one_model(cts, tmp_path):
     assert out.splitlines() == [str(tmp_path / "m.pth")]
     rows = list(csv.DictReader((tmp_path / "m.csv").read_text().splitlines()))
     assert int(rows[-1]["pictures"]) == 2 * 4 * 6
-    network.build_network(network.load_checkpoint(tmp_path / "m.pth"))
+    prediction.build_network(load_checkpoint(tmp_path / "m.pth"))
 
 
 def test_masks_are_found_by_the_cts_name(cts, tmp_path):
@@ -259,10 +262,10 @@ def test_a_ct_without_bone_is_named(tmp_path, capsys):
     path = write_ct(tmp_path / "in" / "B.nii.gz")
     from dataclasses import replace
 
-    from common import volumes
+    from common.volume import nifti
 
-    volume = volumes.load_ct(path)
-    volumes.save(path, replace(volume, data=np.minimum(volume.data, 40)))
+    volume = nifti.load_ct(path)
+    nifti.save(path, replace(volume, data=np.minimum(volume.data, 40)))
     refused(arguments(tmp_path / "in", tmp_path / "out", "--iterations", "2"), capsys, "B.nii.gz", "expected a bone")
     assert not list((tmp_path / "out").glob("*.pth"))
 

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 import coregister_cts
-from common import alignment, cli, resampling, volumes
+from common.errors import InputError
 from common.geometry import apply, invert, rotation_angle_deg, rotation_matrix, twist
-from common.lineage import Lineage
+from common.volume import alignment, resampling
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume
 
 
-def move(volume: volumes.Volume, motion: np.ndarray, labels: bool = False) -> volumes.Volume:
+def move(volume: Volume, motion: np.ndarray, labels: bool = False) -> Volume:
     """The volume resampled after ``motion`` (4x4, RAS) on a grid of its own that covers it."""
     shape, affine = coregister_cts.covering_grid(volume, volume.affine, invert(motion))
     return resampling.resample(volume, shape, affine, invert(motion), nearest=labels, outside=0 if labels else -1000)
@@ -51,8 +53,8 @@ def test_the_same_input_gives_the_same_answer(femur):
 def test_another_bone_does_not_count_as_converged(femur):
     ball = np.linalg.norm(np.stack(np.indices((40, 40, 40)), -1) - 19.5, axis=-1) < 12
     affine = np.diag([2.5, 2.5, 2.5, 1])
-    other = volumes.Volume(np.where(ball, 500, 0).astype(np.int16), affine, Lineage())
-    found = alignment.align(alignment.Bone(*femur), alignment.Bone(other, volumes.Volume(ball.astype(np.uint8), affine, Lineage())))
+    other = Volume(np.where(ball, 500, 0).astype(np.int16), affine, Lineage())
+    found = alignment.align(alignment.Bone(*femur), alignment.Bone(other, Volume(ball.astype(np.uint8), affine, Lineage())))
     assert not found.converged
 
 
@@ -64,14 +66,14 @@ def test_the_24_ways_to_turn_a_cube_are_all_different_rotations():
 
 def test_a_scan_without_bone_or_of_bone_alone_is_refused():
     for value in (-50, 700):
-        with pytest.raises(cli.InputError, match="bone"):
-            alignment.Bone(volumes.Volume(np.full((8, 8, 8), value, np.int16), np.eye(4), Lineage()), None)
+        with pytest.raises(InputError, match="bone"):
+            alignment.Bone(Volume(np.full((8, 8, 8), value, np.int16), np.eye(4), Lineage()), None)
 
 
 def test_distances_are_positive_inside_and_in_millimetres():
     """A slab of bone 10 voxels of 2 mm thick: its middle lies 9 mm deep, as its surface is half a voxel beyond its outer voxels."""
     data = np.full((30, 12, 12), 40, np.int16)
     data[10:20] = 500
-    distance = alignment.Bone(volumes.Volume(data, np.diag([2.0, 2, 2, 1]), Lineage()), None).distance.data[:, 5, 5]
+    distance = alignment.Bone(Volume(data, np.diag([2.0, 2, 2, 1]), Lineage()), None).distance.data[:, 5, 5]
     np.testing.assert_allclose(distance[[10, 14, 9, 5]], [1, 9, -1, -9])
     assert distance[0] == -alignment.SHAPE_MM

@@ -8,8 +8,10 @@ from helpers import save_registration
 from PIL import Image
 
 import animate_2d_pose
-from common import geometry, pictures, results
+from common import geometry
 from common.geometry import Detector
+from common.reports import overlays
+from common.results.result import TRAJECTORY_COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,8 @@ def animate(folder, *flags, name="a.gif") -> tuple[int, list[np.ndarray], list[i
 def with_poses(result, poses):
     """The result with a trajectory through these poses."""
     parameters = [np.r_[geometry.angles_from_pose(pose)] for pose in poses]
-    columns = dict(zip(results.TRAJECTORY_COLUMNS[:6], np.array(parameters).T.tolist(), strict=True))
-    return dataclasses.replace(result, trajectory={**columns, **{name: list(np.arange(len(poses)) / 10) for name in results.TRAJECTORY_COLUMNS[6:]}})
+    columns = dict(zip(TRAJECTORY_COLUMNS[:6], np.array(parameters).T.tolist(), strict=True))
+    return dataclasses.replace(result, trajectory={**columns, **{name: list(np.arange(len(poses)) / 10) for name in TRAJECTORY_COLUMNS[6:]}})
 
 
 def test_the_last_frame_stays_a_second_and_all_poses_are_shown(registration):
@@ -109,8 +111,8 @@ def test_a_registration_that_did_not_move_is_one_frame(registration):
 def test_the_tone_curve_undoes_a_monotone_change_of_grey():
     drr = np.random.default_rng(0).random((80, 80)) * 3 + 0.1
     xray = (drr / 4) ** 0.6
-    np.testing.assert_allclose(pictures.match_tone(drr, xray)(drr), xray, atol=0.01)
-    assert pictures.match_tone(drr, xray)(np.zeros(1)) == 0
+    np.testing.assert_allclose(overlays.match_tone(drr, xray)(drr), xray, atol=0.01)
+    assert overlays.match_tone(drr, xray)(np.zeros(1)) == 0
 
 
 def test_a_wide_picture_is_binned_and_the_caption_fits(tmp_path):

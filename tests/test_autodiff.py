@@ -4,8 +4,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from common import autodiff, geometry, rendering
+from common import geometry
+from common.drr import autodiff, joseph
 from common.geometry import Detector
+from common.volume import attenuation
 
 DETECTOR = Detector(24, 30, 900.0, (5.0, 6.0), (15.0, 11.0))
 
@@ -13,7 +15,7 @@ DETECTOR = Detector(24, 30, 900.0, (5.0, 6.0), (15.0, 11.0))
 @pytest.fixture(scope="module")
 def renderer():
     ct = helpers.small_ct(spacing=4.0, affine=helpers.oblique_affine((4.0, 4.0, 4.0)))
-    return rendering.FusedRenderer(rendering.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
+    return joseph.FusedRenderer(attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
 
 
 def camera_of(renderer, parameters):

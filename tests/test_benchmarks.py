@@ -11,8 +11,9 @@ from PIL import Image
 from test_registration import TRUTH, xray_of
 from training_helpers import FAST
 
-from common import geometry, volumes
-from common.poserange import NAMES
+from common import geometry
+from common.geometry.pose_range import NAMES
+from common.volume import nifti
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -54,7 +55,7 @@ def test_the_range_around_a_pose_holds_it_and_is_as_wide_as_the_knees(accuracy):
 def write_case(folder):
     """ct.nii.gz, view.png and its truth."""
     ct = helpers.small_ct()
-    volumes.save(folder / "ct.nii.gz", ct)
+    nifti.save(folder / "ct.nii.gz", ct)
     camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(TRUTH)
     Image.fromarray(xray_of(ct, camera)).save(folder / "view.png")
     (folder / "view.json").write_text(json.dumps({"sdd_mm": 900, "pixel_spacing_mm": [1.2, 1.2], "principal_point_px": [75, 70]}))
@@ -89,12 +90,12 @@ def test_the_training_benchmark_counts_what_ends_within_a_millimetre():
 
 
 def test_the_training_benchmark_starts_from_what_the_network_predicts(tmp_path, monkeypatch):
-    from common import network
+    from common.pose_network import checkpoint, prediction
 
     write_case(tmp_path)
-    monkeypatch.setattr(network, "predict_pose", lambda *_: TRUTH)
-    monkeypatch.setattr(network, "load_checkpoint", lambda _: None)
-    monkeypatch.setattr(network, "build_network", lambda _: None)
+    monkeypatch.setattr(prediction, "predict_pose", lambda *_: TRUTH)
+    monkeypatch.setattr(checkpoint, "load_checkpoint", lambda _: None)
+    monkeypatch.setattr(prediction, "build_network", lambda _: None)
     flags = ["--ct", str(tmp_path / "ct.nii.gz"), "--xrays", str(tmp_path / "view.png"), "--trained", "m.pth", "-o", str(tmp_path / "c.csv")]
     assert benchmark("training").main(flags) == 0
     (row,) = csv.DictReader((tmp_path / "c.csv").read_text().splitlines())

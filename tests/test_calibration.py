@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from common import calibration, geometry
-from common.cli import InputError
+from common import geometry
+from common.errors import InputError
+from common.xray import calibration
 
 SIZE = (1760, 1520)  # width, height
 K = np.array([[6167.353, 0, 803.741], [0, 6165.632, 865.698], [0, 0, 1]])

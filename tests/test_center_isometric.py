@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import center_isometric
-from common import resampling, volumes
 from common.geometry import apply, rotation_matrix
-from common.lineage import Lineage
+from common.volume import nifti, resampling
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume, same_grid
 
 OBLIQUE = rotation_matrix(np.radians([20, 10, -30]))
 
@@ -21,9 +22,9 @@ def affine_of(directions, spacing, shape, middle=(30.0, -50, 12)) -> np.ndarray:
     return affine
 
 
-def ct(directions=None, spacing=(1.0, 1.0, 1.0), shape=(20, 24, 16), data=None) -> volumes.Volume:
+def ct(directions=None, spacing=(1.0, 1.0, 1.0), shape=(20, 24, 16), data=None) -> Volume:
     data = np.random.default_rng(0).integers(-1000, 1000, shape).astype(np.int16) if data is None else data
-    return volumes.Volume(data, affine_of(np.eye(3) if directions is None else directions, spacing, data.shape), Lineage(source={"name": "a", "sha256": ""}))
+    return Volume(data, affine_of(np.eye(3) if directions is None else directions, spacing, data.shape), Lineage(source={"name": "a", "sha256": ""}))
 
 
 def test_a_volume_on_the_wanted_grid_is_moved_but_not_interpolated():
@@ -111,9 +112,9 @@ def test_a_folder_is_done_with_its_sibling_masks(tmp_path, capsys):
     save(tmp_path / "femur_masks_aligned" / "P01_femur.nii.gz", ct(OBLIQUE, data=np.ones((20, 24, 16), np.uint8)))
     assert center_isometric.main(["-i", str(tmp_path / "femur_cts_aligned"), "-o", str(tmp_path / "femur_cts_centred"), "--spacing", "2"]) == 0
     assert "1 of 2 scans have a labelmap" in capsys.readouterr().err
-    image = volumes.load_ct(tmp_path / "femur_cts_centred" / "P01_femur.nii.gz")
-    mask = volumes.load_labelmap(tmp_path / "femur_masks_centred" / "P01_femur.nii.gz")
-    assert volumes.same_grid(image, mask)
+    image = nifti.load_ct(tmp_path / "femur_cts_centred" / "P01_femur.nii.gz")
+    mask = nifti.load_labelmap(tmp_path / "femur_masks_centred" / "P01_femur.nii.gz")
+    assert same_grid(image, mask)
     assert (tmp_path / "femur_cts_centred" / "P02_femur.nii.gz").exists()
     assert not (tmp_path / "femur_masks_centred" / "P02_femur.nii.gz").exists()
 
@@ -122,7 +123,7 @@ def test_a_folder_is_done_with_its_sibling_masks(tmp_path, capsys):
 def test_one_file_goes_to_a_folder_or_to_a_file(tmp_path, out, expected):
     save(tmp_path / "P01.nii.gz", ct())
     assert center_isometric.main(["-i", str(tmp_path / "P01.nii.gz"), "-o", str(tmp_path / out)]) == 0
-    result = volumes.load_ct(tmp_path / expected)
+    result = nifti.load_ct(tmp_path / expected)
     np.testing.assert_allclose(result.isocentre_mm, 0, atol=1e-4)
     np.testing.assert_allclose(result.lineage.scanner_from_volume[:3, 3], [30, -50, 12], atol=1e-4)
 
@@ -131,7 +132,7 @@ def test_a_mask_can_be_named(tmp_path):
     save(tmp_path / "P01.nii.gz", ct())
     save(tmp_path / "seg.nii.gz", ct(data=np.ones((20, 24, 16), np.uint8)))
     assert center_isometric.main(["-i", str(tmp_path / "P01.nii.gz"), "-o", str(tmp_path / "out"), "--mask", str(tmp_path / "seg.nii.gz")]) == 0
-    assert volumes.load_labelmap(tmp_path / "out_masks" / "P01.nii.gz").data.all()
+    assert nifti.load_labelmap(tmp_path / "out_masks" / "P01.nii.gz").data.all()
     sidecar = json.loads((tmp_path / "out" / "P01.json").read_text())
     assert sidecar["history"][-1]["settings"]["spacing_mm"] == 1.0
 

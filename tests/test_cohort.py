@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from common import cli, cohort, xrays
+from common.command_line import script
+from common.errors import InputError
 from common.geometry import Detector
+from common.results import cohort
+from common.xray import reading
 from pipeline import make_cohort
 
 HEAD = "patient,ct,segmentation,xray,side,sdd_mm\n"
@@ -47,7 +50,7 @@ def test_a_table_from_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path):
     ],
 )
 def test_a_table_that_cannot_be_is_refused_with_its_line(tmp_path, text, message):
-    with pytest.raises(cli.InputError, match=message):
+    with pytest.raises(InputError, match=message):
         cohort.read_table(write_table(tmp_path, text))
 
 
@@ -74,15 +77,15 @@ def test_a_made_cohort_has_a_table_that_reads_back_and_xrays_that_need_its_dista
     patients = cohort.read_table(tmp_path / "patients.csv")
     assert [(p.name, [x.view for x in p.xrays]) for p in patients] == [("P01", ["left_1", "right_1"]), ("P02", ["left_1", "right_1"])]
     first = patients[0].xrays[0]
-    with pytest.raises(cli.InputError, match="no source-to-detector distance"):
-        xrays.read(first.path)
-    flags = xrays.GeometryFlags(first.sdd_mm, None, None)
-    assert xrays.read(first.path, flags).detector == Detector.centred(48, 48, 1020.0, make_cohort.FIELD_MM / 48)
-    assert make_cohort.main(["-o", str(tmp_path), "--patients", "2"]) == cli.EXIT_BAD_INPUT
+    with pytest.raises(InputError, match="no source-to-detector distance"):
+        reading.read(first.path)
+    flags = reading.GeometryFlags(first.sdd_mm, None, None)
+    assert reading.read(first.path, flags).detector == Detector.centred(48, 48, 1020.0, make_cohort.FIELD_MM / 48)
+    assert make_cohort.main(["-o", str(tmp_path), "--patients", "2"]) == script.EXIT_BAD_INPUT
 
 
 def test_drawn_views_lie_in_the_default_pose_range():
-    from common.poserange import PoseRange
+    from common.geometry.pose_range import PoseRange
 
     low, high = PoseRange().limits
     for seed in range(20):

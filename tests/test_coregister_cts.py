@@ -10,10 +10,11 @@ import SimpleITK as sitk
 import coregister_cts
 import crop_cts
 import segmentation_preprocessing
-from common import resampling, volumes
-from common.alignment import Alignment
 from common.geometry import RAS_FROM_LPS, apply, invert, rotation_matrix, twist
-from common.lineage import Lineage
+from common.volume import itk, nifti
+from common.volume.alignment import Alignment
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume, same_grid
 
 
 def test_the_new_grid_covers_every_voxel_of_the_scan_at_its_own_voxel_sizes(femur):
@@ -34,7 +35,7 @@ def test_voxel_sizes_follow_the_axes_of_the_scan():
     """Sagittal slices 3 mm thick, aligned to an axial reference, stay 3 mm thick from side to side."""
     affine = np.zeros((4, 4))
     affine[0, 2], affine[1, 0], affine[2, 1], affine[3, 3] = 3, -0.5, -0.7, 1
-    scan = volumes.Volume(np.zeros((30, 20, 10), np.int16), affine, Lineage())
+    scan = Volume(np.zeros((30, 20, 10), np.int16), affine, Lineage())
     shape, grid = coregister_cts.covering_grid(scan, np.diag([-1.0, -1, 1, 1]), np.eye(4))
     np.testing.assert_allclose(grid[:3, :3], np.diag([-3, -0.5, 0.7]), atol=1e-12)
     assert shape == (10, 30, 20)
@@ -46,7 +47,7 @@ def aligned(cohort, tmp_path_factory):
     root = tmp_path_factory.mktemp("coregister")
     truths = {}
     for folder, name, truth in cohort:
-        ct, seg = volumes.load_ct(folder / f"{name}_ct.nii.gz"), volumes.load_labelmap(folder / "segmentations" / f"{name}_seg.nii.gz")
+        ct, seg = nifti.load_ct(folder / f"{name}_ct.nii.gz"), nifti.load_labelmap(folder / "segmentations" / f"{name}_seg.nii.gz")
         segmentation_preprocessing.keep_largest_components(seg.data)
         for side, label, ending in (("left", 2, ""), ("right", 1, "_mirrored")):
             for kind, volume in zip(("cts", "masks"), crop_cts.crop_bone(ct, seg, label, 6.0), strict=True):
@@ -54,7 +55,7 @@ def aligned(cohort, tmp_path_factory):
                 lineage = volume.lineage.then("crop_cts", {}, crop_cts.MIRROR if side == "right" else None)
                 path = root / f"tibia_{kind}_cropped" / f"{name}_tibia{ending}.nii.gz"
                 path.parent.mkdir(exist_ok=True)
-                volumes.save(path, volumes.Volume(np.ascontiguousarray(moved.data), moved.affine, lineage))
+                nifti.save(path, Volume(np.ascontiguousarray(moved.data), moved.affine, lineage))
             truths[f"{name}_tibia{ending}"] = np.array(list(truth["landmarks"][f"tibia {side}"].values()))
     source, out = root / "tibia_cts_cropped", root / "tibia_cts_aligned"
     code = coregister_cts.main(["--input_dir", str(source), "--output_dir", str(out), "--reference_file", str(source / "P01_tibia.nii.gz")])
@@ -62,7 +63,7 @@ def aligned(cohort, tmp_path_factory):
 
 
 def in_volume(path, scanner_points):
-    volume = volumes.load_ct(path)
+    volume = nifti.load_ct(path)
     return apply(invert(volume.lineage.scanner_from_volume), scanner_points)
 
 
@@ -83,9 +84,9 @@ def test_landmarks_of_a_cohort_meet(aligned):
 @pytest.mark.slow
 def test_the_reference_passes_unchanged(aligned):
     _, source, out, _ = aligned
-    before, after = (volumes.load_ct(folder / "P01_tibia.nii.gz") for folder in (source, out))
+    before, after = (nifti.load_ct(folder / "P01_tibia.nii.gz") for folder in (source, out))
     np.testing.assert_array_equal(before.data, after.data)
-    assert volumes.same_grid(before, after)
+    assert same_grid(before, after)
     np.testing.assert_array_equal(before.lineage.scanner_from_volume, after.lineage.scanner_from_volume)
 
 
@@ -93,8 +94,8 @@ def test_the_reference_passes_unchanged(aligned):
 def test_labelmaps_follow_their_ct(aligned):
     _, _, out, truths = aligned
     for name, points in truths.items():
-        mask = volumes.load_labelmap(out.with_name("tibia_masks_aligned") / f"{name}.nii.gz")
-        assert volumes.same_grid(mask, volumes.load_ct(out / f"{name}.nii.gz"))
+        mask = nifti.load_labelmap(out.with_name("tibia_masks_aligned") / f"{name}.nii.gz")
+        assert same_grid(mask, nifti.load_ct(out / f"{name}.nii.gz"))
         index = np.rint(apply(invert(mask.lineage.scanner_from_volume @ mask.affine), points)).astype(int)
         assert (mask.data[tuple(index.T)] > 0).mean() > 0.8
 
@@ -103,8 +104,8 @@ def test_labelmaps_follow_their_ct(aligned):
 def test_the_whole_bone_is_kept(aligned):
     _, source, out, truths = aligned
     for name in truths:
-        before = volumes.load_labelmap(source.with_name("tibia_masks_cropped") / f"{name}.nii.gz")
-        after = volumes.load_labelmap(out.with_name("tibia_masks_aligned") / f"{name}.nii.gz")
+        before = nifti.load_labelmap(source.with_name("tibia_masks_cropped") / f"{name}.nii.gz")
+        after = nifti.load_labelmap(out.with_name("tibia_masks_aligned") / f"{name}.nii.gz")
         volume_mm3 = [(v.data > 0).sum() * abs(np.linalg.det(v.affine[:3, :3])) for v in (before, after)]
         assert volume_mm3[1] == pytest.approx(volume_mm3[0], rel=0.03)
 
@@ -114,12 +115,12 @@ def test_the_tfm_takes_reference_points_to_the_scan_in_lps(aligned):
     """The same transform as the lineage's, so that resampling with it in ITK gives the aligned CT."""
     _, source, out, _ = aligned
     transform = sitk.ReadTransform(str(out / "P02_tibia.tfm"))
-    before, after = volumes.load_ct(source / "P02_tibia.nii.gz"), volumes.load_ct(out / "P02_tibia.nii.gz")
+    before, after = nifti.load_ct(source / "P02_tibia.nii.gz"), nifti.load_ct(out / "P02_tibia.nii.gz")
     point = np.array([11.0, -23, 37])
     there = RAS_FROM_LPS[:3, :3] @ transform.TransformPoint((RAS_FROM_LPS[:3, :3] @ point).tolist())
     np.testing.assert_allclose(apply(before.lineage.scanner_from_volume, there), apply(after.lineage.scanner_from_volume, point), atol=1e-6)
-    resampled = sitk.Resample(resampling.to_sitk(before), resampling.to_sitk(after), transform, sitk.sitkLinear, -1000.0)
-    assert np.abs(resampling.from_sitk(resampled, after.lineage).data.astype(int) - after.data).max() <= 1
+    resampled = sitk.Resample(itk.to_sitk(before), itk.to_sitk(after), transform, sitk.sitkLinear, -1000.0)
+    assert np.abs(itk.from_sitk(resampled, after.lineage).data.astype(int) - after.data).max() <= 1
 
 
 @pytest.mark.slow
@@ -135,12 +136,12 @@ def test_the_table_has_a_row_per_scan(aligned):
 
 def write_scan(path, data, spacing=3.0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    volumes.save(path, volumes.Volume(data.astype(np.int16), np.diag([spacing] * 3 + [1]), Lineage(source={"name": path.name, "sha256": ""})))
+    nifti.save(path, Volume(data.astype(np.int16), np.diag([spacing] * 3 + [1]), Lineage(source={"name": path.name, "sha256": ""})))
 
 
 def test_a_scan_that_does_not_fit_is_written_marked_and_sets_the_exit_code(femur, tmp_path, capsys):
     ball = np.linalg.norm(np.stack(np.indices((30, 30, 30)), -1) - 14.5, axis=-1)
-    volumes.save(tmp_path / "A.nii.gz", femur[0])
+    nifti.save(tmp_path / "A.nii.gz", femur[0])
     write_scan(tmp_path / "B.nii.gz", np.where(ball < 9, 700, -20))
     out = tmp_path / "out"
     assert coregister_cts.main(["--input_dir", str(tmp_path), "--output_dir", str(out), "--reference_file", "A.nii.gz"]) == 3
@@ -155,7 +156,7 @@ def test_a_scan_that_does_not_fit_is_written_marked_and_sets_the_exit_code(femur
 def test_bad_input_is_an_error_of_one_line(femur, tmp_path, capsys, wrong):
     folder, out = tmp_path / "a_cts", tmp_path / "out"
     folder.mkdir()
-    volumes.save(folder / "A.nii.gz", femur[0])
+    nifti.save(folder / "A.nii.gz", femur[0])
     reference = "A.nii.gz"
     if wrong == "no folder":
         folder = tmp_path / "missing"

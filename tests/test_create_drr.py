@@ -8,9 +8,14 @@ from helpers import diffdrr_picture, gaussians, oblique_affine, picture, save_re
 from PIL import Image
 
 import create_drr
-from common import geometry, rendering, results, similarity, volumes
+from common import geometry
+from common.drr import joseph
 from common.geometry import Detector
-from common.lineage import Lineage
+from common.results import parameters_file
+from common.volume import attenuation, nifti
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume
+from common.xray import similarity
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +54,8 @@ def test_grey_values_are_line_integrals_between_the_two_in_the_text_chunks(regis
     _, drr = make(folder, volume, *QUICK)
     text = Image.open(folder / "drr.png").text
     low, high = float(text["line integral at 0"]), float(text["line integral at 65535"])
-    ct = rendering.select_structures(volumes.load_ct(volume), None, None, rendering.WHOLE_ATTENUATION_HU)
-    expected = rendering.FusedRenderer(ct, ct.isocentre_mm).render(result.volume_from_camera()[None], result.detector)[0]
+    ct = attenuation.select_structures(nifti.load_ct(volume), None, None, attenuation.WHOLE_ATTENUATION_HU)
+    expected = joseph.FusedRenderer(ct, ct.isocentre_mm).render(result.volume_from_camera()[None], result.detector)[0]
     np.testing.assert_allclose(low + drr / 65535 * (high - low), expected, atol=1e-4)
 
 
@@ -84,13 +89,13 @@ def test_landmarks_lie_where_diffdrr_alone_puts_them_to_a_tenth_of_a_pixel(tmp_p
 def test_a_finer_ct_of_the_same_frame_and_another_extent_gives_the_same_view(registration, tmp_path):
     folder, volume, _ = registration
     fine = small_ct(spacing=1.0)
-    coarse = volumes.load_ct(volume)
+    coarse = nifti.load_ct(volume)
     # outer faces coincide: half a coarse voxel minus half a fine one
     affine = np.diag([-1.0, 1, 1, 1])
     affine[:3, 3] = geometry.apply(coarse.affine, np.full(3, -0.25))
     padded = np.pad(fine.data, ((7, 0), (0, 11), (3, 0)), constant_values=-1000)
     affine[:3, 3] = geometry.apply(affine, np.array([-7, 0, -3]))
-    path = volumes.save(tmp_path / "fine.nii.gz", volumes.Volume(padded, affine, Lineage()))
+    path = nifti.save(tmp_path / "fine.nii.gz", Volume(padded, affine, Lineage()))
     path.with_name("fine.json").unlink()  # from elsewhere: no lineage
     code, drr = make(folder, path, *QUICK)
     assert code == 0
@@ -105,9 +110,9 @@ def test_the_original_ct_is_brought_into_place_by_the_lineages(registration, cap
     folder, volume, _ = registration
     flags = ("--method", method, "--supersampling", "1")
     moved = geometry.twist(np.array([0.3, -0.2, 0.5, 80, -60, 20]), np.zeros(3)) @ np.diag([mirror, 1, 1, 1])
-    ct = volumes.load_ct(volume)
+    ct = nifti.load_ct(volume)
     prepared = Lineage(scanner_from_volume=geometry.invert(moved)).then("center_isometric", {})
-    path = volumes.save(folder / "moved.nii.gz", volumes.Volume(ct.data, moved @ ct.affine, prepared))
+    path = nifti.save(folder / "moved.nii.gz", Volume(ct.data, moved @ ct.affine, prepared))
     code, drr = make(folder, path, *flags)
     assert code == 0
     assert "carried over by their lineages" in capsys.readouterr().err
@@ -144,10 +149,10 @@ def test_supersampling_averages_the_rays_inside_a_pixel():
 
 def test_only_the_masked_structure_is_rendered(registration):
     folder, volume, _ = registration
-    ct = volumes.load_ct(volume)
+    ct = nifti.load_ct(volume)
     labels = np.zeros(ct.shape, np.uint8)
     labels[30:, :20, :] = 3
-    seg = volumes.save(folder / "seg.nii.gz", dataclasses.replace(ct, data=labels))
+    seg = nifti.save(folder / "seg.nii.gz", dataclasses.replace(ct, data=labels))
     _, part = make(folder, volume, "--mask", str(seg), "--labels", "3", *QUICK)
     _, whole = make(folder, volume, *QUICK)
     assert 0.02 < (part > 0).mean() < 0.6 * (whole > 0).mean()
@@ -163,7 +168,7 @@ def test_bad_flags_are_one_line(registration, capsys, flags):
 
 def test_a_ct_of_another_frame_is_refused(registration, tmp_path, capsys):
     folder, _, _ = registration
-    elsewhere = volumes.save(tmp_path / "other.nii.gz", small_ct(affine=oblique_affine((2.0, 2, 2), origin=(900.0, 0, 0))))
+    elsewhere = nifti.save(tmp_path / "other.nii.gz", small_ct(affine=oblique_affine((2.0, 2, 2), origin=(900.0, 0, 0))))
     assert make(folder, elsewhere)[0] == 2
     assert "in the frame of ct.nii.gz" in capsys.readouterr().err
 
@@ -192,6 +197,6 @@ def test_a_picture_helper_spans_eight_bits():
 
 def test_the_stored_pose_and_camera_say_the_same(registration):
     folder, _, result = registration
-    loaded = results.load(folder / "parameters.pt")
+    loaded = parameters_file.load(folder / "parameters.pt")
     np.testing.assert_allclose(loaded.volume_from_camera(), np.asarray(loaded.scanner_pose[0]["camera"]), atol=1e-9)
     np.testing.assert_allclose(loaded.final_pose, result.final_pose)

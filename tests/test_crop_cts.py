@@ -6,8 +6,8 @@ import pytest
 
 import crop_cts
 import segmentation_preprocessing
-from common import volumes
 from common.geometry import apply, invert, rotation_matrix
+from common.volume import nifti, volume
 
 SPACING = np.array([0.8, 1.0, 1.5])
 OBLIQUE = rotation_matrix(np.radians([10, -20, 15]))
@@ -72,9 +72,9 @@ def test_the_box_is_the_label_and_its_padding_in_millimetres_rounded_up(tmp_path
     affine = affine_of(np.eye(3))
     ct, seg = write_patient(tmp_path, affine)
     assert crop(tmp_path, "--padding", "2.1") == 0
-    box = volumes.index_box(seg == FEMUR_LEFT)
+    box = volume.index_box(seg == FEMUR_LEFT)
     grown = tuple(slice(b.start - pad, b.stop + pad) for b, pad in zip(box, (3, 3, 2), strict=True))
-    left = volumes.load_ct(tmp_path / "femur_cts_cropped" / "P01_femur.nii.gz")
+    left = nifti.load_ct(tmp_path / "femur_cts_cropped" / "P01_femur.nii.gz")
     np.testing.assert_array_equal(left.data, ct[grown])
     np.testing.assert_allclose(apply(left.affine, np.zeros(3)), apply(affine, np.array([b.start for b in grown])), atol=1e-4)
     assert left.data.dtype == np.int16
@@ -83,16 +83,16 @@ def test_the_box_is_the_label_and_its_padding_in_millimetres_rounded_up(tmp_path
 def test_padding_stops_at_the_edge_of_the_ct(tmp_path):
     ct, _ = write_patient(tmp_path, affine_of(np.eye(3)))
     assert crop(tmp_path, "--padding", "500") == 0
-    np.testing.assert_array_equal(volumes.load_ct(tmp_path / "tibia_cts_cropped" / "P01_tibia.nii.gz").data, ct)
+    np.testing.assert_array_equal(nifti.load_ct(tmp_path / "tibia_cts_cropped" / "P01_tibia.nii.gz").data, ct)
 
 
 def test_masks_lie_on_the_crops_grid_and_hold_their_bone_alone(tmp_path):
     _, seg = write_patient(tmp_path, affine_of(OBLIQUE))
     assert crop(tmp_path, "--padding", "40") == 0
     for bone, ending, label in (("femur", "", 4), ("femur", "_mirrored", 3), ("tibia", "", 2), ("tibia", "_mirrored", 1)):
-        ct = volumes.load_ct(tmp_path / f"{bone}_cts_cropped" / f"P01_{bone}{ending}.nii.gz")
-        mask = volumes.load_labelmap(tmp_path / f"{bone}_masks_cropped" / f"P01_{bone}{ending}.nii.gz")
-        assert volumes.same_grid(ct, mask)
+        ct = nifti.load_ct(tmp_path / f"{bone}_cts_cropped" / f"P01_{bone}{ending}.nii.gz")
+        mask = nifti.load_labelmap(tmp_path / f"{bone}_masks_cropped" / f"P01_{bone}{ending}.nii.gz")
+        assert volume.same_grid(ct, mask)
         assert set(np.unique(mask.data)) == {0, label}
         assert (mask.data == label).sum() == (seg == label).sum()
         assert ct.data[mask.data > 0].min() >= 200
@@ -105,7 +105,7 @@ def test_a_right_bone_becomes_its_mirror_image_without_interpolation(tmp_path, d
     affine = affine_of(directions)
     ct, _ = write_patient(tmp_path, affine)
     assert crop(tmp_path) == 0
-    mirrored = volumes.load_ct(tmp_path / "femur_cts_cropped" / "P01_femur_mirrored.nii.gz")
+    mirrored = nifti.load_ct(tmp_path / "femur_cts_cropped" / "P01_femur_mirrored.nii.gz")
     index = np.stack(np.indices(mirrored.shape), -1).reshape(-1, 3)
     reflected = apply(mirrored.affine, index) * [-1, 1, 1]
     there = apply(invert(affine), reflected)
@@ -122,7 +122,7 @@ def test_the_lineage_leads_every_voxel_back_to_its_place_in_the_scanner(tmp_path
     ct, seg = write_patient(tmp_path, affine)
     assert crop(tmp_path) == 0
     for name, label in (("P01_tibia", TIBIA_LEFT), ("P01_tibia_mirrored", TIBIA_RIGHT)):
-        cropped = volumes.load_ct(tmp_path / "tibia_cts_cropped" / f"{name}.nii.gz")
+        cropped = nifti.load_ct(tmp_path / "tibia_cts_cropped" / f"{name}.nii.gz")
         brightest = np.array(np.unravel_index(np.where(seg == label, ct, -2000).argmax(), ct.shape))
         found = np.array(np.unravel_index(cropped.data.argmax(), cropped.shape))
         scanner = apply(cropped.lineage.scanner_from_volume, apply(cropped.affine, found))
@@ -135,8 +135,8 @@ def test_other_labels_and_other_bones(tmp_path):
         seg[6 + 30 * (number % 2) : 16 + 30 * (number % 2), 5 + 22 * (number // 2) : 20 + 22 * (number // 2), 10:20] = label
     write_patient(tmp_path, affine_of(np.eye(3)), seg)
     assert crop(tmp_path, "--labels", "10", "11", "20", "21", "--padding", "10.0", "--bones", "scapula", "rib") == 0
-    assert volumes.load_labelmap(tmp_path / "rib_masks_cropped" / "P01_rib_mirrored.nii.gz").data.max() == 20
-    assert volumes.load_labelmap(tmp_path / "scapula_masks_cropped" / "P01_scapula.nii.gz").data.max() == 11
+    assert nifti.load_labelmap(tmp_path / "rib_masks_cropped" / "P01_rib_mirrored.nii.gz").data.max() == 20
+    assert nifti.load_labelmap(tmp_path / "scapula_masks_cropped" / "P01_scapula.nii.gz").data.max() == 11
 
 
 def test_a_segmentation_on_another_grid_is_resampled_and_that_is_said(tmp_path, capsys):
@@ -148,7 +148,7 @@ def test_a_segmentation_on_another_grid_is_resampled_and_that_is_said(tmp_path, 
     nibabel.save(nibabel.Nifti1Image(seg.repeat(2, 0).repeat(2, 1).repeat(2, 2), finer), tmp_path / "segmentations" / "P01_seg.nii.gz")
     assert crop(tmp_path, "--padding", "500") == 0
     assert "resampled onto it" in capsys.readouterr().err
-    np.testing.assert_array_equal(volumes.load_labelmap(tmp_path / "femur_masks_cropped" / "P01_femur.nii.gz").data > 0, seg == FEMUR_LEFT)
+    np.testing.assert_array_equal(nifti.load_labelmap(tmp_path / "femur_masks_cropped" / "P01_femur.nii.gz").data > 0, seg == FEMUR_LEFT)
 
 
 @pytest.mark.parametrize("shift_mm", [25, 1000])
@@ -219,7 +219,7 @@ def test_the_phantoms_cleaned_labels_give_bones_in_the_documented_places(cohort,
         (tmp_path / source).symlink_to(folder / source)
     assert crop(tmp_path, name=name) == 0
     for side, ending in (("left", ""), ("right", "_mirrored")):
-        mask = volumes.load_labelmap(tmp_path / "tibia_masks_cropped" / f"{name}_tibia{ending}.nii.gz")
+        mask = nifti.load_labelmap(tmp_path / "tibia_masks_cropped" / f"{name}_tibia{ending}.nii.gz")
         landmarks = np.array(list(truth["landmarks"][f"tibia {side}"].values()))
         index = apply(invert(mask.lineage.scanner_from_volume @ mask.affine), landmarks)
         assert (mask.data[tuple(np.rint(index).astype(int).T)] > 0).all()

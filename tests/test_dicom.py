@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
-from test_xrays import FLAGS, GEOMETRY, agreement, bright, counts, dicom, save, thickness
+from test_xrays import FLAGS, GEOMETRY, agreement, bright, counts, save, thickness
+from test_xrays import dicom as write_dicom
 
-from common import cli, xrays
-from common import dicom as dicom_files
-from common.xrays import GeometryFlags
+from common.errors import InputError
+from common.xray import dicom, positioner, reading
+from common.xray.reading import GeometryFlags
 
 LOG = {"PixelIntensityRelationship": "LOG", "PixelIntensityRelationshipSign": -1}
 
@@ -21,7 +22,7 @@ def header(**tags):
     dataset.Rows, dataset.Columns = 96, 120
     for keyword, value in tags.items():
         setattr(dataset, keyword, value)
-    return dicom_files.header_of(dataset)
+    return dicom.header_of(dataset)
 
 
 def transcoded(path, syntax):
@@ -49,23 +50,23 @@ def transcoded(path, syntax):
     "syntax", [gdcm.TransferSyntax.JPEGLosslessProcess14_1, gdcm.TransferSyntax.JPEGLSLossless, gdcm.TransferSyntax.JPEG2000Lossless, gdcm.TransferSyntax.RLELossless]
 )
 def test_compressed_pixels_are_the_uncompressed_ones(tmp_path, syntax):
-    plain = dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY)
-    np.testing.assert_array_equal(dicom_files.read(transcoded(plain, syntax), None)[0], bright())
+    plain = write_dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY)
+    np.testing.assert_array_equal(dicom.read(transcoded(plain, syntax), None)[0], bright())
 
 
 def test_one_frame_of_a_compressed_run_is_read(tmp_path):
-    path = transcoded(dicom(tmp_path / "x.dcm", np.stack([bright(), bright()[::-1], counts()]), **LOG, **GEOMETRY), gdcm.TransferSyntax.JPEGLosslessProcess14_1)
-    np.testing.assert_array_equal(dicom_files.read(path, 1)[0], bright()[::-1])
+    path = transcoded(write_dicom(tmp_path / "x.dcm", np.stack([bright(), bright()[::-1], counts()]), **LOG, **GEOMETRY), gdcm.TransferSyntax.JPEGLosslessProcess14_1)
+    np.testing.assert_array_equal(dicom.read(path, 1)[0], bright()[::-1])
 
 
 def test_a_picture_by_colour_table_is_refused(tmp_path):
-    with pytest.raises(cli.InputError, match="stored as PALETTE COLOR"):
-        xrays.read(dicom(tmp_path / "x.dcm", bright(), PhotometricInterpretation="PALETTE COLOR", **GEOMETRY))
+    with pytest.raises(InputError, match="stored as PALETTE COLOR"):
+        reading.read(write_dicom(tmp_path / "x.dcm", bright(), PhotometricInterpretation="PALETTE COLOR", **GEOMETRY))
 
 
 @pytest.mark.parametrize("modality", ["XA", "RF", "DX", "CR"])
 def test_every_kind_of_projection_is_read_alike(tmp_path, modality):
-    xray = xrays.read(dicom(tmp_path / "x.dcm", bright(), Modality=modality, **LOG, **GEOMETRY))
+    xray = reading.read(write_dicom(tmp_path / "x.dcm", bright(), Modality=modality, **LOG, **GEOMETRY))
     assert agreement(xray.image, thickness()) > 0.99
     assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (1020, (0.2, 0.3))
 
@@ -95,12 +96,12 @@ def enhanced(path, **more):
         )
         for sdd, angle in (("1100", "0"), ("980", "90"))
     ]
-    return dicom(path, np.stack([bright(), bright()]), SharedFunctionalGroupsSequence=[shared], PerFrameFunctionalGroupsSequence=frames, **more)
+    return write_dicom(path, np.stack([bright(), bright()]), SharedFunctionalGroupsSequence=[shared], PerFrameFunctionalGroupsSequence=frames, **more)
 
 
 @pytest.mark.parametrize(("frame", "sdd_mm"), [(0, 1100), (1, 980)])
 def test_the_geometry_of_an_enhanced_run_is_its_frames(tmp_path, frame, sdd_mm):
-    xray = xrays.read(enhanced(tmp_path / "x.dcm"), frame=frame)
+    xray = reading.read(enhanced(tmp_path / "x.dcm"), frame=frame)
     assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (sdd_mm, (0.2, 0.3))
     assert xray.reading["decided_by"] == "DICOM PixelIntensityRelationship"
     assert xray.reading["source_to_patient_mm"] == 700
@@ -111,7 +112,7 @@ def test_the_geometry_of_an_enhanced_run_is_its_frames(tmp_path, frame, sdd_mm):
 @pytest.mark.parametrize(("frame", "source", "behind"), [(0, [0, -700, 0], False), (1, [700, 0, 0], True)])
 def test_the_c_arm_of_an_enhanced_run_stands_where_its_frame_says(tmp_path, frame, source, behind):
     """From behind the patient, the source sees columns run to the patient's right, as the header says; from the side the header says nothing, and the standard counts."""
-    camera, from_detector = dicom_files.positioner_camera(enhanced(tmp_path / "x.dcm"), frame)
+    camera, from_detector = positioner.positioner_camera(enhanced(tmp_path / "x.dcm"), frame)
     np.testing.assert_allclose(camera[:3, 3], source, atol=1e-9)
     assert from_detector == behind
 
@@ -120,13 +121,13 @@ def test_a_distance_that_was_added_overrules_an_enhanced_runs_own(tmp_path):
     import add_dicom_data
 
     assert add_dicom_data.main(["-i", str(enhanced(tmp_path / "x.dcm")), "-o", str(tmp_path / "y.dcm"), "--sdd", "1234"]) == 0
-    assert xrays.read(tmp_path / "y.dcm", frame=1).detector.sdd_mm == 1234
+    assert reading.read(tmp_path / "y.dcm", frame=1).detector.sdd_mm == 1234
 
 
 def test_a_functional_group_that_is_damaged_is_one_clear_line(tmp_path):
     broken = groups(XRayGeometrySequence={"DistanceSourceToDetector": ["1000", "1100"], "DistanceSourceToIsocenter": float("nan")})
-    with pytest.raises(cli.InputError, match=r"x\.dcm.*geometry tags that are numbers"):
-        xrays.read(dicom(tmp_path / "x.dcm", bright(), SharedFunctionalGroupsSequence=[broken], **LOG), None)
+    with pytest.raises(InputError, match=r"x\.dcm.*geometry tags that are numbers"):
+        reading.read(write_dicom(tmp_path / "x.dcm", bright(), SharedFunctionalGroupsSequence=[broken], **LOG), None)
 
 
 # ------------------------------------------------------------------------------------------------ pixel size
@@ -175,7 +176,7 @@ def test_tags_that_agree_are_no_finding(tags):
 
 
 def test_findings_are_warned_of_and_kept_with_the_reading(tmp_path, capsys):
-    xray = xrays.read(dicom(tmp_path / "x.dcm", bright(), DistanceSourceToPatient="1100", **LOG, **GEOMETRY), GeometryFlags(sdd_mm=990.0))
+    xray = reading.read(write_dicom(tmp_path / "x.dcm", bright(), DistanceSourceToPatient="1100", **LOG, **GEOMETRY), GeometryFlags(sdd_mm=990.0))
     assert xray.detector.sdd_mm == 990
     first, second = xray.reading["findings"]
     assert "DistanceSourceToPatient 1100" in first
@@ -187,7 +188,7 @@ def test_findings_are_warned_of_and_kept_with_the_reading(tmp_path, capsys):
 def test_a_calibration_is_compared_by_its_focal_length(tmp_path, sdd_mm, found):
     """Its distance is nominal: twice the header's with pixels of twice the size is the same camera."""
     flags = GeometryFlags(sdd_mm, (0.4, 0.6), (50.0, 40.0), calibrated=True)
-    xray = xrays.read(dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY), flags)
+    xray = reading.read(write_dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY), flags)
     assert xray.reading["geometry"] == "calibration"
     assert len([finding for finding in xray.reading["findings"] if "focal length of 3825 pixels overrules the 5100" in finding]) == found
     assert len(xray.reading["findings"]) == found
@@ -225,9 +226,9 @@ def test_turning_and_flipping_the_picture_moves_the_principal_point_with_it():
 
 def test_a_flag_overrules_the_headers_principal_point(tmp_path):
     tags = {"DetectorActiveOrigin": ["10", "20"], "FieldOfViewOrigin": ["150", "100"], "DistanceSourceToDetector": "1020"} | PANEL | LOG
-    path = dicom(tmp_path / "x.dcm", bright(), **tags)
-    assert xrays.read(path).detector.principal_px == pytest.approx((159.5, 79.5))
-    assert xrays.read(path, GeometryFlags(principal_px=(1.0, 2.0))).detector.principal_px == (1.0, 2.0)
+    path = write_dicom(tmp_path / "x.dcm", bright(), **tags)
+    assert reading.read(path).detector.principal_px == pytest.approx((159.5, 79.5))
+    assert reading.read(path, GeometryFlags(principal_px=(1.0, 2.0))).detector.principal_px == (1.0, 2.0)
 
 
 def test_patient_orientation_is_kept():
@@ -245,37 +246,37 @@ def beside(tmp_path, **content):
 
 
 def test_a_json_beside_a_picture_states_its_geometry(tmp_path):
-    xray = xrays.read(beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6], principal_point_px=[10, 20.5]))
+    xray = reading.read(beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6], principal_point_px=[10, 20.5]))
     assert (xray.detector.sdd_mm, xray.detector.pixel_mm, xray.detector.principal_px) == (990, (0.4, 0.6), (10, 20.5))
     assert xray.reading["geometry"] == "x.json"
 
 
 def test_flags_win_over_the_json_one_by_one(tmp_path):
-    xray = xrays.read(beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6]), GeometryFlags(sdd_mm=1000.0))
+    xray = reading.read(beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6]), GeometryFlags(sdd_mm=1000.0))
     assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (1000, (0.4, 0.6))
     assert xray.reading["geometry"] == "flags and x.json"
 
 
 def test_a_json_about_something_else_is_left_alone(tmp_path):
-    assert xrays.read(beside(tmp_path, patient="P01", knee="left"), FLAGS).reading["geometry"] == "flags"
+    assert reading.read(beside(tmp_path, patient="P01", knee="left"), FLAGS).reading["geometry"] == "flags"
 
 
 @pytest.mark.parametrize(
     "content", [{"sdd_mm": "far"}, {"pixel_spacing_mm": 0.3}, {"pixel_spacing_mm": [0.3, 0.3, 0.3]}, {"principal_point_px": [1, None]}, {"principal_point_px": [float("nan"), 1]}]
 )
 def test_a_json_with_broken_geometry_is_refused(tmp_path, content):
-    with pytest.raises(cli.InputError, match=r"expected sdd_mm, a number, and pixel_spacing_mm"):
-        xrays.read(beside(tmp_path, **content), FLAGS)
+    with pytest.raises(InputError, match=r"expected sdd_mm, a number, and pixel_spacing_mm"):
+        reading.read(beside(tmp_path, **content), FLAGS)
 
 
 def test_half_a_geometry_asks_for_the_rest(tmp_path):
-    with pytest.raises(cli.InputError, match="no pixel size"):
-        xrays.read(beside(tmp_path, sdd_mm=990))
+    with pytest.raises(InputError, match="no pixel size"):
+        reading.read(beside(tmp_path, sdd_mm=990))
 
 
 def test_a_dicom_does_not_look_beside_itself(tmp_path):
-    path = dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY)
+    path = write_dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY)
     (tmp_path / "x.json").write_text(json.dumps({"sdd_mm": 990}))
-    assert xrays.read(path).detector.sdd_mm == 1020
+    assert reading.read(path).detector.sdd_mm == 1020
     Image.fromarray(bright()).save(tmp_path / "x.png")
-    assert xrays.read(tmp_path / "x.png", GeometryFlags(pixel_mm=(0.2, 0.3))).detector.sdd_mm == 990
+    assert reading.read(tmp_path / "x.png", GeometryFlags(pixel_mm=(0.2, 0.3))).detector.sdd_mm == 990

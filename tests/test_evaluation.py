@@ -12,9 +12,12 @@ from PIL import Image
 
 import create_drr
 import evaluation
-from common import figures, geometry, results, similarity, slicer
+from common import geometry
 from common.geometry import Detector
-from common.truth import Truth
+from common.reports import figures
+from common.results.result import scanner_view
+from common.results.truth import Truth
+from common.xray import outline, similarity
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +191,7 @@ def test_a_bone_that_moved_has_its_own_camera_and_fiducials(registration):
 def test_points_of_a_prepared_ct_go_through_its_lineage_to_the_scanner(tmp_path):
     from helpers import small_ct
 
-    from common import volumes
+    from common.volume import volume
 
     ct = small_ct()
     scanner_from_volume = geometry.twist(np.array([0.2, 0.1, -0.3, 50, 60, 70]), np.zeros(3))
@@ -201,7 +204,7 @@ def test_points_of_a_prepared_ct_go_through_its_lineage_to_the_scanner(tmp_path)
     assert points_from == "bone of ct.nii.gz"
     view = result.scanner_pose[0]
     detector = Detector(90, 110, 900.0, (1.6, 1.8), (57.0, 41.0))
-    expected = geometry.project(volumes.points_of(ct), detector, result.volume_from_camera())
+    expected = geometry.project(volume.points_of(ct), detector, result.volume_from_camera())
     homogeneous = np.c_[points, np.ones(len(points))] @ np.asarray(view["projection"]).T
     np.testing.assert_allclose(homogeneous[:, :2] / homogeneous[:, 2:], expected, atol=1e-6)
 
@@ -249,7 +252,7 @@ def test_no_texts_overlap_or_leave_the_figure_at_any_title_length(registration, 
     error = geometry.PoseError(123.45, 123.45, 123.45, 123.45, 123.45)
     metrics = dict.fromkeys(similarity.BETTER, -0.12345)
     panels = [evaluation.Panel(str(i), "high-quality DRR", "f", xray + i * np.eye(*xray.shape), metrics, error) for i in range(3)]
-    notes = evaluation.Notes(0.7, slicer.outline(xray), "checkerboard" if suffix else "red-cyan", "registered structure")
+    notes = evaluation.Notes(0.7, outline.outline(xray), "checkerboard" if suffix else "red-cyan", "registered structure")
     with figures.style():
         figure = evaluation.draw(xray, panels, xray > 2, f"X-ray and registered DRR {suffix}", notes)
     figure.draw_without_rendering()
@@ -280,7 +283,7 @@ def test_all_panels_are_drawn_with_one_window(registration):
 def test_a_mirrored_volume_and_a_flipped_picture_are_evaluated_on_disk(tmp_path):
     _, result = save_registration(tmp_path)
     mirror = np.diag([-1.0, 1, 1, 1])
-    view = results.scanner_view(result.detector, result.volume_from_camera(), result.volume_from_camera(result.init_pose), mirror, flipped=True)
+    view = scanner_view(result.detector, result.volume_from_camera(), result.volume_from_camera(result.init_pose), mirror, flipped=True)
     flipped = dataclasses.replace(result, scanner_pose=[view], drr={**result.drr, "scanner_from_volume": mirror.tolist()})
     points = geometry.apply(mirror, np.array(result.drr["points_mm"]))
     same = evaluation.pose_errors(flipped, np.asarray(view["camera"]), points)

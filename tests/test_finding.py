@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 from test_refinement import DETECTOR, error, moved, take_xray
 
-from common import finding, geometry, rendering, start
-from common.finding import Followed, Starter
-from common.poserange import PoseRange
-from common.pyramid import Body, View
-from common.refinement import Fit, Trace
-from common.scene import Structure
-from common.start import Winner
-from common.volumes import SOFT_TISSUE_HU, points_of
+from common import geometry
+from common.drr import joseph
+from common.geometry.pose_range import PoseRange
+from common.registration import competition, neighbours, register
+from common.registration.competition import Winner
+from common.registration.gauss_newton import Fit, Trace
+from common.registration.pyramid import Body, View
+from common.registration.register import Followed
+from common.registration.scene import Structure
+from common.registration.starts import Starter
+from common.volume import attenuation
+from common.volume.attenuation import SOFT_TISSUE_HU
+from common.volume.volume import points_of
 
 RANGES = PoseRange(r1=(-20, 40), r2=(-25, 15), r3=(-15, 25), tx=(-60, 60), ty=(580, 660), tz=(-60, 60))
 
@@ -23,9 +28,9 @@ def bone_of(stretch: float = 1.0) -> Structure:
     """A lone bone as a structure; stretched along its second axis, it is another of like shape."""
     ct = helpers.small_ct(2.0)
     ct = replace(ct, data=np.where(ct.data > 250, ct.data, -1000).astype(np.int16), affine=ct.affine @ np.diag([1, stretch, 1, 1]))
-    whole = rendering.select_structures(ct, None, None, rendering.WHOLE_ATTENUATION_HU)
-    shown = rendering.select_structures(ct, None, None, SOFT_TISSUE_HU)
-    return Structure(ct, whole, Body(rendering.FusedRenderer(shown, ct.isocentre_mm), points_of(shown, shown.data > 0)), True, None, None)
+    whole = attenuation.select_structures(ct, None, None, attenuation.WHOLE_ATTENUATION_HU)
+    shown = attenuation.select_structures(ct, None, None, SOFT_TISSUE_HU)
+    return Structure(ct, whole, Body(joseph.FusedRenderer(shown, ct.isocentre_mm), points_of(shown, shown.data > 0)), True, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +49,9 @@ def winner_at(pose: np.ndarray, similarity: float) -> Winner:
 def test_bones_in_one_place_overlap_and_bones_side_by_side_do_not(pair):
     (one, other), (pose, beside) = pair
     there = geometry.translation(other.body.renderer.centre_mm - one.body.renderer.centre_mm) @ pose
-    assert finding.overlap(one, pose, one, pose) > 0.95
-    assert finding.overlap(one, pose, other, there) > 0.5
-    assert finding.overlap(one, pose, other, beside) == 0
+    assert neighbours.overlap(one, pose, one, pose) > 0.95
+    assert neighbours.overlap(one, pose, other, there) > 0.5
+    assert neighbours.overlap(one, pose, other, beside) == 0
 
 
 def test_a_picture_without_one_bone_shows_the_other_alone(pair):
@@ -54,7 +59,7 @@ def test_a_picture_without_one_bone_shows_the_other_alone(pair):
     both = take_xray([one.body, other.body], poses, noise=0)
     alone = take_xray([other.body], poses[1:], noise=0)
     doubled = replace(both, image=2 * both.image)  # the picture's unit is nobody's
-    left = finding.without(View(doubled), one.body, poses[0]).xray.image
+    left = neighbours.without(View(doubled), one.body, poses[0]).xray.image
     assert np.abs(left - 2 * alone.image).max() < 0.1 * np.abs(doubled.image - 2 * alone.image).max()
 
 
@@ -64,17 +69,17 @@ def test_a_bone_that_was_taken_for_its_neighbour_is_found_beside_it(pair):
     wrong = geometry.translation(bones[1].body.renderer.centre_mm - bones[0].body.renderer.centre_mm) @ poses[0]
     found = [(poses[0], winner_at(poses[0], 0.95)), (wrong, winner_at(wrong, 0.9))]
     starter = Starter("search", RANGES, False, None, None)
-    first, second = finding.look_beside(views, bones, starter, 0, found)
+    first, second = neighbours.look_beside(views, bones, starter, 0, found)
     assert first is found[0]
     assert error(second[1].fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
-    assert finding.look_beside(views, bones, replace(starter, method="dicom"), 0, found) is found  # a given start is not second-guessed
+    assert neighbours.look_beside(views, bones, replace(starter, method="dicom"), 0, found) is found  # a given start is not second-guessed
 
 
 def test_a_bone_inside_another_is_suspect(pair):
     (bone, _), (pose, _) = pair
     view = View(take_xray([bone.body], [pose]))
-    assert finding.verdict_of(winner_at(pose, 0.9), [view], bone)["verdict"] == "ok"
-    verdict = finding.verdict_of(winner_at(pose, 0.9), [view], bone, overlapping=0.4)
+    assert register.verdict_of(winner_at(pose, 0.9), [view], bone)["verdict"] == "ok"
+    verdict = register.verdict_of(winner_at(pose, 0.9), [view], bone, overlapping=0.4)
     assert (verdict["verdict"], verdict["reasons"]) == ("suspect", ["40 % of the bone lies inside another"])
 
 
@@ -85,10 +90,10 @@ def test_a_shaft_half_outside_the_picture_counts_less(pair):
     edge = (75 * 1.2) * geometry.apply(camera, bone.body.renderer.centre_mm)[2] / DETECTOR.sdd_mm  # the body's middle on the picture's left border
     column = geometry.apply(camera, bone.body.renderer.centre_mm)[0]
     aside = pose @ geometry.translation(np.array([column + edge, 0, 0]))
-    assert start.share_in_view(view, bone.body, pose) == 1
-    assert 0.3 < start.share_in_view(view, bone.body, aside) < 0.7
+    assert competition.share_in_view(view, bone.body, pose) == 1
+    assert 0.3 < competition.share_in_view(view, bone.body, aside) < 0.7
     covered = replace(view, xray=replace(view.xray, valid=np.zeros_like(view.xray.valid)))
-    assert start.share_in_view(covered, bone.body, pose) == 0
+    assert competition.share_in_view(covered, bone.body, pose) == 0
 
 
 def test_a_bone_follows_its_neighbour_into_a_frame_where_both_have_moved_far(pair):
@@ -96,7 +101,7 @@ def test_a_bone_follows_its_neighbour_into_a_frame_where_both_have_moved_far(pai
     far = geometry.twist(np.r_[np.radians([4, -6, 5]), 14.0, -9, 20], np.array([0.0, 0, 620]))  # in the rig's frame
     frame = [View(take_xray([bone.body for bone in bones], [pose @ far for pose in poses]))]
     starter = Starter("search", RANGES, False, None, None)
-    found = finding.register(frame, bones, starter, 0, [Followed(pose, 0.9) for pose in poses])
+    found = register.register(frame, bones, starter, 0, [Followed(pose, 0.9) for pose in poses])
     for bone, pose, (_, winner, verdict) in zip(bones, poses, found, strict=True):
         assert error(winner.fit.poses[0], pose @ far, bone.body).in_plane_mm < 0.3
         assert verdict["verdict"] == "ok"
@@ -107,12 +112,12 @@ def test_a_pose_that_slides_away_from_frame_to_frame_is_tried_from_further_start
     views = [View(take_xray([bone.body], [pose]))]
     starter = Starter("fixed", RANGES, False, None, None)
     tried = []
-    monkeypatch.setattr(finding, "compete", lambda *given, **more: tried.append(given) or start.compete(*given, **more))
+    monkeypatch.setattr(register, "compete", lambda *given, **more: tried.append(given) or competition.compete(*given, **more))
     near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
-    ((_, winner, verdict),) = finding.register(views, [bone], starter, 0, [Followed(near, 0.9)])
+    ((_, winner, verdict),) = register.register(views, [bone], starter, 0, [Followed(near, 0.9)])
     assert (tried, verdict["verdict"]) == ([], "ok")
     assert error(winner.fit.poses[0], pose, bone.body).in_plane_mm < 0.2
-    ((_, winner, verdict),) = finding.register(views, [bone], starter, 0, [Followed(near, winner.evidence + 0.06)])
+    ((_, winner, verdict),) = register.register(views, [bone], starter, 0, [Followed(near, winner.evidence + 0.06)])
     assert len(tried) == 1
     assert verdict["verdict"] == "suspect"
     assert "less of the picture than in other frames" in verdict["reasons"][0]
@@ -125,6 +130,6 @@ def test_a_bone_that_explains_much_less_than_its_neighbour_is_looked_for_again_a
     aside = geometry.translation([0.0, 0, 40]) @ poses[1]
     starter = Starter("search", RANGES, False, None, None)
     less, as_much = ([(poses[0], winner_at(poses[0], 0.95)), (aside, winner_at(aside, value))] for value in (0.8, 0.93))
-    assert finding.overlap(bones[1], aside, bones[0], poses[0]) < finding.OVERLAPPING
-    assert error(finding.look_beside(views, bones, starter, 0, less)[1][1].fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
-    assert finding.look_beside(views, bones, starter, 0, as_much)[1] is as_much[1]
+    assert neighbours.overlap(bones[1], aside, bones[0], poses[0]) < neighbours.OVERLAPPING
+    assert error(neighbours.look_beside(views, bones, starter, 0, less)[1][1].fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
+    assert neighbours.look_beside(views, bones, starter, 0, as_much)[1] is as_much[1]

@@ -8,9 +8,14 @@ from training_helpers import FAST, TINY, write_ct, write_mask
 
 import agnostic
 import finetuned
-from common import cli, geometry, network, rendering, torchfiles, volumes
+from common import files, geometry
+from common.command_line import script
+from common.drr import joseph
+from common.files import torch_files
 from common.geometry import Detector
-from common.poserange import PoseRange
+from common.geometry.pose_range import PoseRange
+from common.pose_network import checkpoint, prediction
+from common.volume import attenuation, nifti
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +46,7 @@ def arguments(ct, model, out, *more):
 def test_network_detector_and_poses_are_the_checkpoints(ct, model, tmp_path, capsys):
     assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "3")) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "p.pth")
-    before, after = network.load_checkpoint(model), network.load_checkpoint(tmp_path / "p.pth")
+    before, after = checkpoint.load_checkpoint(model), checkpoint.load_checkpoint(tmp_path / "p.pth")
     assert after.detector == before.detector
     assert after.pose_range == before.pose_range == PoseRange(r1=(-20.0, 10.0))
     assert after.config["model_name"] == "test_resnet"
@@ -51,13 +56,13 @@ def test_network_detector_and_poses_are_the_checkpoints(ct, model, tmp_path, cap
 
 def test_training_starts_from_the_checkpoints_weights(ct, model, tmp_path):
     assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "1", "--lr", "1e-8")) == 0
-    before, after = network.load_checkpoint(model).content["model_state_dict"], network.load_checkpoint(tmp_path / "p.pth").content["model_state_dict"]
+    before, after = checkpoint.load_checkpoint(model).content["model_state_dict"], checkpoint.load_checkpoint(tmp_path / "p.pth").content["model_state_dict"]
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before if key.endswith(("weight", "bias")))
 
 
 def test_flags_overrule_the_checkpoint(ct, model, tmp_path):
     assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "2", "--ty", "600", "700", "--sdd", "1000")) == 0
-    after = network.load_checkpoint(tmp_path / "p.pth")
+    after = checkpoint.load_checkpoint(tmp_path / "p.pth")
     assert after.pose_range == PoseRange(r1=(-20.0, 10.0), ty=(600.0, 700.0))
     assert after.detector.sdd_mm == 1000
 
@@ -74,10 +79,10 @@ def test_a_checkpoint_of_xvr_is_finetuned_in_its_own_convention(ct, tmp_path):
         "delx": 4.0,
         "orientation": "PA",
     }
-    made = network.make_network(config)
+    made = prediction.make_network(config)
     torch.save({"model_state_dict": made.state_dict(), "optimizer_state_dict": {}, "scheduler_state_dict": {}, "itr": 0, "model_number": 0, "config": config}, tmp_path / "x.pth")
     assert finetuned.main(arguments(ct, tmp_path / "x.pth", tmp_path / "out", "--iterations", "2")) == 0
-    after = network.load_checkpoint(tmp_path / "out" / "p.pth")
+    after = checkpoint.load_checkpoint(tmp_path / "out" / "p.pth")
     assert after.config["unit_conversion_factor"] == 1.0
     assert not after.config["reverse_x_axis"]
     assert after.config["orientation"] == "PA"
@@ -104,12 +109,12 @@ RANGE = ["--r1", "-8", "8", "--r2", "-8", "8", "--r3", "-8", "8", "--tx", "-10",
 @pytest.fixture(scope="module")
 def like(ct, tmp_path_factory):
     """An X-ray of the CT near the middle of the range, with its geometry beside it."""
-    volume, detector = volumes.load_ct(ct), Detector.centred(192, 160, 1100.0, 1.3)
+    volume, detector = nifti.load_ct(ct), Detector.centred(192, 160, 1100.0, 1.3)
     camera = geometry.translation(volume.isocentre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles([3, -2, 2], [2, 820, -3]))
-    image = rendering.FusedRenderer(rendering.select_structures(volume, None, None, -1000.0), volume.isocentre_mm).render(camera[None], detector)[0]
+    image = joseph.FusedRenderer(attenuation.select_structures(volume, None, None, -1000.0), volume.isocentre_mm).render(camera[None], detector)[0]
     path = tmp_path_factory.mktemp("like") / "xray.png"
     Image.fromarray((image / image.max() * 250).round().astype(np.uint8)).save(path)
-    cli.write_json(path.with_suffix(".json"), {"sdd_mm": 1100, "pixel_spacing_mm": [1.3, 1.3]})
+    files.write_json(path.with_suffix(".json"), {"sdd_mm": 1100, "pixel_spacing_mm": [1.3, 1.3]})
     return path
 
 
@@ -127,7 +132,7 @@ def test_check_writes_one_picture_and_a_table_and_trains_nothing(ct, model, like
 
 def test_check_finds_a_range_behind_the_detector_and_one_that_misses_it(ct, model, like, tmp_path, capsys):
     wrong = [*RANGE[:6], "--r1", "-8", "8", "--tx", "-400", "400", "--ty", "780", "1090", "--tz", "-10", "10"]
-    assert finetuned.main(arguments(ct, model, tmp_path, "--check", "--like", str(like), *wrong)) == cli.EXIT_BAD_INPUT
+    assert finetuned.main(arguments(ct, model, tmp_path, "--check", "--like", str(like), *wrong)) == script.EXIT_BAD_INPUT
     out = capsys.readouterr().out
     assert "IMPOSSIBLE: the range reaches 1090 mm from the source, the detector stands at 1100 mm. Lower --ty or raise --sdd." in out
     assert "of the range's poses the bone misses the training detector. Narrow --tx and --tz" in out
@@ -156,7 +161,7 @@ def test_a_missing_checkpoint_is_refused(ct, tmp_path, capsys):
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(ct, model, tmp_path, capsys):
-    content = torchfiles.load(model, "a checkpoint")
+    content = torch_files.load(model, "a checkpoint")
     content["config"]["parameterization"] = "quaternion"
     torch.save(content, tmp_path / "m.pth")
     refused(arguments(ct, tmp_path / "m.pth", tmp_path / "out"), capsys, "m.pth", "not those of")
@@ -165,11 +170,11 @@ def test_a_checkpoint_of_another_architecture_is_refused(ct, model, tmp_path, ca
 def test_a_mask_on_another_grid_is_refused(ct, model, tmp_path, capsys):
     from dataclasses import replace
 
-    from common import volumes
+    from common.volume import nifti
 
     mask = write_mask(tmp_path / "mask.nii.gz", ct)
-    volume = volumes.load_labelmap(mask)
-    volumes.save(mask, replace(volume, data=volume.data[:-1]))
+    volume = nifti.load_labelmap(mask)
+    nifti.save(mask, replace(volume, data=volume.data[:-1]))
     refused(arguments(ct, model, tmp_path / "out", "--mask", str(mask)), capsys, "mask.nii.gz", "grid")
 
 
@@ -180,7 +185,7 @@ def test_the_checkpoint_is_never_overwritten(ct, model, tmp_path, capsys):
 
 
 def test_a_run_of_another_program_cannot_be_resumed(ct, model, tmp_path, capsys):
-    content = torchfiles.load(model, "a checkpoint")
+    content = torch_files.load(model, "a checkpoint")
     del content["training"]
     torch.save(content, tmp_path / "p_last.pth")
     refused(arguments(ct, model, tmp_path, "--resume"), capsys, "p_last.pth", "--resume")

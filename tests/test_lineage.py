@@ -11,9 +11,12 @@ import center_isometric
 import coregister_cts
 import crop_cts
 import segmentation_preprocessing
-from common import cli, lineage, volumes
-from common.alignment import Alignment
+from common import files
+from common.errors import InputError
 from common.geometry import RAS_FROM_LPS, apply, rotation_matrix, twist
+from common.volume import lineage, nifti
+from common.volume.alignment import Alignment
+from common.volume.volume import Volume, same_grid
 
 OBLIQUE = rotation_matrix(np.radians([12, -18, 25]))
 FILES = {
@@ -78,23 +81,23 @@ def test_landmark_and_image_come_back_through_all_four_steps(tmp_path, monkeypat
     for name, side in (("P01_femur", "left"), ("P01_femur_mirrored", "right")):
         # the picture follows: exactly where nothing is interpolated, within half a voxel elsewhere
         for folder, tolerance_mm in ((cropped, 1e-3), (aligned, 0.5 * max(spacing)), (centred, 0.5 * max(spacing))):
-            volume = volumes.load_ct(folder / f"{name}.nii.gz")
+            volume = nifti.load_ct(folder / f"{name}.nii.gz")
             np.testing.assert_allclose(apply(volume.lineage.scanner_from_volume, bright_spot(volume)), bright[side], atol=tolerance_mm)
 
         # forward by hand: mirror, the .tfm's inverse, the shift to the isocentre
         moved = bright[side] * ([-1, 1, 1] if side == "right" else [1, 1, 1])
         tfm = sitk.ReadTransform(str(aligned / f"{name}.tfm")).GetInverse()
         moved = RAS_FROM_LPS[:3, :3] @ np.array(tfm.TransformPoint((RAS_FROM_LPS[:3, :3] @ moved).tolist()))
-        moved = moved - volumes.load_ct(aligned / f"{name}.nii.gz").isocentre_mm
+        moved = moved - nifti.load_ct(aligned / f"{name}.nii.gz").isocentre_mm
         np.testing.assert_allclose(apply(volume.lineage.scanner_from_volume, moved), bright[side], atol=0.01)
 
         assert volume.lineage.mirrored == (side == "right")
         assert np.linalg.det(volume.lineage.scanner_from_volume) == pytest.approx(-1 if side == "right" else 1, abs=1e-6)
         assert [entry["step"] for entry in volume.lineage.history] == ["crop_cts", "coregister_cts", "center_isometric"]
-        assert volume.lineage.source == {"name": "P01_ct.nii.gz", "sha256": cli.sha256(tmp_path / "P01_ct.nii.gz")}
+        assert volume.lineage.source == {"name": "P01_ct.nii.gz", "sha256": files.sha256(tmp_path / "P01_ct.nii.gz")}
         assert (volume.lineage.bone, volume.lineage.side) == ("femur", side)
-        mask = volumes.load_labelmap(tmp_path / "femur_masks_centred" / f"{name}.nii.gz")
-        assert volumes.same_grid(mask, volume)
+        mask = nifti.load_labelmap(tmp_path / "femur_masks_centred" / f"{name}.nii.gz")
+        assert same_grid(mask, volume)
         np.testing.assert_allclose(mask.lineage.scanner_from_volume, volume.lineage.scanner_from_volume, atol=1e-9)
         assert [entry["step"] for entry in mask.lineage.history] == ["segmentation_preprocessing", "crop_cts", "coregister_cts", "center_isometric"]
 
@@ -112,12 +115,12 @@ def test_steps_compose_from_volume_to_scanner():
 def image(tmp_path):
     path = tmp_path / "v.nii.gz"
     made = lineage.Lineage(source={"name": "ct.nii.gz", "sha256": "0"}).then("crop_cts", {"padding_mm": 5}, np.diag([-1.0, 1, 1, 1]), bone="femur", side="right", label=3)
-    volumes.save(path, volumes.Volume(np.arange(0, 600, 10, dtype=np.int16).reshape(3, 4, 5), np.diag([1.0, 2, 3, 1]), made))
+    nifti.save(path, Volume(np.arange(0, 600, 10, dtype=np.int16).reshape(3, 4, 5), np.diag([1.0, 2, 3, 1]), made))
     return path
 
 
 def test_what_is_written_is_read_back(image):
-    back = volumes.load_ct(image).lineage
+    back = nifti.load_ct(image).lineage
     assert (back.bone, back.side, back.label, back.mirrored) == ("femur", "right", 3, True)
     assert back.source == {"name": "ct.nii.gz", "sha256": "0"}
     np.testing.assert_array_equal(back.scanner_from_volume, np.diag([-1.0, 1, 1, 1]))
@@ -125,7 +128,7 @@ def test_what_is_written_is_read_back(image):
 
 def test_a_file_without_a_sidecar_counts_as_original_and_that_is_said(image, capsys):
     lineage.sidecar(image).unlink()
-    back = volumes.load_ct(image).lineage
+    back = nifti.load_ct(image).lineage
     assert "taken as an original CT" in capsys.readouterr().err
     np.testing.assert_array_equal(back.scanner_from_volume, np.eye(4))
     assert back.source["name"] == "v.nii.gz"
@@ -134,8 +137,8 @@ def test_a_file_without_a_sidecar_counts_as_original_and_that_is_said(image, cap
 def test_a_sidecar_of_another_image_is_refused(image):
     changed = nibabel.load(image)
     nibabel.save(nibabel.Nifti1Image(np.asanyarray(changed.dataobj) + np.int16(1), changed.affine), image)
-    with pytest.raises(cli.InputError, match="does not belong"):
-        volumes.load_ct(image)
+    with pytest.raises(InputError, match="does not belong"):
+        nifti.load_ct(image)
 
 
 @pytest.mark.parametrize(
@@ -151,21 +154,21 @@ def test_a_sidecar_of_another_image_is_refused(image):
 def test_a_damaged_sidecar_is_refused(image, key, value, message):
     content = json.loads(lineage.sidecar(image).read_text())
     lineage.sidecar(image).write_text(json.dumps({**content, key: value}))
-    with pytest.raises(cli.InputError, match=message):
-        volumes.load_ct(image)
+    with pytest.raises(InputError, match=message):
+        nifti.load_ct(image)
 
 
 def test_a_truncated_sidecar_is_refused(image):
     text = lineage.sidecar(image).read_text()
     lineage.sidecar(image).write_text(text[: len(text) // 2])
-    with pytest.raises(cli.InputError, match="not valid JSON"):
-        volumes.load_ct(image)
+    with pytest.raises(InputError, match="not valid JSON"):
+        nifti.load_ct(image)
 
 
 def test_a_converters_json_beside_a_ct_is_no_lineage(image, capsys):
     """DICOM converters leave NAME.json beside NAME.nii.gz too."""
     lineage.sidecar(image).write_text(json.dumps({"Modality": "CT", "SliceThickness": 0.6}))
-    np.testing.assert_array_equal(volumes.load_ct(image).lineage.scanner_from_volume, np.eye(4))
+    np.testing.assert_array_equal(nifti.load_ct(image).lineage.scanner_from_volume, np.eye(4))
     assert "v.json beside it holds no lineage; taken as an original CT" in capsys.readouterr().err
 
 
@@ -174,8 +177,8 @@ def test_a_sidecar_with_another_hash_shape_or_affine_is_refused(image, key, valu
     content = json.loads(lineage.sidecar(image).read_text())
     content["image"][key] = value
     lineage.sidecar(image).write_text(json.dumps(content))
-    with pytest.raises(cli.InputError, match="does not belong"):
-        volumes.load_ct(image)
+    with pytest.raises(InputError, match="does not belong"):
+        nifti.load_ct(image)
 
 
 def test_a_mirrored_bone_that_has_lost_its_lineage_is_warned_of(tmp_path, capsys):

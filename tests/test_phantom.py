@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from common import phantom
 from common.geometry import apply, invert
+from common.synthetic import phantom
 from pipeline import make_phantom
 
 

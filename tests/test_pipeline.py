@@ -12,8 +12,16 @@ import pytest
 
 import add_dicom_data
 import evaluation
-from common import cli, geometry, registered, results, simulation, volumes, xrays
+from common import files, geometry
+from common.command_line import script
+from common.errors import InputError
 from common.geometry import Detector
+from common.reports import registered
+from common.results import parameters_file
+from common.synthetic import xray_simulation
+from common.volume import nifti, volume
+from common.volume.lineage import Lineage
+from common.xray import reading
 from pipeline import error_table, make_xray
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,11 +32,11 @@ def test_the_truth_of_a_made_xray_projects_a_bright_voxel_onto_its_picture(tmp_p
     hu[20:23, 30:33, 40:43] = 3000
     affine = np.diag([-1.5, 1.5, 2.0, 1.0])
     affine[:3, 3] = 40, -30, 10
-    volumes.save(tmp_path / "ct.nii.gz", volumes.Volume(hu, affine, volumes.Lineage()))
+    nifti.save(tmp_path / "ct.nii.gz", volume.Volume(hu, affine, Lineage()))
     arguments = ["--ct", str(tmp_path / "ct.nii.gz"), "--angles", "20", "10", "-5", "--size", "96", "80", "--pixel", "1.5", "--photons", "1e7", "--shift", "4", "-3"]
     assert make_xray.main([*arguments, "-o", str(tmp_path / "x.dcm")]) == 0
     truth = json.loads((tmp_path / "x_truth.json").read_text())
-    xray = xrays.read(tmp_path / "x.dcm")
+    xray = reading.read(tmp_path / "x.dcm")
     weight = np.where(xray.image > 0.5 * xray.image.max(), xray.image, 0)
     rows, columns = np.mgrid[: weight.shape[0], : weight.shape[1]]
     seen = np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
@@ -37,30 +45,30 @@ def test_the_truth_of_a_made_xray_projects_a_bright_voxel_onto_its_picture(tmp_p
 
 
 def test_an_xray_made_without_sdd_gets_it_from_add_dicom_data(tmp_path):
-    volumes.save(tmp_path / "ct.nii.gz", volumes.Volume(np.full((20, 20, 20), 100, np.int16), np.diag([3.0, 3, 3, 1]), volumes.Lineage()))
+    nifti.save(tmp_path / "ct.nii.gz", volume.Volume(np.full((20, 20, 20), 100, np.int16), np.diag([3.0, 3, 3, 1]), Lineage()))
     assert make_xray.main(["--ct", str(tmp_path / "ct.nii.gz"), "--size", "48", "48", "--pixel", "3", "--without_sdd", "-o", str(tmp_path / "x.dcm")]) == 0
     assert "DistanceSourceToDetector" not in pydicom.dcmread(tmp_path / "x.dcm")
-    with pytest.raises(cli.InputError, match="add_dicom_data"):
-        xrays.read(tmp_path / "x.dcm")
+    with pytest.raises(InputError, match="add_dicom_data"):
+        reading.read(tmp_path / "x.dcm")
     assert add_dicom_data.main(["--i", str(tmp_path / "x.dcm"), "--o", str(tmp_path / "y.dcm"), "--sdd", "1020"]) == 0
-    assert xrays.read(tmp_path / "y.dcm").detector == Detector.centred(48, 48, 1020.0, 3.0)
+    assert reading.read(tmp_path / "y.dcm").detector == Detector.centred(48, 48, 1020.0, 3.0)
 
 
 def test_simulation_keeps_the_order_of_attenuation_and_adds_noise():
     ramp = np.repeat(np.linspace(0, 5, 200)[None], 200, 0)
-    picture = simulation.simulate(ramp, 1.0, simulation.Effects(5000, 0.05, 0.85), np.random.default_rng(0)).astype(float)
+    picture = xray_simulation.simulate(ramp, 1.0, xray_simulation.Effects(5000, 0.05, 0.85), np.random.default_rng(0)).astype(float)
     assert (np.diff(picture.mean(0)[5:-5].reshape(-1, 10).mean(1)) > 0).all()
     assert picture[:, 150].std() > picture[:, 20].std() > 0
 
 
 @pytest.mark.parametrize(("flags", "message"), [(["-o", "x.jpg"], "expected .dcm or .png"), (["-o", "x.dcm", "--labels", "3"], "expected --mask")])
 def test_make_xray_refuses_what_it_cannot_do(tmp_path, capsys, flags, message):
-    assert make_xray.main(["--ct", str(tmp_path / "none.nii"), *flags]) == cli.EXIT_BAD_INPUT
+    assert make_xray.main(["--ct", str(tmp_path / "none.nii"), *flags]) == script.EXIT_BAD_INPUT
     assert message in capsys.readouterr().err
 
 
 def test_the_error_table_lists_every_evaluation_and_says_when_there_is_none(tmp_path, capsys):
-    assert error_table.main([str(tmp_path)]) == cli.EXIT_BAD_INPUT
+    assert error_table.main([str(tmp_path)]) == script.EXIT_BAD_INPUT
     for name, errors in (("a", {"in_plane_mm": 0.25, "depth_mm": 1.5, "rotation_deg": 0.5, "mtre_mm": 1.6, "projection_mm": 0.3}), ("b", None)):
         (tmp_path / name).mkdir()
         entry = {"similarity": {}} if errors is None else {"pose_error": errors, "similarity": {}}
@@ -70,8 +78,8 @@ def test_the_error_table_lists_every_evaluation_and_says_when_there_is_none(tmp_
     table = capsys.readouterr().out.splitlines()
     assert "0.25" in table[1]
     assert table[2].split() == ["b", "-", "-", "-", "-", "-", "-"]
-    cli.write_json(tmp_path / "b" / "p9_comparison.json", {"schema": registered.EVALUATION_SCHEMA, "pictures": {"initial": entry, "final": entry}})
-    cli.write_json(tmp_path / "b" / "another.json", {"schema": "another"})
+    files.write_json(tmp_path / "b" / "p9_comparison.json", {"schema": registered.EVALUATION_SCHEMA, "pictures": {"initial": entry, "final": entry}})
+    files.write_json(tmp_path / "b" / "another.json", {"schema": "another"})
     assert error_table.main([str(tmp_path)]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["a", "b", "b/p9_comparison"]
 
@@ -128,7 +136,7 @@ def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
     }
     assert expected <= {path.name for path in folder.iterdir()}
     assert (folder / "3d/scene.html").stat().st_size > 100_000
-    result = results.load(folder / "parameters.pt")
+    result = parameters_file.load(folder / "parameters.pt")
     assert result.xray["flipped"]
     error = json.loads((folder / "evaluation.json").read_text())["pictures"]["final"]["pose_error"]
     assert error["in_plane_mm"] < 0.3

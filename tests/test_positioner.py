@@ -7,10 +7,14 @@ import pytest
 from test_xrays import dicom
 
 import registration
-from common import cli, geometry, lineage, rendering, results, volumes
-from common import dicom as dicom_files
+from common import geometry
+from common.command_line import script
+from common.drr import joseph
 from common.geometry import Detector
-from common.volumes import Volume
+from common.results import parameters_file
+from common.volume import attenuation, nifti
+from common.volume.volume import Volume
+from common.xray import positioner
 
 DETECTOR = Detector.centred(120, 140, 900.0, (1.3, 1.1))
 LAO_DEG, CRA_DEG, DISTANCE_MM = 24.0, 11.0, 620.0
@@ -39,13 +43,13 @@ def patient(tmp_path_factory):
     """A CT as it left the scanner, the same as a mirrored volume, and the true camera."""
     folder = tmp_path_factory.mktemp("carm")
     ct = helpers.small_ct()
-    volumes.save(folder / "left.nii.gz", ct)
-    volumes.save(folder / "right.nii.gz", Volume(ct.data, lineage.MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, lineage.MIRROR, side="right")))
+    nifti.save(folder / "left.nii.gz", ct)
+    nifti.save(folder / "right.nii.gz", Volume(ct.data, geometry.MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, geometry.MIRROR, side="right")))
     return folder, ct, camera_from_source(ct.isocentre_mm, LAO_DEG, CRA_DEG)
 
 
 def write_xray(path, ct, camera, seen_from_detector, **tags):
-    renderer = rendering.FusedRenderer(rendering.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
+    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
     image = renderer.render(camera[None], DETECTOR)[0]
     image = 3000 + image / image.max() * 50_000 + np.random.default_rng(0).normal(0, 300, image.shape)
     angles = {"PositionerPrimaryAngle": str(LAO_DEG - 4), "PositionerSecondaryAngle": str(CRA_DEG + 3), "DistanceSourceToPatient": str(DISTANCE_MM + 12)}
@@ -60,7 +64,7 @@ def test_the_header_alone_starts_a_registration_that_finds_the_source(patient, t
     folder, ct, truth = patient
     xray = write_xray(tmp_path / "xa.dcm", ct, truth, seen_from_detector, **tags)
     assert registration.main([str(xray), "-v", str(folder / volume), "-o", str(tmp_path / "out"), "--init", "dicom"]) == 0
-    result = results.load(tmp_path / "out" / "parameters.pt")
+    result = parameters_file.load(tmp_path / "out" / "parameters.pt")
     view = result.scanner_pose[0]
     on_disk = truth @ np.diag([-1.0 if seen_from_detector else 1.0, 1, 1, 1])
     points = geometry.apply(np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"]))
@@ -73,7 +77,7 @@ def test_the_header_alone_starts_a_registration_that_finds_the_source(patient, t
 
 def test_angles_of_zero_put_the_receptor_before_the_chest_and_the_source_behind_it(tmp_path):
     path = dicom(tmp_path / "x.dcm", np.ones((20, 20)), PositionerPrimaryAngle="0", PositionerSecondaryAngle="0", DistanceSourceToPatient="700")
-    camera, from_detector = dicom_files.positioner_camera(path)
+    camera, from_detector = positioner.positioner_camera(path)
     np.testing.assert_allclose(camera[:3, 3], [0, -700, 0], atol=1e-9)
     np.testing.assert_allclose(camera[:3, :3], np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]), atol=1e-9)
     assert from_detector
@@ -83,5 +87,5 @@ def test_a_c_arm_that_moved_during_the_run_is_refused(patient, tmp_path, capsys)
     folder, ct, truth = patient
     xray = write_xray(tmp_path / "xa.dcm", ct, truth, True, PositionerMotion="DYNAMIC")
     assert pydicom.dcmread(xray).PositionerMotion == "DYNAMIC"
-    assert registration.main([str(xray), "-v", str(folder / "left.nii.gz"), "-o", str(tmp_path / "out"), "--init", "dicom"]) == cli.EXIT_BAD_INPUT
+    assert registration.main([str(xray), "-v", str(folder / "left.nii.gz"), "-o", str(tmp_path / "out"), "--init", "dicom"]) == script.EXIT_BAD_INPUT
     assert "the C-arm moved during the run" in capsys.readouterr().err

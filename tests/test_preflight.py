@@ -9,9 +9,14 @@ import pytest
 from PIL import Image
 
 import registration
-from common import cli, geometry, preflight, rendering, volumes
+from common import files, geometry
+from common.command_line import script
+from common.drr import joseph
 from common.geometry import Detector
-from common.xrays import Xray
+from common.registration import preflight
+from common.volume import attenuation, nifti
+from common.xray import xray as xray_module
+from common.xray.xray import Xray
 
 DETECTOR = Detector(150, 140, 900.0, (1.2, 1.2), (75.0, 70.0))
 MIDDLE = geometry.pose_from_angles([5.0, -4, 3], [2, 620, -3])
@@ -72,7 +77,7 @@ def test_implausible_geometry_is_likely_a_mistake(detector, what):
 def test_what_cannot_work_has_the_exit_code_of_bad_input(detector, camera, what):
     report = examine(detector, camera)
     assert any(what in finding.what and finding.severity == "impossible" for finding in report.findings)
-    assert preflight.exit_code([report]) == cli.EXIT_BAD_INPUT
+    assert preflight.exit_code([report]) == script.EXIT_BAD_INPUT
 
 
 def test_what_the_header_contradicts_is_passed_on_with_its_remedy():
@@ -103,7 +108,7 @@ def test_a_turned_picture_has_its_landmarks_where_they_turned_to(quarters):
     camera = geometry.camera_from_pose(MIDDLE)
     image = np.zeros((40, 60), np.float32)
     image[11, 37] = 1
-    turned = preflight.turned(Xray(image, image == 0, detector, Path("x.png")), quarters)
+    turned = xray_module.turned(Xray(image, image == 0, detector, Path("x.png")), quarters)
     (row, column), expected = np.argwhere(turned.image)[0], (np.array([37.0, 11]) - detector.principal_px) * detector.pixel_mm
     rolled = geometry.rotation_matrix(np.array([0, 0, -np.pi / 2 * quarters])) @ [*expected, detector.sdd_mm]
     np.testing.assert_allclose((np.array([column, row]) - turned.detector.principal_px) * turned.detector.pixel_mm, rolled[:2], atol=1e-9)
@@ -162,12 +167,12 @@ def test_orientation_is_not_judged_on_a_geometry_that_has_to_be_corrected_first(
 def patient(tmp_path_factory):
     folder = tmp_path_factory.mktemp("check")
     ct = helpers.small_ct(2.5)
-    volumes.save(folder / "ct.nii.gz", ct)
+    nifti.save(folder / "ct.nii.gz", ct)
     camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(MIDDLE)
-    renderer = rendering.FusedRenderer(rendering.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
+    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
     image = renderer.render(camera[None], DETECTOR)[0]
     Image.fromarray((image / image.max() * 250).round().astype(np.uint8)).save(folder / "xray.png")
-    cli.write_json(folder / "start.json", {"camera": camera.tolist()})
+    files.write_json(folder / "start.json", {"camera": camera.tolist()})
     return folder
 
 
@@ -191,7 +196,7 @@ def test_an_inverted_picture_is_found(patient, tmp_path, capsys):
 
 
 def test_a_distance_in_centimetres_is_impossible(patient, tmp_path, capsys):
-    assert check(patient, tmp_path, "--bone", "bright", geometry_flags=("--sdd", "90", "--pixel_spacing", "0.12")) == cli.EXIT_BAD_INPUT
+    assert check(patient, tmp_path, "--bone", "bright", geometry_flags=("--sdd", "90", "--pixel_spacing", "0.12")) == script.EXIT_BAD_INPUT
     out = capsys.readouterr().out
     assert "IMPOSSIBLE: the isocentre is" in out
     assert "is it in centimetres?" in out
@@ -208,11 +213,11 @@ def test_each_of_several_pictures_is_checked_into_a_folder_of_its_own(patient, t
     picture = np.asarray(Image.open(patient / "xray.png"))
     for name, sdd in (("a", 900), ("b", 90)):
         Image.fromarray(picture).save(tmp_path / f"{name}.png")
-        cli.write_json(tmp_path / f"{name}.json", {"sdd_mm": sdd, "pixel_spacing_mm": [1.2, 1.2], "principal_point_px": [75, 70]})
+        files.write_json(tmp_path / f"{name}.json", {"sdd_mm": sdd, "pixel_spacing_mm": [1.2, 1.2], "principal_point_px": [75, 70]})
     fixed = ["--init", "fixed", "--init_pose", str(patient / "start.json"), "--bone", "bright"]
     assert (
         registration.main([str(tmp_path / "a.png"), str(tmp_path / "b.png"), "-v", str(patient / "ct.nii.gz"), "-o", str(tmp_path / "out"), "--check", *fixed])
-        == cli.EXIT_BAD_INPUT
+        == script.EXIT_BAD_INPUT
     )
     assert sorted(path.parent.name for path in (tmp_path / "out").rglob("check.png")) == ["a", "b"]
     assert "nothing to change" in capsys.readouterr().out

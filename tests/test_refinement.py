@@ -5,12 +5,15 @@ import helpers
 import numpy as np
 import pytest
 
-from common import geometry, refinement, rendering
+from common import geometry
+from common.drr import joseph
 from common.geometry import Detector
-from common.pyramid import Body, Level, View
-from common.refinement import Trace, refine
-from common.volumes import points_of
-from common.xrays import Xray
+from common.registration import uncertainty
+from common.registration.gauss_newton import Trace, refine
+from common.registration.pyramid import Body, Level, View
+from common.volume import attenuation
+from common.volume.volume import points_of
+from common.xray.xray import Xray
 
 DETECTOR = Detector(150, 140, 900.0, (1.2, 1.2), (75.0, 70.0))
 LEVELS = (Level(4.8, 16.0, 10), Level(2.4, 8.0, 10), Level(1.2, 5.0, 10))
@@ -19,7 +22,7 @@ LEVELS = (Level(4.8, 16.0, 10), Level(2.4, 8.0, 10), Level(1.2, 5.0, 10))
 @pytest.fixture(scope="module")
 def body() -> Body:
     ct = helpers.small_ct()
-    return Body(rendering.FusedRenderer(rendering.select_structures(ct, None, None, -1000.0), ct.isocentre_mm), points_of(ct))
+    return Body(joseph.FusedRenderer(attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm), points_of(ct))
 
 
 @pytest.fixture(scope="module")
@@ -134,5 +137,5 @@ def test_the_correlated_area_of_white_noise_is_one_pixel_and_of_smooth_noise_man
     from scipy.ndimage import gaussian_filter
 
     noise = np.random.default_rng(0).normal(size=(200, 200)).astype(np.float32)
-    assert refinement._correlated_pixels(noise) == pytest.approx(1, abs=0.1)
-    assert refinement._correlated_pixels(gaussian_filter(noise, 2)) > 20
+    assert uncertainty._correlated_pixels(noise) == pytest.approx(1, abs=0.1)
+    assert uncertainty._correlated_pixels(gaussian_filter(noise, 2)) > 20

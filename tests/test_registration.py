@@ -8,9 +8,13 @@ from PIL import Image
 from test_xrays import dicom as write_dicom
 
 import registration
-from common import cli, geometry, rendering, results, volumes
+from common import files, geometry
+from common.command_line import script
+from common.drr import joseph
 from common.geometry import Detector
-from common.volumes import Volume
+from common.results import parameters_file
+from common.volume import attenuation, nifti
+from common.volume.volume import Volume
 
 DETECTOR = Detector(150, 140, 900.0, (1.2, 1.2), (75.0, 70.0))
 GEOMETRY = ["--sdd", "900", "--pixel_spacing", "1.2", "--principal_point", "75", "70"]
@@ -20,7 +24,7 @@ MIRROR = np.diag([-1.0, 1, 1, 1])
 
 def xray_of(ct: Volume, camera: np.ndarray) -> np.ndarray:
     """8-bit picture, bone bright, with noise and a tone curve."""
-    renderer = rendering.FusedRenderer(rendering.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
+    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
     image = renderer.render(camera[None], DETECTOR)[0] + np.random.default_rng(1).normal(0, 0.01, (DETECTOR.height, DETECTOR.width))
     return (np.clip(image / image.max(), 0, 1) ** 0.85 * 250).round().astype(np.uint8)
 
@@ -36,7 +40,7 @@ def patient(tmp_path_factory):
     """Folder with ct.nii.gz, xray.png, start.json, and the true camera in the CT's world."""
     folder = tmp_path_factory.mktemp("patient")
     ct = helpers.small_ct()
-    volumes.save(folder / "ct.nii.gz", ct)
+    nifti.save(folder / "ct.nii.gz", ct)
     camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(TRUTH)
     Image.fromarray(xray_of(ct, camera)).save(folder / "xray.png")
     start_json(folder / "start.json", camera)
@@ -58,7 +62,7 @@ def test_the_known_pose_comes_back_in_exactly_the_documented_files(patient, tmp_
     assert register(folder, tmp_path / "out") == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["final_img.png", "gt.png", "init_image.png", "parameters.pt", "slicer"]
     assert capsys.readouterr().out.split()[-1] == str(tmp_path / "out" / "parameters.pt")
-    result = results.load(tmp_path / "out" / "parameters.pt")
+    result = parameters_file.load(tmp_path / "out" / "parameters.pt")
     assert error(result, camera).in_plane_mm < 0.2
     assert error(result, camera).rotation_deg < 0.6
     assert result.verdict["verdict"] == "ok"
@@ -73,12 +77,12 @@ def test_without_a_checkpoint_the_start_is_searched(patient, tmp_path):
     folder, camera = patient
     ranges = ["--r1", "-5", "25", "--r2", "-20", "5", "--r3", "-5", "20", "--tx", "-20", "20", "--ty", "560", "680", "--tz", "-20", "20"]
     assert register(folder, tmp_path, "--init", "search", *ranges) == 0
-    assert error(results.load(tmp_path / "parameters.pt"), camera).in_plane_mm < 0.2
+    assert error(parameters_file.load(tmp_path / "parameters.pt"), camera).in_plane_mm < 0.2
 
 
 def frames_of(folder, motions):
     """X-rays frame1.png ... of the CT's camera after each motion (degrees, mm), about the isocentre."""
-    ct = volumes.load_ct(folder / "ct.nii.gz")
+    ct = nifti.load_ct(folder / "ct.nii.gz")
     cameras = [
         geometry.twist(np.r_[np.radians(turn), shift], ct.isocentre_mm) @ geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(TRUTH) for turn, shift in motions
     ]
@@ -91,7 +95,7 @@ def test_frames_of_a_motion_start_from_the_frame_before(patient, tmp_path):
     folder, _ = patient
     names, cameras = frames_of(folder, [([2.0 * k, -1.5 * k, k], [1.5 * k, -2.0 * k, k]) for k in range(3)])
     assert register(folder, tmp_path, "--sequence", xrays=names) == 0
-    found = [results.load(tmp_path / f"frame{number}" / "parameters.pt") for number in (1, 2, 3)]
+    found = [parameters_file.load(tmp_path / f"frame{number}" / "parameters.pt") for number in (1, 2, 3)]
     assert all(error(result, camera).in_plane_mm < 0.2 for result, camera in zip(found, cameras, strict=True))
     for before, after in itertools.pairwise(found):
         np.testing.assert_allclose(after.init_pose, before.final_pose, atol=1e-4)
@@ -104,7 +108,7 @@ def test_a_multi_frame_dicom_is_a_sequence_of_its_frames(patient, tmp_path, caps
     write_dicom(folder / "cine.dcm", frames, PhotometricInterpretation="MONOCHROME2", PixelIntensityRelationship="LOG")
     assert register(folder, tmp_path, "--sequence", xrays=["cine.dcm"]) == 0
     for number, camera in enumerate(cameras):
-        assert error(results.load(tmp_path / f"frame_{number:04d}" / "parameters.pt"), camera).in_plane_mm < 0.2
+        assert error(parameters_file.load(tmp_path / f"frame_{number:04d}" / "parameters.pt"), camera).in_plane_mm < 0.2
     assert "cine.dcm frame 1, ct.nii.gz: ok" in capsys.readouterr().err
     assert register(folder, tmp_path / "one", "--frame", "0", "--sequence", xrays=["cine.dcm"]) == 0
     assert (tmp_path / "one" / "parameters.pt").exists()
@@ -116,20 +120,20 @@ def test_cameras_with_different_numbers_of_frames_are_refused(patient, tmp_path,
     for name, count in (("cine1.dcm", 3), ("cine2.dcm", 2)):
         write_dicom(folder / name, np.stack([frame] * count))
     words = [str(folder / "cine1.dcm"), str(folder / "cine2.dcm"), "-v", str(folder / "ct.nii.gz"), "-o", str(tmp_path), "--views", "--sequence"]
-    assert registration.main([*words, "--calibration", str(folder / "start.json"), str(folder / "start.json")]) == cli.EXIT_BAD_INPUT
+    assert registration.main([*words, "--calibration", str(folder / "start.json"), str(folder / "start.json")]) == script.EXIT_BAD_INPUT
     assert "cine1.dcm: has 3 frames, cine2.dcm 2; expected as many of each camera" in capsys.readouterr().err
 
 
 def test_several_instants_of_two_cameras_are_one_call(patient, tmp_path, capsys):
     """The second camera stands a quarter turn aside; X-rays are given instant by instant."""
     folder, camera = patient
-    ct = volumes.load_ct(folder / "ct.nii.gz")
+    ct = nifti.load_ct(folder / "ct.nii.gz")
     quarter = geometry.translation([0, 0, 620]) @ geometry.twist(np.r_[0, np.pi / 2, 0, 0, 0, 0], np.zeros(3)) @ geometry.translation([0, 0, -620])
     names = []
     for index, rig_from_camera in enumerate((np.eye(4), quarter)):
         inverse = geometry.invert(rig_from_camera)
         content = {"K": DETECTOR.intrinsics.tolist(), "R": inverse[:3, :3].tolist(), "t": inverse[:3, 3].tolist(), "image_size": [DETECTOR.width, DETECTOR.height]}
-        cli.write_json(folder / f"cam{index}.json", content)
+        files.write_json(folder / f"cam{index}.json", content)
     motions = [np.eye(4), geometry.twist(np.r_[0.03, -0.04, 0.02, 2, -3, 2], ct.isocentre_mm)]
     for number, motion in enumerate(motions):
         for index, rig_from_camera in enumerate((np.eye(4), quarter)):
@@ -151,11 +155,11 @@ def test_several_instants_of_two_cameras_are_one_call(patient, tmp_path, capsys)
     words += ["--views", "--calibration", str(folder / "cam0.json"), str(folder / "cam1.json")]
     assert registration.main([*words, "--sequence"]) == 0
     for number, motion in enumerate(motions):
-        found = error(results.load(tmp_path / f"instant{number}_cam0" / "parameters.pt"), motion @ camera)
+        found = error(parameters_file.load(tmp_path / f"instant{number}_cam0" / "parameters.pt"), motion @ camera)
         assert found.in_plane_mm < 0.1
         assert found.depth_mm < 0.1
     capsys.readouterr()
-    assert registration.main([*words[:3], *words[4:]]) == cli.EXIT_BAD_INPUT
+    assert registration.main([*words[:3], *words[4:]]) == script.EXIT_BAD_INPUT
     assert "2 files for 3 X-rays" in capsys.readouterr().err
 
 
@@ -164,8 +168,8 @@ def test_a_frame_that_shows_nothing_is_looked_for_anew_and_the_next_goes_on_from
     names, cameras = frames_of(folder, [([0, 0, 0], [0, 0, 0]), ([0, 0, 0], [0, 0, 0]), ([3.0, -2, 2], [3, 3, -2])])
     noise = np.random.default_rng(0).normal(128, 30, (DETECTOR.height, DETECTOR.width)).clip(0, 255).astype(np.uint8)
     Image.fromarray(noise).save(folder / names[1])
-    assert register(folder, tmp_path, "--sequence", xrays=names) == cli.EXIT_NOT_CONVERGED
-    first, lost, third = (results.load(tmp_path / name.removesuffix(".png") / "parameters.pt") for name in names)
+    assert register(folder, tmp_path, "--sequence", xrays=names) == script.EXIT_NOT_CONVERGED
+    first, lost, third = (parameters_file.load(tmp_path / name.removesuffix(".png") / "parameters.pt") for name in names)
     assert lost.verdict["verdict"] == "failed"
     assert "frame2.png: lost ct.nii.gz of the frame before" in capsys.readouterr().err
     np.testing.assert_allclose(third.init_pose, first.final_pose, atol=1e-4)
@@ -183,7 +187,7 @@ def test_each_of_several_bones_has_its_own_start_or_all_have_one(patient, tmp_pa
 def test_the_fields_first_order_optimiser_is_there_for_comparison(patient, tmp_path):
     folder, camera = patient
     assert register(folder, tmp_path, "--optimizer", "adam") == 0
-    result = results.load(tmp_path / "parameters.pt")
+    result = parameters_file.load(tmp_path / "parameters.pt")
     assert error(result, camera).in_plane_mm < 1.5
     assert len(result.trajectory["r1"]) > 20
     assert result.settings["optimizer"] == "adam"
@@ -192,7 +196,7 @@ def test_the_fields_first_order_optimiser_is_there_for_comparison(patient, tmp_p
 def test_several_xrays_get_a_folder_each_and_a_bad_one_spoils_none(patient, tmp_path, capsys):
     folder, _ = patient
     Image.fromarray(np.full((60, 60), 7, np.uint8)).save(folder / "blank.png")
-    assert register(folder, tmp_path, xrays=("xray.png", "blank.png")) == cli.EXIT_BAD_INPUT
+    assert register(folder, tmp_path, xrays=("xray.png", "blank.png")) == script.EXIT_BAD_INPUT
     assert (tmp_path / "xray" / "parameters.pt").exists()
     assert not (tmp_path / "blank" / "parameters.pt").exists()
     assert "blank.png: has a single grey value" in capsys.readouterr().err
@@ -201,7 +205,7 @@ def test_several_xrays_get_a_folder_each_and_a_bad_one_spoils_none(patient, tmp_
 def test_existing_results_are_kept_unless_told(patient, tmp_path, capsys):
     folder, _ = patient
     (tmp_path / "gt.png").write_text("mine")
-    assert register(folder, tmp_path) == cli.EXIT_BAD_INPUT
+    assert register(folder, tmp_path) == script.EXIT_BAD_INPUT
     assert (tmp_path / "gt.png").read_text() == "mine"
     assert "exists already" in capsys.readouterr().err
 
@@ -210,20 +214,20 @@ def test_a_picture_of_something_else_is_failed_with_exit_code_3(patient, tmp_pat
     folder, _ = patient
     noise = np.random.default_rng(0).normal(128, 30, (DETECTOR.height, DETECTOR.width)).clip(0, 255).astype(np.uint8)
     Image.fromarray(noise).save(folder / "noise.png")
-    assert register(folder, tmp_path, xrays=("noise.png",)) == cli.EXIT_NOT_CONVERGED
-    assert results.load(tmp_path / "parameters.pt").verdict["verdict"] == "failed"
+    assert register(folder, tmp_path, xrays=("noise.png",)) == script.EXIT_NOT_CONVERGED
+    assert parameters_file.load(tmp_path / "parameters.pt").verdict["verdict"] == "failed"
     assert "failed" in capsys.readouterr().err
 
 
 def test_a_right_bone_and_its_mirror_image_taken_as_a_left_one_agree(patient, tmp_path):
     folder, camera = patient
-    ct = volumes.load_ct(folder / "ct.nii.gz")
+    ct = nifti.load_ct(folder / "ct.nii.gz")
     mirrored = Volume(ct.data, MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, MIRROR), None)
-    volumes.save(tmp_path / "mirrored.nii.gz", mirrored)
+    nifti.save(tmp_path / "mirrored.nii.gz", mirrored)
     arguments = [str(folder / "xray.png"), "-v", str(tmp_path / "mirrored.nii.gz"), "--bone", "bright", *GEOMETRY, "--init", "fixed", "--init_pose", str(folder / "start.json")]
     assert registration.main([*arguments, "-o", str(tmp_path / "out")]) == 0
     assert register(folder, tmp_path / "plain") == 0
-    result, plain = results.load(tmp_path / "out" / "parameters.pt"), results.load(tmp_path / "plain" / "parameters.pt")
+    result, plain = parameters_file.load(tmp_path / "out" / "parameters.pt"), parameters_file.load(tmp_path / "plain" / "parameters.pt")
     assert result.xray["flipped"]
     view = np.array(result.scanner_pose[0]["camera"].tolist())
     assert np.linalg.det(view[:3, :3]) == pytest.approx(1, abs=1e-6)
@@ -234,7 +238,7 @@ def test_a_right_bone_and_its_mirror_image_taken_as_a_left_one_agree(patient, tm
 def test_the_stored_projection_puts_a_scanner_landmark_on_the_picture_of_the_disk(patient, tmp_path):
     folder, _ = patient
     register(folder, tmp_path)
-    view = results.load(tmp_path / "parameters.pt").scanner_pose[0]
+    view = parameters_file.load(tmp_path / "parameters.pt").scanner_pose[0]
     landmark = np.array([100.0, -50, 260])
     homogeneous = np.array(view["projection"].tolist()) @ np.r_[landmark, 1]
     in_camera = np.linalg.inv(np.array(view["camera"].tolist())) @ np.r_[landmark, 1]
@@ -256,7 +260,7 @@ def test_the_stored_projection_puts_a_scanner_landmark_on_the_picture_of_the_dis
 )
 def test_bad_flags_are_one_line_before_slow_work(patient, tmp_path, capsys, arguments, message):
     folder, _ = patient
-    assert register(folder, tmp_path, *arguments) == cli.EXIT_BAD_INPUT
+    assert register(folder, tmp_path, *arguments) == script.EXIT_BAD_INPUT
     captured = capsys.readouterr()
     assert message in captured.err.splitlines()[-1]
     assert not captured.out
@@ -265,5 +269,5 @@ def test_bad_flags_are_one_line_before_slow_work(patient, tmp_path, capsys, argu
 
 def test_an_xray_without_geometry_says_which_flags_to_give(patient, tmp_path, capsys):
     folder, _ = patient
-    assert registration.main([str(folder / "xray.png"), "-v", str(folder / "ct.nii.gz"), "-o", str(tmp_path)]) == cli.EXIT_BAD_INPUT
+    assert registration.main([str(folder / "xray.png"), "-v", str(folder / "ct.nii.gz"), "-o", str(tmp_path)]) == script.EXIT_BAD_INPUT
     assert "--sdd" in capsys.readouterr().err

@@ -6,9 +6,15 @@ import pytest
 from PIL import Image
 
 import registration
-from common import cli, geometry, lineage, rendering, results, volumes
+from common import files, geometry
+from common.command_line import script
+from common.drr import joseph
+from common.errors import InputError
 from common.geometry import Detector
-from common.volumes import Volume
+from common.results import parameters_file
+from common.results.result import world_from_registered
+from common.volume import attenuation, lineage, nifti
+from common.volume.volume import Volume
 
 DETECTOR = Detector(120, 140, 900.0, (1.3, 1.1), (52.0, 71.5))  # the principal point 17 pixels left of the middle
 GEOMETRY = ["--sdd", "900", "--pixel_spacing", "1.3", "1.1", "--principal_point", "52", "71.5", "--bone", "bright"]
@@ -20,15 +26,15 @@ def right_knee(tmp_path_factory):
     folder = tmp_path_factory.mktemp("right")
     ct = helpers.small_ct()
     camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET))
-    renderer = rendering.FusedRenderer(rendering.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
+    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
     image = renderer.render(camera[None], DETECTOR)[0] + np.random.default_rng(1).normal(0, 0.01, (DETECTOR.height, DETECTOR.width))
     Image.fromarray((np.clip(image / image.max(), 0, 1) * 250).round().astype(np.uint8)).save(folder / "xray.png")
-    volumes.save(folder / "right.nii.gz", ct)
+    nifti.save(folder / "right.nii.gz", ct)
     off = geometry.twist(np.r_[0.05, -0.06, 0.04, 5, -6, 4], ct.isocentre_mm) @ camera
-    cli.write_json(folder / "start.json", {"camera": off.tolist()})
-    mirrored = Volume(ct.data, lineage.MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, lineage.MIRROR, side="right"))
-    volumes.save(folder / "mirrored.nii.gz", mirrored)
-    volumes.save(folder / "bare.nii.gz", mirrored)
+    files.write_json(folder / "start.json", {"camera": off.tolist()})
+    mirrored = Volume(ct.data, geometry.MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, geometry.MIRROR, side="right"))
+    nifti.save(folder / "mirrored.nii.gz", mirrored)
+    nifti.save(folder / "bare.nii.gz", mirrored)
     lineage.sidecar(folder / "bare.nii.gz").unlink()
     return folder, camera
 
@@ -38,7 +44,7 @@ def register(folder, out, volume, *more):
 
 
 def camera_of(out):
-    return np.array(results.load(out / "parameters.pt").scanner_pose[0]["camera"].tolist())
+    return np.array(parameters_file.load(out / "parameters.pt").scanner_pose[0]["camera"].tolist())
 
 
 @pytest.mark.parametrize(("volume", "flags"), [("mirrored.nii.gz", []), ("mirrored.nii.gz", ["--side", "right"]), ("bare.nii.gz", ["--side", "right"])])
@@ -46,13 +52,13 @@ def test_a_mirrored_right_bone_gives_the_pose_of_the_unmirrored_one(right_knee, 
     folder, truth = right_knee
     assert register(folder, tmp_path / "plain", "right.nii.gz") == 0
     assert register(folder, tmp_path / "mirrored", volume, *flags) == 0
-    result = results.load(tmp_path / "mirrored" / "parameters.pt")
+    result = parameters_file.load(tmp_path / "mirrored" / "parameters.pt")
     assert result.xray["flipped"]
     assert result.detector.principal_px == pytest.approx((DETECTOR.width - 1 - 52.0, 71.5))
     assert result.scanner_pose[0]["principal_point_px"] == pytest.approx([52.0, 71.5])  # of the picture on disk
     camera = camera_of(tmp_path / "mirrored")
     assert np.linalg.det(camera[:3, :3]) == pytest.approx(1, abs=1e-6)
-    points = np.array(results.load(tmp_path / "plain" / "parameters.pt").drr["points_mm"])
+    points = np.array(parameters_file.load(tmp_path / "plain" / "parameters.pt").drr["points_mm"])
     apart = geometry.pose_error(camera, camera_of(tmp_path / "plain"), points, DETECTOR)
     assert apart.in_plane_mm < 0.1
     assert apart.depth_mm < 0.5
@@ -62,13 +68,13 @@ def test_a_mirrored_right_bone_gives_the_pose_of_the_unmirrored_one(right_knee, 
 
 def test_a_side_against_the_lineage_is_refused(right_knee, tmp_path, capsys):
     folder, _ = right_knee
-    assert register(folder, tmp_path, "mirrored.nii.gz", "--side", "left") == cli.EXIT_BAD_INPUT
+    assert register(folder, tmp_path, "mirrored.nii.gz", "--side", "left") == script.EXIT_BAD_INPUT
     assert "is a right bone by its lineage, but --side is left" in capsys.readouterr().err
 
 
 def test_a_right_side_of_a_volume_that_was_cropped_without_a_mirror_is_refused():
     cropped = lineage.Lineage().then("crop_cts", {})
-    with pytest.raises(cli.InputError, match="is not mirrored by its lineage"):
+    with pytest.raises(InputError, match="is not mirrored by its lineage"):
         lineage.with_stated_side("a.nii.gz", cropped, "right")
 
 
@@ -82,7 +88,7 @@ def test_the_registered_file_itself_shares_the_frame_of_its_pose_whatever_the_si
     """A later step that loads the same file, which still has no lineage, must not mirror it."""
     folder, _ = right_knee
     assert register(folder, tmp_path, "bare.nii.gz", "--side", "right") == 0
-    moved = results.world_from_registered(results.load(tmp_path / "parameters.pt"), volumes.load_ct(folder / "bare.nii.gz"))
+    moved = world_from_registered(parameters_file.load(tmp_path / "parameters.pt"), nifti.load_ct(folder / "bare.nii.gz"))
     np.testing.assert_array_equal(moved, np.eye(4))
 
 
@@ -91,8 +97,8 @@ def test_a_right_knee_and_its_mirror_image_registered_as_a_left_knee_give_the_sa
     folder, _ = right_knee
     assert register(folder, tmp_path / "right", "right.nii.gz") == 0
     Image.fromarray(np.asarray(Image.open(folder / "xray.png"))[:, ::-1]).save(tmp_path / "left.png")
-    start = np.array(cli.read_json(folder / "start.json", "")["camera"])
-    cli.write_json(tmp_path / "start.json", {"camera": (lineage.MIRROR @ start @ lineage.MIRROR).tolist()})
+    start = np.array(files.read_json(folder / "start.json", "")["camera"])
+    files.write_json(tmp_path / "start.json", {"camera": (geometry.MIRROR @ start @ geometry.MIRROR).tolist()})
     words = [
         str(tmp_path / "left.png"),
         "-v",
@@ -109,10 +115,10 @@ def test_a_right_knee_and_its_mirror_image_registered_as_a_left_knee_give_the_sa
     mirrored_geometry = [*GEOMETRY]
     mirrored_geometry[mirrored_geometry.index("52")] = str(DETECTOR.width - 1 - 52.0)
     assert registration.main([*words, *mirrored_geometry]) == 0
-    result = results.load(tmp_path / "left" / "parameters.pt")
+    result = parameters_file.load(tmp_path / "left" / "parameters.pt")
     assert not result.xray["flipped"]
-    points = np.array(results.load(tmp_path / "right" / "parameters.pt").drr["points_mm"])
-    apart = geometry.pose_error(lineage.MIRROR @ camera_of(tmp_path / "left") @ lineage.MIRROR, camera_of(tmp_path / "right"), points, DETECTOR)
+    points = np.array(parameters_file.load(tmp_path / "right" / "parameters.pt").drr["points_mm"])
+    apart = geometry.pose_error(geometry.MIRROR @ camera_of(tmp_path / "left") @ geometry.MIRROR, camera_of(tmp_path / "right"), points, DETECTOR)
     assert apart.in_plane_mm < 0.1
     assert apart.depth_mm < 0.5
     assert apart.rotation_deg < 0.2

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from helpers import gaussians, oblique_affine, small_ct
 
-from common import cli, geometry, rendering
+from common import geometry
+from common.drr import joseph, nanodrr, siddon
+from common.drr.renderer import choose_device, make_renderer
+from common.errors import InputError
 from common.geometry import Detector
-from common.lineage import Lineage
-from common.volumes import SOFT_TISSUE_HU, WATER_PER_MM, Volume
+from common.volume import attenuation
+from common.volume.attenuation import SOFT_TISSUE_HU, WATER_PER_MM
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume, block_average
 
 DETECTOR = Detector(60, 70, 900.0, (1.1, 1.4), (30.3, 33.8))  # unequal pixels, principal point off the middle
 GRIDS = {
@@ -53,7 +58,7 @@ def hand_projection(point, camera, detector) -> np.ndarray:
 
 def make(kind, volume, centre=None):
     centre = volume.isocentre_mm if centre is None else centre
-    return {"fused": rendering.FusedRenderer, "nanodrr": rendering.NanodrrRenderer, "siddon": rendering.SiddonRenderer}[kind](volume, centre, *([] if kind == "fused" else ["cpu"]))
+    return {"fused": joseph.FusedRenderer, "nanodrr": nanodrr.NanodrrRenderer, "siddon": siddon.SiddonRenderer}[kind](volume, centre, *([] if kind == "fused" else ["cpu"]))
 
 
 @pytest.mark.parametrize("kind", ["fused", "nanodrr", "siddon"])
@@ -201,7 +206,7 @@ def test_coarser_keeps_integrals_and_places():
 
 def test_block_average_is_the_mean_in_the_middle_of_each_block():
     volume = volume_of(np.arange(4 * 2 * 3).reshape(4, 2, 3), GRIDS["oblique and anisotropic"])
-    coarse = rendering.block_average(volume, (2, 1, 2))
+    coarse = block_average(volume, (2, 1, 2))
     assert coarse.shape == (2, 2, 2)
     assert coarse.data[0, 0, 0] == pytest.approx(volume.data[:2, 0, :2].mean())
     assert coarse.data[1, 1, 1] == pytest.approx(volume.data[2:, 1, 2:].sum() / 4)  # zeros fill the rest
@@ -237,75 +242,75 @@ def labelled() -> tuple[Volume, Volume]:
 
 def test_without_a_labelmap_the_whole_ct_is_attenuation():
     ct, _ = labelled()
-    volume = rendering.select_structures(ct, None, None, -1000.0)
+    volume = attenuation.select_structures(ct, None, None, -1000.0)
     np.testing.assert_allclose(volume.data, WATER_PER_MM * np.clip(1 + ct.data / 1000, 0, None), rtol=1e-5, atol=1e-9)
     np.testing.assert_array_equal(volume.affine, ct.affine)
 
 
 def test_a_structure_keeps_its_place_its_margin_and_nothing_else():
     ct, labelmap = labelled()
-    volume = rendering.select_structures(ct, labelmap, [2], -1000.0, margin_mm=4.0)
+    volume = attenuation.select_structures(ct, labelmap, [2], -1000.0, margin_mm=4.0)
     origin = np.round(geometry.apply(geometry.invert(ct.affine) @ volume.affine, np.zeros(3))).astype(int)
     assert origin.tolist() == [6, 4, 7]
-    whole = rendering.select_structures(ct, None, None, -1000.0).data
+    whole = attenuation.select_structures(ct, None, None, -1000.0).data
     core = tuple(slice(start - o, stop - o) for o, start, stop in zip(origin, (8, 6, 9), (12, 10, 14), strict=True))
     np.testing.assert_array_equal(volume.data[core], whole[8:12, 6:10, 9:14])
     assert volume.data[1, 3, 4] > 0  # a margin of one voxel at the faces
     assert volume.data[0].max() == 0
-    everything = rendering.select_structures(ct, labelmap, None, -1000.0)
+    everything = attenuation.select_structures(ct, labelmap, None, -1000.0)
     assert (everything.data > 0).sum() > (volume.data > 0).sum()
 
 
 def test_a_margin_is_a_ball_in_millimetres_and_at_least_the_neighbours():
     inside = np.zeros((11, 11, 11), bool)
     inside[5, 5, 5] = True
-    grown = rendering.grow(inside, np.array([1.0, 2.0, 4.0]), 2.0)
+    grown = attenuation.grow(inside, np.array([1.0, 2.0, 4.0]), 2.0)
     assert np.argwhere(grown.any(axis=(1, 2))).ravel().tolist() == [3, 4, 5, 6, 7]
     assert np.argwhere(grown.any(axis=(0, 2))).ravel().tolist() == [4, 5, 6]
     assert np.argwhere(grown.any(axis=(0, 1))).ravel().tolist() == [4, 5, 6]
     assert not grown[3, 4, 5]
-    np.testing.assert_array_equal(rendering.grow(inside, np.ones(3), 0.0), inside)
+    np.testing.assert_array_equal(attenuation.grow(inside, np.ones(3), 0.0), inside)
 
 
 def test_the_margin_leaves_the_labelmaps_other_structures_out():
     ct, labelmap = labelled()
     labelmap.data[12, 6:10, 9:14] = 5
-    volume = rendering.select_structures(ct, labelmap, [2], -1000.0, margin_mm=4.0)
+    volume = attenuation.select_structures(ct, labelmap, [2], -1000.0, margin_mm=4.0)
     assert volume.data[1, 3, 4] > 0
     assert volume.data[6].max() == 0
 
 
 def test_excess_attenuation_is_what_bone_adds_to_tissue():
     ct, labelmap = labelled()
-    volume = rendering.select_structures(ct, labelmap, [2], SOFT_TISSUE_HU, margin_mm=0)
+    volume = attenuation.select_structures(ct, labelmap, [2], SOFT_TISSUE_HU, margin_mm=0)
     expected = WATER_PER_MM / 1000 * np.clip(ct.data[8:12, 6:10, 9:14].astype(float) - 40, 0, None)
     np.testing.assert_allclose(volume.data[1:5, 1:5, 1:6], expected, atol=1e-7)
 
 
 def test_absent_labels_and_other_grids_are_refused():
     ct, labelmap = labelled()
-    with pytest.raises(cli.InputError, match=r"no voxel of label \[7\]; expected labels \[2, 5\]"):
-        rendering.select_structures(ct, labelmap, [2, 7], -1000.0)
-    with pytest.raises(cli.InputError, match="no voxel of label any"):
-        rendering.select_structures(ct, dataclasses.replace(labelmap, data=np.zeros_like(labelmap.data)), None, -1000.0)
+    with pytest.raises(InputError, match=r"no voxel of label \[7\]; expected labels \[2, 5\]"):
+        attenuation.select_structures(ct, labelmap, [2, 7], -1000.0)
+    with pytest.raises(InputError, match="no voxel of label any"):
+        attenuation.select_structures(ct, dataclasses.replace(labelmap, data=np.zeros_like(labelmap.data)), None, -1000.0)
     shifted = dataclasses.replace(labelmap, affine=geometry.translation([0.5, 0, 0]) @ labelmap.affine)
-    with pytest.raises(cli.InputError, match="lies on another grid"):
-        rendering.select_structures(ct, shifted, [2], -1000.0)
+    with pytest.raises(InputError, match="lies on another grid"):
+        attenuation.select_structures(ct, shifted, [2], -1000.0)
 
 
 def test_a_device_that_is_not_there_is_refused():
     import torch
 
-    assert rendering.choose_device("cpu") == "cpu"
-    assert rendering.choose_device("auto") in ("cpu", "cuda", "mps")
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("auto") in ("cpu", "cuda", "mps")
     absent = "mps" if not torch.backends.mps.is_available() else "cuda"
-    with pytest.raises(cli.InputError, match="no such device here"):
-        rendering.choose_device(absent)
+    with pytest.raises(InputError, match="no such device here"):
+        choose_device(absent)
 
 
 def test_the_cpu_gets_the_fused_renderer():
     volume = smooth(GRIDS["axis-aligned"])
-    renderer = rendering.make_renderer(volume, "cpu", np.array([1.0, 2, 3]))
-    assert isinstance(renderer, rendering.FusedRenderer)
+    renderer = make_renderer(volume, "cpu", np.array([1.0, 2, 3]))
+    assert isinstance(renderer, joseph.FusedRenderer)
     np.testing.assert_array_equal(renderer.centre_mm, [1, 2, 3])
-    np.testing.assert_array_equal(rendering.make_renderer(volume, "cpu").centre_mm, volume.isocentre_mm)
+    np.testing.assert_array_equal(make_renderer(volume, "cpu").centre_mm, volume.isocentre_mm)

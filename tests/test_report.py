@@ -11,8 +11,13 @@ import pytest
 from helpers import save_registration
 from test_cohort import HEAD, write_table
 
-from common import charts, cli, cohort, pages, pictures, recording, registered, results, xrays
+from common.command_line import script
 from common.geometry import Detector
+from common.registration import recording
+from common.reports import charts, overlays, pages, registered
+from common.results import cohort, parameters_file
+from common.results.result import detector_entries
+from common.xray import reading
 from pipeline import report
 
 VERDICT = {
@@ -29,7 +34,7 @@ VERDICT = {
 def save(folder, **changes):
     """A finished registration with a verdict, and an evaluation beside it."""
     _, result = save_registration(folder, steps=4)
-    results.save(folder / "parameters.pt", dataclasses.replace(result, verdict=VERDICT, runtime_s={"registration": 1.5}, **changes))
+    parameters_file.save(folder / "parameters.pt", dataclasses.replace(result, verdict=VERDICT, runtime_s={"registration": 1.5}, **changes))
     numbers = {"in_plane_mm": 0.12, "depth_mm": 2.5, "rotation_deg": 0.4, "mtre_mm": 2.6, "projection_mm": 0.2}
     scores = {"MSE": 0.01, "SSIM": 0.9, "NMI": 1.3, "NCC": 0.95}
     (folder / "evaluation.json").write_text(json.dumps({"pictures": {"final": {"pose_error": numbers, "similarity": scores}}}))
@@ -87,17 +92,17 @@ def test_the_cohort_lists_failures_first_with_their_reason_and_links_what_is_the
 
 def test_nothing_of_a_dicom_header_and_no_folder_gets_into_a_page(tmp_path):
     secret = {"PatientName": "SECRET^NAME", "PatientID": "ID-SECRET-7", "PatientBirthDate": "19560708", "InstitutionName": "SECRETCLINIC", "AccessionNumber": "ACC-SECRET"}
-    from common import simulation
+    from common.synthetic import xray_simulation
 
     private = tmp_path / "SECRET_FOLDER"
     result = save(private / "results")
     detector = result.detector
-    simulation.write_dicom(private / "x.dcm", np.asarray(result.xray["image"]).astype(np.uint16) * 200, Detector.centred(detector.height, detector.width, 900.0, 1.6), True)
+    xray_simulation.write_dicom(private / "x.dcm", np.asarray(result.xray["image"]).astype(np.uint16) * 200, Detector.centred(detector.height, detector.width, 900.0, 1.6), True)
     header = pydicom.dcmread(private / "x.dcm")
     for name, value in secret.items():
         setattr(header, name, value)
     header.save_as(private / "x.dcm")
-    about = recording._about_picture(xrays.read(private / "x.dcm"))
+    about = recording._about_picture(reading.read(private / "x.dcm"))
     save(private / "results", xray={**about, "image": result.xray["image"]}, settings={"checkpoint": str(private / "model.pth")})
     assert report.main([str(private / "results"), "-o", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
@@ -113,7 +118,7 @@ def test_fifty_xrays_of_two_bones_stay_below_15_megabytes(made):
     detector = Detector.centred(600, 500, 900.0, 0.4)
     rough = np.clip(np.kron(np.asarray(one.result.picture), np.ones((7, 5)))[:600, :500] + rng.normal(0, 6, (600, 500)), 0, 255).astype(np.uint8)
     large = dataclasses.replace(
-        one, result=dataclasses.replace(one.result, xray={**one.result.xray, "image": rough}, drr={**one.result.drr, **results.detector_entries(detector, np.zeros(3))})
+        one, result=dataclasses.replace(one.result, xray={**one.result.xray, "image": rough}, drr={**one.result.drr, **detector_entries(detector, np.zeros(3))})
     )
     a_page = len(pages.patient_page("P", made[0], [large]))
     three_pages = len(pages.patient_page("P", made[0], [large] * 3))
@@ -122,7 +127,7 @@ def test_fifty_xrays_of_two_bones_stay_below_15_megabytes(made):
 
 def test_what_is_no_result_is_one_line(tmp_path, capsys):
     for arguments in ([tmp_path / "none", "-o", tmp_path / "a.html"], [tmp_path, "-o", tmp_path / "a.pdf"], [tmp_path, "-o", tmp_path / "a.html"]):
-        assert report.main([str(a) for a in arguments]) == cli.EXIT_BAD_INPUT
+        assert report.main([str(a) for a in arguments]) == script.EXIT_BAD_INPUT
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
@@ -152,7 +157,7 @@ def test_every_view_of_one_instant_has_its_pictures_and_its_own_scale(tmp_path):
 
 @pytest.mark.parametrize(("width", "bar"), [(200, 50), (130, 20), (45, 10), (9, 2), (1000, 200)])
 def test_a_scale_bar_is_a_round_number_of_millimetres(width, bar):
-    assert pictures.scale_bar(width) == bar
+    assert overlays.scale_bar(width) == bar
 
 
 # -------------------------------------------------------------------------------------------------- charts

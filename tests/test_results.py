@@ -7,9 +7,12 @@ import pytest
 import torch
 from helpers import save_registration, small_ct
 
-from common import cli, geometry, results
+from common import geometry
+from common.errors import InputError
 from common.geometry import Detector
-from common.lineage import Lineage
+from common.results import parameters_file
+from common.results.result import TRAJECTORY_COLUMNS, Result, detector_entries, scanner_view, world_from_registered
+from common.volume.lineage import Lineage
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +23,7 @@ def registration(tmp_path_factory):
 
 def test_what_is_saved_is_loaded(registration):
     folder, saved = registration
-    loaded = results.load(folder / "parameters.pt")
+    loaded = parameters_file.load(folder / "parameters.pt")
     np.testing.assert_array_equal(loaded.final_pose, saved.final_pose)
     np.testing.assert_array_equal(loaded.init_pose, saved.init_pose)
     np.testing.assert_array_equal(loaded.picture, saved.picture)
@@ -34,15 +37,15 @@ def test_what_is_saved_is_loaded(registration):
 def test_only_plain_types_and_tensors_are_in_the_file(registration):
     folder, _ = registration
     content = torch.load(folder / "parameters.pt", weights_only=True)
-    assert content["schema"] == results.SCHEMA
+    assert content["schema"] == parameters_file.SCHEMA
     assert content["final_pose"].shape == (1, 4, 4)
-    assert set(content["trajectory"]) == set(results.TRAJECTORY_COLUMNS)
+    assert set(content["trajectory"]) == set(TRAJECTORY_COLUMNS)
 
 
 def test_the_detector_survives_diffdrrs_arguments():
     detector = Detector(90, 111, 1020.0, (0.31, 0.43), (20.25, 70.5))
-    entries = results.detector_entries(detector, np.array([1.0, 2, 3]))
-    result = results.Result(entries, {}, np.eye(4), np.eye(4), {}, {}, {}, [], {}, {}, {})
+    entries = detector_entries(detector, np.array([1.0, 2, 3]))
+    result = Result(entries, {}, np.eye(4), np.eye(4), {}, {}, {}, [], {}, {}, {})
     assert result.detector.height == 90
     assert result.detector.width == 111
     np.testing.assert_allclose(result.detector.principal_px, detector.principal_px)
@@ -78,7 +81,7 @@ def test_the_projection_in_scanner_space_sees_what_the_registration_saw(registra
     point = np.array(result.drr["isocentre_mm"]) + np.array([10, -7, 4])
     expected = geometry.project(point[None], result.detector, result.volume_from_camera())[0]
     scanner_from_volume = geometry.twist(np.array([0.1, 0.2, -0.3, 40, 50, 60]), np.zeros(3))
-    view = results.scanner_view(result.detector, result.volume_from_camera(), result.volume_from_camera(result.init_pose), scanner_from_volume, flipped=False)
+    view = scanner_view(result.detector, result.volume_from_camera(), result.volume_from_camera(result.init_pose), scanner_from_volume, flipped=False)
     seen = np.asarray(view["projection"]) @ [*geometry.apply(scanner_from_volume, point), 1]
     np.testing.assert_allclose(seen[:2] / seen[2], expected)
     np.testing.assert_allclose(view["source_mm"], geometry.apply(scanner_from_volume, result.volume_from_camera()[:3, 3]))
@@ -89,7 +92,7 @@ def test_the_projection_in_scanner_space_sees_what_the_registration_saw(registra
 def test_mirror_and_flip_together_give_a_proper_camera_of_the_picture_on_disk(registration):
     _, result = registration
     mirror = np.diag([-1.0, 1, 1, 1])
-    view = results.scanner_view(result.detector, result.volume_from_camera(), result.volume_from_camera(), mirror, flipped=True)
+    view = scanner_view(result.detector, result.volume_from_camera(), result.volume_from_camera(), mirror, flipped=True)
     assert np.linalg.det(np.asarray(view["camera"])[:3, :3]) == pytest.approx(1)
     point = np.array(result.drr["isocentre_mm"]) + np.array([10, -7, 4])
     column, row = geometry.project(point[None], result.detector, result.volume_from_camera())[0]
@@ -102,7 +105,7 @@ def test_a_trajectory_of_unequal_columns_is_not_written(registration, tmp_path):
     _, result = registration
     broken = dataclasses.replace(result, trajectory={**result.trajectory, "scale": [1.0]})
     with pytest.raises(ValueError, match="differ in length"):
-        results.save(tmp_path / "p.pt", broken)
+        parameters_file.save(tmp_path / "p.pt", broken)
     assert not (tmp_path / "p.pt").exists()
 
 
@@ -118,8 +121,8 @@ def test_a_trajectory_of_unequal_columns_is_not_written(registration, tmp_path):
 )
 def test_other_files_are_refused_by_name(tmp_path, content, message):
     torch.save(content, tmp_path / "p.pt")
-    with pytest.raises(cli.InputError, match=message):
-        results.load(tmp_path / "p.pt")
+    with pytest.raises(InputError, match=message):
+        parameters_file.load(tmp_path / "p.pt")
 
 
 def test_a_file_with_an_entry_too_many_or_too_few_is_refused(registration, tmp_path):
@@ -127,8 +130,8 @@ def test_a_file_with_an_entry_too_many_or_too_few_is_refused(registration, tmp_p
     content = torch.load(folder / "parameters.pt", weights_only=True)
     for changed in ({**content, "extra": 1}, {key: value for key, value in content.items() if key != "metrics"}):
         torch.save(changed, tmp_path / "p.pt")
-        with pytest.raises(cli.InputError, match="incomplete"):
-            results.load(tmp_path / "p.pt")
+        with pytest.raises(InputError, match="incomplete"):
+            parameters_file.load(tmp_path / "p.pt")
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
@@ -139,18 +142,18 @@ def test_code_in_a_file_is_not_run(tmp_path):
             return os.mkdir, (str(tmp_path / "ran"),)
 
     torch.save({"schema": "registration/1", "drr": Evil()}, tmp_path / "p.pt")
-    with pytest.raises(cli.InputError, match="run code on loading"):
-        results.load(tmp_path / "p.pt")
+    with pytest.raises(InputError, match="run code on loading"):
+        parameters_file.load(tmp_path / "p.pt")
     assert not (tmp_path / "ran").exists()
 
 
 def test_torn_and_absent_files_are_refused(registration, tmp_path):
     folder, _ = registration
     (tmp_path / "p.pt").write_bytes((folder / "parameters.pt").read_bytes()[:3000])
-    with pytest.raises(cli.InputError, match="cannot be read"):
-        results.load(tmp_path / "p.pt")
-    with pytest.raises(cli.InputError, match="not found"):
-        results.load(tmp_path / "absent.pt")
+    with pytest.raises(InputError, match="cannot be read"):
+        parameters_file.load(tmp_path / "p.pt")
+    with pytest.raises(InputError, match="not found"):
+        parameters_file.load(tmp_path / "absent.pt")
 
 
 # ------------------------------------------------------------------------------------ frames of other volumes
@@ -158,7 +161,7 @@ def test_torn_and_absent_files_are_refused(registration, tmp_path):
 
 def test_a_volume_without_lineage_shares_the_frame(registration):
     _, result = registration
-    np.testing.assert_array_equal(results.world_from_registered(result, small_ct()), np.eye(4))
+    np.testing.assert_array_equal(world_from_registered(result, small_ct()), np.eye(4))
 
 
 def test_a_volume_with_lineage_is_placed_by_it(registration):
@@ -167,7 +170,7 @@ def test_a_volume_with_lineage_is_placed_by_it(registration):
     moved = geometry.twist(np.array([0.3, -0.2, 0.5, 80, -60, 20]), np.zeros(3))
     lineage = Lineage(geometry.invert(moved)).then("center_isometric", {})
     placed = dataclasses.replace(ct, affine=moved @ ct.affine, lineage=lineage)
-    np.testing.assert_allclose(results.world_from_registered(result, placed), moved, atol=1e-9)
+    np.testing.assert_allclose(world_from_registered(result, placed), moved, atol=1e-9)
 
 
 def test_the_original_ct_is_known_by_its_hash(registration):
@@ -176,11 +179,11 @@ def test_the_original_ct_is_known_by_its_hash(registration):
     drr = {**result.drr, "scanner_from_volume": scanner_from_volume.tolist(), "source": {"name": "ct.nii.gz", "sha256": "abc"}}
     ct = small_ct()
     original = dataclasses.replace(ct, affine=scanner_from_volume @ ct.affine, lineage=Lineage(source={"name": "ct.nii.gz", "sha256": "abc"}))
-    np.testing.assert_allclose(results.world_from_registered(dataclasses.replace(result, drr=drr), original), scanner_from_volume)
+    np.testing.assert_allclose(world_from_registered(dataclasses.replace(result, drr=drr), original), scanner_from_volume)
 
 
 def test_a_volume_without_the_registered_structure_is_refused(registration):
     _, result = registration
     ct = small_ct()
-    with pytest.raises(cli.InputError, match="holds 0 % of the registered structure"):
-        results.world_from_registered(result, dataclasses.replace(ct, affine=geometry.translation([500, 0, 0]) @ ct.affine))
+    with pytest.raises(InputError, match="holds 0 % of the registered structure"):
+        world_from_registered(result, dataclasses.replace(ct, affine=geometry.translation([500, 0, 0]) @ ct.affine))

@@ -1,16 +1,24 @@
 """What a run leaves in its log: everything it said, with times and without control characters."""
 
 import io
+import logging
 import re
 import sys
 
 import pytest
 
-from common import cli, runlog
+from common.command_line import log
+from common.command_line import script as script_module
+from common.command_line.log import Kept, duration
+from common.command_line.script import EXIT_NOT_CONVERGED, build_parser
+from common.errors import InputError
+from common.progress import Track, track
+
+LOGGER = logging.getLogger("common.test")
 
 
 def script(action):
-    return cli.script(action, lambda: cli.build_parser("says what it does"))
+    return script_module.script(action, lambda: build_parser("says what it does"))
 
 
 def lines_of(path):
@@ -22,29 +30,29 @@ def lines_of(path):
 @pytest.mark.parametrize("flag", ["--log_file", "--log-file"])
 def test_the_log_holds_the_command_the_notes_and_the_end_and_grows_with_the_next_run(tmp_path, flag, capsys):
     def run(args):
-        cli.note("a note")
-        cli.warn("a warning")
-        return cli.EXIT_NOT_CONVERGED
+        LOGGER.info("a note")
+        LOGGER.warning("a warning")
+        return EXIT_NOT_CONVERGED
 
-    log = tmp_path / "logs" / "run.log"
-    assert script(run)([flag, str(log)]) == 3
-    assert lines_of(log) == [f"test_runlog.py {flag} {log}", "a note", "warning: a warning", "test_runlog.py: not converged, in 0.0 s"]
+    log_file = tmp_path / "logs" / "run.log"
+    assert script(run)([flag, str(log_file)]) == 3
+    assert lines_of(log_file) == [f"test_runlog.py {flag} {log_file}", "a note", "warning: a warning", "test_runlog.py: not converged, in 0.0 s"]
     assert "a note\nwarning: a warning" in capsys.readouterr().err
-    script(run)([f"{flag}={log}", "--quiet"])
-    assert len(lines_of(log)) == 6  # the second run: its command, its warning
+    script(run)([f"{flag}={log_file}", "--quiet"])
+    assert len(lines_of(log_file)) == 6  # the second run: its command, its warning
 
 
 def test_an_expected_error_and_the_traceback_of_a_bug_are_in_the_log(tmp_path):
     def expected(args):
-        raise cli.InputError("a.nii: is a cat")
+        raise InputError("a.nii", "is a cat", "a CT", "scan a patient")
 
-    log = tmp_path / "run.log"
-    assert script(expected)(["--log_file", str(log)]) == 2
-    assert lines_of(log)[-1] == "test_runlog.py: a.nii: is a cat"
+    log_file = tmp_path / "run.log"
+    assert script(expected)(["--log_file", str(log_file)]) == 2
+    assert lines_of(log_file)[-1] == "test_runlog.py: a.nii: is a cat; expected a CT; scan a patient"
     with pytest.raises(ZeroDivisionError):
-        script(lambda args: 1 // 0)(["--log_file", str(log)])
-    assert lines_of(log)[-1].startswith("ZeroDivisionError")
-    assert not isinstance(sys.stderr, runlog.Kept)
+        script(lambda args: 1 // 0)(["--log_file", str(log_file)])
+    assert lines_of(log_file)[-1].startswith("ZeroDivisionError")
+    assert not isinstance(sys.stderr, Kept)
 
 
 def test_a_log_that_cannot_be_opened_stops_the_run_before_it_starts(tmp_path, capsys):
@@ -53,25 +61,37 @@ def test_a_log_that_cannot_be_opened_stops_the_run_before_it_starts(tmp_path, ca
 
 
 def test_progress_without_a_terminal_is_plain_lines_with_the_end_in_the_last(capsys):
-    for _ in cli.progress(range(2), what="outer", unit="step"):
-        list(cli.progress(range(3), what="inner", unit="it"))
+    with log.messages(frozenset()):
+        for _ in track(range(2), what="outer", unit="step"):
+            list(track(range(3), what="inner", unit="it"))
     said = capsys.readouterr().err
     assert said.splitlines() == ["inner: 3/3 it, 0.0 s", "inner: 3/3 it, 0.0 s", "outer: 2/2 step, 0.0 s"]
 
 
 def test_progress_now_and_then_says_how_much_time_is_left(capsys, monkeypatch):
-    monkeypatch.setattr(runlog, "LINE_EVERY_S", 0)
-    bar = cli.progress(total=100, what="training", unit="%")
-    bar.start_t -= 30
-    bar.set_postfix_str("loss 3 mm", refresh=False)
-    bar.update(25)
-    bar.close()
+    monkeypatch.setattr(log, "LINE_EVERY_S", 0)
+    with log.messages(frozenset()), Track(total=100, what="training", unit="%") as bar:
+        bar._began -= 30
+        bar.about = "loss 3 mm"
+        bar.update(25)
     assert capsys.readouterr().err.splitlines()[0] == "training: 25/100 %, 30.0 s, 2 min left, loss 3 mm"
+
+
+def test_without_a_handler_progress_and_notes_are_silent(capsys):
+    list(track(range(3), what="work", unit="it"))
+    LOGGER.info("a note")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_setting_in_backticks_is_shown_as_the_flag_of_the_script_that_has_it(capsys):
+    with log.messages(frozenset(["sdd"])):
+        LOGGER.warning("no distance; give `sdd` or `not_a_flag`")
+    assert capsys.readouterr().err == "warning: no distance; give --sdd or `not_a_flag`\n"
 
 
 def test_a_line_that_was_redrawn_is_kept_as_it_last_stood():
     screen, log = io.StringIO(), io.StringIO()
-    kept = runlog.Kept(screen, log)
+    kept = Kept(screen, log)
     kept.write("\r 10 %\r 20 %")
     kept.write("\r\x1b[1m100 %\n")
     assert screen.getvalue() == "\r 10 %\r 20 %\r\x1b[1m100 %\n"
@@ -80,4 +100,4 @@ def test_a_line_that_was_redrawn_is_kept_as_it_last_stood():
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (59, "59.0 s"), (90, "2 min"), (3600, "1 h 0 min"), (9000, "2 h 30 min")])
 def test_durations_are_said_as_a_person_would(seconds, text):
-    assert runlog.duration(seconds) == text
+    assert duration(seconds) == text

@@ -12,9 +12,12 @@ import torch
 from PIL import Image
 
 import registration
-from common import cli, geometry, lineage, rendering, results, volumes
+from common import files, geometry
+from common.drr import joseph
 from common.geometry import Detector
-from common.volumes import Volume
+from common.results import parameters_file
+from common.volume import attenuation, lineage, nifti, volume
+from common.volume.volume import Volume
 
 CODE = re.findall(r"```python\n(.*?)```", (Path(__file__).resolve().parents[1] / "docs" / "slicer.md").read_text(), re.DOTALL)
 DETECTOR = Detector(120, 140, 900.0, (1.3, 1.1), (52.0, 71.5))
@@ -34,7 +37,7 @@ def run(block: str, folder: Path, monkeypatch, **names) -> dict:
 
 
 def picture_of(ct: Volume, camera: np.ndarray, detector: Detector, above_hu: float = -1000.0) -> np.ndarray:
-    renderer = rendering.FusedRenderer(rendering.select_structures(ct, None, None, above_hu), ct.isocentre_mm)
+    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, above_hu), ct.isocentre_mm)
     return renderer.render(camera[None], detector)[0]
 
 
@@ -69,13 +72,13 @@ def scene(request, tmp_path_factory) -> Scene:
     nibabel.save(nibabel.Nifti1Image(beaded.astype(np.int16), ct.affine), folder / "P01_ct.nii.gz")
 
     box = (slice(1, -1),) * 3  # the rim holds air alone
-    mirror = lineage.MIRROR if request.param == "right" else np.eye(4)
-    world = mirror @ volumes.affine_of_box(ct.affine, box)
+    mirror = geometry.MIRROR if request.param == "right" else np.eye(4)
+    world = mirror @ volume.affine_of_box(ct.affine, box)
     record = lineage.original(folder / "P01_ct.nii.gz").then("crop_cts", {}, mirror, side=request.param)
     cropped = Volume(ct.data[box], world, record)
     shift = geometry.translation(cropped.isocentre_mm)
     centred = Volume(cropped.data, geometry.invert(shift) @ world, record.then("center_isometric", {}, shift))
-    volumes.save(folder / "volume.nii.gz", centred)
+    nifti.save(folder / "volume.nii.gz", centred)
 
     camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET))
     clean, marked = picture_of(ct, camera, DETECTOR), picture_of(Volume(beaded, ct.affine, ct.lineage), camera, DETECTOR)
@@ -85,7 +88,7 @@ def scene(request, tmp_path_factory) -> Scene:
     seen = np.array([(columns * spot).sum(), (rows * spot).sum()]) / spot.sum()
 
     off = geometry.twist(np.r_[0.05, -0.06, 0.04, 5, -6, 4], ct.isocentre_mm) @ camera
-    cli.write_json(folder / "start.json", {"camera": off.tolist()})
+    files.write_json(folder / "start.json", {"camera": off.tolist()})
     words = [str(folder / "xray.png"), "-v", str(folder / "volume.nii.gz"), "--bone", "bright", "-o", str(folder / "results"), *flags(DETECTOR)]
     assert registration.main([*words, "--init", "fixed", "--init_pose", str(folder / "start.json")]) == 0
     return Scene(folder, camera, seen)
@@ -138,18 +141,18 @@ def test_two_right_bones_in_two_views_are_found_together_and_the_second_ones_mot
     cameras = [between @ geometry.camera_from_pose(geometry.pose_from_angles(angles, offset)) for angles, offset in (([12, -4, 3], [3, 640, 2]), ([80, 5, -4], [-4, 660, 5]))]
     for index, (detector, camera) in enumerate(zip(detectors, cameras, strict=True)):
         moved = Volume(second.data, motion @ second.affine, second.lineage)
-        save_picture(tmp_path / f"cam{index}.png", sum(picture_of(each, camera, detector, volumes.SOFT_TISSUE_HU) for each in (first, moved)))
+        save_picture(tmp_path / f"cam{index}.png", sum(picture_of(each, camera, detector, attenuation.SOFT_TISSUE_HU) for each in (first, moved)))
         inverse = geometry.invert(camera)
         content = {"K": detector.intrinsics.tolist(), "R": inverse[:3, :3].tolist(), "t": inverse[:3, 3].tolist(), "image_size": [detector.width, detector.height]}
-        cli.write_json(tmp_path / f"cam{index}_calibration.json", content)
+        files.write_json(tmp_path / f"cam{index}_calibration.json", content)
     for name, each in (("upper", first), ("lower", second)):
-        volumes.save(tmp_path / f"{name}.nii.gz", Volume(each.data, lineage.MIRROR @ each.affine, each.lineage.then("crop_cts", {}, lineage.MIRROR)))
-    cli.write_json(tmp_path / "start.json", {"camera": (geometry.twist(np.r_[0.02, -0.03, 0.02, 2, -1, 2], first.isocentre_mm) @ cameras[0]).tolist()})
+        nifti.save(tmp_path / f"{name}.nii.gz", Volume(each.data, geometry.MIRROR @ each.affine, each.lineage.then("crop_cts", {}, geometry.MIRROR)))
+    files.write_json(tmp_path / "start.json", {"camera": (geometry.twist(np.r_[0.02, -0.03, 0.02, 2, -1, 2], first.isocentre_mm) @ cameras[0]).tolist()})
     words = [*(str(tmp_path / f"cam{i}.png") for i in (0, 1)), "--views", "--calibration", *(str(tmp_path / f"cam{i}_calibration.json") for i in (0, 1))]
     words += ["-v", str(tmp_path / "upper.nii.gz"), str(tmp_path / "lower.nii.gz"), "--attenuation", "excess", "--bone", "bright", "-o", str(tmp_path / "out")]
     assert registration.main([*words, "--init", "fixed", "--init_pose", str(tmp_path / "start.json")]) == 0
 
-    views = results.load(tmp_path / "out" / "upper" / "parameters.pt").scanner_pose
+    views = parameters_file.load(tmp_path / "out" / "upper" / "parameters.pt").scanner_pose
     point = geometry.apply(second.affine, np.array(second.shape) / 3)
     assert [entry["name"] for entry in views[0]["bones"]] == ["upper", "lower"]
     for view, camera, detector in zip(views, cameras, detectors, strict=True):

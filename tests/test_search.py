@@ -3,9 +3,11 @@ import numpy as np
 import pytest
 from test_refinement import DETECTOR, body, error, moved, take_xray, truth  # noqa: F401
 
-from common import geometry, search, start
-from common.poserange import PoseRange
-from common.pyramid import View
+from common import geometry
+from common.geometry.pose_range import PoseRange
+from common.registration import competition
+from common.registration.pyramid import View
+from common.registration.search import grids, search
 
 RANGES = PoseRange(r1=(-30, 30), r2=(-20, 20), r3=(-20, 20), tx=(-20, 20), ty=(560, 680), tz=(-20, 20))
 
@@ -14,25 +16,25 @@ def test_the_search_needs_no_start_pose(body, truth):  # noqa: F811
     view = View(take_xray([body], [truth]))
     poses = search.search([view], body, RANGES, keep=8)
     assert min(error(pose, truth, body).rotation_deg for pose in poses) < 13
-    winner = start.compete([view], body, poses, scatter=0, keep=8)
+    winner = competition.compete([view], body, poses, scatter=0, keep=8)
     assert error(winner.fit.poses[0], truth, body).in_plane_mm < 0.1
     assert error(winner.fit.poses[0], truth, body).rotation_deg < 0.2
 
 
 def test_templates_cover_the_range_in_steps_no_wider_than_stated():
-    angles, depths = search.template_grid(RANGES), search.depth_grid(RANGES)
+    angles, depths = grids.template_grid(RANGES), grids.depth_grid(RANGES)
     for axis, (low, high) in enumerate((RANGES.r1, RANGES.r2, RANGES.r3)):
         values = np.unique(angles[:, axis])
         assert values[0] == low
         assert values[-1] == high
-        assert np.diff(values).max() <= search.TEMPLATE_STEP_DEG + 1e-9
+        assert np.diff(values).max() <= grids.TEMPLATE_STEP_DEG + 1e-9
     assert RANGES.ty[0] < depths.min() <= depths.max() < RANGES.ty[1]
 
 
 def test_a_range_of_one_value_makes_one_template():
     single = PoseRange(r1=(5, 5), r2=(0, 0), r3=(1, 1), ty=(800, 800))
-    assert search.template_grid(single).tolist() == [[5, 0, 1]]
-    assert search.depth_grid(single).tolist() == [800]
+    assert grids.template_grid(single).tolist() == [[5, 0, 1]]
+    assert grids.depth_grid(single).tolist() == [800]
 
 
 @pytest.mark.parametrize(("column", "row"), [(75.0, 70.0), (20.0, 120.0)])
@@ -46,7 +48,7 @@ def test_aiming_turns_the_axis_to_the_pixel_and_keeps_the_source(column, row):
 
 
 def test_all_rotations_are_proper_and_leave_no_gap():
-    rotations = search.all_rotations(20.0)
+    rotations = grids.all_rotations(20.0)
     assert np.allclose(np.linalg.det(rotations), 1)
     rng = np.random.default_rng(0)
     for vector in rng.normal(size=(200, 3)):
@@ -58,7 +60,7 @@ def test_all_rotations_are_proper_and_leave_no_gap():
 def test_axes_meet_where_two_cameras_were_aimed():
     target = np.array([12.0, -30, 55])
     cameras = [geometry.translation(target) @ geometry.camera_from_pose(geometry.pose_from_angles([angle, 5, 0], [0, 700, 0])) for angle in (0, 80)]
-    np.testing.assert_allclose(search.meeting_point(cameras), target, atol=1e-9)
+    np.testing.assert_allclose(grids.meeting_point(cameras), target, atol=1e-9)
 
 
 @pytest.mark.slow
@@ -71,7 +73,7 @@ def test_two_views_find_a_bone_of_unknown_orientation(body, truth):  # noqa: F81
     second = geometry.translation(centre) @ quarter @ geometry.translation(-centre)
     views = [View(take_xray([body], [turned])), View(take_xray([body], [turned @ second]), second)]
     poses = search.search(views, body, RANGES, full=True)
-    winner = start.compete(views, body, poses, scatter=0, keep=len(poses))
+    winner = competition.compete(views, body, poses, scatter=0, keep=len(poses))
     assert error(winner.fit.poses[0], turned, body).mtre_mm < 0.5
 
 

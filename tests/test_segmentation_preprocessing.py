@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 import segmentation_preprocessing
-from common import volumes
+from common.volume import nifti, volume
 
 AFFINE = np.array([[-0.5, 0, 0, 10.0], [0, 0.8, 0, -20], [0, 0, 1.5, 30], [0, 0, 0, 1]])
 
@@ -32,11 +32,11 @@ def seg(tmp_path):
     return path
 
 
-def clean(seg, *flags) -> tuple[int, volumes.Volume | None]:
+def clean(seg, *flags) -> tuple[int, volume.Volume | None]:
     out = seg.parent / "out"
     code = segmentation_preprocessing.main(["-i", str(seg), "-o", str(out), *flags])
     result = out / "P01_seg_cleaned.nii.gz"
-    return code, volumes.load_labelmap(result) if result.exists() else None
+    return code, nifti.load_labelmap(result) if result.exists() else None
 
 
 def test_islands_go_and_the_largest_piece_of_every_label_stays(seg):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common import similarity
+from common.xray import similarity
 
 
 def noise(seed=0, shape=(50, 60)) -> np.ndarray:

@@ -8,9 +8,10 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from common import geometry, results, slicer
-from common.geometry import Detector
-from common.lineage import MIRROR
+from common import geometry
+from common.geometry import MIRROR, Detector
+from common.results import result, slicer
+from common.xray import outline
 
 DETECTOR = Detector(90, 110, 900.0, (1.6, 1.8), (37.0, 41.0))
 LANDMARKS = np.array([[10.0, -4, 22], [-31, 12, -17], [5, 40, 3]])  # RAS mm of the CT
@@ -27,9 +28,9 @@ def exported(request, tmp_path):
     """Folder, the entry of scanner_pose, and the outline's pixels."""
     scanner_from_volume = MIRROR if request.param else np.eye(4)
     volume_from_camera = scanner_from_volume @ camera() @ (np.diag([-1.0, 1, 1, 1]) if request.param else np.eye(4))
-    bones = [results.bone_entry("femur", "left", scanner_from_volume), results.bone_entry("tibia", "left", scanner_from_volume, MOTION)]
+    bones = [result.bone_entry("femur", "left", scanner_from_volume), result.bone_entry("tibia", "left", scanner_from_volume, MOTION)]
     seen = DETECTOR.flipped() if request.param else DETECTOR
-    view = results.scanner_view(seen, volume_from_camera, volume_from_camera, scanner_from_volume, request.param, bones)
+    view = result.scanner_view(seen, volume_from_camera, volume_from_camera, scanner_from_volume, request.param, bones)
     picture = np.random.default_rng(0).integers(0, 255, (DETECTOR.height, DETECTOR.width)).astype(np.uint8)
     curve = np.array([[20.0, 30.0], [60, 30], [60, 70], [20, 70], [20, 30]]).repeat(4, 0)
     slicer.export(tmp_path / "slicer", [view], [picture], [{"femur": [curve]}])
@@ -105,22 +106,22 @@ def test_files_say_in_which_frame_they_are(exported):
 def test_a_discs_outline_is_its_circle():
     rows, columns = np.indices((80, 100))
     drr = np.clip(1 - np.hypot(columns - 45, rows - 33) / 20, 0, None)
-    (curve,) = slicer.outline(drr)
+    (curve,) = outline.outline(drr)
     np.testing.assert_allclose(np.hypot(*(curve - [45, 33]).T), 19, atol=0.4)  # 5 % of the peak is reached at radius 19
 
 
 def test_a_bone_cut_by_the_edge_is_closed_along_it():
     drr = np.zeros((40, 50))
     drr[10:30, 35:] = 1
-    (curve,) = slicer.outline(drr)
+    (curve,) = outline.outline(drr)
     np.testing.assert_array_equal(curve[0], curve[-1])
     assert curve[:, 0].max() == 49
 
 
 def test_an_empty_rendering_has_no_outline():
-    assert slicer.outline(np.zeros((20, 20))) == []
+    assert outline.outline(np.zeros((20, 20))) == []
 
 
 def test_a_bones_motion_carries_it_to_where_its_own_camera_saw_it():
     own = geometry.invert(MOTION) @ camera()  # the tibia moved by MOTION: seen alone, the camera moves the other way
-    np.testing.assert_allclose(results.bone_motion(camera(), own), MOTION, atol=1e-9)
+    np.testing.assert_allclose(result.bone_motion(camera(), own), MOTION, atol=1e-9)

@@ -11,12 +11,22 @@ import torch
 from diffdrr.pose import RigidTransform
 from training_helpers import write_ct, write_mask
 
-from common import augmentation, cli, geometry, sampling, training, training_loss, training_processes, training_settings, validation, volumes
+from common import geometry
+from common.command_line import training_flags
+from common.command_line.flags import add_pose_range_flags, pose_range_from
+from common.errors import InputError
 from common.geometry import Detector
-from common.lineage import Lineage
-from common.poserange import PoseRange, add_pose_range_flags, pose_range_from
-from common.sampling import PatientPool, Scenes, Source, View
-from common.training_settings import Settings
+from common.geometry.pose_range import PoseRange
+from common.training import augmentation, loop, sampling, validation
+from common.training import processes as processes_module
+from common.training.loss import LEVER_MM, LOSS_SCALE_MM, PictureLoss, dice, pose_loss, silhouette
+from common.training.outputs import Outputs
+from common.training.processes import Processes, available_cores, learners, take_picture_cores
+from common.training.sampling import PatientPool, Scenes, Source, View
+from common.training.settings import Settings
+from common.volume import nifti
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume
 
 VIEW = View(Detector.centred(64, 64, 1020.0, 4.0), PoseRange())
 
@@ -49,14 +59,14 @@ def one_thread():
 
 def test_the_loss_is_zero_at_the_truth():
     truth = poses_at([10, 20, 30, 5, 800, -7])
-    assert training_loss.pose_loss(RigidTransform(truth), truth).item() == pytest.approx(0, abs=2e-3 * training_loss.LEVER_MM / training_loss.LOSS_SCALE_MM)
+    assert pose_loss(RigidTransform(truth), truth).item() == pytest.approx(0, abs=2e-3 * LEVER_MM / LOSS_SCALE_MM)
 
 
 @pytest.mark.parametrize(("parameter", "change", "expected_mm"), [(3, 8.0, 8.0), (5, -8.0, 8.0), (4, 8.0, 4.0), (0, 3.0, 150 * 2 * math.sqrt(2) * math.sin(math.radians(1.5)))])
 def test_the_loss_of_one_wrong_parameter_is_its_length(parameter, change, expected_mm):
     right = np.array([10.0, 20, 30, 5, 800, -7])
     wrong = right + np.eye(6)[parameter] * change
-    loss = training_loss.pose_loss(RigidTransform(poses_at(wrong)), poses_at(right)).item() * training_loss.LOSS_SCALE_MM
+    loss = pose_loss(RigidTransform(poses_at(wrong)), poses_at(right)).item() * LOSS_SCALE_MM
     assert loss == pytest.approx(expected_mm, abs=0.1)
 
 
@@ -69,7 +79,7 @@ def picture_loss(patient, change, **weights):
     parameters = torch.cat([torch.deg2rad(off[:, :3]), off[:, 3:]], 1).requires_grad_()
     predicted = convert(parameters[:, :3], parameters[:, 3:], parameterization="euler_angles", convention="ZXY")
     weights = {"image_weight": 0.0, "dice_weight": 0.0, **weights}
-    loss = training_loss.PictureLoss(VIEW, **weights)(predicted.matrix, [Scenes(patient, poses_at(right[0].tolist()), None)])
+    loss = PictureLoss(VIEW, **weights)(predicted.matrix, [Scenes(patient, poses_at(right[0].tolist()), None)])
     return loss.item(), torch.autograd.grad(loss, parameters)[0][0]
 
 
@@ -88,16 +98,16 @@ def test_silhouettes_that_agree_have_dice_one_and_apart_zero():
     image[:, :, :4] = 100
     other = image.clone()
     other[1] = image[1].flip(1)
-    assert training_loss.dice(training_loss.silhouette(image), training_loss.silhouette(other)).tolist() == pytest.approx([1, 0], abs=1e-6)
+    assert dice(silhouette(image), silhouette(other)).tolist() == pytest.approx([1, 0], abs=1e-6)
 
 
 def test_a_fresh_network_answers_the_middle_of_the_range():
-    from common import network
+    from common.pose_network import prediction
 
     for rotation in ("rotation_6d", "quaternion_adjugate", "euler_angles"):
         settings = Settings("test_resnet", None, rotation, View(VIEW.detector, PoseRange(r1=(20, 60))), 4, 1e-3, convention="ZXY")
-        made = network.make_network(settings.config(volpath="", maskpath=None, outpath="", ckptpath=None)).eval()
-        training.centre_heads(made, settings)
+        made = prediction.make_network(settings.config(volpath="", maskpath=None, outpath="", ckptpath=None)).eval()
+        loop.centre_heads(made, settings)
         with torch.no_grad():
             made.rot_regression.weight.zero_()
             made.xyz_regression.weight.zero_()
@@ -111,11 +121,12 @@ def test_a_fresh_network_answers_the_middle_of_the_range():
 
 
 def test_a_plain_picture_is_the_whole_attenuation_seen_from_its_pose(ct, patient):
-    from common import rendering, volumes
+    from common.drr.renderer import make_renderer
+    from common.volume import attenuation, nifti
 
     images, poses = sampling.make_batch(patient, VIEW, 4, 0.0, np.random.default_rng(1))
-    volume = volumes.load_ct(ct)
-    renderer = rendering.make_renderer(rendering.select_structures(volume, None, None, -1000.0), "cpu")
+    volume = nifti.load_ct(ct)
+    renderer = make_renderer(attenuation.select_structures(volume, None, None, -1000.0), "cpu")
     for image, pose in zip(images, poses, strict=True):
         expected = renderer.render(patient.cameras(VIEW.cameras(pose.numpy()[None])), VIEW.detector)[0]
         assert np.corrcoef(image[0].numpy().ravel(), expected.ravel())[0, 1] > 0.99
@@ -169,7 +180,7 @@ def test_poses_that_miss_the_bone_are_redrawn(patient):
 
 def test_a_detector_that_sees_nothing_stops_with_its_remedy(patient):
     away = View(VIEW.detector, PoseRange(tx=(900.0, 950.0)))
-    with pytest.raises(cli.InputError, match="pose range"):
+    with pytest.raises(InputError, match="pose range"):
         sampling.draw_poses(patient, away, 4, np.random.default_rng(0))
 
 
@@ -206,7 +217,7 @@ def test_a_labelled_neighbour_moves_in_the_pictures_and_the_bone_stays(ct, tmp_p
 def test_a_layer_goes_on_beyond_the_ct_as_it_ends_there(tmp_path):
     data = np.full((24, 22, 26), -1000, np.int16)
     data[6:10, 8:13, 5:] = 900  # a shaft that the CT cuts off at its last slice
-    path = volumes.save(tmp_path / "P01.nii.gz", volumes.Volume(data, np.diag([5.0, 5, 5, 1]), Lineage()))
+    path = nifti.save(tmp_path / "P01.nii.gz", Volume(data, np.diag([5.0, 5, 5, 1]), Lineage()))
     cut = sampling.load_patient(Source(path), VIEW, "cpu")
     camera = cut.cameras(VIEW.cameras(poses_at([0, 0, 0, 0, 800, 0]).numpy()))
     lengths_mm = []
@@ -269,7 +280,7 @@ def test_validation_pictures_are_the_same_for_every_run_and_in_no_batch(ct):
 
 def parse(*flags, inherited=False):
     parser = argparse.ArgumentParser()
-    training_settings.add_training_flags(parser, inherited, (1e-3, 1e-4))
+    training_flags.add_training_flags(parser, inherited, (1e-3, 1e-4))
     return parser.parse_args(flags)
 
 
@@ -304,25 +315,25 @@ def test_flags_overrule_the_range_they_name_and_no_other():
 
 @pytest.mark.parametrize("flags", [["--r1", "5", "5"], ["--r2", "10", "-10"], ["--ty", "-10", "100"], ["--tx", "nan", "3"], ["--r3", "-200", "200"]])
 def test_a_range_that_cannot_be_sampled_is_refused(flags):
-    with pytest.raises(cli.InputError, match=flags[0]):
-        training_settings.view_from(parse(*flags), "cpu")
+    with pytest.raises(InputError, match=flags[0]):
+        training_flags.view_from(parse(*flags), "cpu")
 
 
 @pytest.mark.parametrize("flags", [["--minutes", "0"], ["--iterations", "0"], ["--batch_size", "1"], ["--lr", "3"], ["--cache_gb", "0"], ["--p_augmentation", "2"]])
 def test_a_setting_out_of_bounds_is_refused(flags):
-    with pytest.raises(cli.InputError, match=flags[0]):
-        training_settings.changes_from(parse(*flags))
+    with pytest.raises(InputError, match=flags[0]):
+        training_flags.changes_from(parse(*flags))
 
 
 @pytest.mark.parametrize("flags", [["--height", "33"], ["--height", "8"], ["--sdd", "1"], ["--delx", "0"]])
 def test_a_detector_that_cannot_be_is_refused(flags):
-    with pytest.raises(cli.InputError, match=flags[0]):
-        training_settings.view_from(parse(*flags), "cpu")
+    with pytest.raises(InputError, match=flags[0]):
+        training_flags.view_from(parse(*flags), "cpu")
 
 
 @pytest.mark.parametrize(("flags", "device"), [(["--height", "256"], "cpu"), ([], "cpu"), ([], "cuda")])
 def test_the_number_of_pixels_leaves_the_field_of_view(flags, device):
-    view = training_settings.view_from(parse(*flags), device)
+    view = training_flags.view_from(parse(*flags), device)
     assert view.detector.size_mm == pytest.approx((256.0, 256.0))
 
 
@@ -342,12 +353,12 @@ def test_sdd_and_field_come_from_a_given_xray(tmp_path):
     dataset.DistanceSourceToDetector, dataset.ImagerPixelSpacing = 1150, [3.0, 3.0]
     dataset.PixelData = pixels.tobytes()
     dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
-    detector = training_settings.view_from(parse("--like", str(tmp_path / "x.dcm")), "cpu").detector
+    detector = training_flags.view_from(parse("--like", str(tmp_path / "x.dcm")), "cpu").detector
     assert detector.sdd_mm == 1150
     assert detector.size_mm == pytest.approx((300.0, 300.0))
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    with pytest.raises(cli.InputError, match="--sdd"):
-        training_settings.view_from(parse("--like", str(tmp_path / "x.png")), "cpu")
+    with pytest.raises(InputError, match="--sdd"):
+        training_flags.view_from(parse("--like", str(tmp_path / "x.png")), "cpu")
 
 
 # ------------------------------------------------------------------------------------------------- loop
@@ -355,16 +366,16 @@ def test_sdd_and_field_come_from_a_given_xray(tmp_path):
 
 @pytest.fixture
 def make_trainer(ct, tmp_path):
-    from common import network
+    from common.pose_network import prediction
 
     def make(iterations=6, folder=tmp_path, **changes):
         settings = replace(Settings("test_resnet", "batchnorm2d", "rotation_6d", VIEW, 4, 1e-3, minutes=None, iterations=iterations), **changes)
         files = {"volpath": str(ct), "maskpath": None, "outpath": str(folder), "ckptpath": None}
         torch.manual_seed(0)
-        made = network.make_network(settings.config(**files))
-        training.centre_heads(made, settings)
+        made = prediction.make_network(settings.config(**files))
+        loop.centre_heads(made, settings)
         folder.mkdir(exist_ok=True)
-        return training.Trainer(settings, made, "cpu", training.Outputs(folder, "m"), files, training_processes.Processes())
+        return loop.Trainer(settings, made, "cpu", Outputs(folder, "m"), files, Processes())
 
     return make
 
@@ -399,7 +410,7 @@ def test_training_with_the_picture_terms_runs_and_repeats(make_trainer, pool, he
 
 
 def test_a_rendering_comes_back_in_later_batches_with_other_effects(make_trainer, pool, monkeypatch):
-    monkeypatch.setattr(training, "APART", 2)
+    monkeypatch.setattr(loop, "APART", 2)
     trainer = make_trainer(iterations=10, batch_size=7, reuse=3)
     batches = [trainer._make(pool, iteration) for iteration in range(10)]
     assert [len(batch.images) for batch in batches] == [7] * 10
@@ -435,19 +446,19 @@ def test_the_learning_rate_rises_then_falls_to_nothing(make_trainer, pool, held)
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(make_trainer, pool, held, monkeypatch):
     trainer = make_trainer(iterations=20)
-    real, calls = training.pictures_of, []
+    real, calls = loop.pictures_of, []
 
     def poisoned(*args):
         images, poses = real(*args)
         calls.append(0)
         return (images * float("nan") if len(calls) > 7 else images), poses
 
-    monkeypatch.setattr(training, "pictures_of", poisoned)
-    with pytest.raises(cli.InputError, match="not a number"):
+    monkeypatch.setattr(loop, "pictures_of", poisoned)
+    with pytest.raises(InputError, match="not a number"):
         trainer.fit(pool, held)
-    from common import network
+    from common.pose_network import checkpoint
 
-    kept = network.load_checkpoint(trainer.outputs.last)
+    kept = checkpoint.load_checkpoint(trainer.outputs.last)
     assert kept.content["itr"] == 6
     assert all(torch.isfinite(value).all() for value in kept.content["model_state_dict"].values())
 
@@ -463,12 +474,12 @@ def test_a_full_disk_stops_the_run_with_its_cause_and_keeps_the_checkpoint_befor
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(cli.InputError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         trainer.fit(pool, held)
-    from common import network
+    from common.pose_network import checkpoint
 
-    network.load_checkpoint(trainer.outputs.last)
-    network.load_checkpoint(trainer.outputs.best)
+    checkpoint.load_checkpoint(trainer.outputs.last)
+    checkpoint.load_checkpoint(trainer.outputs.best)
     assert not list(trainer.outputs.folder.glob(".partial*"))
 
 
@@ -487,8 +498,8 @@ def test_network_and_pictures_share_a_process_cores(monkeypatch, cores, processe
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     before = torch.get_num_threads()
-    with training_processes.processes("cpu"):
-        shares = training_processes._cores()
+    with processes_module.processes("cpu"):
+        shares = available_cores()
         assert (shares.learners, shares.a_learner, shares.for_pictures) == expected
         assert torch.get_num_threads() == shares.a_learner
     assert torch.get_num_threads() == before
@@ -533,8 +544,8 @@ def test_one_thread_learns_where_a_half_is_too_few_pictures_or_pictures_are_rend
 
 def test_one_thread_learns_where_the_network_draws_random_numbers(two_cores):
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64 * 64, 1))
-    assert len(training_processes.learners(network, 32, 64)) == 1
-    assert len(training_processes.learners(network.eval(), 32, 64)) == 2
+    assert len(learners(network, 32, 64)) == 1
+    assert len(learners(network.eval(), 32, 64)) == 2
 
 
 def test_pictures_take_the_networks_cores_while_it_waits_for_them(two_cores):
@@ -542,7 +553,7 @@ def test_pictures_take_the_networks_cores_while_it_waits_for_them(two_cores):
 
     before, taken = numba.get_num_threads(), []
     for waits in (False, True):
-        training_processes.take_picture_cores(network_waits=waits)
+        take_picture_cores(network_waits=waits)
         taken.append(numba.get_num_threads())
     numba.set_num_threads(before)
     assert taken == [1, min(2, numba.config.NUMBA_NUM_THREADS)]
@@ -553,7 +564,7 @@ def test_a_ct_that_cannot_be_read_stops_the_run_before_it_starts_also_where_not_
     good = [Source(write_ct(tmp_path / f"{name}.nii.gz")) for name in "ac"]
     bad = tmp_path / "b.nii.gz"
     bad.write_bytes(b"junk")
-    with pytest.raises(cli.InputError, match=r"b\.nii\.gz"):
+    with pytest.raises(InputError, match=r"b\.nii\.gz"):
         PatientPool([*good, Source(bad)], VIEW, "cpu", cache_gb, 0).check()
 
 

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import cli, geometry, rendering, results, volumes
+from common import files, geometry
+from common.command_line.script import EXIT_BAD_INPUT
+from common.drr import joseph
 from common.geometry import Detector
-from common.volumes import Volume
+from common.results import parameters_file
+from common.volume import attenuation, nifti
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume
 from pipeline import import_autoscoper
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +44,7 @@ def bone_pages(seed=0):
 def imported(tmp_path, pages, *flags):
     tiff = write_tiff(tmp_path / "rad_cropped.tif", pages)
     assert import_autoscoper.main(["-i", str(tiff), "--bones", "radius", "--voxel_mm", *map(str, VOXEL), "-o", str(tmp_path / "out"), *flags]) == 0
-    return volumes.load_ct(tmp_path / "out" / "radius.nii.gz")
+    return nifti.load_ct(tmp_path / "out" / "radius.nii.gz")
 
 
 def test_each_voxel_lies_where_its_column_row_and_page_say_in_hounsfield_units(tmp_path):
@@ -51,7 +56,7 @@ def test_each_voxel_lies_where_its_column_row_and_page_say_in_hounsfield_units(t
     assert bone.data[0, 0, 0] == -1024
     np.testing.assert_allclose(geometry.apply(bone.affine, np.array([7, 5, 3])), [14, 10, 7.5])
     assert (bone.lineage.bone, bone.lineage.side, bone.lineage.mirrored) == ("radius", "right", False)
-    assert bone.lineage.source == {"name": "rad_cropped.tif", "sha256": cli.sha256(tmp_path / "rad_cropped.tif")}
+    assert bone.lineage.source == {"name": "rad_cropped.tif", "sha256": files.sha256(tmp_path / "rad_cropped.tif")}
 
 
 def test_slope_and_intercept_turn_grey_into_hounsfield_units(tmp_path):
@@ -71,7 +76,7 @@ def test_slope_and_intercept_turn_grey_into_hounsfield_units(tmp_path):
 )
 def test_what_is_no_bone_volume_is_refused(tmp_path, capsys, pages, flags, message):
     tiff = write_tiff(tmp_path / "b.tif", pages)
-    assert import_autoscoper.main(["-i", str(tiff), "--bones", "radius", "--voxel_mm", "1", "1", "1", "-o", str(tmp_path / "out"), *flags]) == cli.EXIT_BAD_INPUT
+    assert import_autoscoper.main(["-i", str(tiff), "--bones", "radius", "--voxel_mm", "1", "1", "1", "-o", str(tmp_path / "out"), *flags]) == EXIT_BAD_INPUT
     assert message in capsys.readouterr().err
 
 
@@ -91,8 +96,8 @@ def trial(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trial")
     pages = bone_pages()
     write_tiff(folder / "volumes" / "rad_cropped.tif", pages)
-    bone = Volume((pages.transpose(2, 1, 0).astype(np.int16) - 1024), np.diag([*VOXEL, 1.0]), volumes.Lineage())
-    renderer = rendering.FusedRenderer(rendering.select_structures(bone, None, None, volumes.SOFT_TISSUE_HU), bone.isocentre_mm)
+    bone = Volume((pages.transpose(2, 1, 0).astype(np.int16) - 1024), np.diag([*VOXEL, 1.0]), Lineage())
+    renderer = joseph.FusedRenderer(attenuation.select_structures(bone, None, None, attenuation.SOFT_TISSUE_HU), bone.isocentre_mm)
     cameras = [geometry.translation([40, -30, 20]) @ geometry.camera_from_pose(geometry.pose_from_angles([turn, tilt, 8], [5, 860, -6])) for turn, tilt in ((-35, 4), (45, -6))]
     poses = []
     for number, (frame, twist) in enumerate((("0002", [0.1, -0.2, 0.15, 3, -2, 5]), ("0099", [0.3, -0.1, 0.05, -4, 6, 1]))):
@@ -122,7 +127,7 @@ def test_one_call_registers_a_frame_and_a_second_call_finds_it_done(trial, tmp_p
     call += ["--register", f"--bone bright --init fixed --init_pose {folder / 'start.json'}"]
     first = run(*call)
     assert first.returncode == 0, first.stderr
-    result = results.load(tmp_path / "frames" / "cam01_UND.0002" / "parameters.pt")
+    result = parameters_file.load(tmp_path / "frames" / "cam01_UND.0002" / "parameters.pt")
     points = np.array(result.drr["points_mm"])
     for view, camera, detector in zip(result.scanner_pose, cameras, DETECTORS, strict=True):
         error = geometry.pose_error(np.array(view["camera"].tolist()), geometry.invert(rig_from_volume) @ camera, points, detector)
@@ -145,5 +150,5 @@ def test_one_call_registers_a_frame_and_a_second_call_finds_it_done(trial, tmp_p
 def test_a_trial_that_is_not_laid_out_as_expected_is_one_line(trial, tmp_path, flags, message):
     folder, _, _ = trial
     done = run("--trial", folder, "--out", tmp_path, "--bones", "rad=radius", "--voxel", "2 2 2.5", *flags)
-    assert done.returncode == cli.EXIT_BAD_INPUT
+    assert done.returncode == EXIT_BAD_INPUT
     assert message in done.stderr

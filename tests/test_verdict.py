@@ -5,10 +5,10 @@ import pytest
 from test_refinement import DETECTOR, body, moved, take_xray, truth  # noqa: F401
 
 from common import geometry
-from common.pyramid import View
-from common.refinement import Fit, Trace
-from common.start import Winner
-from common.verdict import judge
+from common.registration.competition import Winner
+from common.registration.gauss_newton import Fit, Trace
+from common.registration.pyramid import View
+from common.registration.verdict import judge
 
 
 @pytest.fixture

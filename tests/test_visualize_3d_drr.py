@@ -9,10 +9,11 @@ from helpers import oblique_affine, save_registration
 from PIL import Image
 
 import visualize_3d_drr
-from common import geometry, space
+from common import geometry
 from common.geometry import Detector
-from common.lineage import Lineage
-from common.volumes import Volume
+from common.reports import scene_3d
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_the_surface_of_a_ball_lies_on_it_facing_outwards_on_any_grid(left_hande
 
 
 def test_bone_at_the_border_is_closed_and_no_bone_is_an_error():
-    from common.cli import InputError
+    from common.errors import InputError
 
     block = Volume(np.full((10, 10, 10), 500, np.int16), np.eye(4), Lineage())
     vertices, _ = visualize_3d_drr.extract_surface(block, 250.0, 100)
@@ -91,7 +92,7 @@ def test_page_and_picture_are_written_without_a_display(registration, monkeypatc
     with Image.open(folder / "3d" / "scene.png") as picture:
         colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
         assert min(picture.size) > 700
-    for wanted in (space.SOURCE, space.RAY):
+    for wanted in (scene_3d.SOURCE, scene_3d.RAY):
         rgb = [int(wanted[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(colours.astype(int) - rgb).max(axis=1) < 12).sum() > 50, wanted
 

@@ -4,17 +4,19 @@ import nibabel
 import numpy as np
 import pytest
 
-from common import cli, resampling, volumes
+from common.errors import InputError
 from common.geometry import RAS_FROM_LPS, apply, rotation_matrix, twist
-from common.lineage import Lineage
+from common.volume import attenuation, folders, itk, nifti, resampling
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume, affine_of_box, index_box, points_of, same_grid
 
 OBLIQUE = np.eye(4)
 OBLIQUE[:3, :3] = rotation_matrix([0.2, -0.3, 0.4]) @ np.diag([0.7, 1.1, -2.0])
 OBLIQUE[:3, 3] = [11.0, -22, 33]
 
 
-def ramp(dtype=np.int16, affine=OBLIQUE) -> volumes.Volume:
-    return volumes.Volume(np.arange(7 * 6 * 5, dtype=dtype).reshape(7, 6, 5), affine, Lineage(source={"name": "x", "sha256": ""}))
+def ramp(dtype=np.int16, affine=OBLIQUE) -> Volume:
+    return Volume(np.arange(7 * 6 * 5, dtype=dtype).reshape(7, 6, 5), affine, Lineage(source={"name": "x", "sha256": ""}))
 
 
 def write(path, data, affine=OBLIQUE, **options):
@@ -26,7 +28,7 @@ def write(path, data, affine=OBLIQUE, **options):
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_a_saved_volume_comes_back_with_data_type_and_grid(tmp_path, dtype, ending):
     made = ramp(dtype)
-    back = volumes.load_ct(volumes.save(tmp_path / f"v{ending}", made))
+    back = nifti.load_ct(nifti.save(tmp_path / f"v{ending}", made))
     np.testing.assert_array_equal(back.data, made.data)
     assert back.data.dtype == {np.uint8: np.int16, np.uint16: np.int16}.get(dtype, dtype)  # signed, so that air outside fits in
     np.testing.assert_allclose(back.affine, OBLIQUE, atol=1e-5)
@@ -41,14 +43,14 @@ def test_header_scaling_is_applied(tmp_path):
     header.set_sform(np.eye(4), 1)
     header["scl_slope"], header["scl_inter"], header["vox_offset"], header["magic"] = 2, -1024, 352, b"n+1"
     (tmp_path / "v.nii").write_bytes(header.binaryblock + bytes(4) + np.arange(600, 624, dtype=np.int16).tobytes())
-    back = volumes.load_ct(tmp_path / "v.nii")
+    back = nifti.load_ct(tmp_path / "v.nii")
     assert back.data.dtype == np.float32
     np.testing.assert_array_equal(back.data.ravel(order="F"), 2 * np.arange(600, 624) - 1024)
 
 
 def test_a_fourth_axis_of_length_one_is_dropped(tmp_path):
     path = write(tmp_path / "v.nii.gz", np.full((4, 5, 6, 1), 500, np.int16))
-    assert volumes.load_ct(path).shape == (4, 5, 6)
+    assert nifti.load_ct(path).shape == (4, 5, 6)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +64,8 @@ def test_a_fourth_axis_of_length_one_is_dropped(tmp_path):
     ],
 )
 def test_what_is_no_ct_is_refused(tmp_path, data, message):
-    with pytest.raises(cli.InputError, match=message):
-        volumes.load_ct(write(tmp_path / "v.nii.gz", data))
+    with pytest.raises(InputError, match=message):
+        nifti.load_ct(write(tmp_path / "v.nii.gz", data))
 
 
 @pytest.mark.parametrize("affine", [np.diag([0.0, 1, 1, 1]), np.array([[1.0, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])], ids=["singular", "sheared"])
@@ -73,38 +75,38 @@ def test_an_unusable_affine_is_refused(tmp_path, affine):
     image.header["qform_code"] = 0
     path = tmp_path / "v.nii.gz"
     image.to_filename(path)
-    with pytest.raises(cli.InputError, match=r"affine|perpendicular"):
-        volumes.load_ct(path)
+    with pytest.raises(InputError, match=r"affine|perpendicular"):
+        nifti.load_ct(path)
 
 
 def test_damaged_files_are_refused(tmp_path):
     whole = write(tmp_path / "v.nii.gz", np.random.default_rng(0).integers(0, 1000, (30, 30, 30)).astype(np.int16)).read_bytes()
     for name, content in {"cut.nii.gz": whole[: len(whole) // 2], "text.nii.gz": b"not an image", "text.nii": b"not an image" * 100, "empty.nii": b""}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(cli.InputError, match=name):
-            volumes.load_ct(tmp_path / name)
+        with pytest.raises(InputError, match=name):
+            nifti.load_ct(tmp_path / name)
 
 
 def test_whole_numbers_stored_as_floats_are_labels(tmp_path):
-    labels = volumes.load_labelmap(write(tmp_path / "v.nii.gz", np.full((4, 5, 6), 3, np.float32)))
+    labels = nifti.load_labelmap(write(tmp_path / "v.nii.gz", np.full((4, 5, 6), 3, np.float32)))
     assert labels.data.dtype.kind == "i"
     assert (labels.data == 3).all()
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0, np.nan])
 def test_fractions_and_negative_numbers_are_no_labels(tmp_path, value):
-    with pytest.raises(cli.InputError, match=r"label|fractions"):
-        volumes.load_labelmap(write(tmp_path / "v.nii.gz", np.full((4, 5, 6), value, np.float32)))
+    with pytest.raises(InputError, match=r"label|fractions"):
+        nifti.load_labelmap(write(tmp_path / "v.nii.gz", np.full((4, 5, 6), value, np.float32)))
 
 
 @pytest.mark.parametrize("affine", [OBLIQUE, np.diag([-1.0, 1, 2, 1])], ids=["oblique", "left-handed"])
 def test_simpleitk_sees_each_voxel_at_its_place_in_lps_and_back(affine):
     volume = ramp(np.float32, affine)
-    image = resampling.to_sitk(volume)
+    image = itk.to_sitk(volume)
     for index in ((0, 0, 0), (6, 5, 4), (3, 1, 2)):
         np.testing.assert_allclose(image.TransformIndexToPhysicalPoint(index), RAS_FROM_LPS[:3, :3] @ apply(affine, np.array(index)), atol=1e-9)
         assert image[index] == volume.data[index]
-    back = resampling.from_sitk(image, volume.lineage)
+    back = itk.from_sitk(image, volume.lineage)
     np.testing.assert_array_equal(back.data, volume.data)
     np.testing.assert_allclose(back.affine, affine, atol=1e-9)
 
@@ -112,7 +114,7 @@ def test_simpleitk_sees_each_voxel_at_its_place_in_lps_and_back(affine):
 def test_a_rigid_transform_for_simpleitk_maps_the_same_points():
     motion = twist(np.array([0.3, 0.1, -0.5, 9, 8, -7]), np.zeros(3))
     point = np.array([1.0, 20, -30])
-    lps = resampling.sitk_from_rigid(motion).TransformPoint((RAS_FROM_LPS[:3, :3] @ point).tolist())
+    lps = itk.sitk_from_rigid(motion).TransformPoint((RAS_FROM_LPS[:3, :3] @ point).tolist())
     np.testing.assert_allclose(RAS_FROM_LPS[:3, :3] @ lps, apply(motion, point), atol=1e-9)
 
 
@@ -132,7 +134,7 @@ def test_resampling_takes_the_value_at_the_transformed_place():
 
 
 def test_whole_numbers_are_rounded_not_cut():
-    volume = volumes.Volume(np.array([-10, -9, 9, 10], np.int16).reshape(4, 1, 1).repeat(2, 1).repeat(2, 2), np.eye(4), Lineage())
+    volume = Volume(np.array([-10, -9, 9, 10], np.int16).reshape(4, 1, 1).repeat(2, 1).repeat(2, 2), np.eye(4), Lineage())
     affine = np.eye(4)
     affine[0, 3] = 0.75
     np.testing.assert_array_equal(resampling.resample(volume, (1, 1, 1), affine).data, [[[-9]]])  # -9.25
@@ -141,41 +143,41 @@ def test_whole_numbers_are_rounded_not_cut():
 
 
 def test_labels_are_carried_to_a_finer_grid():
-    coarse = volumes.Volume(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.diag([2.0, 2, 2, 1]), Lineage())
+    coarse = Volume(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.diag([2.0, 2, 2, 1]), Lineage())
     fine_affine = np.eye(4)
     fine_affine[:3, 3] = -0.5
-    fine = volumes.Volume(np.zeros((4, 4, 4), np.int16), fine_affine, Lineage())
+    fine = Volume(np.zeros((4, 4, 4), np.int16), fine_affine, Lineage())
     np.testing.assert_array_equal(resampling.resample_labels(coarse, fine).data, coarse.data.repeat(2, 0).repeat(2, 1).repeat(2, 2))
 
 
 def test_same_grid_means_the_same_place_for_every_voxel():
     volume = ramp()
-    assert volumes.same_grid(volume, ramp(np.uint8))
+    assert same_grid(volume, ramp(np.uint8))
     moved = OBLIQUE.copy()
     moved[0, 3] += 0.01
-    assert not volumes.same_grid(volume, ramp(affine=moved))
-    assert not volumes.same_grid(volume, volumes.Volume(volume.data[:-1], OBLIQUE, Lineage()))
+    assert not same_grid(volume, ramp(affine=moved))
+    assert not same_grid(volume, Volume(volume.data[:-1], OBLIQUE, Lineage()))
 
 
 def test_attenuation_follows_the_definition_of_the_hounsfield_unit():
     hu = np.array([-2048, -1000, 0, 40, 1000], np.int16)
-    np.testing.assert_allclose(volumes.attenuation(hu), np.array([0, 0, 1, 1.04, 2]) * volumes.WATER_PER_MM, rtol=1e-6)
-    np.testing.assert_allclose(volumes.attenuation(hu, above_hu=volumes.SOFT_TISSUE_HU), np.array([0, 0, 0, 0, 0.96]) * volumes.WATER_PER_MM, rtol=1e-6)
+    np.testing.assert_allclose(attenuation.attenuation(hu), np.array([0, 0, 1, 1.04, 2]) * attenuation.WATER_PER_MM, rtol=1e-6)
+    np.testing.assert_allclose(attenuation.attenuation(hu, above_hu=attenuation.SOFT_TISSUE_HU), np.array([0, 0, 0, 0, 0.96]) * attenuation.WATER_PER_MM, rtol=1e-6)
 
 
 def test_a_box_is_the_masks_extent_clipped_to_the_array():
     mask = np.zeros((10, 10, 10), bool)
     mask[3:5, 0:2, 9] = True
-    assert volumes.index_box(mask) == (slice(3, 5), slice(0, 2), slice(9, 10))
-    assert volumes.index_box(mask, np.array([1, 2, 3])) == (slice(2, 6), slice(0, 4), slice(6, 10))
-    box = volumes.index_box(mask)
-    np.testing.assert_allclose(apply(volumes.affine_of_box(OBLIQUE, box), np.zeros(3)), apply(OBLIQUE, np.array([3, 0, 9])))
+    assert index_box(mask) == (slice(3, 5), slice(0, 2), slice(9, 10))
+    assert index_box(mask, np.array([1, 2, 3])) == (slice(2, 6), slice(0, 4), slice(6, 10))
+    box = index_box(mask)
+    np.testing.assert_allclose(apply(affine_of_box(OBLIQUE, box), np.zeros(3)), apply(OBLIQUE, np.array([3, 0, 9])))
 
 
 def test_random_points_lie_in_the_mask():
     volume = ramp()
     mask = volume.data > 150
-    points = volumes.points_of(volume, mask, count=20)
+    points = points_of(volume, mask, count=20)
     index = np.rint(apply(np.linalg.inv(OBLIQUE), points)).astype(int)
     assert mask[tuple(index.T)].all()
     assert len(np.unique(index, axis=0)) == 20
@@ -183,26 +185,26 @@ def test_random_points_lie_in_the_mask():
 
 @pytest.mark.parametrize(("lowest", "air"), [(-1000, -1000), (-1024, -1000), (-2048, -2048), (30, -1000)])
 def test_air_is_the_cts_own_padding_or_1000_below_water(lowest, air):
-    assert volumes.air_hu(np.array([lowest, 100], np.int16)) == air
+    assert attenuation.air_hu(np.array([lowest, 100], np.int16)) == air
 
 
 @pytest.mark.parametrize(("folder", "masks"), [("femur_cts_cropped", "femur_masks_cropped"), ("source_cts", "source_masks"), ("aligned", "aligned_masks")])
 def test_the_sibling_masks_folder_is_named_after_that_of_the_cts(tmp_path, folder, masks):
-    assert volumes.masks_folder(tmp_path / folder) == tmp_path / masks
+    assert folders.masks_folder(tmp_path / folder) == tmp_path / masks
 
 
 def test_images_in_a_folder_are_listed_by_name(tmp_path):
     for name in ("b.nii.gz", "a.nii", "a.json", ".partial-c.nii.gz"):
         (tmp_path / name).touch()
-    assert [path.name for path in volumes.images_in(tmp_path)] == ["a.nii", "b.nii.gz"]
+    assert [path.name for path in folders.images_in(tmp_path)] == ["a.nii", "b.nii.gz"]
     (tmp_path / "b.nii").touch()
-    with pytest.raises(cli.InputError, match="both"):
-        volumes.images_in(tmp_path)
+    with pytest.raises(InputError, match="both"):
+        folders.images_in(tmp_path)
 
 
 def test_a_volume_resampled_in_slabs_equals_one_resampled_at_once(monkeypatch):
     rng = np.random.default_rng(0)
-    made = volumes.Volume(rng.integers(-1000, 2000, (40, 30, 50)).astype(np.int16), OBLIQUE, Lineage())
+    made = Volume(rng.integers(-1000, 2000, (40, 30, 50)).astype(np.int16), OBLIQUE, Lineage())
     grid = ((31, 34, 37), twist(np.r_[0.3, -0.2, 0.1, 2, 3, 4], OBLIQUE[:3, 3]) @ OBLIQUE @ np.diag([1.3, 0.9, 1.4, 1]))
     for how in ({"blur_voxels": np.array([0.8, 0, 1.7]), "outside": -1000.0}, {"nearest": True}, {"outside": -1000.0}):
         at_once = resampling.resample(made, *grid, **how).data

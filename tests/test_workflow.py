@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common import cohort
+from common.results import cohort
 from pipeline import make_cohort
 
 ROOT = Path(__file__).resolve().parents[1]

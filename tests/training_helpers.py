@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common import volumes
-from common.lineage import Lineage
-from common.volumes import Volume
+from common.volume import nifti
+from common.volume.lineage import Lineage
+from common.volume.volume import Volume
 
 FAST = ["--height", "64", "--delx", "4", "--batch_size", "4", "--device", "cpu"]
 TINY = ["--model_name", "test_resnet"]
@@ -23,14 +23,14 @@ def write_ct(path: Path, shift: int = 0, seed: int = 0) -> Path:
     affine = np.diag([5.0, 5, 5, 1])
     affine[:3, 3] = [-100, 40, 300]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return volumes.save(path, Volume(data, affine, Lineage()))
+    return nifti.save(path, Volume(data, affine, Lineage()))
 
 
 def write_mask(path: Path, ct: Path) -> Path:
     """The labelmap of the L: 1 its long leg, 2 its short one."""
-    volume = volumes.load_ct(ct)
+    volume = nifti.load_ct(ct)
     labels = np.zeros(volume.shape, np.uint8)
     labels[6:10][volume.data[6:10] > 300] = 1
     labels[10:18][volume.data[10:18] > 300] = 2
     path.parent.mkdir(parents=True, exist_ok=True)
-    return volumes.save(path, Volume(labels, volume.affine, Lineage()))
+    return nifti.save(path, Volume(labels, volume.affine, Lineage()))

@@ -17,10 +17,12 @@ from test_calibration import K, mayacam_2
 from test_network import config
 from test_xrays import GEOMETRY, bright, dicom
 
-from common import volumes
 from common.geometry import translation
-from common.lineage import Lineage
-from common.volumes import Volume
+from common.volume import attenuation
+from common.volume import nifti as nifti_module
+from common.volume.lineage import Lineage
+from common.volume.nifti import load_labelmap
+from common.volume.volume import Volume
 
 PROOF = "the code has run"
 
@@ -50,25 +52,25 @@ def build(folder: Path) -> None:
 
 
 def good(folder: Path, ct: Volume) -> None:
-    volumes.save(folder / "ct.nii.gz", ct)
+    nifti_module.save(folder / "ct.nii.gz", ct)
     labels = np.zeros(ct.shape, np.uint8)
     middle = ct.shape[0] // 2  # x falls along the first axis: its low half is the patient's right
     labels[:middle][ct.data[:middle] > 300], labels[middle:][ct.data[middle:] > 300] = 3, 4
-    volumes.save(folder / "seg.nii.gz", Volume(labels, ct.affine, Lineage()))
+    nifti_module.save(folder / "seg.nii.gz", Volume(labels, ct.affine, Lineage()))
     Image.fromarray(bright(8)).save(folder / "xray.png")
     dicom(folder / "xray.dcm", bright(), PixelIntensityRelationship="LOG", PatientName="Secret^Name", **GEOMETRY)
     mayacam_2(folder / "cam.txt")
     patient = folder / "patient"
-    volumes.save(make(patient / "ct.nii.gz"), ct)
-    volumes.save(patient / "seg.nii.gz", Volume(labels, ct.affine, Lineage()))
+    nifti_module.save(make(patient / "ct.nii.gz"), ct)
+    nifti_module.save(patient / "seg.nii.gz", Volume(labels, ct.affine, Lineage()))
     for name in ("P01", "P02"):
-        volumes.save(make(folder / "cohort" / f"{name}.nii.gz"), ct)
-    volumes.save(make(folder / "cohort_one_bad" / "P01.nii.gz"), ct)
-    volumes.save(make(folder / "cohort_mixed" / "P01.nii.gz"), ct)
+        nifti_module.save(make(folder / "cohort" / f"{name}.nii.gz"), ct)
+    nifti_module.save(make(folder / "cohort_one_bad" / "P01.nii.gz"), ct)
+    nifti_module.save(make(folder / "cohort_mixed" / "P01.nii.gz"), ct)
     (folder / "cohort_mixed" / "P02.nrrd").write_text("NRRD0004\n")
     (folder / "cohort_one_bad" / "P02.nii.gz").write_bytes((folder / "ct.nii.gz").read_bytes()[:3000])
     for ending in (".nii", ".nii.gz"):
-        volumes.save(make(folder / "twice" / f"P01{ending}"), ct)
+        nifti_module.save(make(folder / "twice" / f"P01{ending}"), ct)
     (folder / "nothing").mkdir()
     (folder / "nothing" / "notes.txt").write_text("no CT here")
     (folder / "copy").mkdir()
@@ -127,7 +129,7 @@ def bad_cts(folder: Path, ct: Volume) -> None:
     nifti(folder / "zeros.nii.gz", np.zeros_like(data), affine)
     nifti(folder / "constant.nii.gz", np.full_like(data, -1000), affine)
     nifti(folder / "unit.nii.gz", ((data + 1000) / 2200).astype(np.float32), affine)
-    nifti(folder / "per_mm.nii.gz", volumes.attenuation(data), affine)
+    nifti(folder / "per_mm.nii.gz", attenuation.attenuation(data), affine)
     nifti(folder / "zero_spacing.nii.gz", data, affine, srow_x=[0, 0, 0, 10], srow_y=[0, 2, 0, 0], qform_code=0)
     nifti(folder / "parallel.nii.gz", data, affine, srow_x=[2, 2, 0, 10], srow_y=[2, 2, 0, 0], qform_code=0)
     nifti(folder / "sheared.nii.gz", data, affine, srow_x=[2, 1, 0, 10], srow_y=[0, 2, 0, 0], qform_code=0)
@@ -149,7 +151,7 @@ def bad_cts(folder: Path, ct: Volume) -> None:
 
 def bad_lineages(folder: Path, ct: Volume) -> None:
     def beside(name: str, text: str | None = None, **changes) -> None:
-        volumes.save(folder / f"{name}.nii.gz", ct)
+        nifti_module.save(folder / f"{name}.nii.gz", ct)
         content = json.loads((folder / f"{name}.json").read_text())
         (folder / f"{name}.json").write_text(text if text is not None else json.dumps(content | changes))
 
@@ -166,7 +168,7 @@ def bad_lineages(folder: Path, ct: Volume) -> None:
 
 
 def bad_labelmaps(folder: Path, ct: Volume) -> None:
-    labels, affine = volumes.load_labelmap(folder / "seg.nii.gz").data, ct.affine
+    labels, affine = load_labelmap(folder / "seg.nii.gz").data, ct.affine
     nifti(folder / "seg_fractions.nii.gz", (labels * 0.3).astype(np.float32), affine)
     nifti(folder / "seg_nan.nii.gz", np.where(labels, np.nan, 0).astype(np.float32), affine)
     nifti(folder / "seg_huge.nii.gz", labels.astype(np.float32) * 1e12, affine)

@@ -18,12 +18,16 @@ from conftest import SECONDS, count, rounds
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from common import calibration, cli, lineage, network, results, volumes, xrays
-from common.xrays import GeometryFlags
+from common.errors import going_on
+from common.pose_network import checkpoint
+from common.results import parameters_file
+from common.volume import lineage, nifti
+from common.xray import calibration, reading
+from common.xray.reading import GeometryFlags
 
 SLOWEST_S = 10
 FLAGS = GeometryFlags(1000.0, (0.5, 0.5))
-CT, LABELS, XRAY = volumes.load_ct, volumes.load_labelmap, lambda path: xrays.read(path, FLAGS)
+CT, LABELS, XRAY = nifti.load_ct, nifti.load_labelmap, lambda path: reading.read(path, FLAGS)
 READERS = {  # name: (reader, a good file)
     "NIfTI": (CT, "unpacked.nii"),
     "packed NIfTI": (CT, "ct.nii.gz"),
@@ -34,8 +38,8 @@ READERS = {  # name: (reader, a good file)
     "TIFF": (XRAY, "xray.tif"),
     "MayaCam": (calibration.read, "cam.txt"),
     "calibration JSON": (calibration.read, "cam.json"),
-    "parameters": (results.load, "result/parameters.pt"),
-    "checkpoint": (network.load_checkpoint, "other_weights.pth"),
+    "parameters": (parameters_file.load, "result/parameters.pt"),
+    "checkpoint": (checkpoint.load_checkpoint, "other_weights.pth"),
 }
 ODD = (0, 1, 0x7F, 0x80, 0xFF)
 JSON_VALUES = st.recursive(
@@ -95,7 +99,7 @@ def in_archive(content: bytes, chance: random.Random) -> bytes:
 
 def must_return_or_refuse(reader, path: Path) -> None:
     began, problems = time.monotonic(), []
-    with cli.going_on(problems):
+    with going_on(problems):
         reader(path)
     assert time.monotonic() - began < SLOWEST_S
     assert all(str(path.parent) in str(problem) or path.name in str(problem) for problem in problems)
@@ -140,8 +144,8 @@ def replaced(tree, path: tuple, value):
 def test_json_with_anything_anywhere_is_read_or_refused(kind, folder, tmp_path, capfd):
     if kind == "lineage":
         image = tmp_path / "v.nii.gz"
-        volume = volumes.load_ct(folder / "ct.nii.gz")
-        volumes.save(image, volume)
+        volume = nifti.load_ct(folder / "ct.nii.gz")
+        nifti.save(image, volume)
         target, read = lineage.sidecar(image), lambda path: lineage.read(image, volume.shape, volume.affine)
     else:
         target, read = tmp_path / "cam.json", calibration.read

@@ -1,0 +1,1 @@
+"""The only home of argparse: the frame of the scripts, their flags and their requests."""

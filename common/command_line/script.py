@@ -1,0 +1,115 @@
+"""The frame of every script: parser, error lines, exit codes, messages, outputs that belong to one run.
+
+Standard library only at import, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import io
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from common.command_line import log
+from common.errors import InputError, as_input_error
+from common.files import locks
+
+EXIT_DONE = 0
+EXIT_BAD_INPUT = 2  # or a machine short of disk, memory or permission; 1 is a bug, with its traceback
+EXIT_NOT_CONVERGED = 3
+EXIT_INTERRUPTED = 130
+ENDINGS = {EXIT_DONE: "done", EXIT_NOT_CONVERGED: "not converged,"}
+
+logger = logging.getLogger("common.script")
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports argument errors in the suite's one line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(None, message, "the arguments that --help lists", "correct the command")
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """Names of the flags, without dashes."""
+        return frozenset(flag[2:] for action in self._actions for flag in action.option_strings if flag.startswith("--"))
+
+
+def build_parser(doc: str | None) -> Parser:
+    """Parser whose help text is the script's docstring, with the flags every script has."""
+    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    suite = parser.add_argument_group("common to all scripts")
+    suite.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
+    suite.add_argument("--quiet", action="store_true", help="no progress and no notes; warnings and the result only")
+    log.add_log_flag(suite)
+    suite.add_argument("--debug", action="store_true", help="show the traceback of an expected error")
+    return parser
+
+
+def script(run: Callable[[argparse.Namespace], int | None], make_parser: Callable[[], Parser]) -> Callable[[Sequence[str] | None], int]:
+    """Turn ``run(args)`` into ``main(argv=None) -> int`` with the suite's messages, error lines and exit codes."""
+
+    @functools.wraps(run)
+    def main(argv: Sequence[str] | None = None) -> int:
+        began = time.monotonic()
+        name = Path(sys.modules[run.__module__].__file__ or run.__module__).name
+        arguments = sys.argv[1:] if argv is None else argv
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # paths are printed as they came in, text or not
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(log.kept(log.log_file_of(arguments), name, arguments))
+            except OSError as error:
+                found = f"cannot be opened ({error.strerror})"
+                refused = InputError(error.filename, found, "a log file to append to", "choose another --log_file")
+                print(f"{name}: {refused}", file=sys.stderr)
+                return EXIT_BAD_INPUT
+            parser = _completed(make_parser())
+            messages = stack.enter_context(log.messages(parser.settings))
+            code = _run(run, parser, arguments, name, messages)
+            if code in ENDINGS:
+                logger.info(f"{name}: {ENDINGS[code]} in {log.duration(time.monotonic() - began)}")
+            return code
+
+    return main
+
+
+def _run(run: Callable[[argparse.Namespace], int | None], parser: Parser, arguments: Sequence[str], name: str, messages: log.Messages) -> int:
+    """The exit code of a run whose expected errors have been printed."""
+    try:
+        args = parser.parse_args(arguments)
+        if args.quiet:
+            messages.setLevel(logging.WARNING)
+        with locks.claiming():
+            code = run(args) or EXIT_DONE
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our standard output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except Exception as error:
+        expected = as_input_error(error)
+        if expected is None or "--debug" in arguments:
+            raise
+        for each in getattr(expected, "errors", [expected]):
+            print(messages.readable(f"{name}: {each}"), file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def _completed(parser: Parser) -> Parser:
+    """The parser; where a shell asks for completions, they are answered and the process ends."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    return parser

@@ -1,0 +1,1 @@
+"""From a volume and a camera to a DRR and its derivative."""

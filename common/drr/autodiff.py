@@ -1,0 +1,48 @@
+"""Renderers as differentiable functions of the camera, for losses and optimisers written in torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from common.drr.renderer import Renderer
+from common.geometry import Detector
+
+
+def render(renderer: Renderer, cameras: torch.Tensor, detector: Detector) -> torch.Tensor:
+    """Line integrals (B, H, W), float32, of cameras (B, 4, 4) world_from_camera; gradients flow to the cameras.
+
+    The gradient is that of a rigid motion of each camera. What reaches the entries of the matrix is the one gradient that is tangent to SE(3):
+    the same for every parameterisation of the pose that leads to the matrix.
+    """
+    return _Render.apply(cameras, renderer, detector)
+
+
+class _Render(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, cameras: torch.Tensor, renderer: Renderer, detector: Detector) -> torch.Tensor:
+        matrices = cameras.detach().cpu().double().numpy()
+        if not ctx.needs_input_grad[0]:
+            return torch.from_numpy(renderer.render(matrices, detector)).to(cameras.device)
+        images, jacobians = zip(*(renderer.render_with_jacobian(matrix, detector) for matrix in matrices), strict=True)
+        ctx.save_for_backward(cameras.detach(), torch.from_numpy(np.stack(jacobians)).to(cameras.device))
+        ctx.centre = torch.as_tensor(renderer.centre_mm, dtype=cameras.dtype, device=cameras.device)
+        return torch.from_numpy(np.stack(images)).to(cameras.device)
+
+    @staticmethod
+    def backward(ctx, upstream: torch.Tensor):
+        cameras, jacobians = ctx.saved_tensors
+        turn, shift = torch.einsum("bchw,bhw->bc", jacobians, upstream).to(cameras.dtype).split(3, dim=1)
+        # a left twist (w, v) about c moves R by [w] R and t by w x (t - c) + v: G_t = shift fixes v, and G_R = [h] R / 2 the rest of w
+        h = turn - torch.linalg.cross(cameras[:, :3, 3] - ctx.centre, shift)
+        gradient = torch.zeros_like(cameras)
+        gradient[:, :3, :3] = 0.5 * _cross_matrix(h) @ cameras[:, :3, :3]
+        gradient[:, :3, 3] = shift
+        return gradient, None, None
+
+
+def _cross_matrix(vectors: torch.Tensor) -> torch.Tensor:
+    """(B, 3, 3) matrices [h] with [h] x = h x x, of vectors (B, 3)."""
+    x, y, z = vectors.unbind(1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)

@@ -1,0 +1,60 @@
+"""Digitally reconstructed radiographs behind one interface: `Renderer`.
+
+`FusedRenderer` runs on any CPU, `NanodrrRenderer` on CUDA and MPS, `SiddonRenderer` is DiffDRR's exact integral for
+reference pictures. All take attenuation in 1/mm and return line integrals (no unit), for cameras in the volume's world.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common import geometry
+from common.geometry import Detector
+from common.volume.volume import Volume, voxel_edge_mm
+
+
+class NanodrrRenderer:
+    """nanodrr's fused kernels (Triton on CUDA, Metal on MPS; its torch path on the CPU)."""
+
+    STEP_DEG, STEP_MM = 0.05, 0.05  # of the central differences
+
+    def __init__(self, volume: Volume, centre_mm: np.ndarray, device: str):
+        import torch
+        from nanodrr.data import Subject
+
+        def tensor(array):
+            return torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32)
+
+        sizes = np.array(volume.shape)
+        grid_from_voxel = geometry.translation(1 / sizes - 1) @ np.diag([*(2 / sizes), 1])
+        image = tensor(volume.data.transpose(2, 1, 0))[None, None]
+        inverse = geometry.invert(volume.affine)
+        self._subject = Subject(
+            image, torch.zeros_like(image), tensor(volume.affine), tensor(inverse), tensor(grid_from_voxel), tensor(volume.isocentre_mm), max_label=0, convert_to_mu=False
+        ).to(device)
+        self._device = device
+        self.voxel_mm = voxel_edge_mm(volume)
+        self._samples = int(np.ceil(np.linalg.norm(sizes)))
+        self.centre_mm = centre_mm
+
+    def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
+        import torch
+        from nanodrr.drr import render
+
+        intrinsics = detector.intrinsics
+        intrinsics[:2, 2] += 0.5  # nanodrr counts pixel centres from 0.5
+        count = len(cameras)
+        k_inv = torch.as_tensor(np.linalg.inv(intrinsics), dtype=torch.float32, device=self._device).expand(count, 3, 3)
+        rt_inv = torch.as_tensor(np.asarray(cameras), dtype=torch.float32, device=self._device)
+        sdd = torch.full((count,), detector.sdd_mm, device=self._device)
+        with torch.no_grad():
+            return render(self._subject, k_inv, rt_inv, sdd, detector.height, detector.width, n_samples=self._samples)[:, 0].cpu().numpy()
+
+    def render_with_jacobian(self, camera: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+        steps = np.array([np.radians(self.STEP_DEG)] * 3 + [self.STEP_MM] * 3)
+        moved = [geometry.twist(sign * step * np.eye(6)[axis], self.centre_mm) @ camera for axis, step in enumerate(steps) for sign in (1, -1)]
+        images = self.render(np.stack([camera, *moved]), detector)
+        return images[0], (images[1::2] - images[2::2]) / (2 * steps[:, None, None]).astype(np.float32)
+
+    def coarser(self, voxel_mm: float) -> NanodrrRenderer:
+        return self

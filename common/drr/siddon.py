@@ -1,0 +1,44 @@
+"""Digitally reconstructed radiographs behind one interface: `Renderer`.
+
+`FusedRenderer` runs on any CPU, `NanodrrRenderer` on CUDA and MPS, `SiddonRenderer` is DiffDRR's exact integral for
+reference pictures. All take attenuation in 1/mm and return line integrals (no unit), for cameras in the volume's world.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common import geometry
+from common.geometry import Detector
+from common.volume.volume import Volume, voxel_edge_mm
+
+
+class SiddonRenderer:
+    """DiffDRR's exact integral over voxels: the reference, slow."""
+
+    def __init__(self, volume: Volume, centre_mm: np.ndarray, device: str = "cpu"):
+        import torch
+        import torchio
+        from diffdrr.data import read
+
+        image = torchio.ScalarImage(tensor=torch.as_tensor(np.ascontiguousarray(volume.data, np.float32))[None], affine=volume.affine)
+        # DiffDRR's own HU-to-density needs soft tissue in every volume and several times its memory, so it is given a few harmless numbers and replaced
+        harmless = torchio.ScalarImage(tensor=torch.linspace(-1000, 1000, 8).reshape(1, 2, 2, 2), affine=volume.affine)
+        self._subject = read(harmless, orientation="AP", center_volume=False)
+        self._subject.density = image
+        self._device = device
+        self.voxel_mm = voxel_edge_mm(volume)
+        self.centre_mm = centre_mm
+
+    def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
+        import torch
+        from diffdrr.drr import DRR
+        from diffdrr.pose import RigidTransform
+
+        drr = DRR(self._subject, reverse_x_axis=True, renderer="siddon", **detector.diffdrr_arguments()).to(self._device)
+        images = []
+        with torch.no_grad():
+            for camera in cameras:
+                pose = torch.as_tensor(geometry.pose_from_camera(camera), dtype=torch.float32, device=self._device)[None]
+                images.append(drr(RigidTransform(pose))[0, 0].cpu().numpy())
+        return np.stack(images)

@@ -1,0 +1,19 @@
+"""Files that are whole or absent and belong to one run: the one place that checks, names, reads and writes them."""
+
+from common.files.atomic import atomic as atomic
+from common.files.atomic import unwritable as unwritable
+from common.files.atomic import write_text as write_text
+from common.files.atomic import writing as writing
+from common.files.checks import DEFLATE_RATIO as DEFLATE_RATIO
+from common.files.checks import check_claim as check_claim
+from common.files.checks import check_outputs as check_outputs
+from common.files.checks import existing_file as existing_file
+from common.files.checks import output_folder as output_folder
+from common.files.checks import with_lineages as with_lineages
+from common.files.names import is_plain_name as is_plain_name
+from common.files.names import sha256 as sha256
+from common.files.names import stem as stem
+from common.files.names import versions as versions
+from common.files.tables import as_csv as as_csv
+from common.files.tables import read_json as read_json
+from common.files.tables import write_json as write_json

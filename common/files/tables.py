@@ -1,0 +1,39 @@
+"""CSV and JSON files. Standard library only."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import InputError, one_line
+from common.files.atomic import write_text
+from common.files.checks import existing_file
+
+
+def as_csv(rows: Sequence[dict], columns: Sequence[str] | None = None) -> str:
+    """A table with a header line; the columns are the first row's keys, or ``columns``, where a row may lack some."""
+    import csv
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, what: str) -> dict:
+    """The JSON object in a file; InputError for anything else."""
+    path = existing_file(path, what)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"not valid JSON ({one_line(error)})", what, "restore or delete the file") from None
+    if not isinstance(content, dict):
+        raise InputError(path, f"holds a {type(content).__name__}", f"a JSON object with {what}", "restore or delete the file")
+    return content

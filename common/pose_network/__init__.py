@@ -1,0 +1,1 @@
+"""A pose network: its checkpoint and its prediction."""

@@ -1,0 +1,1 @@
+"""From X-rays and structures to poses, their uncertainty and a verdict."""

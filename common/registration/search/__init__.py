@@ -1,0 +1,1 @@
+"""Start poses where nothing is known about the pose."""

@@ -1,0 +1,1 @@
+"""Figures, charts, scenes and pages that show results."""

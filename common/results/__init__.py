@@ -1,0 +1,1 @@
+"""What a registration found: typed results, parameters.pt, files for 3D Slicer, cohorts."""

@@ -1,0 +1,1 @@
+"""Scenes with known truth: phantoms and simulated X-rays."""

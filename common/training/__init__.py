@@ -1,0 +1,1 @@
+"""Images from CTs, the training loop and its validation."""

@@ -1,0 +1,1 @@
+"""CTs, labelmaps and their lineage: read, written, resampled, aligned."""

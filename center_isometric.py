@@ -47,11 +47,30 @@ ENDINGS = (".nii.gz", ".nii")
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("-i", "--input", required=True, metavar="CT", help="a CT or a folder of CTs")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="output folder, or output file for one CT")
-    parser.add_argument("--spacing", type=float, default=SPACING_MM, metavar="MM", help="edge of the cubic voxels in mm (default: %(default)s)")
     parser.add_argument(
-        "--mask", metavar="SEG", help="the labelmap of the CT, or the folder of labelmaps of the same names (default: the sibling masks folder, where there is one)"
+        "-i", "--input", required=True, metavar="CT", help="a CT or a folder of CTs"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="output folder, or output file for one CT",
+    )
+    parser.add_argument(
+        "--spacing",
+        type=float,
+        default=SPACING_MM,
+        metavar="MM",
+        help="edge of the cubic voxels in mm (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mask",
+        metavar="SEG",
+        help=(
+            "the labelmap of the CT, or the folder of labelmaps of the same names (default: the"
+            " sibling masks folder, where there is one)"
+        ),
     )
     return parser
 
@@ -84,7 +103,14 @@ def center_isometric(volume: Volume, spacing_mm: float, labels: bool = False) ->
 
     new_from_old = translation(-volume.isocentre_mm)
     old_from_new = translation(volume.isocentre_mm)
-    how = {"nearest": True} if labels else {"outside": attenuation.air_hu(volume.data), "blur_voxels": blur_for(volume, spacing_mm)}
+    how = (
+        {"nearest": True}
+        if labels
+        else {
+            "outside": attenuation.air_hu(volume.data),
+            "blur_voxels": blur_for(volume, spacing_mm),
+        }
+    )
     moved = resampling.resample(volume, *centred_grid(volume, spacing_mm), old_from_new, **how)
     settings = {"spacing_mm": spacing_mm, "new_from_old": new_from_old.tolist()}
     return replace(moved, lineage=volume.lineage.then("center_isometric", settings, old_from_new))
@@ -95,38 +121,69 @@ def run(args: argparse.Namespace) -> int | None:
     from common.volume.volume import same_grid
 
     if not 0.05 <= args.spacing <= 50:
-        raise InputError("--spacing", f"found {args.spacing} mm", "0.05 to 50 mm", "give another voxel size")
+        raise InputError(
+            "--spacing", f"found {args.spacing} mm", "0.05 to 50 mm", "give another voxel size"
+        )
     source, out = Path(args.input), Path(args.output)
     if source.is_dir():
         scans = folders.images_in(source)
         if args.mask and not Path(args.mask).is_dir():
-            raise InputError(args.mask, "is not a folder", f"a folder of labelmaps, since {source} is one of CTs", "name a folder")
+            raise InputError(
+                args.mask,
+                "is not a folder",
+                f"a folder of labelmaps, since {source} is one of CTs",
+                "name a folder",
+            )
         outputs = [out / f"{files.stem(path)}.nii.gz" for path in scans]
         if out.name.lower().endswith(ENDINGS):
-            raise InputError(out, "is a file name", f"a folder, since {source} is one", "name a folder")
+            raise InputError(
+                out, "is a file name", f"a folder, since {source} is one", "name a folder"
+            )
     else:
         scans = [files.existing_file(source, "a CT volume (NIfTI, .nii or .nii.gz)")]
-        outputs = [out if out.name.lower().endswith(ENDINGS) and not out.is_dir() else out / f"{files.stem(source)}.nii.gz"]
+        outputs = [
+            (
+                out
+                if out.name.lower().endswith(ENDINGS) and not out.is_dir()
+                else out / f"{files.stem(source)}.nii.gz"
+            )
+        ]
     masks = [_labelmap_of(path, args.mask) for path in scans]
     mask_outputs = [folders.masks_folder(path.parent) / path.name for path in outputs]
     given = [mask for mask in masks if mask]
-    files.check_outputs([*outputs, *(path for path, mask in zip(mask_outputs, masks, strict=True) if mask)], args.overwrite, [*scans, *given])
+    files.check_outputs(
+        [*outputs, *(path for path, mask in zip(mask_outputs, masks, strict=True) if mask)],
+        args.overwrite,
+        [*scans, *given],
+    )
     if given and not args.mask:
-        logger.info(f"{len(given)} of {len(scans)} scans have a labelmap in {given[0].parent}; resampled into {mask_outputs[0].parent}")
+        logger.info(
+            f"{len(given)} of {len(scans)} scans have a labelmap in {given[0].parent}; resampled"
+            f" into {mask_outputs[0].parent}"
+        )
 
     written, problems = [], []
-    for path, output, mask, mask_output in track(list(zip(scans, outputs, masks, mask_outputs, strict=True)), what="scans", unit="scan"):
+    for path, output, mask, mask_output in track(
+        list(zip(scans, outputs, masks, mask_outputs, strict=True)), what="scans", unit="scan"
+    ):
         with going_on(problems):
             ct = nifti.load_ct(path)
             labelmap = nifti.load_labelmap(mask) if mask else None
             if labelmap and not same_grid(ct, labelmap):
-                raise InputError(mask, f"grid {labelmap.shape} is not that of {path} ({ct.shape})", "the labelmap on its CT's grid", "make both with the same step")
+                raise InputError(
+                    mask,
+                    f"grid {labelmap.shape} is not that of {path} ({ct.shape})",
+                    "the labelmap on its CT's grid",
+                    "make both with the same step",
+                )
             nifti.save(output, centred := center_isometric(ct, args.spacing))
             if labelmap:
                 nifti.save(mask_output, center_isometric(labelmap, args.spacing, labels=True))
             written.append(output)
             logger.info(
-                f"{path.name}: {' x '.join(map(str, ct.shape))} voxels of {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)} mm became {' x '.join(map(str, centred.shape))} of {args.spacing:g} mm"
+                f"{path.name}: {' x '.join(map(str, ct.shape))} voxels of"
+                f" {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)} mm became"
+                f" {' x '.join(map(str, centred.shape))} of {args.spacing:g} mm"
             )
     if written:
         print(*written, sep="\n")

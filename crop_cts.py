@@ -50,23 +50,49 @@ NO_AIR_ABOVE_HU = -200  # a CT whose lowest voxel is above this holds neither ai
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("--base_dir", required=True, metavar="DIR", help="the patient's folder; outputs go there")
-    parser.add_argument("--ct_filename", required=True, metavar="CT", help="the CT, relative to DIR")
-    parser.add_argument("--seg_filename", required=True, metavar="SEG", help="the labelmap, relative to DIR; on another grid it is resampled (nearest neighbour)")
+    parser.add_argument(
+        "--base_dir", required=True, metavar="DIR", help="the patient's folder; outputs go there"
+    )
+    parser.add_argument(
+        "--ct_filename", required=True, metavar="CT", help="the CT, relative to DIR"
+    )
+    parser.add_argument(
+        "--seg_filename",
+        required=True,
+        metavar="SEG",
+        help="the labelmap, relative to DIR; on another grid it is resampled (nearest neighbour)",
+    )
     parser.add_argument(
         "--labels",
         nargs="+",
         type=int,
         default=list(LABELS),
         metavar="N",
-        help="right and left label of each bone: femur right, femur left, tibia right, tibia left (default: 3 4 1 2)",
+        help=(
+            "right and left label of each bone: femur right, femur left, tibia right, tibia left"
+            " (default: 3 4 1 2)"
+        ),
     )
-    parser.add_argument("--bones", nargs="+", default=list(BONES), metavar="NAME", help="names of the bones (default: femur tibia)")
-    parser.add_argument("--padding", type=float, default=PADDING_MM, metavar="MM", help="margin around the bone in mm, clipped at the CT's edge (default: %(default)s)")
+    parser.add_argument(
+        "--bones",
+        nargs="+",
+        default=list(BONES),
+        metavar="NAME",
+        help="names of the bones (default: femur tibia)",
+    )
+    parser.add_argument(
+        "--padding",
+        type=float,
+        default=PADDING_MM,
+        metavar="MM",
+        help="margin around the bone in mm, clipped at the CT's edge (default: %(default)s)",
+    )
     return parser
 
 
-def crop_bone(ct: Volume, labelmap: Volume, label: int, padding_mm: float) -> tuple[Volume, Volume] | None:
+def crop_bone(
+    ct: Volume, labelmap: Volume, label: int, padding_mm: float
+) -> tuple[Volume, Volume] | None:
     """The CT and the labelmap in the padded box of one label, the labelmap with that label alone; None where it is absent.
 
     Both volumes share one grid. The box grows by ``padding_mm``, rounded up to whole voxels, and is clipped at the edge.
@@ -79,7 +105,9 @@ def crop_bone(ct: Volume, labelmap: Volume, label: int, padding_mm: float) -> tu
     box = index_box(inside, np.ceil(padding_mm / ct.spacing_mm - 1e-6).astype(int))
     affine = affine_of_box(ct.affine, box)
     mask = inside[box] * labelmap.data.dtype.type(label)
-    return replace(ct, data=ct.data[box], affine=affine), replace(labelmap, data=mask, affine=affine)
+    return replace(ct, data=ct.data[box], affine=affine), replace(
+        labelmap, data=mask, affine=affine
+    )
 
 
 def mirror(volume: Volume) -> Volume:
@@ -99,19 +127,30 @@ def onto_grid(labelmap: Volume, ct: Volume, labels: list[int]) -> Volume:
     from common.volume import resampling
     from common.volume.volume import same_grid
 
-    if not np.allclose(labelmap.lineage.scanner_from_volume, ct.lineage.scanner_from_volume, atol=1e-3):
-        raise InputError(labelmap.path, f"its lineage places it in another frame than {ct.name}", "both in one", "take CT and labelmap of the same step")
+    if not np.allclose(
+        labelmap.lineage.scanner_from_volume, ct.lineage.scanner_from_volume, atol=1e-3
+    ):
+        raise InputError(
+            labelmap.path,
+            f"its lineage places it in another frame than {ct.name}",
+            "both in one",
+            "take CT and labelmap of the same step",
+        )
     if same_grid(labelmap, ct):
         return replace(labelmap, affine=ct.affine)
     outside, total = _count_outside(labelmap, ct, labels)
     if outside:
         raise InputError(
             labelmap.path,
-            f"{outside} of {total} labelled voxels lie outside {ct.name} (grids {labelmap.shape} and {ct.shape})",
+            f"{outside} of {total} labelled voxels lie outside {ct.name} (grids {labelmap.shape}"
+            f" and {ct.shape})",
             "a labelmap of this very CT",
             "check that both files belong together",
         )
-    logger.info(f"{labelmap.name}: grid {labelmap.shape} is not the CT's {ct.shape}; resampled onto it (nearest neighbour)")
+    logger.info(
+        f"{labelmap.name}: grid {labelmap.shape} is not the CT's {ct.shape}; resampled onto it"
+        " (nearest neighbour)"
+    )
     return replace(resampling.resample_labels(labelmap, ct), lineage=labelmap.lineage)
 
 
@@ -142,18 +181,36 @@ def run(args: argparse.Namespace) -> int | None:
     wanted = {}
     for bone, right, left in zip(args.bones, args.labels[::2], args.labels[1::2], strict=True):
         for side, label, ending in (("left", left, ""), ("right", right, "_mirrored")):
-            wanted[bone, side, label] = [base / f"{bone}_{kind}_cropped" / f"{patient}_{bone}{ending}.nii.gz" for kind in ("cts", "masks")]
-    files.check_outputs([path for pair in wanted.values() for path in pair], args.overwrite, [ct_path, seg_path])
+            wanted[bone, side, label] = [
+                base / f"{bone}_{kind}_cropped" / f"{patient}_{bone}{ending}.nii.gz"
+                for kind in ("cts", "masks")
+            ]
+    files.check_outputs(
+        [path for pair in wanted.values() for path in pair], args.overwrite, [ct_path, seg_path]
+    )
 
     labelmap = nifti.load_labelmap(seg_path)
     if not any((labelmap.data == label).any() for label in args.labels):
         found = [int(label) for label in np.unique(labelmap.data) if label]
-        raise InputError(seg_path, f"holds none of the labels {args.labels}", "at least one", f"it holds {found}, name them with --labels")
+        raise InputError(
+            seg_path,
+            f"holds none of the labels {args.labels}",
+            "at least one",
+            f"it holds {found}, name them with --labels",
+        )
     ct = nifti.load_ct(ct_path)
     if ct.data.min() >= 0:
-        raise InputError(ct_path, "holds no value below 0, so no air and no fat", "Hounsfield units (air -1000, water 0)", "rescale it, the scanner's raw values are 1024 higher")
+        raise InputError(
+            ct_path,
+            "holds no value below 0, so no air and no fat",
+            "Hounsfield units (air -1000, water 0)",
+            "rescale it, the scanner's raw values are 1024 higher",
+        )
     if ct.data.min() > NO_AIR_ABOVE_HU:
-        logger.warning(f"{ct.name}: its lowest voxel is {ct.data.min()}, so it holds no air; expected Hounsfield units (air -1000, water 0); rescale it if it is not in them")
+        logger.warning(
+            f"{ct.name}: its lowest voxel is {ct.data.min()}, so it holds no air; expected"
+            " Hounsfield units (air -1000, water 0); rescale it if it is not in them"
+        )
     _tell_of_islands(labelmap, seg_path)
     labelmap = onto_grid(labelmap, ct, args.labels)
     _warn_if_swapped(ct, labelmap, args)
@@ -162,20 +219,39 @@ def run(args: argparse.Namespace) -> int | None:
     for (bone, side, label), paths in track(wanted.items(), what="bones", unit="bone"):
         cropped = crop_bone(ct, labelmap, label, args.padding)
         if cropped is None:
-            logger.warning(f"{labelmap.name}: {side} {bone} (label {label}) is absent; nothing written for it")
+            logger.warning(
+                f"{labelmap.name}: {side} {bone} (label {label}) is absent; nothing written for it"
+            )
             continue
         with going_on(problems):
             _check_bone(f"{seg_path}: {side} {bone} (label {label})", *cropped)
             cuts = cut_ends.cuts_of(labelmap.data, [label], ct)
             if cuts:
-                logger.info(f"{side} {bone} (label {label}): reaches the end of {ct.name}; registration leaves the cut end out of the comparison")
-            settings = {"label": label, "padding_mm": args.padding, "mirrored": side == "right", "cuts": cuts}
+                logger.info(
+                    f"{side} {bone} (label {label}): reaches the end of {ct.name}; registration"
+                    " leaves the cut end out of the comparison"
+                )
+            settings = {
+                "label": label,
+                "padding_mm": args.padding,
+                "mirrored": side == "right",
+                "cuts": cuts,
+            }
             for path, volume in zip(paths, cropped, strict=True):
                 moved = mirror(volume) if side == "right" else volume
-                lineage = volume.lineage.then("crop_cts", settings, MIRROR if side == "right" else None, bone=bone, side=side, label=label)
+                lineage = volume.lineage.then(
+                    "crop_cts",
+                    settings,
+                    MIRROR if side == "right" else None,
+                    bone=bone,
+                    side=side,
+                    label=label,
+                )
                 written.append(nifti.save(path, replace(moved, lineage=lineage)))
             logger.info(
-                f"{side} {bone} (label {label}): {' x '.join(map(str, cropped[0].shape))} voxels of {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)} mm{', mirrored' if side == 'right' else ''}"
+                f"{side} {bone} (label {label}): {' x '.join(map(str, cropped[0].shape))} voxels of"
+                f" {' x '.join(f'{s:.3g}' for s in ct.spacing_mm)}"
+                f" mm{', mirrored' if side == 'right' else ''}"
             )
     if written:
         print(*written, sep="\n")
@@ -186,10 +262,20 @@ def run(args: argparse.Namespace) -> int | None:
 def _check_bone(what: str, ct: Volume, mask: Volume) -> None:
     """InputError for a crop too thin to be a volume, or a label that lies where the CT has no bone."""
     if min(ct.shape) < 2:
-        raise InputError(what, "is one voxel thin", "at least 2 slices in every direction", "give a larger --padding")
+        raise InputError(
+            what,
+            "is one voxel thin",
+            "at least 2 slices in every direction",
+            "give a larger --padding",
+        )
     mean = float(ct.data[mask.data > 0].mean())
     if mean < FAT_HU:
-        raise InputError(what, f"has {mean:.0f} HU on average, which is air", "bone", "check that labelmap and CT are of one patient and scan")
+        raise InputError(
+            what,
+            f"has {mean:.0f} HU on average, which is air",
+            "bone",
+            "check that labelmap and CT are of one patient and scan",
+        )
 
 
 def _tell_of_islands(labelmap: Volume, path: Path) -> None:
@@ -197,29 +283,58 @@ def _tell_of_islands(labelmap: Volume, path: Path) -> None:
     if any(entry["step"] == "segmentation_preprocessing" for entry in labelmap.lineage.history):
         return
     cleaned = path.with_name(f"{files.stem(path)}_cleaned.nii.gz")
-    remedy = f"give {cleaned.name}, which lies beside it" if cleaned.exists() else "run segmentation_preprocessing.py on it first if it has any"
-    logger.log(logging.WARNING if cleaned.exists() else logging.INFO, f"{path.name}: has not been through step 1; an island of a label widens the bone's box; {remedy}")
+    remedy = (
+        f"give {cleaned.name}, which lies beside it"
+        if cleaned.exists()
+        else "run segmentation_preprocessing.py on it first if it has any"
+    )
+    logger.log(
+        logging.WARNING if cleaned.exists() else logging.INFO,
+        f"{path.name}: has not been through step 1; an island of a label widens the bone's box;"
+        f" {remedy}",
+    )
 
 
 def _check_flags(args: argparse.Namespace) -> None:
     if len(args.labels) != 2 * len(args.bones):
-        raise InputError("--labels", f"found {len(args.labels)} labels for {len(args.bones)} bones", "the right and the left label of every bone", f"name {2 * len(args.bones)}")
+        raise InputError(
+            "--labels",
+            f"found {len(args.labels)} labels for {len(args.bones)} bones",
+            "the right and the left label of every bone",
+            f"name {2 * len(args.bones)}",
+        )
     if min(args.labels) < 1 or len(set(args.labels)) < len(args.labels):
-        raise InputError("--labels", f"found {args.labels}", "different labels of 1 and above", "correct the list")
+        raise InputError(
+            "--labels",
+            f"found {args.labels}",
+            "different labels of 1 and above",
+            "correct the list",
+        )
     if len(set(args.bones)) < len(args.bones) or not all(map(files.is_plain_name, args.bones)):
-        raise InputError("--bones", f"found {args.bones}", "different names that can stand in a file name", "rename them")
+        raise InputError(
+            "--bones",
+            f"found {args.bones}",
+            "different names that can stand in a file name",
+            "rename them",
+        )
     if not 0 <= args.padding < 1000:
-        raise InputError("--padding", f"found {args.padding} mm", "0 to 1000 mm", "give another margin")
+        raise InputError(
+            "--padding", f"found {args.padding} mm", "0 to 1000 mm", "give another margin"
+        )
 
 
 def _warn_if_swapped(ct: Volume, labelmap: Volume, args: argparse.Namespace) -> None:
     """Warn where a right bone lies to the left of its left partner: x of the scanner's frame grows to the patient's right."""
     scanner_from_index = ct.lineage.scanner_from_volume @ ct.affine
     for bone, right, left in zip(args.bones, args.labels[::2], args.labels[1::2], strict=True):
-        x_right, x_left = (_x_of_label(labelmap.data, label, scanner_from_index) for label in (right, left))
+        x_right, x_left = (
+            _x_of_label(labelmap.data, label, scanner_from_index) for label in (right, left)
+        )
         if x_right <= x_left:  # not so where one is absent (NaN)
             logger.warning(
-                f"{bone}: label {right} (right) lies at x = {x_right:.0f} mm and label {left} (left) at {x_left:.0f} mm, but x grows to the patient's right; the two labels look swapped, or the CT's orientation is wrong"
+                f"{bone}: label {right} (right) lies at x = {x_right:.0f} mm and label {left}"
+                f" (left) at {x_left:.0f} mm, but x grows to the patient's right; the two labels"
+                " look swapped, or the CT's orientation is wrong"
             )
 
 
@@ -228,7 +343,13 @@ def _x_of_label(data: np.ndarray, label: int, affine: np.ndarray) -> float:
     inside = data == label
     if not inside.any():
         return float("nan")
-    index = [np.average(np.arange(n), weights=np.count_nonzero(inside, axis=tuple(a for a in range(3) if a != axis))) for axis, n in enumerate(data.shape)]
+    index = [
+        np.average(
+            np.arange(n),
+            weights=np.count_nonzero(inside, axis=tuple(a for a in range(3) if a != axis)),
+        )
+        for axis, n in enumerate(data.shape)
+    ]
     return float(apply(affine, np.array(index))[0])
 
 

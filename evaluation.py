@@ -50,7 +50,13 @@ logger = logging.getLogger("common.script")
 GT_NAME, OUTPUT_NAME = "gt.png", "evaluation.png"
 OVERLAYS = {"red-cyan": "X-ray red, DRR cyan", "checkerboard": "X-ray and DRR in turn"}
 ASPECT_TOLERANCE = 0.01
-POSE_COLUMNS = {"in_plane_mm": "in-plane", "depth_mm": "depth", "rotation_deg": "rotation", "mtre_mm": "mTRE", "projection_mm": "projection"}
+POSE_COLUMNS = {
+    "in_plane_mm": "in-plane",
+    "depth_mm": "depth",
+    "rotation_deg": "rotation",
+    "mtre_mm": "mTRE",
+    "projection_mm": "projection",
+}
 ARROWS = {"lower": "↓", "higher": "↑"}
 
 
@@ -78,28 +84,73 @@ class Notes:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("--data_dir", required=True, metavar="RESULTS", help="results folder of registration.py")
-    parser.add_argument("--title_suffix", default="", metavar="TEXT", help='added to the title, such as "(p8)"')
-    parser.add_argument("--gt_name", default=GT_NAME, metavar="NAME", help=f"the X-ray in the folder, bone bright (default: {GT_NAME})")
     parser.add_argument(
-        "--drr_name", metavar="NAME", help=f"the high-quality DRR in the folder (default: the one of create_drr.py, where there; {' or '.join(overlays.DRR_NAMES)} before others)"
+        "--data_dir", required=True, metavar="RESULTS", help="results folder of registration.py"
     )
-    parser.add_argument("--output_name", default=OUTPUT_NAME, metavar="NAME", help=f"figure to write into the folder, {' '.join(figures.FORMATS)} (default: {OUTPUT_NAME})")
-    parser.add_argument("--overlay", choices=OVERLAYS, default=Notes.overlay, help="how X-ray and best DRR are laid over each other (default: %(default)s)")
-    parser.add_argument("--truth", metavar="FILE", help="true pose, .json or .pt: pose errors are given too")
-    parser.add_argument("--label", type=int, metavar="N", help="which bone of the truth, where bones have moved since the CT")
-    parser.add_argument("--volume", metavar="CT", help="take the points for pose errors from this prepared CT's bone (default: the truth's, else the registration's)")
+    parser.add_argument(
+        "--title_suffix", default="", metavar="TEXT", help='added to the title, such as "(p8)"'
+    )
+    parser.add_argument(
+        "--gt_name",
+        default=GT_NAME,
+        metavar="NAME",
+        help=f"the X-ray in the folder, bone bright (default: {GT_NAME})",
+    )
+    parser.add_argument(
+        "--drr_name",
+        metavar="NAME",
+        help=(
+            "the high-quality DRR in the folder (default: the one of create_drr.py, where there;"
+            f" {' or '.join(overlays.DRR_NAMES)} before others)"
+        ),
+    )
+    parser.add_argument(
+        "--output_name",
+        default=OUTPUT_NAME,
+        metavar="NAME",
+        help=(
+            f"figure to write into the folder, {' '.join(figures.FORMATS)} (default: {OUTPUT_NAME})"
+        ),
+    )
+    parser.add_argument(
+        "--overlay",
+        choices=OVERLAYS,
+        default=Notes.overlay,
+        help="how X-ray and best DRR are laid over each other (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--truth", metavar="FILE", help="true pose, .json or .pt: pose errors are given too"
+    )
+    parser.add_argument(
+        "--label",
+        type=int,
+        metavar="N",
+        help="which bone of the truth, where bones have moved since the CT",
+    )
+    parser.add_argument(
+        "--volume",
+        metavar="CT",
+        help=(
+            "take the points for pose errors from this prepared CT's bone (default: the truth's,"
+            " else the registration's)"
+        ),
+    )
     return parser
 
 
 # ------------------------------------------------------------------------------------------------- pictures
 
 
-def compare_pictures(xray: np.ndarray, drrs: dict[str, tuple[str, str, np.ndarray]], field: np.ndarray) -> list[Panel]:
+def compare_pictures(
+    xray: np.ndarray, drrs: dict[str, tuple[str, str, np.ndarray]], field: np.ndarray
+) -> list[Panel]:
     """Metrics of every DRR {key: (title, file, picture)} against the X-ray, over the field. All pictures are (H, W)."""
     from common.xray import similarity
 
-    return [Panel(key, title, file, image, similarity.compare(image, xray, field)) for key, (title, file, image) in drrs.items()]
+    return [
+        Panel(key, title, file, image, similarity.compare(image, xray, field))
+        for key, (title, file, image) in drrs.items()
+    ]
 
 
 def resampled(image: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarray:
@@ -107,10 +158,18 @@ def resampled(image: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarr
     if image.shape == shape:
         return image
     if abs(image.shape[0] / image.shape[1] / (shape[0] / shape[1]) - 1) > ASPECT_TOLERANCE:
-        raise InputError(path, f"has {image.shape[1]} x {image.shape[0]} pixels", f"the shape of the X-ray, {shape[1]} x {shape[0]}", "make it from the same registration")
+        raise InputError(
+            path,
+            f"has {image.shape[1]} x {image.shape[0]} pixels",
+            f"the shape of the X-ray, {shape[1]} x {shape[0]}",
+            "make it from the same registration",
+        )
     from skimage.transform import resize
 
-    logger.info(f"{path.name}: resampled from {image.shape[1]} x {image.shape[0]} to {shape[1]} x {shape[0]} pixels")
+    logger.info(
+        f"{path.name}: resampled from {image.shape[1]} x {image.shape[0]} to {shape[1]} x"
+        f" {shape[0]} pixels"
+    )
     return resize(image, shape, order=1, anti_aliasing=True, preserve_range=True)
 
 
@@ -125,7 +184,10 @@ def find_pictures(folder: Path, gt_name: str, drr_name: str | None) -> dict[str,
     if drrs:
         found["high_quality"] = ("high-quality DRR", drrs[0])
     if drrs[1:]:
-        logger.info(f"{folder}: compares {drrs[0].name}, not {', '.join(path.name for path in drrs[1:])}; --drr_name chooses")
+        logger.info(
+            f"{folder}: compares {drrs[0].name}, not {', '.join(path.name for path in drrs[1:])};"
+            " --drr_name chooses"
+        )
     for _, path in found.values():
         files.existing_file(path, "a picture of registration.py or create_drr.py")
     return found
@@ -143,9 +205,16 @@ def pixel_at_bone(folder: Path, shape: tuple[int, int]) -> float | None:
     except InputError as error:
         logger.info(f"no scale bars: {error}")
         return None
-    if abs(shape[0] / shape[1] / (result.detector.height / result.detector.width) - 1) > ASPECT_TOLERANCE:
+    if (
+        abs(shape[0] / shape[1] / (result.detector.height / result.detector.width) - 1)
+        > ASPECT_TOLERANCE
+    ):
         return None
-    return overlays.mm_per_pixel(result.detector, result.bone_depth_mm) * result.detector.width / shape[1]
+    return (
+        overlays.mm_per_pixel(result.detector, result.bone_depth_mm)
+        * result.detector.width
+        / shape[1]
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- pose
@@ -154,9 +223,18 @@ def pixel_at_bone(folder: Path, shape: tuple[int, int]) -> float | None:
 def pose_errors(result: Result, truth: np.ndarray, points_mm: np.ndarray) -> dict[str, PoseError]:
     """Errors of the start and final camera against scanner_from_camera (4, 4), over (N, 3) points in the scanner's frame."""
     view = result.scanner_pose[0]
-    detector = Detector(result.detector.height, result.detector.width, view["sdd_mm"], tuple(view["pixel_spacing_mm"]), tuple(view["principal_point_px"]))
+    detector = Detector(
+        result.detector.height,
+        result.detector.width,
+        view["sdd_mm"],
+        tuple(view["pixel_spacing_mm"]),
+        tuple(view["principal_point_px"]),
+    )
     cameras = {"initial": view["camera_init"], "final": view["camera"]}
-    return {key: geometry.pose_error(np.asarray(camera), truth, points_mm, detector) for key, camera in cameras.items()}
+    return {
+        key: geometry.pose_error(np.asarray(camera), truth, points_mm, detector)
+        for key, camera in cameras.items()
+    }
 
 
 def choose_points(result: Result, truth: Truth, volume_path: str | None) -> tuple[np.ndarray, str]:
@@ -166,12 +244,25 @@ def choose_points(result: Result, truth: Truth, volume_path: str | None) -> tupl
         from common.volume.volume import points_of
 
         volume = nifti.load_ct(volume_path)
-        return geometry.apply(volume.lineage.scanner_from_volume, points_of(volume)), f"bone of {volume.name}"
+        return (
+            geometry.apply(volume.lineage.scanner_from_volume, points_of(volume)),
+            f"bone of {volume.name}",
+        )
     if truth.points_mm is not None:
         return truth.points_mm, "fiducials of the truth"
     if "points_mm" not in result.drr:
-        raise InputError("parameters.pt", "holds no points of the bone", "them there, in the truth or in a CT", "give --volume")
-    return geometry.apply(np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"])), "registered structure"
+        raise InputError(
+            "parameters.pt",
+            "holds no points of the bone",
+            "them there, in the truth or in a CT",
+            "give --volume",
+        )
+    return (
+        geometry.apply(
+            np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"])
+        ),
+        "registered structure",
+    )
 
 
 # --------------------------------------------------------------------------------------------------- output
@@ -186,17 +277,27 @@ def draw(xray: np.ndarray, panels: list[Panel], field: np.ndarray, title: str, n
     heading = figures.wrapped(title, width, figures.TITLE_PT)
     footer = figures.wrapped(_explanation(field, notes), width, figures.SMALL_PT)
     panel_height = float(np.clip(figures.COLUMN_IN * xray.shape[0] / xray.shape[1], 0.9, 2.8))
-    lines = heading.count("\n") + footer.count("\n") + max(_caption(panel).count("\n") for panel in panels)
+    lines = (
+        heading.count("\n")
+        + footer.count("\n")
+        + max(_caption(panel).count("\n") for panel in panels)
+    )
     figure = figures.new(width, 2 * panel_height + 0.9 + 0.12 * lines)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
     figure.suptitle(heading, fontsize=figures.TITLE_PT, parse_math=False)
     axes = figure.subplots(2, columns, squeeze=False)
     stretched = {panel.key: similarity.normalise(panel.image, field) for panel in panels}
     reference = similarity.normalise(xray, field)
-    for axis, (name, image) in zip(axes[0], [("X-ray", reference), *((p.title, stretched[p.key]) for p in panels)], strict=True):
+    for axis, (name, image) in zip(
+        axes[0], [("X-ray", reference), *((p.title, stretched[p.key]) for p in panels)], strict=True
+    ):
         figures.show(axis, np.where(field, image, np.nan), name, _with_grey("gray"))
     figures.outline(axes[0, 0], notes.outline)
-    figures.show(axes[1, 0], _overlay(reference, stretched[panels[-1].key], field, notes.overlay), OVERLAYS[notes.overlay])
+    figures.show(
+        axes[1, 0],
+        _overlay(reference, stretched[panels[-1].key], field, notes.overlay),
+        OVERLAYS[notes.overlay],
+    )
     if notes.pixel_mm:
         for axis in (*axes[0], axes[1, 0]):
             figures.scale_bar(axis, xray.shape, notes.pixel_mm)
@@ -214,8 +315,16 @@ def draw(xray: np.ndarray, panels: list[Panel], field: np.ndarray, title: str, n
 def _overlay(xray: np.ndarray, drr: np.ndarray, field: np.ndarray, kind: str) -> np.ndarray:
     """(H, W, 3) in 0..1 of both pictures, the DRR's grey values matched to the X-ray's; grey outside the field."""
     inside = np.where(field, drr, 0)
-    matched = np.clip(overlays.match_tone(inside, np.where(field, xray, 0))(inside), 0, 1) if inside.any() else inside
-    both = overlays.red_cyan(xray, matched) if kind == "red-cyan" else np.repeat(overlays.checkerboard(xray, matched)[..., None], 3, -1)
+    matched = (
+        np.clip(overlays.match_tone(inside, np.where(field, xray, 0))(inside), 0, 1)
+        if inside.any()
+        else inside
+    )
+    both = (
+        overlays.red_cyan(xray, matched)
+        if kind == "red-cyan"
+        else np.repeat(overlays.checkerboard(xray, matched)[..., None], 3, -1)
+    )
     return np.where(field[..., None], np.clip(both, 0, 1), 0.5)
 
 
@@ -240,12 +349,18 @@ def _caption(panel: Panel) -> str:
             f"projection {e.projection_mm:.2f} mm",
         ]
         lines += ["   ".join(errors[:2]), "   ".join(errors[2:4]), errors[4]]
-    scores = [f"{name} {ARROWS[BETTER[name]]} {value:{'.1e' if 0 < abs(value) < 1e-3 else '.4f'}}" for name, value in panel.metrics.items()]
+    scores = [
+        f"{name} {ARROWS[BETTER[name]]} {value:{'.1e' if 0 < abs(value) < 1e-3 else '.4f'}}"
+        for name, value in panel.metrics.items()
+    ]
     return "\n".join([*lines, "   ".join(scores[:2]), "   ".join(scores[2:])])
 
 
 def _explanation(field: np.ndarray, notes: Notes) -> str:
-    sentences = ["All pictures are stretched to 0..1 over the field; one colour scale for all maps. ↓ lower is better, ↑ higher is better."]
+    sentences = [
+        "All pictures are stretched to 0..1 over the field; one colour scale for all maps. ↓ lower"
+        " is better, ↑ higher is better."
+    ]
     if notes.outline:
         sentences.append("Outline: the bone at the final pose.")
     if notes.pixel_mm:
@@ -253,7 +368,10 @@ def _explanation(field: np.ndarray, notes: Notes) -> str:
     if not field.all():
         sentences.append(f"Grey: outside the field, left out ({100 * (1 - field.mean()):.0f} %).")
     if notes.points_from:
-        sentences.append(f"Pose errors: in the camera's frame, over points of the {notes.points_from}; projection at the detector.")
+        sentences.append(
+            f"Pose errors: in the camera's frame, over points of the {notes.points_from};"
+            " projection at the detector."
+        )
     return " ".join(sentences)
 
 
@@ -261,7 +379,15 @@ def as_table(panels: list[Panel]) -> str:
     """CSV text, one row a DRR; pose errors lead where they are known."""
     known = any(panel.pose_error for panel in panels)
     columns = ["picture", "file", *(POSE_COLUMNS if known else ()), *panels[0].metrics]
-    rows = [{"picture": p.key, "file": p.file, **(p.pose_error.as_dict() if p.pose_error else {}), **p.metrics} for p in panels]
+    rows = [
+        {
+            "picture": p.key,
+            "file": p.file,
+            **(p.pose_error.as_dict() if p.pose_error else {}),
+            **p.metrics,
+        }
+        for p in panels
+    ]
     return files.as_csv(rows, columns)
 
 
@@ -269,22 +395,45 @@ def as_json(panels: list[Panel], about: dict[str, Any]) -> dict[str, Any]:
     from common.reports.registered import EVALUATION_SCHEMA
     from common.xray.similarity import BETTER
 
-    measured = {p.key: {"file": p.file, **({"pose_error": p.pose_error.as_dict()} if p.pose_error else {}), "similarity": p.metrics} for p in panels}
+    measured = {
+        p.key: {
+            "file": p.file,
+            **({"pose_error": p.pose_error.as_dict()} if p.pose_error else {}),
+            "similarity": p.metrics,
+        }
+        for p in panels
+    }
     return {"schema": EVALUATION_SCHEMA, **about, "better": BETTER, "pictures": measured}
 
 
 def run(args: argparse.Namespace) -> int | None:
     folder = Path(args.data_dir)
     if not folder.is_dir():
-        raise InputError(folder, "is no folder", "the results folder of registration.py", "check --data_dir")
+        raise InputError(
+            folder, "is no folder", "the results folder of registration.py", "check --data_dir"
+        )
     output = folder / args.output_name
     if output.suffix.lower() not in figures.FORMATS:
-        raise InputError(output, f"ends in {output.suffix!r}", " or ".join(figures.FORMATS), "rename --output_name")
+        raise InputError(
+            output,
+            f"ends in {output.suffix!r}",
+            " or ".join(figures.FORMATS),
+            "rename --output_name",
+        )
     if (args.volume or args.label is not None) and not args.truth:
-        raise InputError("--volume, --label", "given without --truth", "the true pose that they belong to", "give --truth")
+        raise InputError(
+            "--volume, --label",
+            "given without --truth",
+            "the true pose that they belong to",
+            "give --truth",
+        )
     found = find_pictures(folder, args.gt_name, args.drr_name)
     outputs = [output, output.with_suffix(".csv"), output.with_suffix(".json")]
-    files.check_outputs(outputs, args.overwrite, [path for _, path in found.values()] + ([args.truth] if args.truth else []))
+    files.check_outputs(
+        outputs,
+        args.overwrite,
+        [path for _, path in found.values()] + ([args.truth] if args.truth else []),
+    )
 
     from common.results import parameters_file
     from common.xray import grey_values, reading
@@ -294,23 +443,55 @@ def run(args: argparse.Namespace) -> int | None:
     if args.truth:
         from common.results.truth import read_truth
 
-        result, truth = parameters_file.load(folder / "parameters.pt"), read_truth(args.truth, args.label)
+        result, truth = (
+            parameters_file.load(folder / "parameters.pt"),
+            read_truth(args.truth, args.label),
+        )
         points, points_from = choose_points(result, truth, args.volume)
         errors = pose_errors(result, truth.camera, points)
-    images = {key: (title, path.name, reading.read_picture(path)) for key, (title, path) in found.items()}
+    images = {
+        key: (title, path.name, reading.read_picture(path)) for key, (title, path) in found.items()
+    }
     _, gt_name, xray = images.pop("xray")
-    images = {key: (title, name, resampled(image, xray.shape, folder / name)) for key, (title, name, image) in images.items()}
+    images = {
+        key: (title, name, resampled(image, xray.shape, folder / name))
+        for key, (title, name, image) in images.items()
+    }
     field = ~grey_values.border_padding(xray)
     if field.mean() < 0.02 or np.ptp(xray[field]) == 0:
-        raise InputError(folder / gt_name, f"holds no picture inside its border ({100 * field.mean():.1f} % left)", "an X-ray with contrast", "choose another with --gt_name")
-    panels = [Panel(p.key, p.title, p.file, p.image, p.metrics, errors.get(p.key)) for p in compare_pictures(xray, images, field)]
+        raise InputError(
+            folder / gt_name,
+            f"holds no picture inside its border ({100 * field.mean():.1f} % left)",
+            "an X-ray with contrast",
+            "choose another with --gt_name",
+        )
+    panels = [
+        Panel(p.key, p.title, p.file, p.image, p.metrics, errors.get(p.key))
+        for p in compare_pictures(xray, images, field)
+    ]
     if min(panel.metrics["NCC"] for panel in panels[1:]) < 0:
-        logger.warning(f"{gt_name}: its grey values run against those of the DRR; expected bone bright; the numbers mean little, invert the picture")
+        logger.warning(
+            f"{gt_name}: its grey values run against those of the DRR; expected bone bright; the"
+            " numbers mean little, invert the picture"
+        )
 
-    notes = Notes(pixel_at_bone(folder, xray.shape), outline_module.outline(images["final"][2].astype(float)), args.overlay, points_from)
+    notes = Notes(
+        pixel_at_bone(folder, xray.shape),
+        outline_module.outline(images["final"][2].astype(float)),
+        args.overlay,
+        points_from,
+    )
     with figures.style():
-        figure = draw(xray, panels, field, f"X-ray and registered DRR {args.title_suffix}".strip(), notes)
-    about = {"xray": gt_name, "field_fraction": float(field.mean()), "truth": args.truth, "label": args.label, "points": points_from}
+        figure = draw(
+            xray, panels, field, f"X-ray and registered DRR {args.title_suffix}".strip(), notes
+        )
+    about = {
+        "xray": gt_name,
+        "field_fraction": float(field.mean()),
+        "truth": args.truth,
+        "label": args.label,
+        "points": points_from,
+    }
     files.write_text(outputs[1], as_table(panels))
     files.write_json(outputs[2], as_json(panels, about))
     figures.save(figure, output)

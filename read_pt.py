@@ -31,20 +31,40 @@ WHAT = "a PyTorch file (.pt, .pth)"
 DEPTH = 6
 FEW = 16  # elements of a tensor that are printed in full
 LONG_TEXT = 100
-MOST_ELEMENTS = 2**27  # of a tensor whose numbers are summed up; a hostile file can claim any number without holding them
+MOST_ELEMENTS = (
+    2**27
+)  # of a tensor whose numbers are summed up; a hostile file can claim any number without holding them
 MANY_ITEMS = 60  # of one dictionary or list; a network has hundreds of weights
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
     parser.add_argument("file", metavar="FILE", help="file to look into (.pt, .pth)")
-    parser.add_argument("--depth", type=int, default=DEPTH, metavar="N", help=f"levels of nesting to show (default: {DEPTH})")
-    parser.add_argument("--items", type=int, default=MANY_ITEMS, metavar="N", help=f"entries to show of one dictionary or list (default: {MANY_ITEMS})")
-    parser.add_argument("--unsafe", action="store_true", help="unpickle everything, which runs code from the file: only for files of your own")
+    parser.add_argument(
+        "--depth",
+        type=int,
+        default=DEPTH,
+        metavar="N",
+        help=f"levels of nesting to show (default: {DEPTH})",
+    )
+    parser.add_argument(
+        "--items",
+        type=int,
+        default=MANY_ITEMS,
+        metavar="N",
+        help=f"entries to show of one dictionary or list (default: {MANY_ITEMS})",
+    )
+    parser.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="unpickle everything, which runs code from the file: only for files of your own",
+    )
     return parser
 
 
-def describe(value: Any, name: str = "", depth: int = DEPTH, items: int = MANY_ITEMS, indent: int = 0) -> Iterator[str]:
+def describe(
+    value: Any, name: str = "", depth: int = DEPTH, items: int = MANY_ITEMS, indent: int = 0
+) -> Iterator[str]:
     """Lines that describe a value and, down to ``depth`` levels, what it holds."""
     lead = "  " * indent + (f"{name}: " if name else "")
     children = _children(value)
@@ -67,7 +87,11 @@ def _children(value: Any) -> list[tuple[Any, Any]] | None:
         return list(value.items())
     if isinstance(value, list | tuple | set | frozenset):
         plain = all(isinstance(child, bool | int | float | str | None) for child in value)
-        return None if plain and len(value) <= FEW and len(_text(value)) <= LONG_TEXT else [(f"[{i}]", child) for i, child in enumerate(value)]
+        return (
+            None
+            if plain and len(value) <= FEW and len(_text(value)) <= LONG_TEXT
+            else [(f"[{i}]", child) for i, child in enumerate(value)]
+        )
     return None
 
 
@@ -80,7 +104,10 @@ def _leaf(value: Any) -> str:
     if isinstance(value, str | bytes) and len(value) > LONG_TEXT:
         return f"{type(value).__name__} of {len(value)}: {value[:LONG_TEXT]!r}..."
     text = _text(value)
-    return f"{type(value).__name__} = {text if len(text) <= 2 * LONG_TEXT else text[: 2 * LONG_TEXT] + '...'}"
+    return (
+        f"{type(value).__name__} ="
+        f" {text if len(text) <= 2 * LONG_TEXT else text[: 2 * LONG_TEXT] + '...'}"
+    )
 
 
 def _text(value: Any) -> str:
@@ -110,7 +137,9 @@ def _array(value: Any) -> str:
     if not finite.numel():
         return f"{head}, no finite value"
     broken = numbers.numel() - finite.numel()
-    return f"{head}, {finite.min():.6g} to {finite.max():.6g}, mean {finite.mean():.6g}" + (f", {broken} NaN or infinite" if broken else "")
+    return f"{head}, {finite.min():.6g} to {finite.max():.6g}, mean {finite.mean():.6g}" + (
+        f", {broken} NaN or infinite" if broken else ""
+    )
 
 
 def _rounded(value: Any) -> str:
@@ -124,10 +153,17 @@ def run(args: argparse.Namespace) -> int | None:
 
     path = files.existing_file(args.file, WHAT)
     if args.depth < 0 or args.items < 1:
-        raise InputError(f"--depth {args.depth} --items {args.items}", "out of range", "depth of 0 and above and items of 1 and above", "correct them")
+        raise InputError(
+            f"--depth {args.depth} --items {args.items}",
+            "out of range",
+            "depth of 0 and above and items of 1 and above",
+            "correct them",
+        )
     if args.unsafe:
         logger.warning(f"{path}: opened with --unsafe; code in the file is run")
-    for line in describe(torch_files.load(path, WHAT, args.unsafe), path.name, args.depth, args.items):
+    for line in describe(
+        torch_files.load(path, WHAT, args.unsafe), path.name, args.depth, args.items
+    ):
         print(printable(line))
     return None
 

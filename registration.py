@@ -60,85 +60,181 @@ logger = logging.getLogger("common.script")
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("xray", nargs="+", type=Path, help="X-ray, before the flags: PNG, JPEG, TIFF (8 or 16 bit) or DICOM")
-    parser.add_argument("-v", "--volume", required=True, nargs="+", type=Path, help="CT volume, NIfTI in Hounsfield units; several: one a bone")
-    parser.add_argument("-c", "--checkpoint", type=Path, help="pose network of agnostic.py or finetuned.py (or xvr's); without it the start pose is searched")
+    parser.add_argument(
+        "xray",
+        nargs="+",
+        type=Path,
+        help="X-ray, before the flags: PNG, JPEG, TIFF (8 or 16 bit) or DICOM",
+    )
+    parser.add_argument(
+        "-v",
+        "--volume",
+        required=True,
+        nargs="+",
+        type=Path,
+        help="CT volume, NIfTI in Hounsfield units; several: one a bone",
+    )
+    parser.add_argument(
+        "-c",
+        "--checkpoint",
+        type=Path,
+        help=(
+            "pose network of agnostic.py or finetuned.py (or xvr's); without it the start pose is"
+            " searched"
+        ),
+    )
     parser.add_argument("-o", "--output", required=True, type=Path, help="output folder")
-    parser.add_argument("--mask", nargs="+", type=Path, help="labelmap on the volume's grid: render only its structures; one a volume")
-    parser.add_argument("--labels", type=int, nargs="+", help="labels of --mask to render (default: all); with several volumes, one label each")
+    parser.add_argument(
+        "--mask",
+        nargs="+",
+        type=Path,
+        help="labelmap on the volume's grid: render only its structures; one a volume",
+    )
+    parser.add_argument(
+        "--labels",
+        type=int,
+        nargs="+",
+        help="labels of --mask to render (default: all); with several volumes, one label each",
+    )
     parser.add_argument(
         "--attenuation",
         choices=("auto", "whole", "excess"),
         default="auto",
-        help="whole: everything absorbs; excess: what exceeds soft tissue; auto: excess for a mask or a cropped bone (default: auto)",
+        help=(
+            "whole: everything absorbs; excess: what exceeds soft tissue; auto: excess for a mask"
+            " or a cropped bone (default: auto)"
+        ),
     )
     parser.add_argument(
         "--context",
         type=Path,
         metavar="CT",
-        help="render this whole CT along with the structure: for a bone that moves with its surroundings (a vertebra, a scapula in the chest); wrong for a joint, whose neighbours have moved since the CT",
+        help=(
+            "render this whole CT along with the structure: for a bone that moves with its"
+            " surroundings (a vertebra, a scapula in the chest); wrong for a joint, whose"
+            " neighbours have moved since the CT"
+        ),
     )
     views = parser.add_argument_group("views of one instant")
-    views.add_argument("--views", action="store_true", help="the X-rays show one instant, a camera each (or several instants, one after the other); needs --calibration")
+    views.add_argument(
+        "--views",
+        action="store_true",
+        help=(
+            "the X-rays show one instant, a camera each (or several instants, one after the other);"
+            " needs --calibration"
+        ),
+    )
     views.add_argument(
         "--calibration",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="calibrated cameras in the X-rays' order, repeated in turn where there are more X-rays: XMALab (MayaCam 2.0 or 1) text, or JSON with K, R, t in mm",
+        help=(
+            "calibrated cameras in the X-rays' order, repeated in turn where there are more X-rays:"
+            " XMALab (MayaCam 2.0 or 1) text, or JSON with K, R, t in mm"
+        ),
     )
-    detector = parser.add_argument_group("detector geometry (default: the DICOM header, or NAME.json beside NAME.png)")
+    detector = parser.add_argument_group(
+        "detector geometry (default: the DICOM header, or NAME.json beside NAME.png)"
+    )
     detector.add_argument("--sdd", type=float, help="source-to-detector distance, mm")
-    detector.add_argument("--pixel_spacing", type=float, nargs="+", metavar="MM", help="size of a pixel at the detector, mm: one number, or width and height")
     detector.add_argument(
-        "--principal_point", type=float, nargs=2, metavar=("COLUMN", "ROW"), help="pixel that the perpendicular from the source hits, from 0 (default: the middle)"
+        "--pixel_spacing",
+        type=float,
+        nargs="+",
+        metavar="MM",
+        help="size of a pixel at the detector, mm: one number, or width and height",
+    )
+    detector.add_argument(
+        "--principal_point",
+        type=float,
+        nargs=2,
+        metavar=("COLUMN", "ROW"),
+        help="pixel that the perpendicular from the source hits, from 0 (default: the middle)",
     )
     picture = parser.add_argument_group("picture")
     picture.add_argument(
-        "--bone", choices=("auto", "bright", "dark"), default="auto", help="bone in the picture as shown by a viewer (default: DICOM header or a guess, which is printed)"
+        "--bone",
+        choices=("auto", "bright", "dark"),
+        default="auto",
+        help=(
+            "bone in the picture as shown by a viewer (default: DICOM header or a guess, which is"
+            " printed)"
+        ),
     )
     picture.add_argument("--frame", type=int, help="frame of a multi-frame DICOM, from 0")
     picture.add_argument(
         "--side",
         choices=("left", "right"),
-        help="side of a volume that has no lineage: right for a bone that is mirrored to a left one, whose picture is then flipped (default: the lineage; without one, not mirrored)",
+        help=(
+            "side of a volume that has no lineage: right for a bone that is mirrored to a left one,"
+            " whose picture is then flipped (default: the lineage; without one, not mirrored)"
+        ),
     )
     picture.add_argument(
         "--flip",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="mirror the picture left to right; auto: for a mirrored volume, or a picture seen from the detector's side as the checkpoint or, with --init dicom, the header says (default: auto)",
+        help=(
+            "mirror the picture left to right; auto: for a mirrored volume, or a picture seen from"
+            " the detector's side as the checkpoint or, with --init dicom, the header says"
+            " (default: auto)"
+        ),
     )
     start = parser.add_argument_group("start pose")
     start.add_argument(
-        "--init", choices=("model", "search", "fixed", "dicom"), help="where refinement starts; dicom: the C-arm's angles in the header (default: model with -c, else search)"
+        "--init",
+        choices=("model", "search", "fixed", "dicom"),
+        help=(
+            "where refinement starts; dicom: the C-arm's angles in the header (default: model with"
+            " -c, else search)"
+        ),
     )
     start.add_argument(
         "--init_pose",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="for --init fixed: an earlier parameters.pt, or a JSON with camera, 4x4 scanner_from_camera (one, or one a view); for several volumes one each, or one for all",
+        help=(
+            "for --init fixed: an earlier parameters.pt, or a JSON with camera, 4x4"
+            " scanner_from_camera (one, or one a view); for several volumes one each, or one"
+            " for all"
+        ),
     )
     start.add_argument(
-        "--search", choices=("range", "full"), default="range", help="orientations that --init search covers: the pose range, or all (a bone in a lab's frame) (default: range)"
+        "--search",
+        choices=("range", "full"),
+        default="range",
+        help=(
+            "orientations that --init search covers: the pose range, or all (a bone in a lab's"
+            " frame) (default: range)"
+        ),
     )
     start.add_argument(
         "--sequence",
         action="store_true",
-        help="the X-rays are frames of one motion in order (a multi-frame DICOM counts as its frames): each starts where the one before ended, and is searched where that is lost",
+        help=(
+            "the X-rays are frames of one motion in order (a multi-frame DICOM counts as its"
+            " frames): each starts where the one before ended, and is searched where that is lost"
+        ),
     )
     start.add_argument("--seed", type=int, default=0, help="of the scattered starts (default: 0)")
     parser.add_argument(
         "--optimizer",
         choices=("gauss-newton", "adam"),
         default="gauss-newton",
-        help="adam: the field's reference for comparison, first-order ascent of xvr's gmncc from the one start pose, hundreds of renderings (default: gauss-newton)",
+        help=(
+            "adam: the field's reference for comparison, first-order ascent of xvr's gmncc from the"
+            " one start pose, hundreds of renderings (default: gauss-newton)"
+        ),
     )
     parser.add_argument(
         "--check",
         action="store_true",
-        help="only look: check.png and a table of geometry, field of view, polarity and (without --views) orientation, with what to change (exit code 2 where it cannot work)",
+        help=(
+            "only look: check.png and a table of geometry, field of view, polarity and (without"
+            " --views) orientation, with what to change (exit code 2 where it cannot work)"
+        ),
     )
     add_pose_range_flags(parser, "the checkpoint's")
     flags.add_device_flag(parser)
@@ -157,7 +253,14 @@ def run(args: argparse.Namespace) -> int:
     ranges = pose_range_from(args, checkpoint.pose_range if checkpoint else None)
     structures = load_structures(args)
     method = args.init or ("model" if checkpoint else "search")
-    starter = Starter(method, ranges, args.search == "full", checkpoint, build(checkpoint, args) if method == "model" else None, args.optimizer)
+    starter = Starter(
+        method,
+        ranges,
+        args.search == "full",
+        checkpoint,
+        build(checkpoint, args) if method == "model" else None,
+        args.optimizer,
+    )
     settings = {
         "init": method,
         "search": args.search,
@@ -167,7 +270,10 @@ def run(args: argparse.Namespace) -> int:
         "attenuation": args.attenuation,
         "pose_range": str(ranges),
     }
-    settings |= {"checkpoint": str(args.checkpoint) if args.checkpoint else None, "context": str(args.context) if args.context else None}
+    settings |= {
+        "checkpoint": str(args.checkpoint) if args.checkpoint else None,
+        "context": str(args.context) if args.context else None,
+    }
     loaded = time.perf_counter() - began
     verdicts, problems, impossible, last = [], [], False, None
     for instant in instants:
@@ -175,34 +281,70 @@ def run(args: argparse.Namespace) -> int:
             clock = time.perf_counter()
             views = load_views(instant, args, structures, checkpoint)
             if args.check:
-                checked = [check(instant.folder / name, views, structure, starter, args.seed) for name, structure in zip(structure_folders(args), structures, strict=True)]
+                checked = [
+                    check(instant.folder / name, views, structure, starter, args.seed)
+                    for name, structure in zip(structure_folders(args), structures, strict=True)
+                ]
                 impossible |= script.EXIT_BAD_INPUT in checked
                 continue
             found = register(views, structures, starter, args.seed, last)
             if args.sequence and all(verdict["verdict"] != "failed" for _, _, verdict in found):
                 before = last or [Followed(winner.fit.poses[0], 0.0) for _, winner, _ in found]
-                last = [each.then(winner) for each, (_, winner, _) in zip(before, found, strict=True)]
-            about = {"settings": settings, "runtime_s": {"loading": loaded, "registration": time.perf_counter() - clock}}
+                last = [
+                    each.then(winner) for each, (_, winner, _) in zip(before, found, strict=True)
+                ]
+            about = {
+                "settings": settings,
+                "runtime_s": {"loading": loaded, "registration": time.perf_counter() - clock},
+            }
             verdicts += record(instant, args, views, structures, found, about)
     raise_all(problems)
-    return script.EXIT_BAD_INPUT if impossible else script.EXIT_NOT_CONVERGED if "failed" in verdicts else 0
+    return (
+        script.EXIT_BAD_INPUT
+        if impossible
+        else script.EXIT_NOT_CONVERGED
+        if "failed" in verdicts
+        else 0
+    )
 
 
-def record(instant: Instant, args: argparse.Namespace, views: Sequence[View], structures: Sequence[Structure], found: list, about: dict[str, Any]) -> list[str]:
+def record(
+    instant: Instant,
+    args: argparse.Namespace,
+    views: Sequence[View],
+    structures: Sequence[Structure],
+    found: list,
+    about: dict[str, Any],
+) -> list[str]:
     """Write each structure's result; returns the verdicts."""
     from common.registration import recording
     from common.results import names
 
-    for name, structure, (start, winner, verdict) in zip(structure_folders(args), structures, found, strict=True):
+    for name, structure, (start, winner, verdict) in zip(
+        structure_folders(args), structures, found, strict=True
+    ):
         folder = files.output_folder(instant.folder / name)
-        others = [(other, rival.fit.poses[0]) for other, (_, rival, _) in zip(structures, found, strict=True) if other is not structure]
+        others = [
+            (other, rival.fit.poses[0])
+            for other, (_, rival, _) in zip(structures, found, strict=True)
+            if other is not structure
+        ]
         recording.save(folder, views, structure, start, winner, verdict, about, others)
-        logger.info(summary(" + ".join(shot.name for shot in instant.shots), name or structure.ct.name, verdict, about["runtime_s"]))
+        logger.info(
+            summary(
+                " + ".join(shot.name for shot in instant.shots),
+                name or structure.ct.name,
+                verdict,
+                about["runtime_s"],
+            )
+        )
         print(folder / names.PARAMETERS)
     return [verdict["verdict"] for _, _, verdict in found]
 
 
-def check(folder: Path, views: Sequence[View], structure: Structure, starter: Starter, seed: int) -> int:
+def check(
+    folder: Path, views: Sequence[View], structure: Structure, starter: Starter, seed: int
+) -> int:
     """Write check.png, print the table, and return the exit code: 2 where something is impossible."""
     from common.registration import preflight
     from common.registration.competition import compete_from
@@ -214,14 +356,28 @@ def check(folder: Path, views: Sequence[View], structure: Structure, starter: St
     def fit(picture: Xray) -> float:
         """Similarity of a registration that starts as the real one would; a stated pose stays where it is."""
         view = View(picture)
-        starts = [cameras[0]] if starter.method in ("fixed", "dicom") else starter([view], structure)[: preflight.STARTS]
+        starts = (
+            [cameras[0]]
+            if starter.method in ("fixed", "dicom")
+            else starter([view], structure)[: preflight.STARTS]
+        )
         winner = compete_from([view], structure.body, starts, seed)
         return winner.fit.similarity if winner else -1.0
 
     body, frame = structure.body, structure.ct.lineage.scanner_from_volume
-    reports = [preflight.examine(view.xray, body.renderer, body.points, camera, frame, fit if len(views) == 1 else None) for view, camera in zip(views, cameras, strict=True)]
+    reports = [
+        preflight.examine(
+            view.xray, body.renderer, body.points, camera, frame, fit if len(views) == 1 else None
+        )
+        for view, camera in zip(views, cameras, strict=True)
+    ]
     files.output_folder(folder)
-    preflight.write_picture(folder / preflight.PICTURE, reports, [view.xray.as_uint8() for view in views], [f"--init {starter.method}"] * len(views))
+    preflight.write_picture(
+        folder / preflight.PICTURE,
+        reports,
+        [view.xray.as_uint8() for view in views],
+        [f"--init {starter.method}"] * len(views),
+    )
     print(preflight.table(reports))
     print(folder / preflight.PICTURE)
     return preflight.exit_code(reports)
@@ -231,26 +387,68 @@ def check_flags(args: argparse.Namespace) -> None:
     """InputError for flags that contradict each other."""
     count = len(args.volume)
     if args.mask and len(args.mask) != count:
-        raise InputError("--mask", f"{len(args.mask)} labelmaps for {count} volumes", "one a volume, in their order", "correct the flags")
+        raise InputError(
+            "--mask",
+            f"{len(args.mask)} labelmaps for {count} volumes",
+            "one a volume, in their order",
+            "correct the flags",
+        )
     if args.labels and not args.mask:
         raise InputError("--labels", "no labelmap", "--mask with it", "add --mask FILE")
     if args.labels and count > 1 and len(args.labels) != count:
-        raise InputError("--labels", f"{len(args.labels)} labels for {count} volumes", "one label a volume", "correct the flags")
+        raise InputError(
+            "--labels",
+            f"{len(args.labels)} labels for {count} volumes",
+            "one label a volume",
+            "correct the flags",
+        )
     cameras = len(args.calibration or [])
     if args.views and cameras < 2:
-        raise InputError("--views", f"{cameras} calibrations", "one a camera, two or more, in the X-rays' order", "add --calibration FILE FILE")
+        raise InputError(
+            "--views",
+            f"{cameras} calibrations",
+            "one a camera, two or more, in the X-rays' order",
+            "add --calibration FILE FILE",
+        )
     if cameras and len(args.xray) % cameras:
-        raise InputError("--calibration", f"{cameras} files for {len(args.xray)} X-rays", "one an X-ray of an instant, in their order", "correct the flags")
+        raise InputError(
+            "--calibration",
+            f"{cameras} files for {len(args.xray)} X-rays",
+            "one an X-ray of an instant, in their order",
+            "correct the flags",
+        )
     if args.calibration and (args.sdd or args.principal_point):
-        raise InputError("--calibration", "given with --sdd or --principal_point", "the camera from one source", "drop the other flags")
+        raise InputError(
+            "--calibration",
+            "given with --sdd or --principal_point",
+            "the camera from one source",
+            "drop the other flags",
+        )
     if args.pixel_spacing is not None and len(args.pixel_spacing) > 2:
-        raise InputError("--pixel_spacing", f"{len(args.pixel_spacing)} numbers", "one, or two (width, height), in mm", "correct the flag")
+        raise InputError(
+            "--pixel_spacing",
+            f"{len(args.pixel_spacing)} numbers",
+            "one, or two (width, height), in mm",
+            "correct the flag",
+        )
     if args.init == "model" and args.checkpoint is None:
-        raise InputError("--init model", "no checkpoint", "-c model.pth", "give one or use --init search")
+        raise InputError(
+            "--init model", "no checkpoint", "-c model.pth", "give one or use --init search"
+        )
     if (args.init == "fixed") != (args.init_pose is not None):
-        raise InputError(f"--init {args.init}", f"with --init_pose {args.init_pose}", "both --init fixed and --init_pose FILE, or neither", "correct the flags")
+        raise InputError(
+            f"--init {args.init}",
+            f"with --init_pose {args.init_pose}",
+            "both --init fixed and --init_pose FILE, or neither",
+            "correct the flags",
+        )
     if args.init_pose and len(args.init_pose) not in (1, count):
-        raise InputError("--init_pose", f"{len(args.init_pose)} files for {count} volumes", "one a volume, in their order, or one for all", "correct the flags")
+        raise InputError(
+            "--init_pose",
+            f"{len(args.init_pose)} files for {count} volumes",
+            "one a volume, in their order, or one for all",
+            "correct the flags",
+        )
 
 
 def structure_folders(args: argparse.Namespace) -> list[str]:
@@ -260,9 +458,17 @@ def structure_folders(args: argparse.Namespace) -> list[str]:
     stems = [files.stem(path) for path in args.volume]
     if len(set(stems)) == len(stems):
         return stems
-    named = [f"{stem}_{label}" for stem, label in zip(stems, args.labels or range(len(stems)), strict=True)]
+    named = [
+        f"{stem}_{label}"
+        for stem, label in zip(stems, args.labels or range(len(stems)), strict=True)
+    ]
     if len(set(named)) < len(named):
-        raise InputError("-v", f"volumes share a name and label ({', '.join(named)})", "different bones", "correct -v or --labels")
+        raise InputError(
+            "-v",
+            f"volumes share a name and label ({', '.join(named)})",
+            "different bones",
+            "correct -v or --labels",
+        )
     return named
 
 
@@ -290,17 +496,48 @@ def load_structures(args: argparse.Namespace) -> list[Structure]:
     structures = []
     for index, path in enumerate(args.volume):
         labels = args.labels if len(args.volume) == 1 or not args.labels else [args.labels[index]]
-        structure = load_structure(path, args.mask[index] if args.mask else None, labels, args.attenuation, args.context, device)
+        structure = load_structure(
+            path,
+            args.mask[index] if args.mask else None,
+            labels,
+            args.attenuation,
+            args.context,
+            device,
+        )
         given = args.init_pose and args.init_pose[index if len(args.init_pose) > 1 else 0]
-        structures.append(replace(structure, given=given, ct=replace(structure.ct, lineage=with_stated_side(path, structure.ct.lineage, args.side))))
+        structures.append(
+            replace(
+                structure,
+                given=given,
+                ct=replace(
+                    structure.ct, lineage=with_stated_side(path, structure.ct.lineage, args.side)
+                ),
+            )
+        )
     if len({structure.ct.lineage.mirrored for structure in structures}) > 1:
-        raise InputError("-v", "some volumes are mirrored and some are not", "bones of one side", "register the sides in separate calls")
+        raise InputError(
+            "-v",
+            "some volumes are mirrored and some are not",
+            "bones of one side",
+            "register the sides in separate calls",
+        )
     return structures
 
 
-def summary(pictures: str, structure: str, verdict: dict[str, Any], seconds: dict[str, float]) -> str:
-    deviations = f"{verdict['in_plane_sd_mm']:.2f} mm in plane, {verdict['depth_sd_mm']:.2f} mm in depth, {verdict['rotation_sd_deg']:.2f} deg"
-    return "; ".join([f"{pictures}, {structure}: {verdict['verdict']}, standard deviation {deviations}", *verdict["reasons"], f"{seconds['registration']:.1f} s"])
+def summary(
+    pictures: str, structure: str, verdict: dict[str, Any], seconds: dict[str, float]
+) -> str:
+    deviations = (
+        f"{verdict['in_plane_sd_mm']:.2f} mm in plane, {verdict['depth_sd_mm']:.2f} mm in depth,"
+        f" {verdict['rotation_sd_deg']:.2f} deg"
+    )
+    return "; ".join(
+        [
+            f"{pictures}, {structure}: {verdict['verdict']}, standard deviation {deviations}",
+            *verdict["reasons"],
+            f"{seconds['registration']:.1f} s",
+        ]
+    )
 
 
 main = script.script(run, build_parser)

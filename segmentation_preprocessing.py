@@ -48,13 +48,27 @@ class LabelReport:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("-i", "--input", required=True, metavar="SEG", help="labelmap to clean (.nii or .nii.gz)")
-    parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for NAME_cleaned.nii.gz")
-    parser.add_argument("-l", "-labels", "--labels", nargs="+", type=int, metavar="N", help="labels to clean (default: every label present)")
+    parser.add_argument(
+        "-i", "--input", required=True, metavar="SEG", help="labelmap to clean (.nii or .nii.gz)"
+    )
+    parser.add_argument(
+        "-o", "--output_dir", required=True, metavar="OUT", help="folder for NAME_cleaned.nii.gz"
+    )
+    parser.add_argument(
+        "-l",
+        "-labels",
+        "--labels",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="labels to clean (default: every label present)",
+    )
     return parser
 
 
-def keep_largest_components(data: np.ndarray, labels: Iterable[int] | None = None) -> list[LabelReport]:
+def keep_largest_components(
+    data: np.ndarray, labels: Iterable[int] | None = None
+) -> list[LabelReport]:
     """Set to 0, in place, all but the largest 26-connected component of each label.
 
     ``data`` is a 3-D integer array; it is changed in place because a whole-body labelmap is large. ``labels`` defaults to every label present;
@@ -64,7 +78,11 @@ def keep_largest_components(data: np.ndarray, labels: Iterable[int] | None = Non
 
     boxes = ndimage.find_objects(data)
     present = [label for label, box in enumerate(boxes, 1) if box is not None]
-    chosen = present if labels is None else [label for label in dict.fromkeys(labels) if label in present]
+    chosen = (
+        present
+        if labels is None
+        else [label for label in dict.fromkeys(labels) if label in present]
+    )
     reports = []
     for label in track(chosen, what="labels", unit="label"):
         part = data[boxes[label - 1]]  # a view
@@ -74,7 +92,11 @@ def keep_largest_components(data: np.ndarray, labels: Iterable[int] | None = Non
         largest = int(sizes.argmax())
         for k, j, start, stop in runs[component != largest]:
             part[start:stop, j, k] = 0
-        reports.append(LabelReport(label, int(sizes[largest]), len(sizes) - 1, int(sizes.sum() - sizes[largest])))
+        reports.append(
+            LabelReport(
+                label, int(sizes[largest]), len(sizes) - 1, int(sizes.sum() - sizes[largest])
+            )
+        )
     return reports
 
 
@@ -104,7 +126,10 @@ def connect_runs(runs: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     row = k * (shape[1] + 2) + j
     starts, stops = row * width + start, row * width + stop
     here, there = [], []
-    for offset in (1, *(shape[1] + 2 + dj for dj in (-1, 0, 1))):  # the other half of the neighbours is met from their side
+    for offset in (
+        1,
+        *(shape[1] + 2 + dj for dj in (-1, 0, 1)),
+    ):  # the other half of the neighbours is met from their side
         first = np.searchsorted(stops, starts + offset * width, "left")
         count = np.searchsorted(starts, stops + offset * width, "right") - first
         here.append(np.repeat(np.arange(len(runs)), count))
@@ -119,28 +144,53 @@ def run(args: argparse.Namespace) -> int | None:
 
     source = files.existing_file(args.input, "a labelmap (NIfTI, .nii or .nii.gz)")
     if args.labels and min(args.labels) < 1:
-        raise InputError("--labels", f"found {min(args.labels)}", "labels of 1 and above (0 is background)", "leave it out")
+        raise InputError(
+            "--labels",
+            f"found {min(args.labels)}",
+            "labels of 1 and above (0 is background)",
+            "leave it out",
+        )
     output = Path(args.output_dir) / f"{files.stem(source)}_cleaned.nii.gz"
     files.check_outputs([output], args.overwrite, [source])
     labelmap = nifti.load_labelmap(source)
     if labelmap.data.max() > MAX_LABEL:
-        raise InputError(source, f"holds the value {labelmap.data.max()}", f"labels up to {MAX_LABEL}", "is this a CT?")
+        raise InputError(
+            source,
+            f"holds the value {labelmap.data.max()}",
+            f"labels up to {MAX_LABEL}",
+            "is this a CT?",
+        )
 
     # a memory-mapped file is read-only
     data = labelmap.data if labelmap.data.flags.writeable else np.array(labelmap.data)
     reports = keep_largest_components(data, args.labels)
     if not reports:
         wanted = f"labels {args.labels}" if args.labels else "at least one label above 0"
-        raise InputError(source, "holds none of the labels asked for", wanted, f"look at the labels that are there, {_present(labelmap.data)}")
+        raise InputError(
+            source,
+            "holds none of the labels asked for",
+            wanted,
+            f"look at the labels that are there, {_present(labelmap.data)}",
+        )
     for absent in sorted(set(args.labels or ()) - {report.label for report in reports}):
         logger.warning(f"{source.name}: label {absent} is absent; nothing to clean")
     for report in reports:
-        logger.info(f"label {report.label}: {report.voxels_kept} voxels kept, {report.islands_removed} islands with {report.voxels_removed} voxels removed")
+        logger.info(
+            f"label {report.label}: {report.voxels_kept} voxels kept, {report.islands_removed}"
+            f" islands with {report.voxels_removed} voxels removed"
+        )
 
     settings = {"connectivity": 26, "labels": [asdict(report) for report in reports]}
     stored = nifti.stored_dtype(source)
     data = data.astype(stored) if stored.kind == "f" else data
-    nifti.save(output, replace(labelmap, data=data, lineage=labelmap.lineage.then("segmentation_preprocessing", settings)))
+    nifti.save(
+        output,
+        replace(
+            labelmap,
+            data=data,
+            lineage=labelmap.lineage.then("segmentation_preprocessing", settings),
+        ),
+    )
     print(output)
     return None
 

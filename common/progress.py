@@ -66,7 +66,9 @@ class Track(Generic[T]):
         if not logger.isEnabledFor(PROGRESS):
             return
         seconds = time.monotonic() - self._began
-        state = Progress(id(self), self._what, self._unit, self.done, self._total, seconds, self.about, finished)
+        state = Progress(
+            id(self), self._what, self._unit, self.done, self._total, seconds, self.about, finished
+        )
         logger.log(PROGRESS, "%s: %d", self._what, self.done, extra={"progress": state})
 
 

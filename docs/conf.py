@@ -29,10 +29,15 @@ def script_pages() -> dict[str, str]:
     """{name: page} of every script: its parser's help, and nothing else."""
     os.environ["COLUMNS"] = WIDTH
     pages = {}
-    for module in [*STEPS, *(f"pipeline.{path.stem}" for path in sorted((ROOT / "pipeline").glob("*.py")))]:
+    for module in [
+        *STEPS,
+        *(f"pipeline.{path.stem}" for path in sorted((ROOT / "pipeline").glob("*.py"))),
+    ]:
         parser = importlib.import_module(module).build_parser()
         parser.prog = module.replace(".", "/") + ".py"
-        pages[module.split(".")[-1]] = f"# {parser.prog}\n\n```text\n{parser.format_help().rstrip()}\n```\n"
+        pages[module.split(".")[-1]] = (
+            f"# {parser.prog}\n\n```text\n{parser.format_help().rstrip()}\n```\n"
+        )
     return pages
 
 
@@ -41,7 +46,13 @@ def write_script_pages(*_) -> None:
     folder.mkdir(exist_ok=True)
     pages = script_pages()
     toc = "\n".join(pages)
-    for name, text in {**pages, "index": f"# The scripts\n\nEach page is what `--help` prints.\n\n```{{toctree}}\n:maxdepth: 1\n\n{toc}\n```\n"}.items():
+    for name, text in {
+        **pages,
+        "index": (
+            "# The scripts\n\nEach page is what `--help` prints.\n\n```{toctree}\n:maxdepth:"
+            f" 1\n\n{toc}\n```\n"
+        ),
+    }.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
 

@@ -19,7 +19,13 @@ from common.command_line import script
 from common.errors import InputError
 from common.reports import registered
 
-COLUMNS = {"in_plane_mm": "in plane mm", "depth_mm": "depth mm", "rotation_deg": "rotation deg", "mtre_mm": "mTRE mm", "projection_mm": "projection mm"}
+COLUMNS = {
+    "in_plane_mm": "in plane mm",
+    "depth_mm": "depth mm",
+    "rotation_deg": "rotation deg",
+    "mtre_mm": "mTRE mm",
+    "projection_mm": "projection mm",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +39,10 @@ def collect(folder: Path) -> list[tuple[str, dict, dict]]:
     rows = []
     for results in sorted({path.parent for path in folder.rglob("*.json")}):
         for path, content in registered.find_evaluations(results):
-            name, errors = results.relative_to(folder), [content["pictures"][key].get("pose_error", {}) for key in ("final", "initial")]
+            name, errors = (
+                results.relative_to(folder),
+                [content["pictures"][key].get("pose_error", {}) for key in ("final", "initial")],
+            )
             rows.append((str(name if path.stem == "evaluation" else name / path.stem), *errors))
     return rows
 
@@ -41,12 +50,26 @@ def collect(folder: Path) -> list[tuple[str, dict, dict]]:
 def run(args: argparse.Namespace) -> int | None:
     rows = collect(args.folder)
     if not rows:
-        raise InputError(args.folder, "no evaluation below it", "results of evaluation.py", "run it first")
+        raise InputError(
+            args.folder, "no evaluation below it", "results of evaluation.py", "run it first"
+        )
     width = max(len(name) for name, _, _ in rows)
-    print("  ".join([f"{'registration':{width}}", *[f"{title:>13}" for title in COLUMNS.values()], f"{'start mTRE mm':>13}"]))
+    print(
+        "  ".join(
+            [
+                f"{'registration':{width}}",
+                *[f"{title:>13}" for title in COLUMNS.values()],
+                f"{'start mTRE mm':>13}",
+            ]
+        )
+    )
     for name, final, start in rows:
         cells = [f"{final[key]:13.2f}" if key in final else f"{'-':>13}" for key in COLUMNS]
-        print("  ".join([f"{name:{width}}", *cells, f"{start['mtre_mm']:13.1f}" if start else f"{'-':>13}"]))
+        print(
+            "  ".join(
+                [f"{name:{width}}", *cells, f"{start['mtre_mm']:13.1f}" if start else f"{'-':>13}"]
+            )
+        )
 
 
 main = script.script(run, build_parser)

@@ -37,13 +37,47 @@ BONE_HU = 150.0  # denser than muscle: a masked bone holds some of it
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("-i", "--input", required=True, nargs="+", type=Path, metavar="TIFF", help="multi-page TIFF, one bone each")
-    parser.add_argument("--bones", required=True, nargs="+", metavar="NAME", help="name of each bone, in the order of -i")
-    parser.add_argument("--voxel_mm", required=True, nargs=3, type=float, metavar=("COLUMN", "ROW", "SLICE"), help="voxel size, mm")
-    parser.add_argument("--side", choices=("left", "right"), help="the patient's side, for the record; nothing is mirrored")
-    parser.add_argument("--slope", type=float, default=1.0, help="Hounsfield units per grey value (default: 1)")
-    parser.add_argument("--intercept", type=float, default=INTERCEPT_HU, help=f"Hounsfield units of grey value 0 (default: {INTERCEPT_HU:g})")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="output folder")
+    parser.add_argument(
+        "-i",
+        "--input",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="TIFF",
+        help="multi-page TIFF, one bone each",
+    )
+    parser.add_argument(
+        "--bones",
+        required=True,
+        nargs="+",
+        metavar="NAME",
+        help="name of each bone, in the order of -i",
+    )
+    parser.add_argument(
+        "--voxel_mm",
+        required=True,
+        nargs=3,
+        type=float,
+        metavar=("COLUMN", "ROW", "SLICE"),
+        help="voxel size, mm",
+    )
+    parser.add_argument(
+        "--side",
+        choices=("left", "right"),
+        help="the patient's side, for the record; nothing is mirrored",
+    )
+    parser.add_argument(
+        "--slope", type=float, default=1.0, help="Hounsfield units per grey value (default: 1)"
+    )
+    parser.add_argument(
+        "--intercept",
+        type=float,
+        default=INTERCEPT_HU,
+        help=f"Hounsfield units of grey value 0 (default: {INTERCEPT_HU:g})",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="OUT", help="output folder"
+    )
     return parser
 
 
@@ -58,10 +92,28 @@ def read_pages(path: Path) -> np.ndarray:
             for number in range(getattr(image, "n_frames", 1)):
                 image.seek(number)
                 pages.append(np.asarray(image))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(path, f"cannot be read ({error})", "a multi-page TIFF of grey values", "export it again") from None
-    if len(pages) < 2 or len({page.shape for page in pages}) > 1 or pages[0].ndim != 2 or pages[0].dtype.kind not in "ui":
-        raise InputError(path, f"holds {len(pages)} page(s) of {pages[0].shape} {pages[0].dtype}", "two or more grey pages of one size", "export the volume again")
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise InputError(
+            path, f"cannot be read ({error})", "a multi-page TIFF of grey values", "export it again"
+        ) from None
+    if (
+        len(pages) < 2
+        or len({page.shape for page in pages}) > 1
+        or pages[0].ndim != 2
+        or pages[0].dtype.kind not in "ui"
+    ):
+        raise InputError(
+            path,
+            f"holds {len(pages)} page(s) of {pages[0].shape} {pages[0].dtype}",
+            "two or more grey pages of one size",
+            "export the volume again",
+        )
     return np.stack(pages).transpose(2, 1, 0)
 
 
@@ -74,7 +126,12 @@ def run(args: argparse.Namespace) -> int | None:
     from common.volume import cut_ends, lineage, nifti, volume
 
     if len(args.bones) != len(args.input) or len(set(args.bones)) != len(args.bones):
-        raise InputError("--bones", f"{' '.join(args.bones)} for {len(args.input)} volumes", "a name of its own for each", "correct the flags")
+        raise InputError(
+            "--bones",
+            f"{' '.join(args.bones)} for {len(args.input)} volumes",
+            "a name of its own for each",
+            "correct the flags",
+        )
     if min(args.voxel_mm) < 0.01 or max(args.voxel_mm) > 20:
         raise InputError("--voxel_mm", args.voxel_mm, "0.01 to 20 mm", "correct the flag")
     outputs = [args.output / f"{bone}.nii.gz" for bone in args.bones]
@@ -82,13 +139,26 @@ def run(args: argparse.Namespace) -> int | None:
     for path, bone, output in zip(args.input, args.bones, outputs, strict=True):
         hu = hounsfield(read_pages(path), args.slope, args.intercept)
         if hu.max() < BONE_HU:
-            raise InputError(path, f"its densest voxel is {hu.max()} HU", f"bone above {BONE_HU:g} HU", "correct --slope and --intercept")
+            raise InputError(
+                path,
+                f"its densest voxel is {hu.max()} HU",
+                f"bone above {BONE_HU:g} HU",
+                "correct --slope and --intercept",
+            )
         original = volume.Volume(hu, np.diag([*args.voxel_mm, 1.0]), lineage.original(path))
         cuts = cut_ends.cuts_of(hu > args.intercept, None, original)
-        settings = {"voxel_mm": args.voxel_mm, "slope": args.slope, "intercept": args.intercept, "cuts": cuts}
+        settings = {
+            "voxel_mm": args.voxel_mm,
+            "slope": args.slope,
+            "intercept": args.intercept,
+            "cuts": cuts,
+        }
         record = original.lineage.then("import_autoscoper", settings, bone=bone, side=args.side)
         nifti.save(output, volume.Volume(hu, original.affine, record))
-        logger.info(f"{bone}: {' x '.join(map(str, hu.shape))} voxels, {hu.min()} to {hu.max()} HU, {100 * (hu > args.intercept).mean():.0f} % inside the bone")
+        logger.info(
+            f"{bone}: {' x '.join(map(str, hu.shape))} voxels, {hu.min()} to {hu.max()} HU,"
+            f" {100 * (hu > args.intercept).mean():.0f} % inside the bone"
+        )
         print(output)
 
 

@@ -37,44 +37,97 @@ KNEE_LABELS = {"left": (2, 4), "right": (1, 3)}  # tibia and femur, of make_phan
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("-o", "--output_dir", required=True, type=Path, metavar="OUT", help="folder for the patients' folders and the table")
+    parser.add_argument(
+        "-o",
+        "--output_dir",
+        required=True,
+        type=Path,
+        metavar="OUT",
+        help="folder for the patients' folders and the table",
+    )
     parser.add_argument("--patients", type=int, default=6, help="how many (default: %(default)s)")
-    parser.add_argument("--views", type=int, default=2, help="X-rays of each knee (default: %(default)s)")
-    parser.add_argument("--spacing", type=float, default=1.5, help="voxel size of the CTs in mm (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=256, help="pixels of the square X-rays (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed makes other patients and views (default: %(default)s)")
+    parser.add_argument(
+        "--views", type=int, default=2, help="X-rays of each knee (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--spacing",
+        type=float,
+        default=1.5,
+        help="voxel size of the CTs in mm (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--size", type=int, default=256, help="pixels of the square X-rays (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="another seed makes other patients and views (default: %(default)s)",
+    )
     return parser
 
 
 def draw_view(rng: np.random.Generator) -> tuple[list[float], float, list[float]]:
     """Angles r1 r2 r3 in degrees, distance and shift in mm, within the pose range of an antero-posterior knee."""
-    return rng.uniform([-25, -8, -10], [25, 8, 10]).round(1).tolist(), round(rng.uniform(820, 880), 1), rng.uniform(-12, 12, 2).round(1).tolist()
+    return (
+        rng.uniform([-25, -8, -10], [25, 8, 10]).round(1).tolist(),
+        round(rng.uniform(820, 880), 1),
+        rng.uniform(-12, 12, 2).round(1).tolist(),
+    )
 
 
-def take_xray(patient: phantom.Phantom, side: str, path: Path, size: int, rng: np.random.Generator) -> None:
+def take_xray(
+    patient: phantom.Phantom, side: str, path: Path, size: int, rng: np.random.Generator
+) -> None:
     """Write a DICOM X-ray of one knee of a phantom, and its truth."""
     from common.synthetic import xray_simulation
     from common.volume import volume
 
-    points = volume.points_of(patient.segmentation, np.isin(patient.segmentation.data, KNEE_LABELS[side]))
+    points = volume.points_of(
+        patient.segmentation, np.isin(patient.segmentation.data, KNEE_LABELS[side])
+    )
     angles, distance, shift = draw_view(rng)
     detector = Detector.centred(size, size, SDD_MM, FIELD_MM / size)
     camera = xray_simulation.view(points.mean(0), angles, distance, shift)
-    picture = xray_simulation.simulate(xray_simulation.render_strips(patient.ct, camera, detector), FIELD_MM / size, xray_simulation.Effects(), rng)
+    picture = xray_simulation.simulate(
+        xray_simulation.render_strips(patient.ct, camera, detector),
+        FIELD_MM / size,
+        xray_simulation.Effects(),
+        rng,
+    )
     xray_simulation.write_dicom(path, picture, detector, with_sdd=False)
-    xray_simulation.write_truth(path.with_name(path.stem + "_truth.json"), camera, detector, points, {"angles_deg": angles, "distance_mm": distance, "shift_mm": shift})
+    xray_simulation.write_truth(
+        path.with_name(path.stem + "_truth.json"),
+        camera,
+        detector,
+        points,
+        {"angles_deg": angles, "distance_mm": distance, "shift_mm": shift},
+    )
 
 
 def run(args: argparse.Namespace) -> int | None:
-    for name, low, high in (("patients", 1, 999), ("views", 1, 99), ("size", 32, 4096), ("spacing", 0.4, 5), ("seed", 0, 2**31)):
+    for name, low, high in (
+        ("patients", 1, 999),
+        ("views", 1, 99),
+        ("size", 32, 4096),
+        ("spacing", 0.4, 5),
+        ("seed", 0, 2**31),
+    ):
         if not low <= getattr(args, name) <= high:
-            raise InputError(f"--{name}", f"found {getattr(args, name)}", f"{low} to {high}", "give another number")
+            raise InputError(
+                f"--{name}",
+                f"found {getattr(args, name)}",
+                f"{low} to {high}",
+                "give another number",
+            )
     from common.synthetic import phantom
 
     table = args.output_dir / "patients.csv"
     names = [f"P{number:02d}" for number in range(1, args.patients + 1)]
     knees = [f"{side}_{view}" for side in KNEE_LABELS for view in range(1, args.views + 1)]
-    xrays = {name: [args.output_dir / name / "xrays" / f"{knee}.dcm" for knee in knees] for name in names}
+    xrays = {
+        name: [args.output_dir / name / "xrays" / f"{knee}.dcm" for knee in knees] for name in names
+    }
     check_outputs([table, *(path for paths in xrays.values() for path in paths)], args.overwrite)
     rows = []
     for number, name in enumerate(track(names, what="patients", unit="patient")):
@@ -82,9 +135,27 @@ def run(args: argparse.Namespace) -> int | None:
         ct, seg, _ = phantom.write(patient, args.output_dir / name, name)
         for path in xrays[name]:
             side = path.stem.split("_")[0]
-            take_xray(patient, side, path, args.size, np.random.default_rng([args.seed, number, knees.index(path.stem), 31]))
-            files = {"ct": ct, "segmentation": seg, "xray": path, "truth": path.with_name(path.stem + "_truth.json")}
-            rows.append({"patient": name, **{key: file.relative_to(args.output_dir) for key, file in files.items()}, "side": side, "sdd_mm": SDD_MM})
+            take_xray(
+                patient,
+                side,
+                path,
+                args.size,
+                np.random.default_rng([args.seed, number, knees.index(path.stem), 31]),
+            )
+            files = {
+                "ct": ct,
+                "segmentation": seg,
+                "xray": path,
+                "truth": path.with_name(path.stem + "_truth.json"),
+            }
+            rows.append(
+                {
+                    "patient": name,
+                    **{key: file.relative_to(args.output_dir) for key, file in files.items()},
+                    "side": side,
+                    "sdd_mm": SDD_MM,
+                }
+            )
     write_text(table, as_csv(rows, [*cohort.REQUIRED, *cohort.OPTIONAL]))
     print(table)
     return None

@@ -28,10 +28,25 @@ from common.progress import track
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("-o", "--output_dir", required=True, metavar="OUT", help="folder for the patients' folders")
+    parser.add_argument(
+        "-o", "--output_dir", required=True, metavar="OUT", help="folder for the patients' folders"
+    )
     parser.add_argument("--patients", type=int, default=3, help="how many (default: %(default)s)")
-    parser.add_argument("--spacing", type=float, default=1.5, help="voxel size in mm; every second patient has slices 1.4 times as thick (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed makes other patients (default: %(default)s)")
+    parser.add_argument(
+        "--spacing",
+        type=float,
+        default=1.5,
+        help=(
+            "voxel size in mm; every second patient has slices 1.4 times as thick (default:"
+            " %(default)s)"
+        ),
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="another seed makes other patients (default: %(default)s)",
+    )
     return parser
 
 
@@ -39,15 +54,26 @@ def run(args: argparse.Namespace) -> int | None:
     if not 1 <= args.patients <= 999:
         raise InputError("--patients", f"found {args.patients}", "1 to 999", "give another number")
     if not 0.4 <= args.spacing <= 5:
-        raise InputError("--spacing", f"found {args.spacing} mm", "0.4 to 5 mm", "give another size")
+        raise InputError(
+            "--spacing", f"found {args.spacing} mm", "0.4 to 5 mm", "give another size"
+        )
     if args.seed < 0:
         raise InputError("--seed", f"found {args.seed}", "0 or above", "give another number")
     from common.synthetic import phantom
 
     names = [f"P{number:02d}" for number in range(1, args.patients + 1)]
     folders = [Path(args.output_dir) / name for name in names]
-    files.check_outputs([path for folder, name in zip(folders, names, strict=True) for path in phantom.files_of(folder, name)], args.overwrite)
-    for number, (folder, name) in enumerate(track(list(zip(folders, names, strict=True)), what="phantoms", unit="patient")):
+    files.check_outputs(
+        [
+            path
+            for folder, name in zip(folders, names, strict=True)
+            for path in phantom.files_of(folder, name)
+        ],
+        args.overwrite,
+    )
+    for number, (folder, name) in enumerate(
+        track(list(zip(folders, names, strict=True)), what="phantoms", unit="patient")
+    ):
         phantom.write(phantom.cohort_member(number, args.seed, args.spacing), folder, name)
     for folder in folders:
         print(folder)

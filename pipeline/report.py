@@ -34,31 +34,64 @@ logger = logging.getLogger("common.script")
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="results folder, a folder of them, or the workflow's output")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="PAGE", help="page to write, .html")
-    parser.add_argument("--patients", type=Path, metavar="CSV", help="the cohort's table: write the page of the whole cohort")
-    parser.add_argument("--bones", nargs="+", metavar="NAME", default=["femur", "tibia"], help="the bones of the cohort (default: femur tibia)")
-    parser.add_argument("--name", help="name of the patient or cohort in the title (default: FOLDER's)")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="results folder, a folder of them, or the workflow's output",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="PAGE", help="page to write, .html"
+    )
+    parser.add_argument(
+        "--patients",
+        type=Path,
+        metavar="CSV",
+        help="the cohort's table: write the page of the whole cohort",
+    )
+    parser.add_argument(
+        "--bones",
+        nargs="+",
+        metavar="NAME",
+        default=["femur", "tibia"],
+        help="the bones of the cohort (default: femur tibia)",
+    )
+    parser.add_argument(
+        "--name", help="name of the patient or cohort in the title (default: FOLDER's)"
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int | None:
     if not args.folder.is_dir():
-        raise InputError(args.folder, "is no folder", "results of registration.py", "check the path")
+        raise InputError(
+            args.folder, "is no folder", "results of registration.py", "check the path"
+        )
     if args.output.suffix.lower() not in (".html", ".htm"):
-        raise InputError(args.output, f"ends in {args.output.suffix or 'nothing'}", ".html", "rename --output")
+        raise InputError(
+            args.output, f"ends in {args.output.suffix or 'nothing'}", ".html", "rename --output"
+        )
     files.check_outputs([args.output], args.overwrite)
     from common.reports import pages, registered
     from common.results import cohort
 
     name = args.name or args.folder.resolve().name
     if args.patients:
-        page = pages.cohort_page(name, args.folder, cohort.read_table(args.patients), args.bones, args.output.parent)
+        page = pages.cohort_page(
+            name, args.folder, cohort.read_table(args.patients), args.bones, args.output.parent
+        )
     else:
         folders = registered.find(args.folder)
         if not folders:
-            raise InputError(args.folder, "no parameters.pt in or below it", "results of registration.py", "run it first")
-        found = [registered.load(folder) for folder in track(folders, what="reading", unit="result")]
+            raise InputError(
+                args.folder,
+                "no parameters.pt in or below it",
+                "results of registration.py",
+                "run it first",
+            )
+        found = [
+            registered.load(folder) for folder in track(folders, what="reading", unit="result")
+        ]
         page = pages.patient_page(name, args.folder, found)
     files.write_text(args.output, page)
     logger.info(f"{len(page) / 1e6:.1f} MB")

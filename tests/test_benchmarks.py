@@ -32,12 +32,19 @@ def accuracy():
 
 
 def test_starts_are_off_by_no_more_than_they_say(accuracy):
-    centre, camera = np.array([10.0, -20, 30]), geometry.translation([10.0, -20, 30]) @ geometry.camera_from_pose(TRUTH)
+    centre, camera = (
+        np.array([10.0, -20, 30]),
+        geometry.translation([10.0, -20, 30]) @ geometry.camera_from_pose(TRUTH),
+    )
     for seed in range(20):
         start = accuracy.perturbed(camera, centre, 8.0, 10.0, 25.0, np.random.default_rng(seed))
-        moved = geometry.apply(geometry.invert(start), centre) - geometry.apply(geometry.invert(camera), centre)
+        moved = geometry.apply(geometry.invert(start), centre) - geometry.apply(
+            geometry.invert(camera), centre
+        )
         assert geometry.rotation_angle_deg(start[:3, :3] @ camera[:3, :3].T) <= 8.0
-        assert np.linalg.norm(moved[:2]) <= 10.0 + 4.0  # the camera's own axes have turned with the start
+        assert (
+            np.linalg.norm(moved[:2]) <= 10.0 + 4.0
+        )  # the camera's own axes have turned with the start
         assert abs(moved[2]) <= 25.0 + 4.0
 
 
@@ -58,13 +65,29 @@ def write_case(folder):
     nifti.save(folder / "ct.nii.gz", ct)
     camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(TRUTH)
     Image.fromarray(xray_of(ct, camera)).save(folder / "view.png")
-    (folder / "view.json").write_text(json.dumps({"sdd_mm": 900, "pixel_spacing_mm": [1.2, 1.2], "principal_point_px": [75, 70]}))
+    (folder / "view.json").write_text(
+        json.dumps({"sdd_mm": 900, "pixel_spacing_mm": [1.2, 1.2], "principal_point_px": [75, 70]})
+    )
     (folder / "view_truth.json").write_text(json.dumps({"camera": camera.tolist()}))
 
 
 def test_accuracy_lists_every_registration_and_its_error(accuracy, tmp_path, capsys):
     write_case(tmp_path)
-    assert accuracy.main(["--ct", str(tmp_path / "ct.nii.gz"), "--xrays", str(tmp_path / "view.png"), "--starts", "2", "-o", str(tmp_path / "out.csv")]) == 0
+    assert (
+        accuracy.main(
+            [
+                "--ct",
+                str(tmp_path / "ct.nii.gz"),
+                "--xrays",
+                str(tmp_path / "view.png"),
+                "--starts",
+                "2",
+                "-o",
+                str(tmp_path / "out.csv"),
+            ]
+        )
+        == 0
+    )
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert len(rows) == 2
     assert all(float(row["in_plane_mm"]) < 0.2 for row in rows)
@@ -74,18 +97,41 @@ def test_accuracy_lists_every_registration_and_its_error(accuracy, tmp_path, cap
 def test_the_training_benchmark_trains_predicts_and_refines(tmp_path, capsys):
     write_case(tmp_path)
     flags = ["--ct", str(tmp_path / "ct.nii.gz"), "--xrays", str(tmp_path / "view.png")]
-    training = ["-o", str(tmp_path / "models"), "--name", "m", "--iterations", "2", "--model_name", "test_resnet", *FAST]
+    training = [
+        "-o",
+        str(tmp_path / "models"),
+        "--name",
+        "m",
+        "--iterations",
+        "2",
+        "--model_name",
+        "test_resnet",
+        *FAST,
+    ]
     assert benchmark("training").main([*flags, "-o", str(tmp_path / "a.csv"), "--", *training]) == 0
-    assert benchmark("training").main([*flags, "-o", str(tmp_path / "b.csv"), "--trained", str(tmp_path / "models" / "m.pth")]) == 0
-    first, again = (list(csv.DictReader((tmp_path / name).read_text().splitlines())) for name in ("a.csv", "b.csv"))
+    assert (
+        benchmark("training").main(
+            [*flags, "-o", str(tmp_path / "b.csv"), "--trained", str(tmp_path / "models" / "m.pth")]
+        )
+        == 0
+    )
+    first, again = (
+        list(csv.DictReader((tmp_path / name).read_text().splitlines()))
+        for name in ("a.csv", "b.csv")
+    )
     assert float(first[0]["start_mtre_mm"]) > 0
-    assert {key: value for key, value in first[0].items() if key != "seconds"} == {key: value for key, value in again[0].items() if key != "seconds"}
+    assert {key: value for key, value in first[0].items() if key != "seconds"} == {
+        key: value for key, value in again[0].items() if key != "seconds"
+    }
     assert "1 X-rays, medians" in capsys.readouterr().out
 
 
 def test_the_training_benchmark_counts_what_ends_within_a_millimetre():
     module = benchmark("training")
-    rows = [{f"{when}_{name}": value for when in ("start", "end") for name in module.ERRORS} for value in (0.5, 0.9, 2.0, float("inf"))]
+    rows = [
+        {f"{when}_{name}": value for when in ("start", "end") for name in module.ERRORS}
+        for value in (0.5, 0.9, 2.0, float("inf"))
+    ]
     assert "50 % within 1 mm in plane" in module.summary(rows)
 
 
@@ -96,7 +142,16 @@ def test_the_training_benchmark_starts_from_what_the_network_predicts(tmp_path, 
     monkeypatch.setattr(prediction, "predict_pose", lambda *_: TRUTH)
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda _: None)
     monkeypatch.setattr(prediction, "build_network", lambda _: None)
-    flags = ["--ct", str(tmp_path / "ct.nii.gz"), "--xrays", str(tmp_path / "view.png"), "--trained", "m.pth", "-o", str(tmp_path / "c.csv")]
+    flags = [
+        "--ct",
+        str(tmp_path / "ct.nii.gz"),
+        "--xrays",
+        str(tmp_path / "view.png"),
+        "--trained",
+        "m.pth",
+        "-o",
+        str(tmp_path / "c.csv"),
+    ]
     assert benchmark("training").main(flags) == 0
     (row,) = csv.DictReader((tmp_path / "c.csv").read_text().splitlines())
     assert float(row["start_mtre_mm"]) < 1e-3

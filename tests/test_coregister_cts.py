@@ -23,11 +23,22 @@ def test_the_new_grid_covers_every_voxel_of_the_scan_at_its_own_voxel_sizes(femu
     reference_affine = np.eye(4)
     reference_affine[:3, :3] = rotation_matrix([0.1, 0.2, 0.3]) @ np.diag([1.0, -1, 1])
     shape, affine = coregister_cts.covering_grid(ct, reference_affine, motion)
-    corners = np.array([[i, j, k] for i in (0, ct.shape[0] - 1) for j in (0, ct.shape[1] - 1) for k in (0, ct.shape[2] - 1)])
+    corners = np.array(
+        [
+            [i, j, k]
+            for i in (0, ct.shape[0] - 1)
+            for j in (0, ct.shape[1] - 1)
+            for k in (0, ct.shape[2] - 1)
+        ]
+    )
     index = apply(invert(affine) @ invert(motion) @ ct.affine, corners)
     assert index.min() > -1e-6
     assert (index <= np.array(shape) - 1 + 2e-3).all()
-    np.testing.assert_allclose(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0), reference_affine[:3, :3], atol=1e-12)
+    np.testing.assert_allclose(
+        affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0),
+        reference_affine[:3, :3],
+        atol=1e-12,
+    )
     assert sorted(np.linalg.norm(affine[:3, :3], axis=0)) == pytest.approx(sorted(ct.spacing_mm))
 
 
@@ -47,18 +58,36 @@ def aligned(cohort, tmp_path_factory):
     root = tmp_path_factory.mktemp("coregister")
     truths = {}
     for folder, name, truth in cohort:
-        ct, seg = nifti.load_ct(folder / f"{name}_ct.nii.gz"), nifti.load_labelmap(folder / "segmentations" / f"{name}_seg.nii.gz")
+        ct, seg = (
+            nifti.load_ct(folder / f"{name}_ct.nii.gz"),
+            nifti.load_labelmap(folder / "segmentations" / f"{name}_seg.nii.gz"),
+        )
         segmentation_preprocessing.keep_largest_components(seg.data)
         for side, label, ending in (("left", 2, ""), ("right", 1, "_mirrored")):
-            for kind, volume in zip(("cts", "masks"), crop_cts.crop_bone(ct, seg, label, 6.0), strict=True):
+            for kind, volume in zip(
+                ("cts", "masks"), crop_cts.crop_bone(ct, seg, label, 6.0), strict=True
+            ):
                 moved = crop_cts.mirror(volume) if side == "right" else volume
-                lineage = volume.lineage.then("crop_cts", {}, crop_cts.MIRROR if side == "right" else None)
+                lineage = volume.lineage.then(
+                    "crop_cts", {}, crop_cts.MIRROR if side == "right" else None
+                )
                 path = root / f"tibia_{kind}_cropped" / f"{name}_tibia{ending}.nii.gz"
                 path.parent.mkdir(exist_ok=True)
                 nifti.save(path, Volume(np.ascontiguousarray(moved.data), moved.affine, lineage))
-            truths[f"{name}_tibia{ending}"] = np.array(list(truth["landmarks"][f"tibia {side}"].values()))
+            truths[f"{name}_tibia{ending}"] = np.array(
+                list(truth["landmarks"][f"tibia {side}"].values())
+            )
     source, out = root / "tibia_cts_cropped", root / "tibia_cts_aligned"
-    code = coregister_cts.main(["--input_dir", str(source), "--output_dir", str(out), "--reference_file", str(source / "P01_tibia.nii.gz")])
+    code = coregister_cts.main(
+        [
+            "--input_dir",
+            str(source),
+            "--output_dir",
+            str(out),
+            "--reference_file",
+            str(source / "P01_tibia.nii.gz"),
+        ]
+    )
     return code, source, out, truths
 
 
@@ -76,9 +105,19 @@ def test_landmarks_of_a_cohort_meet(aligned):
     for name, points in truths.items():
         after = np.linalg.norm(in_volume(out / f"{name}.nii.gz", points) - reference, axis=1).mean()
         assert after < 4.0, name
-    same_patient = np.linalg.norm(in_volume(out / "P01_tibia_mirrored.nii.gz", truths["P01_tibia_mirrored"]) - reference, axis=1).mean()
+    same_patient = np.linalg.norm(
+        in_volume(out / "P01_tibia_mirrored.nii.gz", truths["P01_tibia_mirrored"]) - reference,
+        axis=1,
+    ).mean()
     assert same_patient < 0.3
-    assert np.linalg.norm(in_volume(source / "P01_tibia_mirrored.nii.gz", truths["P01_tibia_mirrored"]) - reference, axis=1).mean() > 4
+    assert (
+        np.linalg.norm(
+            in_volume(source / "P01_tibia_mirrored.nii.gz", truths["P01_tibia_mirrored"])
+            - reference,
+            axis=1,
+        ).mean()
+        > 4
+    )
 
 
 @pytest.mark.slow
@@ -87,7 +126,9 @@ def test_the_reference_passes_unchanged(aligned):
     before, after = (nifti.load_ct(folder / "P01_tibia.nii.gz") for folder in (source, out))
     np.testing.assert_array_equal(before.data, after.data)
     assert same_grid(before, after)
-    np.testing.assert_array_equal(before.lineage.scanner_from_volume, after.lineage.scanner_from_volume)
+    np.testing.assert_array_equal(
+        before.lineage.scanner_from_volume, after.lineage.scanner_from_volume
+    )
 
 
 @pytest.mark.slow
@@ -96,7 +137,9 @@ def test_labelmaps_follow_their_ct(aligned):
     for name, points in truths.items():
         mask = nifti.load_labelmap(out.with_name("tibia_masks_aligned") / f"{name}.nii.gz")
         assert same_grid(mask, nifti.load_ct(out / f"{name}.nii.gz"))
-        index = np.rint(apply(invert(mask.lineage.scanner_from_volume @ mask.affine), points)).astype(int)
+        index = np.rint(
+            apply(invert(mask.lineage.scanner_from_volume @ mask.affine), points)
+        ).astype(int)
         assert (mask.data[tuple(index.T)] > 0).mean() > 0.8
 
 
@@ -106,7 +149,9 @@ def test_the_whole_bone_is_kept(aligned):
     for name in truths:
         before = nifti.load_labelmap(source.with_name("tibia_masks_cropped") / f"{name}.nii.gz")
         after = nifti.load_labelmap(out.with_name("tibia_masks_aligned") / f"{name}.nii.gz")
-        volume_mm3 = [(v.data > 0).sum() * abs(np.linalg.det(v.affine[:3, :3])) for v in (before, after)]
+        volume_mm3 = [
+            (v.data > 0).sum() * abs(np.linalg.det(v.affine[:3, :3])) for v in (before, after)
+        ]
         assert volume_mm3[1] == pytest.approx(volume_mm3[0], rel=0.03)
 
 
@@ -115,11 +160,20 @@ def test_the_tfm_takes_reference_points_to_the_scan_in_lps(aligned):
     """The same transform as the lineage's, so that resampling with it in ITK gives the aligned CT."""
     _, source, out, _ = aligned
     transform = sitk.ReadTransform(str(out / "P02_tibia.tfm"))
-    before, after = nifti.load_ct(source / "P02_tibia.nii.gz"), nifti.load_ct(out / "P02_tibia.nii.gz")
+    before, after = (
+        nifti.load_ct(source / "P02_tibia.nii.gz"),
+        nifti.load_ct(out / "P02_tibia.nii.gz"),
+    )
     point = np.array([11.0, -23, 37])
     there = RAS_FROM_LPS[:3, :3] @ transform.TransformPoint((RAS_FROM_LPS[:3, :3] @ point).tolist())
-    np.testing.assert_allclose(apply(before.lineage.scanner_from_volume, there), apply(after.lineage.scanner_from_volume, point), atol=1e-6)
-    resampled = sitk.Resample(itk.to_sitk(before), itk.to_sitk(after), transform, sitk.sitkLinear, -1000.0)
+    np.testing.assert_allclose(
+        apply(before.lineage.scanner_from_volume, there),
+        apply(after.lineage.scanner_from_volume, point),
+        atol=1e-6,
+    )
+    resampled = sitk.Resample(
+        itk.to_sitk(before), itk.to_sitk(after), transform, sitk.sitkLinear, -1000.0
+    )
     assert np.abs(itk.from_sitk(resampled, after.lineage).data.astype(int) - after.data).max() <= 1
 
 
@@ -136,7 +190,14 @@ def test_the_table_has_a_row_per_scan(aligned):
 
 def write_scan(path, data, spacing=3.0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    nifti.save(path, Volume(data.astype(np.int16), np.diag([spacing] * 3 + [1]), Lineage(source={"name": path.name, "sha256": ""})))
+    nifti.save(
+        path,
+        Volume(
+            data.astype(np.int16),
+            np.diag([spacing] * 3 + [1]),
+            Lineage(source={"name": path.name, "sha256": ""}),
+        ),
+    )
 
 
 def test_a_scan_that_does_not_fit_is_written_marked_and_sets_the_exit_code(femur, tmp_path, capsys):
@@ -144,7 +205,12 @@ def test_a_scan_that_does_not_fit_is_written_marked_and_sets_the_exit_code(femur
     nifti.save(tmp_path / "A.nii.gz", femur[0])
     write_scan(tmp_path / "B.nii.gz", np.where(ball < 9, 700, -20))
     out = tmp_path / "out"
-    assert coregister_cts.main(["--input_dir", str(tmp_path), "--output_dir", str(out), "--reference_file", "A.nii.gz"]) == 3
+    assert (
+        coregister_cts.main(
+            ["--input_dir", str(tmp_path), "--output_dir", str(out), "--reference_file", "A.nii.gz"]
+        )
+        == 3
+    )
     captured = capsys.readouterr()
     assert "B.nii.gz" in captured.err
     assert "did not converge" in captured.err
@@ -152,7 +218,17 @@ def test_a_scan_that_does_not_fit_is_written_marked_and_sets_the_exit_code(femur
     assert (out / "B.tfm").exists()
 
 
-@pytest.mark.parametrize("wrong", ["no folder", "empty folder", "no reference", "no bone", "output is input", "mask of another grid"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "no folder",
+        "empty folder",
+        "no reference",
+        "no bone",
+        "output is input",
+        "mask of another grid",
+    ],
+)
 def test_bad_input_is_an_error_of_one_line(femur, tmp_path, capsys, wrong):
     folder, out = tmp_path / "a_cts", tmp_path / "out"
     folder.mkdir()
@@ -171,19 +247,44 @@ def test_bad_input_is_an_error_of_one_line(femur, tmp_path, capsys, wrong):
         out = folder
     else:
         write_scan(tmp_path / "a_masks" / "A.nii.gz", np.ones((8, 8, 8)))
-    assert coregister_cts.main(["--input_dir", str(folder), "--output_dir", str(out), "--reference_file", reference, "--quiet"]) == 2
+    assert (
+        coregister_cts.main(
+            [
+                "--input_dir",
+                str(folder),
+                "--output_dir",
+                str(out),
+                "--reference_file",
+                reference,
+                "--quiet",
+            ]
+        )
+        == 2
+    )
     message = capsys.readouterr().err.strip()
     assert message.startswith("coregister_cts.py: ")
     assert "\n" not in message
 
 
 def test_a_loop_over_patients_fills_one_table(tmp_path, capsys):
-    ball = np.where(np.linalg.norm(np.stack(np.indices((30, 30, 30)), -1) - 14.5, axis=-1) < 9, 700, -20)
+    ball = np.where(
+        np.linalg.norm(np.stack(np.indices((30, 30, 30)), -1) - 14.5, axis=-1) < 9, 700, -20
+    )
     out, reference = tmp_path / "out", tmp_path / "P01" / "A.nii.gz"
     table = out / "coregistration.csv"
 
     def align(patient, *flags):
-        return coregister_cts.main(["--input_dir", str(tmp_path / patient), "--output_dir", str(out), "--reference_file", str(reference), *flags])
+        return coregister_cts.main(
+            [
+                "--input_dir",
+                str(tmp_path / patient),
+                "--output_dir",
+                str(out),
+                "--reference_file",
+                str(reference),
+                *flags,
+            ]
+        )
 
     for patient, scan in (("P01", "A"), ("P02", "B")):
         write_scan(tmp_path / patient / f"{scan}.nii.gz", ball)

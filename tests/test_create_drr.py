@@ -30,7 +30,18 @@ QUICK = ("--method", "fused", "--supersampling", "1")
 
 def make(folder, volume, *flags, name="drr.png") -> tuple[int, np.ndarray | None]:
     path = folder / name
-    code = create_drr.main(["--volume", str(volume), "--pose_path", str(folder / "parameters.pt"), "--output_path", str(path), "--overwrite", *flags])
+    code = create_drr.main(
+        [
+            "--volume",
+            str(volume),
+            "--pose_path",
+            str(folder / "parameters.pt"),
+            "--output_path",
+            str(path),
+            "--overwrite",
+            *flags,
+        ]
+    )
     return code, np.asarray(Image.open(path)).astype(float) if code == 0 else None
 
 
@@ -54,8 +65,12 @@ def test_grey_values_are_line_integrals_between_the_two_in_the_text_chunks(regis
     _, drr = make(folder, volume, *QUICK)
     text = Image.open(folder / "drr.png").text
     low, high = float(text["line integral at 0"]), float(text["line integral at 65535"])
-    ct = attenuation.select_structures(nifti.load_ct(volume), None, None, attenuation.WHOLE_ATTENUATION_HU)
-    expected = joseph.FusedRenderer(ct, ct.isocentre_mm).render(result.volume_from_camera()[None], result.detector)[0]
+    ct = attenuation.select_structures(
+        nifti.load_ct(volume), None, None, attenuation.WHOLE_ATTENUATION_HU
+    )
+    expected = joseph.FusedRenderer(ct, ct.isocentre_mm).render(
+        result.volume_from_camera()[None], result.detector
+    )[0]
     np.testing.assert_allclose(low + drr / 65535 * (high - low), expected, atol=1e-4)
 
 
@@ -68,25 +83,37 @@ def test_diffdrr_alone_makes_the_same_picture_of_parameters_and_volume(registrat
 
 def test_landmarks_lie_where_diffdrr_alone_puts_them_to_a_tenth_of_a_pixel(tmp_path):
     ct = small_ct()
-    centres = np.array([(18, 26, 20), (30, 14, 36), (28, 26, 25)])  # well inside the tissue: DiffDRR's densities bend at -800 HU
+    centres = np.array(
+        [(18, 26, 20), (30, 14, 36), (28, 26, 25)]
+    )  # well inside the tissue: DiffDRR's densities bend at -800 HU
     beads = [gaussians(ct.shape, [c], [1.5], [2500]) for c in centres]
 
     def volume(present, name):
         hu = np.clip(ct.data, None, 300) + sum(beads[i] for i in present)
-        return save_registration(tmp_path / name, dataclasses.replace(ct, data=hu.astype(np.float32)))
+        return save_registration(
+            tmp_path / name, dataclasses.replace(ct, data=hu.astype(np.float32))
+        )
 
     path, result = volume(range(3), "all")
     full = diffdrr_picture(path, result)
     rows, columns = np.indices(full.shape)
     for bead in range(3):
-        without = diffdrr_picture(volume([i for i in range(3) if i != bead], f"without{bead}")[0], result)
+        without = diffdrr_picture(
+            volume([i for i in range(3) if i != bead], f"without{bead}")[0], result
+        )
         shadow = np.clip(full - without, 0, None)
         centroid = np.array([(columns * shadow).sum(), (rows * shadow).sum()]) / shadow.sum()
-        expected = geometry.project(geometry.apply(ct.affine, centres[bead][None]), result.detector, result.volume_from_camera())[0]
+        expected = geometry.project(
+            geometry.apply(ct.affine, centres[bead][None]),
+            result.detector,
+            result.volume_from_camera(),
+        )[0]
         np.testing.assert_allclose(centroid, expected, atol=0.1)
 
 
-def test_a_finer_ct_of_the_same_frame_and_another_extent_gives_the_same_view(registration, tmp_path):
+def test_a_finer_ct_of_the_same_frame_and_another_extent_gives_the_same_view(
+    registration, tmp_path
+):
     folder, volume, _ = registration
     fine = small_ct(spacing=1.0)
     coarse = nifti.load_ct(volume)
@@ -99,17 +126,25 @@ def test_a_finer_ct_of_the_same_frame_and_another_extent_gives_the_same_view(reg
     path.with_name("fine.json").unlink()  # from elsewhere: no lineage
     code, drr = make(folder, path, *QUICK)
     assert code == 0
-    agreement = [similarity.ncc(np.roll(drr, shift, axis), read_final(folder)) for axis in (0, 1) for shift in (0, 1, -1)]
+    agreement = [
+        similarity.ncc(np.roll(drr, shift, axis), read_final(folder))
+        for axis in (0, 1)
+        for shift in (0, 1, -1)
+    ]
     assert agreement[0] > 0.9995
     assert max(agreement[1:3] + agreement[4:]) < 0.999
 
 
 @pytest.mark.parametrize("mirror", [1.0, -1.0])
 @pytest.mark.parametrize("method", create_drr.METHODS)
-def test_the_original_ct_is_brought_into_place_by_the_lineages(registration, capsys, mirror, method):
+def test_the_original_ct_is_brought_into_place_by_the_lineages(
+    registration, capsys, mirror, method
+):
     folder, volume, _ = registration
     flags = ("--method", method, "--supersampling", "1")
-    moved = geometry.twist(np.array([0.3, -0.2, 0.5, 80, -60, 20]), np.zeros(3)) @ np.diag([mirror, 1, 1, 1])
+    moved = geometry.twist(np.array([0.3, -0.2, 0.5, 80, -60, 20]), np.zeros(3)) @ np.diag(
+        [mirror, 1, 1, 1]
+    )
     ct = nifti.load_ct(volume)
     prepared = Lineage(scanner_from_volume=geometry.invert(moved)).then("center_isometric", {})
     path = nifti.save(folder / "moved.nii.gz", Volume(ct.data, moved @ ct.affine, prepared))
@@ -121,7 +156,10 @@ def test_the_original_ct_is_brought_into_place_by_the_lineages(registration, cap
 
 def test_the_fused_method_agrees_with_siddon(registration):
     folder, volume, _ = registration
-    siddon, fused = (make(folder, volume, "--supersampling", "1", "--method", method)[1] for method in create_drr.METHODS)
+    siddon, fused = (
+        make(folder, volume, "--supersampling", "1", "--method", method)[1]
+        for method in create_drr.METHODS
+    )
     assert np.abs(siddon - fused).max() < 0.02 * 65535
 
 
@@ -159,7 +197,15 @@ def test_only_the_masked_structure_is_rendered(registration):
     assert make(folder, volume, "--mask", str(seg), "--labels", "4")[0] == 2
 
 
-@pytest.mark.parametrize("flags", [("--supersampling", "0"), ("--labels", "1"), ("--mask", "absent.nii.gz"), ("--output_path", "drr.jpg")])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--supersampling", "0"),
+        ("--labels", "1"),
+        ("--mask", "absent.nii.gz"),
+        ("--output_path", "drr.jpg"),
+    ],
+)
 def test_bad_flags_are_one_line(registration, capsys, flags):
     folder, volume, _ = registration
     assert make(folder, volume, *flags)[0] == 2
@@ -168,16 +214,28 @@ def test_bad_flags_are_one_line(registration, capsys, flags):
 
 def test_a_ct_of_another_frame_is_refused(registration, tmp_path, capsys):
     folder, _, _ = registration
-    elsewhere = nifti.save(tmp_path / "other.nii.gz", small_ct(affine=oblique_affine((2.0, 2, 2), origin=(900.0, 0, 0))))
+    elsewhere = nifti.save(
+        tmp_path / "other.nii.gz",
+        small_ct(affine=oblique_affine((2.0, 2, 2), origin=(900.0, 0, 0))),
+    )
     assert make(folder, elsewhere)[0] == 2
     assert "in the frame of ct.nii.gz" in capsys.readouterr().err
 
 
-def test_a_picture_that_exists_is_kept_unless_overwrite_and_the_volume_is_never_replaced(registration):
+def test_a_picture_that_exists_is_kept_unless_overwrite_and_the_volume_is_never_replaced(
+    registration,
+):
     folder, volume, _ = registration
     make(folder, volume, *QUICK)
     before = (folder / "drr.png").read_bytes()
-    arguments = ["--volume", str(volume), "--pose_path", str(folder / "parameters.pt"), "--output_path", str(folder / "drr.png")]
+    arguments = [
+        "--volume",
+        str(volume),
+        "--pose_path",
+        str(folder / "parameters.pt"),
+        "--output_path",
+        str(folder / "drr.png"),
+    ]
     assert create_drr.main(arguments) == 2
     assert (folder / "drr.png").read_bytes() == before
 
@@ -187,7 +245,19 @@ def test_a_checkpoint_is_not_taken_for_a_pose(registration, tmp_path, capsys):
 
     _, volume, _ = registration
     torch.save({"model_state_dict": {}}, tmp_path / "model.pth")
-    assert create_drr.main(["--volume", str(volume), "--pose_path", str(tmp_path / "model.pth"), "--output_path", str(tmp_path / "d.png")]) == 2
+    assert (
+        create_drr.main(
+            [
+                "--volume",
+                str(volume),
+                "--pose_path",
+                str(tmp_path / "model.pth"),
+                "--output_path",
+                str(tmp_path / "d.png"),
+            ]
+        )
+        == 2
+    )
     assert "is a model checkpoint" in capsys.readouterr().err
 
 
@@ -198,5 +268,7 @@ def test_a_picture_helper_spans_eight_bits():
 def test_the_stored_pose_and_camera_say_the_same(registration):
     folder, _, result = registration
     loaded = parameters_file.load(folder / "parameters.pt")
-    np.testing.assert_allclose(loaded.volume_from_camera(), np.asarray(loaded.scanner_pose[0]["camera"]), atol=1e-9)
+    np.testing.assert_allclose(
+        loaded.volume_from_camera(), np.asarray(loaded.scanner_pose[0]["camera"]), atol=1e-9
+    )
     np.testing.assert_allclose(loaded.final_pose, result.final_pose)

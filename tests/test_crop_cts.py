@@ -35,16 +35,28 @@ def write_patient(folder, affine, seg=None, ct=None, name="P01"):
     rng = np.random.default_rng(0)
     if seg is None:
         seg = np.zeros(SHAPE, np.uint8)
-        ends = apply(affine, np.array([[0, 25, 20], [59, 25, 20], [30, 0, 20], [30, 49, 20], [30, 25, 0], [30, 25, 39]]))
+        ends = apply(
+            affine,
+            np.array(
+                [[0, 25, 20], [59, 25, 20], [30, 0, 20], [30, 49, 20], [30, 25, 0], [30, 25, 39]]
+            ),
+        )
         axis = int(np.argmax(np.abs(ends[1::2, 0] - ends[::2, 0])))
         grows_right = ends[2 * axis + 1, 0] > ends[2 * axis, 0]
         low, high = np.array(SHAPE) // 2 - 4, np.array(SHAPE) // 2 + 4
-        for first, (right, left) in ((4, (FEMUR_RIGHT, FEMUR_LEFT)), (-4, (TIBIA_RIGHT, TIBIA_LEFT))):
+        for first, (right, left) in (
+            (4, (FEMUR_RIGHT, FEMUR_LEFT)),
+            (-4, (TIBIA_RIGHT, TIBIA_LEFT)),
+        ):
             for label, to_right in ((right, True), (left, False)):
                 box = [slice(a, b) for a, b in zip(low, high, strict=True)]
                 other = (axis + 1) % 3
                 box[other] = slice(low[other] + 2 * first, high[other] + 2 * first - 1)
-                box[axis] = slice(SHAPE[axis] - 9, SHAPE[axis] - 4) if to_right == grows_right else slice(4, 11)
+                box[axis] = (
+                    slice(SHAPE[axis] - 9, SHAPE[axis] - 4)
+                    if to_right == grows_right
+                    else slice(4, 11)
+                )
                 seg[tuple(box)] = label
     if ct is None:
         ct = np.where(seg > 0, rng.integers(200, 1500, seg.shape), -1000).astype(np.int16)
@@ -55,13 +67,28 @@ def write_patient(folder, affine, seg=None, ct=None, name="P01"):
 
 
 def crop(folder, *flags, name="P01") -> int:
-    return crop_cts.main(["--base_dir", str(folder), "--ct_filename", f"{name}_ct.nii.gz", "--seg_filename", f"segmentations/{name}_seg.nii.gz", *flags])
+    return crop_cts.main(
+        [
+            "--base_dir",
+            str(folder),
+            "--ct_filename",
+            f"{name}_ct.nii.gz",
+            "--seg_filename",
+            f"segmentations/{name}_seg.nii.gz",
+            *flags,
+        ]
+    )
 
 
 def test_files_have_the_documented_names(tmp_path, capsys):
     write_patient(tmp_path, affine_of(np.eye(3)))
     assert crop(tmp_path) == 0
-    expected = [f"{bone}_{kind}_cropped/P01_{bone}{ending}.nii.gz" for bone in ("femur", "tibia") for ending in ("", "_mirrored") for kind in ("cts", "masks")]
+    expected = [
+        f"{bone}_{kind}_cropped/P01_{bone}{ending}.nii.gz"
+        for bone in ("femur", "tibia")
+        for ending in ("", "_mirrored")
+        for kind in ("cts", "masks")
+    ]
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / name) for name in expected]
     for name in expected:
         assert (tmp_path / name).exists()
@@ -76,27 +103,44 @@ def test_the_box_is_the_label_and_its_padding_in_millimetres_rounded_up(tmp_path
     grown = tuple(slice(b.start - pad, b.stop + pad) for b, pad in zip(box, (3, 3, 2), strict=True))
     left = nifti.load_ct(tmp_path / "femur_cts_cropped" / "P01_femur.nii.gz")
     np.testing.assert_array_equal(left.data, ct[grown])
-    np.testing.assert_allclose(apply(left.affine, np.zeros(3)), apply(affine, np.array([b.start for b in grown])), atol=1e-4)
+    np.testing.assert_allclose(
+        apply(left.affine, np.zeros(3)),
+        apply(affine, np.array([b.start for b in grown])),
+        atol=1e-4,
+    )
     assert left.data.dtype == np.int16
 
 
 def test_padding_stops_at_the_edge_of_the_ct(tmp_path):
     ct, _ = write_patient(tmp_path, affine_of(np.eye(3)))
     assert crop(tmp_path, "--padding", "500") == 0
-    np.testing.assert_array_equal(nifti.load_ct(tmp_path / "tibia_cts_cropped" / "P01_tibia.nii.gz").data, ct)
+    np.testing.assert_array_equal(
+        nifti.load_ct(tmp_path / "tibia_cts_cropped" / "P01_tibia.nii.gz").data, ct
+    )
 
 
 def test_masks_lie_on_the_crops_grid_and_hold_their_bone_alone(tmp_path):
     _, seg = write_patient(tmp_path, affine_of(OBLIQUE))
     assert crop(tmp_path, "--padding", "40") == 0
-    for bone, ending, label in (("femur", "", 4), ("femur", "_mirrored", 3), ("tibia", "", 2), ("tibia", "_mirrored", 1)):
+    for bone, ending, label in (
+        ("femur", "", 4),
+        ("femur", "_mirrored", 3),
+        ("tibia", "", 2),
+        ("tibia", "_mirrored", 1),
+    ):
         ct = nifti.load_ct(tmp_path / f"{bone}_cts_cropped" / f"P01_{bone}{ending}.nii.gz")
-        mask = nifti.load_labelmap(tmp_path / f"{bone}_masks_cropped" / f"P01_{bone}{ending}.nii.gz")
+        mask = nifti.load_labelmap(
+            tmp_path / f"{bone}_masks_cropped" / f"P01_{bone}{ending}.nii.gz"
+        )
         assert volume.same_grid(ct, mask)
         assert set(np.unique(mask.data)) == {0, label}
         assert (mask.data == label).sum() == (seg == label).sum()
         assert ct.data[mask.data > 0].min() >= 200
-        assert (mask.lineage.bone, mask.lineage.side, mask.lineage.label) == (bone, "right" if ending else "left", label)
+        assert (mask.lineage.bone, mask.lineage.side, mask.lineage.label) == (
+            bone,
+            "right" if ending else "left",
+            label,
+        )
 
 
 @pytest.mark.parametrize("directions", DIRECTIONS.values(), ids=DIRECTIONS)
@@ -110,7 +154,9 @@ def test_a_right_bone_becomes_its_mirror_image_without_interpolation(tmp_path, d
     reflected = apply(mirrored.affine, index) * [-1, 1, 1]
     there = apply(invert(affine), reflected)
     assert np.abs(there - np.rint(there)).max() < 1e-3
-    np.testing.assert_array_equal(mirrored.data.reshape(-1), ct[tuple(np.rint(there).astype(int).T)])
+    np.testing.assert_array_equal(
+        mirrored.data.reshape(-1), ct[tuple(np.rint(there).astype(int).T)]
+    )
     assert np.sign(np.linalg.det(mirrored.affine)) == np.sign(np.linalg.det(affine))
     assert mirrored.lineage.mirrored
     assert np.linalg.det(mirrored.lineage.scanner_from_volume) == pytest.approx(-1)
@@ -132,11 +178,36 @@ def test_the_lineage_leads_every_voxel_back_to_its_place_in_the_scanner(tmp_path
 def test_other_labels_and_other_bones(tmp_path):
     seg = np.zeros(SHAPE, np.uint8)
     for number, label in enumerate((11, 10, 21, 20)):  # left before right along x
-        seg[6 + 30 * (number % 2) : 16 + 30 * (number % 2), 5 + 22 * (number // 2) : 20 + 22 * (number // 2), 10:20] = label
+        seg[
+            6 + 30 * (number % 2) : 16 + 30 * (number % 2),
+            5 + 22 * (number // 2) : 20 + 22 * (number // 2),
+            10:20,
+        ] = label
     write_patient(tmp_path, affine_of(np.eye(3)), seg)
-    assert crop(tmp_path, "--labels", "10", "11", "20", "21", "--padding", "10.0", "--bones", "scapula", "rib") == 0
-    assert nifti.load_labelmap(tmp_path / "rib_masks_cropped" / "P01_rib_mirrored.nii.gz").data.max() == 20
-    assert nifti.load_labelmap(tmp_path / "scapula_masks_cropped" / "P01_scapula.nii.gz").data.max() == 11
+    assert (
+        crop(
+            tmp_path,
+            "--labels",
+            "10",
+            "11",
+            "20",
+            "21",
+            "--padding",
+            "10.0",
+            "--bones",
+            "scapula",
+            "rib",
+        )
+        == 0
+    )
+    assert (
+        nifti.load_labelmap(tmp_path / "rib_masks_cropped" / "P01_rib_mirrored.nii.gz").data.max()
+        == 20
+    )
+    assert (
+        nifti.load_labelmap(tmp_path / "scapula_masks_cropped" / "P01_scapula.nii.gz").data.max()
+        == 11
+    )
 
 
 def test_a_segmentation_on_another_grid_is_resampled_and_that_is_said(tmp_path, capsys):
@@ -145,10 +216,16 @@ def test_a_segmentation_on_another_grid_is_resampled_and_that_is_said(tmp_path, 
     finer = affine.copy()
     finer[:3, :3] /= 2
     finer[:3, 3] = apply(affine, np.full(3, -0.25))
-    nibabel.save(nibabel.Nifti1Image(seg.repeat(2, 0).repeat(2, 1).repeat(2, 2), finer), tmp_path / "segmentations" / "P01_seg.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(seg.repeat(2, 0).repeat(2, 1).repeat(2, 2), finer),
+        tmp_path / "segmentations" / "P01_seg.nii.gz",
+    )
     assert crop(tmp_path, "--padding", "500") == 0
     assert "resampled onto it" in capsys.readouterr().err
-    np.testing.assert_array_equal(nifti.load_labelmap(tmp_path / "femur_masks_cropped" / "P01_femur.nii.gz").data > 0, seg == FEMUR_LEFT)
+    np.testing.assert_array_equal(
+        nifti.load_labelmap(tmp_path / "femur_masks_cropped" / "P01_femur.nii.gz").data > 0,
+        seg == FEMUR_LEFT,
+    )
 
 
 @pytest.mark.parametrize("shift_mm", [25, 1000])
@@ -186,8 +263,12 @@ def test_swapped_sides_are_noticed(tmp_path, capsys):
     assert "femur" in messages[0]
 
 
-@pytest.mark.parametrize(("offset", "code", "said"), [(0, 0, False), (900, 0, True), (1024, 2, True)])
-def test_a_ct_without_air_is_suspected_not_to_be_in_hounsfield_units_and_without_fat_refused(tmp_path, capsys, offset, code, said):
+@pytest.mark.parametrize(
+    ("offset", "code", "said"), [(0, 0, False), (900, 0, True), (1024, 2, True)]
+)
+def test_a_ct_without_air_is_suspected_not_to_be_in_hounsfield_units_and_without_fat_refused(
+    tmp_path, capsys, offset, code, said
+):
     ct, seg = write_patient(tmp_path, affine_of(np.eye(3)))
     write_patient(tmp_path, affine_of(np.eye(3)), seg, ct + np.int16(offset))
     assert crop(tmp_path) == code
@@ -219,20 +300,43 @@ def test_the_phantoms_cleaned_labels_give_bones_in_the_documented_places(cohort,
         (tmp_path / source).symlink_to(folder / source)
     assert crop(tmp_path, name=name) == 0
     for side, ending in (("left", ""), ("right", "_mirrored")):
-        mask = nifti.load_labelmap(tmp_path / "tibia_masks_cropped" / f"{name}_tibia{ending}.nii.gz")
+        mask = nifti.load_labelmap(
+            tmp_path / "tibia_masks_cropped" / f"{name}_tibia{ending}.nii.gz"
+        )
         landmarks = np.array(list(truth["landmarks"][f"tibia {side}"].values()))
         index = apply(invert(mask.lineage.scanner_from_volume @ mask.affine), landmarks)
         assert (mask.data[tuple(np.rint(index).astype(int).T)] > 0).all()
 
 
-def test_a_labelmap_that_step_1_has_not_cleaned_is_told_and_warned_of_where_the_cleaned_one_lies_beside(tmp_path, capsys):
+def test_a_labelmap_that_step_1_has_not_cleaned_is_told_and_warned_of_where_the_cleaned_one_lies_beside(
+    tmp_path, capsys
+):
     write_patient(tmp_path, affine_of(np.eye(3)))
     assert crop(tmp_path) == 0
     assert "run segmentation_preprocessing.py" in capsys.readouterr().err
     folder = tmp_path / "segmentations"
-    assert segmentation_preprocessing.main(["-i", str(folder / "P01_seg.nii.gz"), "-o", str(folder)]) == 0
+    assert (
+        segmentation_preprocessing.main(["-i", str(folder / "P01_seg.nii.gz"), "-o", str(folder)])
+        == 0
+    )
     capsys.readouterr()
     assert crop(tmp_path, "--overwrite") == 0
-    assert "warning: P01_seg.nii.gz: has not been through step 1; an island of a label widens the bone's box; give P01_seg_cleaned.nii.gz" in capsys.readouterr().err
-    assert crop_cts.main(["--base_dir", str(tmp_path), "--ct_filename", "P01_ct.nii.gz", "--seg_filename", "segmentations/P01_seg_cleaned.nii.gz", "--overwrite"]) == 0
+    assert (
+        "warning: P01_seg.nii.gz: has not been through step 1; an island of a label widens the"
+        " bone's box; give P01_seg_cleaned.nii.gz" in capsys.readouterr().err
+    )
+    assert (
+        crop_cts.main(
+            [
+                "--base_dir",
+                str(tmp_path),
+                "--ct_filename",
+                "P01_ct.nii.gz",
+                "--seg_filename",
+                "segmentations/P01_seg_cleaned.nii.gz",
+                "--overwrite",
+            ]
+        )
+        == 0
+    )
     assert "step 1" not in capsys.readouterr().err

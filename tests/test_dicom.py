@@ -47,7 +47,13 @@ def transcoded(path, syntax):
 
 
 @pytest.mark.parametrize(
-    "syntax", [gdcm.TransferSyntax.JPEGLosslessProcess14_1, gdcm.TransferSyntax.JPEGLSLossless, gdcm.TransferSyntax.JPEG2000Lossless, gdcm.TransferSyntax.RLELossless]
+    "syntax",
+    [
+        gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+        gdcm.TransferSyntax.JPEGLSLossless,
+        gdcm.TransferSyntax.JPEG2000Lossless,
+        gdcm.TransferSyntax.RLELossless,
+    ],
 )
 def test_compressed_pixels_are_the_uncompressed_ones(tmp_path, syntax):
     plain = write_dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY)
@@ -55,18 +61,29 @@ def test_compressed_pixels_are_the_uncompressed_ones(tmp_path, syntax):
 
 
 def test_one_frame_of_a_compressed_run_is_read(tmp_path):
-    path = transcoded(write_dicom(tmp_path / "x.dcm", np.stack([bright(), bright()[::-1], counts()]), **LOG, **GEOMETRY), gdcm.TransferSyntax.JPEGLosslessProcess14_1)
+    path = transcoded(
+        write_dicom(
+            tmp_path / "x.dcm", np.stack([bright(), bright()[::-1], counts()]), **LOG, **GEOMETRY
+        ),
+        gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+    )
     np.testing.assert_array_equal(dicom.read(path, 1)[0], bright()[::-1])
 
 
 def test_a_picture_by_colour_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="stored as PALETTE COLOR"):
-        reading.read(write_dicom(tmp_path / "x.dcm", bright(), PhotometricInterpretation="PALETTE COLOR", **GEOMETRY))
+        reading.read(
+            write_dicom(
+                tmp_path / "x.dcm", bright(), PhotometricInterpretation="PALETTE COLOR", **GEOMETRY
+            )
+        )
 
 
 @pytest.mark.parametrize("modality", ["XA", "RF", "DX", "CR"])
 def test_every_kind_of_projection_is_read_alike(tmp_path, modality):
-    xray = reading.read(write_dicom(tmp_path / "x.dcm", bright(), Modality=modality, **LOG, **GEOMETRY))
+    xray = reading.read(
+        write_dicom(tmp_path / "x.dcm", bright(), Modality=modality, **LOG, **GEOMETRY)
+    )
     assert agreement(xray.image, thickness()) > 0.99
     assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (1020, (0.2, 0.3))
 
@@ -90,13 +107,25 @@ def enhanced(path, **more):
     shared = groups(FramePixelDataPropertiesSequence={"ImagerPixelSpacing": ["0.3", "0.2"], **LOG})
     frames = [
         groups(
-            XRayGeometrySequence={"DistanceSourceToDetector": sdd, "DistanceSourceToIsocenter": 700.0},
-            PositionerPositionSequence={"PositionerPrimaryAngle": angle, "PositionerSecondaryAngle": "0"},
+            XRayGeometrySequence={
+                "DistanceSourceToDetector": sdd,
+                "DistanceSourceToIsocenter": 700.0,
+            },
+            PositionerPositionSequence={
+                "PositionerPrimaryAngle": angle,
+                "PositionerSecondaryAngle": "0",
+            },
             PatientOrientationInFrameSequence={"PatientOrientation": ["R", "F"]},
         )
         for sdd, angle in (("1100", "0"), ("980", "90"))
     ]
-    return write_dicom(path, np.stack([bright(), bright()]), SharedFunctionalGroupsSequence=[shared], PerFrameFunctionalGroupsSequence=frames, **more)
+    return write_dicom(
+        path,
+        np.stack([bright(), bright()]),
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=frames,
+        **more,
+    )
 
 
 @pytest.mark.parametrize(("frame", "sdd_mm"), [(0, 1100), (1, 980)])
@@ -109,7 +138,9 @@ def test_the_geometry_of_an_enhanced_run_is_its_frames(tmp_path, frame, sdd_mm):
     assert agreement(xray.image, thickness()) > 0.99
 
 
-@pytest.mark.parametrize(("frame", "source", "behind"), [(0, [0, -700, 0], False), (1, [700, 0, 0], True)])
+@pytest.mark.parametrize(
+    ("frame", "source", "behind"), [(0, [0, -700, 0], False), (1, [700, 0, 0], True)]
+)
 def test_the_c_arm_of_an_enhanced_run_stands_where_its_frame_says(tmp_path, frame, source, behind):
     """From behind the patient, the source sees columns run to the patient's right, as the header says; from the side the header says nothing, and the standard counts."""
     camera, from_detector = positioner.positioner_camera(enhanced(tmp_path / "x.dcm"), frame)
@@ -120,27 +151,56 @@ def test_the_c_arm_of_an_enhanced_run_stands_where_its_frame_says(tmp_path, fram
 def test_a_distance_that_was_added_overrules_an_enhanced_runs_own(tmp_path):
     import add_dicom_data
 
-    assert add_dicom_data.main(["-i", str(enhanced(tmp_path / "x.dcm")), "-o", str(tmp_path / "y.dcm"), "--sdd", "1234"]) == 0
+    assert (
+        add_dicom_data.main(
+            [
+                "-i",
+                str(enhanced(tmp_path / "x.dcm")),
+                "-o",
+                str(tmp_path / "y.dcm"),
+                "--sdd",
+                "1234",
+            ]
+        )
+        == 0
+    )
     assert reading.read(tmp_path / "y.dcm", frame=1).detector.sdd_mm == 1234
 
 
 def test_a_functional_group_that_is_damaged_is_one_clear_line(tmp_path):
-    broken = groups(XRayGeometrySequence={"DistanceSourceToDetector": ["1000", "1100"], "DistanceSourceToIsocenter": float("nan")})
+    broken = groups(
+        XRayGeometrySequence={
+            "DistanceSourceToDetector": ["1000", "1100"],
+            "DistanceSourceToIsocenter": float("nan"),
+        }
+    )
     with pytest.raises(InputError, match=r"x\.dcm.*geometry tags that are numbers"):
-        reading.read(write_dicom(tmp_path / "x.dcm", bright(), SharedFunctionalGroupsSequence=[broken], **LOG), None)
+        reading.read(
+            write_dicom(
+                tmp_path / "x.dcm", bright(), SharedFunctionalGroupsSequence=[broken], **LOG
+            ),
+            None,
+        )
 
 
 # ------------------------------------------------------------------------------------------------ pixel size
 
 
 def test_a_calibrated_pixel_spacing_is_magnified_by_the_two_distances():
-    said = header(DistanceSourceToDetector="1200", DistanceSourceToPatient="800", PixelSpacing=["0.2", "0.1"], PixelSpacingCalibrationType="GEOMETRY")
+    said = header(
+        DistanceSourceToDetector="1200",
+        DistanceSourceToPatient="800",
+        PixelSpacing=["0.2", "0.1"],
+        PixelSpacingCalibrationType="GEOMETRY",
+    )
     assert said.pixel_mm == pytest.approx((0.15, 0.3))
     assert not said.findings
 
 
 def test_an_uncalibrated_pixel_spacing_is_taken_at_the_detector_and_that_is_said():
-    said = header(DistanceSourceToDetector="1200", DistanceSourceToPatient="800", PixelSpacing=["0.2", "0.1"])
+    said = header(
+        DistanceSourceToDetector="1200", DistanceSourceToPatient="800", PixelSpacing=["0.2", "0.1"]
+    )
     assert said.pixel_mm == (0.1, 0.2)
     assert "taken as it is at the detector" in said.findings[0]
 
@@ -148,12 +208,38 @@ def test_an_uncalibrated_pixel_spacing_is_taken_at_the_detector_and_that_is_said
 @pytest.mark.parametrize(
     ("tags", "finding"),
     [
-        ({"DistanceSourceToDetector": "900", "DistanceSourceToPatient": "950"}, "is not below DistanceSourceToDetector 900"),
-        ({"ImagerPixelSpacing": ["0.3", "0.3"], "PixelSpacing": ["0.25", "0.25"], "EstimatedRadiographicMagnificationFactor": "1.5"}, "does not give ImagerPixelSpacing"),
-        ({"ImagerPixelSpacing": ["0.3", "0.3"], "PixelSpacing": ["0.2", "0.2"]}, "differs from ImagerPixelSpacing"),
-        ({"DistanceSourceToDetector": "1200", "DistanceSourceToPatient": "800", "EstimatedRadiographicMagnificationFactor": "1.2"}, "is not the 1.5"),
-        ({"PixelSpacing": ["0.2", "0.2"], "PixelSpacingCalibrationType": "FIDUCIAL"}, "states no magnification"),
-        ({"DetectorActiveOrigin": ["12", "0"], "ImagerPixelSpacing": ["0.3", "0.3"]}, "a part of its detector"),
+        (
+            {"DistanceSourceToDetector": "900", "DistanceSourceToPatient": "950"},
+            "is not below DistanceSourceToDetector 900",
+        ),
+        (
+            {
+                "ImagerPixelSpacing": ["0.3", "0.3"],
+                "PixelSpacing": ["0.25", "0.25"],
+                "EstimatedRadiographicMagnificationFactor": "1.5",
+            },
+            "does not give ImagerPixelSpacing",
+        ),
+        (
+            {"ImagerPixelSpacing": ["0.3", "0.3"], "PixelSpacing": ["0.2", "0.2"]},
+            "differs from ImagerPixelSpacing",
+        ),
+        (
+            {
+                "DistanceSourceToDetector": "1200",
+                "DistanceSourceToPatient": "800",
+                "EstimatedRadiographicMagnificationFactor": "1.2",
+            },
+            "is not the 1.5",
+        ),
+        (
+            {"PixelSpacing": ["0.2", "0.2"], "PixelSpacingCalibrationType": "FIDUCIAL"},
+            "states no magnification",
+        ),
+        (
+            {"DetectorActiveOrigin": ["12", "0"], "ImagerPixelSpacing": ["0.3", "0.3"]},
+            "a part of its detector",
+        ),
         ({"BurnedInAnnotation": "YES"}, "perhaps the patient's name; it goes into gt.png"),
     ],
 )
@@ -165,9 +251,22 @@ def test_tags_that_contradict_each_other_are_found(tags, finding):
 @pytest.mark.parametrize(
     "tags",
     [
-        {"DistanceSourceToDetector": "1200", "DistanceSourceToPatient": "800", "EstimatedRadiographicMagnificationFactor": "1.5", "ImagerPixelSpacing": ["0.3", "0.3"]},
-        {"ImagerPixelSpacing": ["0.3", "0.3"], "PixelSpacing": ["0.2", "0.2"], "EstimatedRadiographicMagnificationFactor": "1.5"},
-        {"ImagerPixelSpacing": ["0.3", "0.3"], "PixelSpacing": ["0.3", "0.3"], "EstimatedRadiographicMagnificationFactor": "1.5"},  # both at the detector: not calibrated
+        {
+            "DistanceSourceToDetector": "1200",
+            "DistanceSourceToPatient": "800",
+            "EstimatedRadiographicMagnificationFactor": "1.5",
+            "ImagerPixelSpacing": ["0.3", "0.3"],
+        },
+        {
+            "ImagerPixelSpacing": ["0.3", "0.3"],
+            "PixelSpacing": ["0.2", "0.2"],
+            "EstimatedRadiographicMagnificationFactor": "1.5",
+        },
+        {
+            "ImagerPixelSpacing": ["0.3", "0.3"],
+            "PixelSpacing": ["0.3", "0.3"],
+            "EstimatedRadiographicMagnificationFactor": "1.5",
+        },  # both at the detector: not calibrated
         {"DetectorActiveOrigin": ["0", "0"], "ImagerPixelSpacing": ["0.3", "0.3"]},
     ],
 )
@@ -176,7 +275,12 @@ def test_tags_that_agree_are_no_finding(tags):
 
 
 def test_findings_are_warned_of_and_kept_with_the_reading(tmp_path, capsys):
-    xray = reading.read(write_dicom(tmp_path / "x.dcm", bright(), DistanceSourceToPatient="1100", **LOG, **GEOMETRY), GeometryFlags(sdd_mm=990.0))
+    xray = reading.read(
+        write_dicom(
+            tmp_path / "x.dcm", bright(), DistanceSourceToPatient="1100", **LOG, **GEOMETRY
+        ),
+        GeometryFlags(sdd_mm=990.0),
+    )
     assert xray.detector.sdd_mm == 990
     first, second = xray.reading["findings"]
     assert "DistanceSourceToPatient 1100" in first
@@ -190,13 +294,26 @@ def test_a_calibration_is_compared_by_its_focal_length(tmp_path, sdd_mm, found):
     flags = GeometryFlags(sdd_mm, (0.4, 0.6), (50.0, 40.0), calibrated=True)
     xray = reading.read(write_dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY), flags)
     assert xray.reading["geometry"] == "calibration"
-    assert len([finding for finding in xray.reading["findings"] if "focal length of 3825 pixels overrules the 5100" in finding]) == found
+    assert (
+        len(
+            [
+                finding
+                for finding in xray.reading["findings"]
+                if "focal length of 3825 pixels overrules the 5100" in finding
+            ]
+        )
+        == found
+    )
     assert len(xray.reading["findings"]) == found
 
 
 # ------------------------------------------------------------------------------------------- principal point
 
-PANEL = {"DetectorActiveDimensions": ["60", "80"], "DetectorElementSpacing": ["0.1", "0.1"], "ImagerPixelSpacing": ["0.2", "0.2"]}  # 600 x 800 elements, binned by two
+PANEL = {
+    "DetectorActiveDimensions": ["60", "80"],
+    "DetectorElementSpacing": ["0.1", "0.1"],
+    "ImagerPixelSpacing": ["0.2", "0.2"],
+}  # 600 x 800 elements, binned by two
 
 
 def test_the_middle_of_the_active_area_is_the_principal_point_of_a_part():
@@ -206,7 +323,11 @@ def test_the_middle_of_the_active_area_is_the_principal_point_of_a_part():
 
 
 def test_a_picture_of_the_whole_active_area_has_its_principal_point_in_the_middle():
-    said = header(DetectorActiveOrigin=["10", "20"], FieldOfViewOrigin=["10", "20"], **PANEL | {"DetectorActiveDimensions": ["19.2", "24"]})
+    said = header(
+        DetectorActiveOrigin=["10", "20"],
+        FieldOfViewOrigin=["10", "20"],
+        **PANEL | {"DetectorActiveDimensions": ["19.2", "24"]},
+    )
     assert said.principal_px == pytest.approx((59.5, 47.5))
 
 
@@ -218,17 +339,35 @@ def test_turning_and_flipping_the_picture_moves_the_principal_point_with_it():
     marked = np.zeros((96, 120))
     marked[row, column] = 1
     turned = np.rot90(marked, -1)[:, ::-1]  # clockwise, then left to right
-    dataset = {"Rows": 120, "Columns": 96, "FieldOfViewRotation": "90", "FieldOfViewHorizontalFlip": "YES"}
-    said = header(DetectorActiveOrigin=["10", "20"], FieldOfViewOrigin=["250", "320"], **PANEL | dataset)
+    dataset = {
+        "Rows": 120,
+        "Columns": 96,
+        "FieldOfViewRotation": "90",
+        "FieldOfViewHorizontalFlip": "YES",
+    }
+    said = header(
+        DetectorActiveOrigin=["10", "20"], FieldOfViewOrigin=["250", "320"], **PANEL | dataset
+    )
     at_row, at_column = np.argwhere(turned)[0]
     assert said.principal_px == pytest.approx((at_column - 0.5, at_row - 0.5))
 
 
 def test_a_flag_overrules_the_headers_principal_point(tmp_path):
-    tags = {"DetectorActiveOrigin": ["10", "20"], "FieldOfViewOrigin": ["150", "100"], "DistanceSourceToDetector": "1020"} | PANEL | LOG
+    tags = (
+        {
+            "DetectorActiveOrigin": ["10", "20"],
+            "FieldOfViewOrigin": ["150", "100"],
+            "DistanceSourceToDetector": "1020",
+        }
+        | PANEL
+        | LOG
+    )
     path = write_dicom(tmp_path / "x.dcm", bright(), **tags)
     assert reading.read(path).detector.principal_px == pytest.approx((159.5, 79.5))
-    assert reading.read(path, GeometryFlags(principal_px=(1.0, 2.0))).detector.principal_px == (1.0, 2.0)
+    assert reading.read(path, GeometryFlags(principal_px=(1.0, 2.0))).detector.principal_px == (
+        1.0,
+        2.0,
+    )
 
 
 def test_patient_orientation_is_kept():
@@ -246,23 +385,41 @@ def beside(tmp_path, **content):
 
 
 def test_a_json_beside_a_picture_states_its_geometry(tmp_path):
-    xray = reading.read(beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6], principal_point_px=[10, 20.5]))
-    assert (xray.detector.sdd_mm, xray.detector.pixel_mm, xray.detector.principal_px) == (990, (0.4, 0.6), (10, 20.5))
+    xray = reading.read(
+        beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6], principal_point_px=[10, 20.5])
+    )
+    assert (xray.detector.sdd_mm, xray.detector.pixel_mm, xray.detector.principal_px) == (
+        990,
+        (0.4, 0.6),
+        (10, 20.5),
+    )
     assert xray.reading["geometry"] == "x.json"
 
 
 def test_flags_win_over_the_json_one_by_one(tmp_path):
-    xray = reading.read(beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6]), GeometryFlags(sdd_mm=1000.0))
+    xray = reading.read(
+        beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6]), GeometryFlags(sdd_mm=1000.0)
+    )
     assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (1000, (0.4, 0.6))
     assert xray.reading["geometry"] == "flags and x.json"
 
 
 def test_a_json_about_something_else_is_left_alone(tmp_path):
-    assert reading.read(beside(tmp_path, patient="P01", knee="left"), FLAGS).reading["geometry"] == "flags"
+    assert (
+        reading.read(beside(tmp_path, patient="P01", knee="left"), FLAGS).reading["geometry"]
+        == "flags"
+    )
 
 
 @pytest.mark.parametrize(
-    "content", [{"sdd_mm": "far"}, {"pixel_spacing_mm": 0.3}, {"pixel_spacing_mm": [0.3, 0.3, 0.3]}, {"principal_point_px": [1, None]}, {"principal_point_px": [float("nan"), 1]}]
+    "content",
+    [
+        {"sdd_mm": "far"},
+        {"pixel_spacing_mm": 0.3},
+        {"pixel_spacing_mm": [0.3, 0.3, 0.3]},
+        {"principal_point_px": [1, None]},
+        {"principal_point_px": [float("nan"), 1]},
+    ],
 )
 def test_a_json_with_broken_geometry_is_refused(tmp_path, content):
     with pytest.raises(InputError, match=r"expected sdd_mm, a number, and pixel_spacing_mm"):
@@ -279,4 +436,6 @@ def test_a_dicom_does_not_look_beside_itself(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({"sdd_mm": 990}))
     assert reading.read(path).detector.sdd_mm == 1020
     Image.fromarray(bright()).save(tmp_path / "x.png")
-    assert reading.read(tmp_path / "x.png", GeometryFlags(pixel_mm=(0.2, 0.3))).detector.sdd_mm == 990
+    assert (
+        reading.read(tmp_path / "x.png", GeometryFlags(pixel_mm=(0.2, 0.3))).detector.sdd_mm == 990
+    )

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs/quickstart.md", *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs/quickstart.md"}), ROOT / "workflow/README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs/quickstart.md",
+    *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs/quickstart.md"}),
+    ROOT / "workflow/README.md",
+]
 # what makes a command's work small without changing what it does: flags of a script, unless it has them already
 SMALLER = {
     "make_phantom": "--spacing 2.5",
@@ -26,7 +31,12 @@ SMALLER = {
 def commands(page: Path) -> list[list[str]]:
     """The words of every command in the bash blocks of a page."""
     blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [words for block in blocks for line in block.splitlines() if (words := shlex.split(line, comments=True))]
+    return [
+        words
+        for block in blocks
+        for line in block.splitlines()
+        if (words := shlex.split(line, comments=True))
+    ]
 
 
 ALL = [(page.relative_to(ROOT), words) for page in PAGES for words in commands(page)]
@@ -46,11 +56,27 @@ def run(words: list[str]) -> int:
     if words[0] == "python":
         path = Path(words[1]).with_suffix("")
         return importlib.import_module(".".join(path.parts)).main(smaller(path.name, words[2:]))
-    if words[0] == "make":  # continuous integration runs the tests, a test below makes the documentation, and the demo takes 15 minutes
-        return subprocess.run(["make", "-C", ROOT, "-n", *words[1:]], capture_output=True).returncode
+    if (
+        words[0] == "make"
+    ):  # continuous integration runs the tests, a test below makes the documentation, and the demo takes 15 minutes
+        return subprocess.run(
+            ["make", "-C", ROOT, "-n", *words[1:]], capture_output=True
+        ).returncode
     if words[0] == "snakemake":  # test_workflow.py runs it; here it plans
         flags = [str(ROOT / word) if word.startswith("workflow/") else word for word in words[1:]]
-        return subprocess.run([sys.executable, "-m", "snakemake", "-s", ROOT / "workflow/Snakefile", *flags, "--dry-run", "--quiet"], capture_output=True).returncode
+        return subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "snakemake",
+                "-s",
+                ROOT / "workflow/Snakefile",
+                *flags,
+                "--dry-run",
+                "--quiet",
+            ],
+            capture_output=True,
+        ).returncode
     raise AssertionError(f"{shlex.join(words)}: a command that this test does not know how to run")
 
 
@@ -59,7 +85,9 @@ def test_every_command_of_the_documentation_runs_in_the_order_of_its_pages(tmp_p
     monkeypatch.chdir(tmp_path)
     assert len(ALL) > 25
     for page, words in ALL:
-        assert run(words) in (0, 3), f"{page}: {shlex.join(words)}"  # two iterations train no network: a pose may not converge
+        assert run(words) in (0, 3), (  # two iterations train no network: a pose may not converge
+            f"{page}: {shlex.join(words)}"
+        )
     assert (tmp_path / "report.html").exists()
     assert (tmp_path / "logs/drr.log").read_text().endswith("s\n")
 
@@ -70,23 +98,48 @@ def test_every_script_has_a_page_that_is_its_own_help(monkeypatch):
     scripts = {path.stem for path in [*ROOT.glob("*.py"), *ROOT.glob("pipeline/*.py")]}
     assert set(pages) == scripts
     for name, page in pages.items():
-        module = importlib.import_module(name if (ROOT / f"{name}.py").exists() else f"pipeline.{name}")
+        module = importlib.import_module(
+            name if (ROOT / f"{name}.py").exists() else f"pipeline.{name}"
+        )
         assert module.__doc__.strip().splitlines()[0] in page
         for action in module.build_parser()._actions:
-            assert all(flag in page for flag in action.option_strings), (name, action.option_strings)
+            assert all(flag in page for flag in action.option_strings), (
+                name,
+                action.option_strings,
+            )
 
 
 @pytest.mark.slow
 def test_the_documentation_builds_without_a_warning(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", ROOT / "docs", tmp_path / "html"], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-W",
+            "-q",
+            "-b",
+            "html",
+            ROOT / "docs",
+            tmp_path / "html",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "html/scripts/registration.html").read_text()
     assert "--init_pose" in page
-    assert "0.07 mm in plane" in (tmp_path / "html/accuracy.html").read_text()  # the README's own words
+    assert (
+        "0.07 mm in plane" in (tmp_path / "html/accuracy.html").read_text()
+    )  # the README's own words
 
 
 def test_the_house_has_a_place_for_every_module():
-    table = [line for line in (ROOT / "docs" / "house.md").read_text().splitlines() if re.match(r"\| \d", line)]
+    table = [
+        line
+        for line in (ROOT / "docs" / "house.md").read_text().splitlines()
+        if re.match(r"\| \d", line)
+    ]
     placed = re.findall(r"`(\w+)`", " ".join(line.split("|")[2] for line in table))
     modules = {path.stem for path in (ROOT / "common").glob("*.py")} - {"__init__"}
     assert sorted(placed) == sorted(modules)

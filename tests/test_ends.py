@@ -31,7 +31,9 @@ def rod(count=30):
 def test_a_bone_is_cut_where_its_label_reaches_the_volumes_face():
     ct, labelmap = rod()
     (cut,) = cut_ends.cuts_of(labelmap.data, [7], ct)
-    np.testing.assert_allclose(cut["point"], geometry.apply(ct.affine, np.array([9.5, 11, 29])), atol=1e-9)
+    np.testing.assert_allclose(
+        cut["point"], geometry.apply(ct.affine, np.array([9.5, 11, 29])), atol=1e-9
+    )
     np.testing.assert_allclose(cut["normal"], ct.affine[:3, 2] / 3.0, atol=1e-9)
     assert cut_ends.cuts_of(labelmap.data, [3], ct) == []
     assert cut_ends.cuts_of(labelmap.data[:, :, :-1] * 0, None, ct) == []
@@ -41,32 +43,58 @@ def test_the_points_of_a_cut_follow_the_bone_through_a_mirror_and_a_motion():
     ct, labelmap = rod()
     cuts = cut_ends.cuts_of(labelmap.data, None, ct)
     plain = cut_ends.end_points(labelmap.data > 0, ct, cuts)
-    np.testing.assert_allclose(geometry.apply(geometry.invert(ct.affine), plain)[:, 2].min(), 28, atol=1e-6)
+    np.testing.assert_allclose(
+        geometry.apply(geometry.invert(ct.affine), plain)[:, 2].min(), 28, atol=1e-6
+    )
     scanner_from_volume = geometry.twist(np.array([0.1, -0.2, 0.3, 5, 6, 7]), np.zeros(3)) @ MIRROR
-    elsewhere = replace(ct, affine=geometry.invert(scanner_from_volume) @ ct.affine, lineage=Lineage(scanner_from_volume))
-    np.testing.assert_allclose(geometry.apply(scanner_from_volume, cut_ends.end_points(labelmap.data > 0, elsewhere, cuts)), plain, atol=1e-9)
+    elsewhere = replace(
+        ct,
+        affine=geometry.invert(scanner_from_volume) @ ct.affine,
+        lineage=Lineage(scanner_from_volume),
+    )
+    np.testing.assert_allclose(
+        geometry.apply(
+            scanner_from_volume, cut_ends.end_points(labelmap.data > 0, elsewhere, cuts)
+        ),
+        plain,
+        atol=1e-9,
+    )
 
 
 def test_the_lineage_is_asked_before_the_volumes_faces():
     ct, _ = rod()
     assert cut_ends.recorded_cuts(ct) is None
-    assert cut_ends.recorded_cuts(replace(ct, lineage=Lineage().then("crop_cts", {"cuts": []}))) == []
+    assert (
+        cut_ends.recorded_cuts(replace(ct, lineage=Lineage().then("crop_cts", {"cuts": []}))) == []
+    )
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_cut_that_the_xray_does_not_show_pulls_the_pose_only_where_nobody_knows_of_it(known):
     """The X-ray shows a longer rod than the CT has."""
     long, long_labels = rod(count=60)
-    short = replace(long, data=long.data[:, :, :34], affine=affine_of_box(long.affine, np.s_[0:20, 0:22, 0:34]))
+    short = replace(
+        long, data=long.data[:, :, :34], affine=affine_of_box(long.affine, np.s_[0:20, 0:22, 0:34])
+    )
     short_labels = replace(short, data=long_labels.data[:, :, :34])
 
     def body_of(ct, labelmap, points=None):
         volume = attenuation.select_structures(ct, labelmap, None, SOFT_TISSUE_HU)
-        return Body(joseph.FusedRenderer(volume, volume.isocentre_mm), points_of(volume, volume.data > 0), ends=points)
+        return Body(
+            joseph.FusedRenderer(volume, volume.isocentre_mm),
+            points_of(volume, volume.data > 0),
+            ends=points,
+        )
 
     cuts = cut_ends.cuts_of(short_labels.data, None, short)
-    body = body_of(short, short_labels, cut_ends.end_points(short_labels.data > 0, short, cuts) if known else None)
-    truth = geometry.translation(body.renderer.centre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles([12, -8, 6], [0, 620, 0]))
+    body = body_of(
+        short,
+        short_labels,
+        cut_ends.end_points(short_labels.data > 0, short, cuts) if known else None,
+    )
+    truth = geometry.translation(body.renderer.centre_mm) @ geometry.camera_from_pose(
+        geometry.pose_from_angles([12, -8, 6], [0, 620, 0])
+    )
     xray = take_xray([body_of(long, long_labels)], [truth])
     fit = refine([View(xray)], [body], [moved(truth, body, (1, -1, 1), (1, 1, -1))], LEVELS)
     assert DETECTOR.width == xray.image.shape[1]

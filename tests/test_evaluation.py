@@ -43,7 +43,11 @@ def write_pictures(folder, **pictures):
 
 
 def noise(shape=(60, 80), seed=0, bits=8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(1, 2**bits - 1, shape).astype(np.uint8 if bits == 8 else np.uint16)
+    return (
+        np.random.default_rng(seed)
+        .integers(1, 2**bits - 1, shape)
+        .astype(np.uint8 if bits == 8 else np.uint16)
+    )
 
 
 def test_the_same_picture_scores_perfectly_and_an_inverted_one_the_opposite(tmp_path, capsys):
@@ -51,7 +55,10 @@ def test_the_same_picture_scores_perfectly_and_an_inverted_one_the_opposite(tmp_
     write_pictures(tmp_path, gt=xray, init_image=255 - xray, final_img=xray)
     code, found = evaluate(tmp_path)
     assert code == 0
-    final, start = found["pictures"]["final"]["similarity"], found["pictures"]["initial"]["similarity"]
+    final, start = (
+        found["pictures"]["final"]["similarity"],
+        found["pictures"]["initial"]["similarity"],
+    )
     assert final["MSE"] == 0
     assert final["SSIM"] == pytest.approx(1)
     assert final["NCC"] == pytest.approx(1)
@@ -61,7 +68,12 @@ def test_the_same_picture_scores_perfectly_and_an_inverted_one_the_opposite(tmp_
 
 def test_figure_csv_and_json_hold_the_same_numbers_beside_each_other(registration, capsys):
     folder, _ = registration
-    assert evaluation.main(["--data_dir", str(folder), "--title_suffix", "(p8)", "--output_name", "p8.png"]) == 0
+    assert (
+        evaluation.main(
+            ["--data_dir", str(folder), "--title_suffix", "(p8)", "--output_name", "p8.png"]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out.split()
     assert printed == [str(folder / name) for name in ("p8.csv", "p8.json", "p8.png")]
     found = json.loads((folder / "p8.json").read_text())
@@ -104,7 +116,9 @@ def test_a_drr_of_any_name_is_known_by_its_line_integrals(tmp_path, capsys):
     assert "not your_drr.png; --drr_name chooses" in capsys.readouterr().err
 
 
-def test_pictures_are_compared_without_scale_bars_where_parameters_are_of_another_program(tmp_path, capsys):
+def test_pictures_are_compared_without_scale_bars_where_parameters_are_of_another_program(
+    tmp_path, capsys
+):
     xray = noise()
     write_pictures(tmp_path, gt=xray, init_image=xray, final_img=xray)
     torch.save({"final_pose": torch.eye(4)}, tmp_path / "parameters.pt")
@@ -115,16 +129,25 @@ def test_pictures_are_compared_without_scale_bars_where_parameters_are_of_anothe
 def test_other_names_for_x_ray_and_drr(tmp_path):
     xray = noise()
     write_pictures(tmp_path, ground_truth_xray=xray, init_image=xray, final_img=xray, exact=xray)
-    assert evaluate(tmp_path, "--gt_name", "ground_truth_xray.png", "--drr_name", "exact.png")[1]["pictures"]["high_quality"]["file"] == "exact.png"
+    assert (
+        evaluate(tmp_path, "--gt_name", "ground_truth_xray.png", "--drr_name", "exact.png")[1][
+            "pictures"
+        ]["high_quality"]["file"]
+        == "exact.png"
+    )
     assert evaluate(tmp_path)[0] == 2
-    assert evaluate(tmp_path, "--gt_name", "ground_truth_xray.png", "--drr_name", "absent.png")[0] == 2
+    assert (
+        evaluate(tmp_path, "--gt_name", "ground_truth_xray.png", "--drr_name", "absent.png")[0] == 2
+    )
 
 
 def test_a_collimator_is_left_out_of_all_numbers(tmp_path):
     rows, columns = np.indices((100, 120))
     round_field = (rows - 50) ** 2 + (columns - 60) ** 2 < 45**2
     drr = noise((100, 120))
-    write_pictures(tmp_path, gt=np.where(round_field, drr, 0).astype(np.uint8), init_image=drr, final_img=drr)
+    write_pictures(
+        tmp_path, gt=np.where(round_field, drr, 0).astype(np.uint8), init_image=drr, final_img=drr
+    )
     found = evaluate(tmp_path)[1]
     assert found["pictures"]["final"]["similarity"]["MSE"] == 0
     assert 0.8 * round_field.mean() < found["field_fraction"] < round_field.mean()
@@ -133,7 +156,9 @@ def test_a_collimator_is_left_out_of_all_numbers(tmp_path):
 def test_pose_errors_of_a_known_offset_in_the_cameras_frame(registration):
     folder, result = registration
     camera = np.asarray(result.scanner_pose[0]["camera"])
-    true = camera @ geometry.translation([1.0, -2.0, 5.0])  # along columns, rows, and towards the detector
+    true = camera @ geometry.translation(
+        [1.0, -2.0, 5.0]
+    )  # along columns, rows, and towards the detector
     found = evaluate(folder, "--truth", truth_file(folder, camera=true.tolist()))[1]
     error = found["pictures"]["final"]["pose_error"]
     assert error["in_plane_mm"] == pytest.approx(np.hypot(1, 2))
@@ -149,7 +174,9 @@ def test_a_turn_about_the_source_axis_is_that_rotation(registration):
     turn = np.eye(4)
     turn[:3, :3] = geometry.rotation_matrix([0, 0, np.radians(3)])
     true = np.asarray(result.scanner_pose[0]["camera"]) @ turn
-    assert evaluate(folder, "--truth", truth_file(folder, C2W=true.tolist()))[1]["pictures"]["final"]["pose_error"]["rotation_deg"] == pytest.approx(3)
+    assert evaluate(folder, "--truth", truth_file(folder, C2W=true.tolist()))[1]["pictures"][
+        "final"
+    ]["pose_error"]["rotation_deg"] == pytest.approx(3)
 
 
 def test_the_projection_error_is_that_of_hand_projected_fiducials_at_the_detector(registration):
@@ -157,9 +184,13 @@ def test_the_projection_error_is_that_of_hand_projected_fiducials_at_the_detecto
     camera = np.asarray(result.scanner_pose[0]["camera"])
     points = camera[:3, 3] + np.array([[0, 0, 600.0], [40, -20, 550]]) @ camera[:3, :3].T
     true = camera @ geometry.translation([0.6, 0, 0])
-    found = evaluate(folder, "--truth", truth_file(folder, camera=true.tolist(), fiducials=points.tolist()))[1]
+    found = evaluate(
+        folder, "--truth", truth_file(folder, camera=true.tolist(), fiducials=points.tolist())
+    )[1]
     assert found["points"] == "fiducials of the truth"
-    assert found["pictures"]["final"]["pose_error"]["projection_mm"] == pytest.approx(np.mean([0.6 * 900 / 600, 0.6 * 900 / 550]))
+    assert found["pictures"]["final"]["pose_error"]["projection_mm"] == pytest.approx(
+        np.mean([0.6 * 900 / 600, 0.6 * 900 / 550])
+    )
 
 
 def test_another_registration_as_truth_gives_zero_for_itself_and_the_start_error(registration):
@@ -183,8 +214,12 @@ def test_a_bone_that_moved_has_its_own_camera_and_fiducials(registration):
         moved_bones=[{"labels": [3, 10], "C2W_of_bone": camera.tolist()}],
         fiducials={"1": {"ras_in_ct": points}, "3": {"ras_in_ct": points}},
     )
-    assert evaluate(folder, "--truth", path, "--label", 3)[1]["pictures"]["final"]["pose_error"]["mtre_mm"] == pytest.approx(0, abs=1e-9)
-    assert evaluate(folder, "--truth", path, "--label", 1)[1]["pictures"]["final"]["pose_error"]["mtre_mm"] == pytest.approx(30)
+    assert evaluate(folder, "--truth", path, "--label", 3)[1]["pictures"]["final"]["pose_error"][
+        "mtre_mm"
+    ] == pytest.approx(0, abs=1e-9)
+    assert evaluate(folder, "--truth", path, "--label", 1)[1]["pictures"]["final"]["pose_error"][
+        "mtre_mm"
+    ] == pytest.approx(30)
     assert evaluate(folder, "--truth", path, "--label", 7)[0] == 2
 
 
@@ -195,7 +230,9 @@ def test_points_of_a_prepared_ct_go_through_its_lineage_to_the_scanner(tmp_path)
 
     ct = small_ct()
     scanner_from_volume = geometry.twist(np.array([0.2, 0.1, -0.3, 50, 60, 70]), np.zeros(3))
-    placed = dataclasses.replace(ct, lineage=ct.lineage.then("center_isometric", {}, scanner_from_volume))
+    placed = dataclasses.replace(
+        ct, lineage=ct.lineage.then("center_isometric", {}, scanner_from_volume)
+    )
     path, result = save_registration(tmp_path, placed)
     truth, _ = np.asarray(result.scanner_pose[0]["camera"]), None
     points, points_from = evaluation.choose_points(result, Truth(truth, None), str(path))
@@ -211,7 +248,13 @@ def test_points_of_a_prepared_ct_go_through_its_lineage_to_the_scanner(tmp_path)
 
 @pytest.mark.parametrize(
     "content",
-    [{}, {"camera": [[1, 2], [3, 4]]}, {"camera": "x"}, {"camera": np.diag([2.0, 2, 2, 1]).tolist()}, {"C2W": np.eye(4).tolist(), "fiducials": [[1, 2]]}],
+    [
+        {},
+        {"camera": [[1, 2], [3, 4]]},
+        {"camera": "x"},
+        {"camera": np.diag([2.0, 2, 2, 1]).tolist()},
+        {"C2W": np.eye(4).tolist(), "fiducials": [[1, 2]]},
+    ],
 )
 def test_truths_that_say_nothing_usable_are_one_line(registration, capsys, content):
     folder, _ = registration
@@ -233,7 +276,15 @@ def test_an_x_ray_with_dark_bone_is_warned_about(tmp_path, capsys):
     assert "expected bone bright" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [("--output_name", "x.bmp"), ("--label", "3"), ("--gt_name", "absent.png"), ("--output_name", "gt.png")])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--output_name", "x.bmp"),
+        ("--label", "3"),
+        ("--gt_name", "absent.png"),
+        ("--output_name", "gt.png"),
+    ],
+)
 def test_bad_flags_are_refused(registration, flags):
     assert evaluate(registration[0], *flags)[0] == 2
 
@@ -251,13 +302,27 @@ def test_no_texts_overlap_or_leave_the_figure_at_any_title_length(registration, 
     xray = np.asarray(Image.open(folder / "gt.png")).astype(float)
     error = geometry.PoseError(123.45, 123.45, 123.45, 123.45, 123.45)
     metrics = dict.fromkeys(similarity.BETTER, -0.12345)
-    panels = [evaluation.Panel(str(i), "high-quality DRR", "f", xray + i * np.eye(*xray.shape), metrics, error) for i in range(3)]
-    notes = evaluation.Notes(0.7, outline.outline(xray), "checkerboard" if suffix else "red-cyan", "registered structure")
+    panels = [
+        evaluation.Panel(
+            str(i), "high-quality DRR", "f", xray + i * np.eye(*xray.shape), metrics, error
+        )
+        for i in range(3)
+    ]
+    notes = evaluation.Notes(
+        0.7, outline.outline(xray), "checkerboard" if suffix else "red-cyan", "registered structure"
+    )
     with figures.style():
-        figure = evaluation.draw(xray, panels, xray > 2, f"X-ray and registered DRR {suffix}", notes)
+        figure = evaluation.draw(
+            xray, panels, xray > 2, f"X-ray and registered DRR {suffix}", notes
+        )
     figure.draw_without_rendering()
     renderer = figure._get_renderer()
-    texts = [figure._suptitle, figure._supxlabel] + [text for axis in figure.axes for text in (axis.title, axis.xaxis.label, axis.yaxis.label, *axis.texts) if text.get_text()]
+    texts = [figure._suptitle, figure._supxlabel] + [
+        text
+        for axis in figure.axes
+        for text in (axis.title, axis.xaxis.label, axis.yaxis.label, *axis.texts)
+        if text.get_text()
+    ]
     boxes = [text.get_window_extent(renderer) for text in texts]
     width, height = figure.bbox.width, figure.bbox.height
     for i, box in enumerate(boxes):
@@ -272,22 +337,39 @@ def test_all_panels_are_drawn_with_one_window(registration):
     folder, _ = registration
     xray = np.asarray(Image.open(folder / "gt.png")).astype(float)
     metrics = dict.fromkeys(similarity.BETTER, 0.5)
-    panels = [evaluation.Panel(key, key, "f", image, metrics) for key, image in (("initial", 300 * xray + 5), ("final", 255 - xray))]
+    panels = [
+        evaluation.Panel(key, key, "f", image, metrics)
+        for key, image in (("initial", 300 * xray + 5), ("final", 255 - xray))
+    ]
     figure = evaluation.draw(xray, panels, np.ones(xray.shape, bool), "t", evaluation.Notes())
-    above, below = [[axis.images[0] for axis in figure.axes[start:stop]] for start, stop in ((0, 3), (4, 6))]  # the overlay is in colours
+    above, below = [
+        [axis.images[0] for axis in figure.axes[start:stop]] for start, stop in ((0, 3), (4, 6))
+    ]  # the overlay is in colours
     assert {image.get_clim() for image in above} == {(0, 1)}
     assert len({image.get_clim() for image in below}) == 1
-    np.testing.assert_allclose(below[0].get_array(), 0, atol=1e-12)  # a linear change of grey is none
+    np.testing.assert_allclose(
+        below[0].get_array(), 0, atol=1e-12
+    )  # a linear change of grey is none
 
 
 def test_a_mirrored_volume_and_a_flipped_picture_are_evaluated_on_disk(tmp_path):
     _, result = save_registration(tmp_path)
     mirror = np.diag([-1.0, 1, 1, 1])
-    view = scanner_view(result.detector, result.volume_from_camera(), result.volume_from_camera(result.init_pose), mirror, flipped=True)
-    flipped = dataclasses.replace(result, scanner_pose=[view], drr={**result.drr, "scanner_from_volume": mirror.tolist()})
+    view = scanner_view(
+        result.detector,
+        result.volume_from_camera(),
+        result.volume_from_camera(result.init_pose),
+        mirror,
+        flipped=True,
+    )
+    flipped = dataclasses.replace(
+        result, scanner_pose=[view], drr={**result.drr, "scanner_from_volume": mirror.tolist()}
+    )
     points = geometry.apply(mirror, np.array(result.drr["points_mm"]))
     same = evaluation.pose_errors(flipped, np.asarray(view["camera"]), points)
-    plain = evaluation.pose_errors(result, np.asarray(result.scanner_pose[0]["camera"]), np.array(result.drr["points_mm"]))
+    plain = evaluation.pose_errors(
+        result, np.asarray(result.scanner_pose[0]["camera"]), np.array(result.drr["points_mm"])
+    )
     assert np.linalg.det(np.asarray(view["camera"])[:3, :3]) == pytest.approx(1)
     for key in ("initial", "final"):
         assert same[key].as_dict() == pytest.approx(plain[key].as_dict(), abs=1e-9)
@@ -296,7 +378,9 @@ def test_a_mirrored_volume_and_a_flipped_picture_are_evaluated_on_disk(tmp_path)
 # ---------------------------------------------------------------------------------------------------- figure
 
 
-@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml")])
+@pytest.mark.parametrize(
+    ("name", "start"), [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml")]
+)
 def test_the_figure_is_written_in_the_format_of_its_name_at_300_dpi(registration, name, start):
     folder, _ = registration
     assert evaluate(folder, "--output_name", "evaluation.png")[0] == 0

@@ -21,29 +21,55 @@ from common.volume import attenuation
 from common.volume.attenuation import SOFT_TISSUE_HU
 from common.volume.volume import points_of
 
-RANGES = PoseRange(r1=(-20, 40), r2=(-25, 15), r3=(-15, 25), tx=(-60, 60), ty=(580, 660), tz=(-60, 60))
+RANGES = PoseRange(
+    r1=(-20, 40), r2=(-25, 15), r3=(-15, 25), tx=(-60, 60), ty=(580, 660), tz=(-60, 60)
+)
 
 
 def bone_of(stretch: float = 1.0) -> Structure:
     """A lone bone as a structure; stretched along its second axis, it is another of like shape."""
     ct = helpers.small_ct(2.0)
-    ct = replace(ct, data=np.where(ct.data > 250, ct.data, -1000).astype(np.int16), affine=ct.affine @ np.diag([1, stretch, 1, 1]))
+    ct = replace(
+        ct,
+        data=np.where(ct.data > 250, ct.data, -1000).astype(np.int16),
+        affine=ct.affine @ np.diag([1, stretch, 1, 1]),
+    )
     whole = attenuation.select_structures(ct, None, None, attenuation.WHOLE_ATTENUATION_HU)
     shown = attenuation.select_structures(ct, None, None, SOFT_TISSUE_HU)
-    return Structure(ct, whole, Body(joseph.FusedRenderer(shown, ct.isocentre_mm), points_of(shown, shown.data > 0)), True, None, None)
+    return Structure(
+        ct,
+        whole,
+        Body(joseph.FusedRenderer(shown, ct.isocentre_mm), points_of(shown, shown.data > 0)),
+        True,
+        None,
+        None,
+    )
 
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[list[Structure], list[np.ndarray]]:
     """Two bones of like shape and where they are: side by side."""
     bones = [bone_of(), bone_of(1.25)]
-    camera = geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET))
+    camera = geometry.camera_from_pose(
+        geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET)
+    )
     aside = [geometry.translation(np.array([shift, 0, 0])) for shift in (-28.0, 30.0)]
-    return bones, [geometry.translation(bone.body.renderer.centre_mm) @ away @ camera for bone, away in zip(bones, aside, strict=True)]
+    return bones, [
+        geometry.translation(bone.body.renderer.centre_mm) @ away @ camera
+        for bone, away in zip(bones, aside, strict=True)
+    ]
 
 
 def winner_at(pose: np.ndarray, similarity: float) -> Winner:
-    return Winner(pose, Fit([pose], similarity, np.diag([1e-6] * 3 + [1e-3] * 3)), Trace(), None, 1, 1.0, similarity)
+    return Winner(
+        pose,
+        Fit([pose], similarity, np.diag([1e-6] * 3 + [1e-3] * 3)),
+        Trace(),
+        None,
+        1,
+        1.0,
+        similarity,
+    )
 
 
 def test_bones_in_one_place_overlap_and_bones_side_by_side_do_not(pair):
@@ -60,19 +86,26 @@ def test_a_picture_without_one_bone_shows_the_other_alone(pair):
     alone = take_xray([other.body], poses[1:], noise=0)
     doubled = replace(both, image=2 * both.image)  # the picture's unit is nobody's
     left = neighbours.without(View(doubled), one.body, poses[0]).xray.image
-    assert np.abs(left - 2 * alone.image).max() < 0.1 * np.abs(doubled.image - 2 * alone.image).max()
+    assert (
+        np.abs(left - 2 * alone.image).max() < 0.1 * np.abs(doubled.image - 2 * alone.image).max()
+    )
 
 
 def test_a_bone_that_was_taken_for_its_neighbour_is_found_beside_it(pair):
     bones, poses = pair
     views = [View(take_xray([bone.body for bone in bones], poses))]
-    wrong = geometry.translation(bones[1].body.renderer.centre_mm - bones[0].body.renderer.centre_mm) @ poses[0]
+    wrong = (
+        geometry.translation(bones[1].body.renderer.centre_mm - bones[0].body.renderer.centre_mm)
+        @ poses[0]
+    )
     found = [(poses[0], winner_at(poses[0], 0.95)), (wrong, winner_at(wrong, 0.9))]
     starter = Starter("search", RANGES, False, None, None)
     first, second = neighbours.look_beside(views, bones, starter, 0, found)
     assert first is found[0]
     assert error(second[1].fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
-    assert neighbours.look_beside(views, bones, replace(starter, method="dicom"), 0, found) is found  # a given start is not second-guessed
+    assert (
+        neighbours.look_beside(views, bones, replace(starter, method="dicom"), 0, found) is found
+    )  # a given start is not second-guessed
 
 
 def test_a_bone_inside_another_is_suspect(pair):
@@ -80,14 +113,19 @@ def test_a_bone_inside_another_is_suspect(pair):
     view = View(take_xray([bone.body], [pose]))
     assert register.verdict_of(winner_at(pose, 0.9), [view], bone)["verdict"] == "ok"
     verdict = register.verdict_of(winner_at(pose, 0.9), [view], bone, overlapping=0.4)
-    assert (verdict["verdict"], verdict["reasons"]) == ("suspect", ["40 % of the bone lies inside another"])
+    assert (verdict["verdict"], verdict["reasons"]) == (
+        "suspect",
+        ["40 % of the bone lies inside another"],
+    )
 
 
 def test_a_shaft_half_outside_the_picture_counts_less(pair):
     (bone, _), (pose, _) = pair
     view = View(take_xray([bone.body], [pose]))
     camera = geometry.invert(pose)
-    edge = (75 * 1.2) * geometry.apply(camera, bone.body.renderer.centre_mm)[2] / DETECTOR.sdd_mm  # the body's middle on the picture's left border
+    edge = (
+        (75 * 1.2) * geometry.apply(camera, bone.body.renderer.centre_mm)[2] / DETECTOR.sdd_mm
+    )  # the body's middle on the picture's left border
     column = geometry.apply(camera, bone.body.renderer.centre_mm)[0]
     aside = pose @ geometry.translation(np.array([column + edge, 0, 0]))
     assert competition.share_in_view(view, bone.body, pose) == 1
@@ -98,7 +136,9 @@ def test_a_shaft_half_outside_the_picture_counts_less(pair):
 
 def test_a_bone_follows_its_neighbour_into_a_frame_where_both_have_moved_far(pair):
     bones, poses = pair
-    far = geometry.twist(np.r_[np.radians([4, -6, 5]), 14.0, -9, 20], np.array([0.0, 0, 620]))  # in the rig's frame
+    far = geometry.twist(
+        np.r_[np.radians([4, -6, 5]), 14.0, -9, 20], np.array([0.0, 0, 620])
+    )  # in the rig's frame
     frame = [View(take_xray([bone.body for bone in bones], [pose @ far for pose in poses]))]
     starter = Starter("search", RANGES, False, None, None)
     found = register.register(frame, bones, starter, 0, [Followed(pose, 0.9) for pose in poses])
@@ -107,29 +147,49 @@ def test_a_bone_follows_its_neighbour_into_a_frame_where_both_have_moved_far(pai
         assert verdict["verdict"] == "ok"
 
 
-def test_a_pose_that_slides_away_from_frame_to_frame_is_tried_from_further_starts_and_suspect_where_that_does_not_help(pair, monkeypatch):
+def test_a_pose_that_slides_away_from_frame_to_frame_is_tried_from_further_starts_and_suspect_where_that_does_not_help(
+    pair, monkeypatch
+):
     (bone, _), (pose, _) = pair
     views = [View(take_xray([bone.body], [pose]))]
     starter = Starter("fixed", RANGES, False, None, None)
     tried = []
-    monkeypatch.setattr(register, "compete", lambda *given, **more: tried.append(given) or competition.compete(*given, **more))
+    monkeypatch.setattr(
+        register,
+        "compete",
+        lambda *given, **more: tried.append(given) or competition.compete(*given, **more),
+    )
     near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
     ((_, winner, verdict),) = register.register(views, [bone], starter, 0, [Followed(near, 0.9)])
     assert (tried, verdict["verdict"]) == ([], "ok")
     assert error(winner.fit.poses[0], pose, bone.body).in_plane_mm < 0.2
-    ((_, winner, verdict),) = register.register(views, [bone], starter, 0, [Followed(near, winner.evidence + 0.06)])
+    ((_, winner, verdict),) = register.register(
+        views, [bone], starter, 0, [Followed(near, winner.evidence + 0.06)]
+    )
     assert len(tried) == 1
     assert verdict["verdict"] == "suspect"
     assert "less of the picture than in other frames" in verdict["reasons"][0]
     assert Followed(pose, 0.5).then(winner).evidence == winner.evidence
 
 
-def test_a_bone_that_explains_much_less_than_its_neighbour_is_looked_for_again_and_one_that_explains_as_much_is_not(pair):
+def test_a_bone_that_explains_much_less_than_its_neighbour_is_looked_for_again_and_one_that_explains_as_much_is_not(
+    pair,
+):
     bones, poses = pair
     views = [View(take_xray([bone.body for bone in bones], poses))]
     aside = geometry.translation([0.0, 0, 40]) @ poses[1]
     starter = Starter("search", RANGES, False, None, None)
-    less, as_much = ([(poses[0], winner_at(poses[0], 0.95)), (aside, winner_at(aside, value))] for value in (0.8, 0.93))
+    less, as_much = (
+        [(poses[0], winner_at(poses[0], 0.95)), (aside, winner_at(aside, value))]
+        for value in (0.8, 0.93)
+    )
     assert neighbours.overlap(bones[1], aside, bones[0], poses[0]) < neighbours.OVERLAPPING
-    assert error(neighbours.look_beside(views, bones, starter, 0, less)[1][1].fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
+    assert (
+        error(
+            neighbours.look_beside(views, bones, starter, 0, less)[1][1].fit.poses[0],
+            poses[1],
+            bones[1].body,
+        ).in_plane_mm
+        < 0.5
+    )
     assert neighbours.look_beside(views, bones, starter, 0, as_much)[1] is as_much[1]

@@ -35,18 +35,56 @@ def ct(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(ct, tmp_path_factory):
     out = tmp_path_factory.mktemp("agnostic")
-    assert agnostic.main(["-i", str(ct.parent), "-o", str(out), "--name", "a", *FAST, *TINY, "--iterations", "5", "--r1", "-20", "10", "--sdd", "1100"]) == 0
+    assert (
+        agnostic.main(
+            [
+                "-i",
+                str(ct.parent),
+                "-o",
+                str(out),
+                "--name",
+                "a",
+                *FAST,
+                *TINY,
+                "--iterations",
+                "5",
+                "--r1",
+                "-20",
+                "10",
+                "--sdd",
+                "1100",
+            ]
+        )
+        == 0
+    )
     return out / "a.pth"
 
 
 def arguments(ct, model, out, *more):
-    return ["-i", str(ct), "-o", str(out), "-c", str(model), "--name", "p", "--batch_size", "4", "--device", "cpu", *more]
+    return [
+        "-i",
+        str(ct),
+        "-o",
+        str(out),
+        "-c",
+        str(model),
+        "--name",
+        "p",
+        "--batch_size",
+        "4",
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 def test_network_detector_and_poses_are_the_checkpoints(ct, model, tmp_path, capsys):
     assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "3")) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "p.pth")
-    before, after = checkpoint.load_checkpoint(model), checkpoint.load_checkpoint(tmp_path / "p.pth")
+    before, after = (
+        checkpoint.load_checkpoint(model),
+        checkpoint.load_checkpoint(tmp_path / "p.pth"),
+    )
     assert after.detector == before.detector
     assert after.pose_range == before.pose_range == PoseRange(r1=(-20.0, 10.0))
     assert after.config["model_name"] == "test_resnet"
@@ -56,12 +94,26 @@ def test_network_detector_and_poses_are_the_checkpoints(ct, model, tmp_path, cap
 
 def test_training_starts_from_the_checkpoints_weights(ct, model, tmp_path):
     assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "1", "--lr", "1e-8")) == 0
-    before, after = checkpoint.load_checkpoint(model).content["model_state_dict"], checkpoint.load_checkpoint(tmp_path / "p.pth").content["model_state_dict"]
-    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before if key.endswith(("weight", "bias")))
+    before, after = (
+        checkpoint.load_checkpoint(model).content["model_state_dict"],
+        checkpoint.load_checkpoint(tmp_path / "p.pth").content["model_state_dict"],
+    )
+    assert all(
+        torch.allclose(before[key], after[key], atol=1e-6)
+        for key in before
+        if key.endswith(("weight", "bias"))
+    )
 
 
 def test_flags_overrule_the_checkpoint(ct, model, tmp_path):
-    assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "2", "--ty", "600", "700", "--sdd", "1000")) == 0
+    assert (
+        finetuned.main(
+            arguments(
+                ct, model, tmp_path, "--iterations", "2", "--ty", "600", "700", "--sdd", "1000"
+            )
+        )
+        == 0
+    )
     after = checkpoint.load_checkpoint(tmp_path / "p.pth")
     assert after.pose_range == PoseRange(r1=(-20.0, 10.0), ty=(600.0, 700.0))
     assert after.detector.sdd_mm == 1000
@@ -80,8 +132,21 @@ def test_a_checkpoint_of_xvr_is_finetuned_in_its_own_convention(ct, tmp_path):
         "orientation": "PA",
     }
     made = prediction.make_network(config)
-    torch.save({"model_state_dict": made.state_dict(), "optimizer_state_dict": {}, "scheduler_state_dict": {}, "itr": 0, "model_number": 0, "config": config}, tmp_path / "x.pth")
-    assert finetuned.main(arguments(ct, tmp_path / "x.pth", tmp_path / "out", "--iterations", "2")) == 0
+    torch.save(
+        {
+            "model_state_dict": made.state_dict(),
+            "optimizer_state_dict": {},
+            "scheduler_state_dict": {},
+            "itr": 0,
+            "model_number": 0,
+            "config": config,
+        },
+        tmp_path / "x.pth",
+    )
+    assert (
+        finetuned.main(arguments(ct, tmp_path / "x.pth", tmp_path / "out", "--iterations", "2"))
+        == 0
+    )
     after = checkpoint.load_checkpoint(tmp_path / "out" / "p.pth")
     assert after.config["unit_conversion_factor"] == 1.0
     assert not after.config["reverse_x_axis"]
@@ -98,20 +163,48 @@ def test_resume_continues_to_the_same_end(ct, model, tmp_path):
 
 def test_one_mask_file_serves_the_one_ct(ct, model, tmp_path):
     mask = write_mask(tmp_path / "any_name.nii.gz", ct)
-    assert finetuned.main(arguments(ct, model, tmp_path / "out", "--iterations", "2", "--mask", str(mask))) == 0
+    assert (
+        finetuned.main(
+            arguments(ct, model, tmp_path / "out", "--iterations", "2", "--mask", str(mask))
+        )
+        == 0
+    )
 
 
 # ------------------------------------------------------------------------------------------------ --check
 
-RANGE = ["--r1", "-8", "8", "--r2", "-8", "8", "--r3", "-8", "8", "--tx", "-10", "10", "--ty", "780", "860", "--tz", "-10", "10"]
+RANGE = [
+    "--r1",
+    "-8",
+    "8",
+    "--r2",
+    "-8",
+    "8",
+    "--r3",
+    "-8",
+    "8",
+    "--tx",
+    "-10",
+    "10",
+    "--ty",
+    "780",
+    "860",
+    "--tz",
+    "-10",
+    "10",
+]
 
 
 @pytest.fixture(scope="module")
 def like(ct, tmp_path_factory):
     """An X-ray of the CT near the middle of the range, with its geometry beside it."""
     volume, detector = nifti.load_ct(ct), Detector.centred(192, 160, 1100.0, 1.3)
-    camera = geometry.translation(volume.isocentre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles([3, -2, 2], [2, 820, -3]))
-    image = joseph.FusedRenderer(attenuation.select_structures(volume, None, None, -1000.0), volume.isocentre_mm).render(camera[None], detector)[0]
+    camera = geometry.translation(volume.isocentre_mm) @ geometry.camera_from_pose(
+        geometry.pose_from_angles([3, -2, 2], [2, 820, -3])
+    )
+    image = joseph.FusedRenderer(
+        attenuation.select_structures(volume, None, None, -1000.0), volume.isocentre_mm
+    ).render(camera[None], detector)[0]
     path = tmp_path_factory.mktemp("like") / "xray.png"
     Image.fromarray((image / image.max() * 250).round().astype(np.uint8)).save(path)
     files.write_json(path.with_suffix(".json"), {"sdd_mm": 1100, "pixel_spacing_mm": [1.3, 1.3]})
@@ -119,7 +212,12 @@ def like(ct, tmp_path_factory):
 
 
 def test_check_writes_one_picture_and_a_table_and_trains_nothing(ct, model, like, tmp_path, capsys):
-    assert finetuned.main(arguments(ct, model, tmp_path / "out", "--check", "--like", str(like), *RANGE)) == 0
+    assert (
+        finetuned.main(
+            arguments(ct, model, tmp_path / "out", "--check", "--like", str(like), *RANGE)
+        )
+        == 0
+    )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["check.png"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == str(tmp_path / "out" / "check.png")
@@ -130,18 +228,51 @@ def test_check_writes_one_picture_and_a_table_and_trains_nothing(ct, model, like
     assert not any(line.startswith(("LIKELY", "IMPOSSIBLE")) for line in lines)
 
 
-def test_check_finds_a_range_behind_the_detector_and_one_that_misses_it(ct, model, like, tmp_path, capsys):
-    wrong = [*RANGE[:6], "--r1", "-8", "8", "--tx", "-400", "400", "--ty", "780", "1090", "--tz", "-10", "10"]
-    assert finetuned.main(arguments(ct, model, tmp_path, "--check", "--like", str(like), *wrong)) == script.EXIT_BAD_INPUT
+def test_check_finds_a_range_behind_the_detector_and_one_that_misses_it(
+    ct, model, like, tmp_path, capsys
+):
+    wrong = [
+        *RANGE[:6],
+        "--r1",
+        "-8",
+        "8",
+        "--tx",
+        "-400",
+        "400",
+        "--ty",
+        "780",
+        "1090",
+        "--tz",
+        "-10",
+        "10",
+    ]
+    assert (
+        finetuned.main(arguments(ct, model, tmp_path, "--check", "--like", str(like), *wrong))
+        == script.EXIT_BAD_INPUT
+    )
     out = capsys.readouterr().out
-    assert "IMPOSSIBLE: the range reaches 1090 mm from the source, the detector stands at 1100 mm. Lower --ty or raise --sdd." in out
+    assert (
+        "IMPOSSIBLE: the range reaches 1090 mm from the source, the detector stands at 1100 mm."
+        " Lower --ty or raise --sdd." in out
+    )
     assert "of the range's poses the bone misses the training detector. Narrow --tx and --tz" in out
 
 
-@pytest.mark.parametrize(("more", "message"), [((), "add --like"), (("--resume", "--like"), "drop one of the two"), (("--like",), "exists already")])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "add --like"),
+        (("--resume", "--like"), "drop one of the two"),
+        (("--like",), "exists already"),
+    ],
+)
 def test_check_refuses_before_it_reads_anything(ct, model, like, tmp_path, capsys, more, message):
     (tmp_path / "check.png").write_text("mine")
-    refused(arguments(ct, model, tmp_path, "--check", *more, *([str(like)] if more else [])), capsys, message)
+    refused(
+        arguments(ct, model, tmp_path, "--check", *more, *([str(like)] if more else [])),
+        capsys,
+        message,
+    )
     assert (tmp_path / "check.png").read_text() == "mine"
 
 
@@ -175,7 +306,9 @@ def test_a_mask_on_another_grid_is_refused(ct, model, tmp_path, capsys):
     mask = write_mask(tmp_path / "mask.nii.gz", ct)
     volume = nifti.load_labelmap(mask)
     nifti.save(mask, replace(volume, data=volume.data[:-1]))
-    refused(arguments(ct, model, tmp_path / "out", "--mask", str(mask)), capsys, "mask.nii.gz", "grid")
+    refused(
+        arguments(ct, model, tmp_path / "out", "--mask", str(mask)), capsys, "mask.nii.gz", "grid"
+    )
 
 
 def test_the_checkpoint_is_never_overwritten(ct, model, tmp_path, capsys):

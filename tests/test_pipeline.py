@@ -33,35 +33,86 @@ def test_the_truth_of_a_made_xray_projects_a_bright_voxel_onto_its_picture(tmp_p
     affine = np.diag([-1.5, 1.5, 2.0, 1.0])
     affine[:3, 3] = 40, -30, 10
     nifti.save(tmp_path / "ct.nii.gz", volume.Volume(hu, affine, Lineage()))
-    arguments = ["--ct", str(tmp_path / "ct.nii.gz"), "--angles", "20", "10", "-5", "--size", "96", "80", "--pixel", "1.5", "--photons", "1e7", "--shift", "4", "-3"]
+    arguments = [
+        "--ct",
+        str(tmp_path / "ct.nii.gz"),
+        "--angles",
+        "20",
+        "10",
+        "-5",
+        "--size",
+        "96",
+        "80",
+        "--pixel",
+        "1.5",
+        "--photons",
+        "1e7",
+        "--shift",
+        "4",
+        "-3",
+    ]
     assert make_xray.main([*arguments, "-o", str(tmp_path / "x.dcm")]) == 0
     truth = json.loads((tmp_path / "x_truth.json").read_text())
     xray = reading.read(tmp_path / "x.dcm")
     weight = np.where(xray.image > 0.5 * xray.image.max(), xray.image, 0)
     rows, columns = np.mgrid[: weight.shape[0], : weight.shape[1]]
     seen = np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
-    expected = geometry.project(geometry.apply(affine, np.array([[21.0, 31, 41]])), xray.detector, np.array(truth["camera"]))[0]
+    expected = geometry.project(
+        geometry.apply(affine, np.array([[21.0, 31, 41]])), xray.detector, np.array(truth["camera"])
+    )[0]
     assert seen == pytest.approx(expected, abs=0.3)
 
 
 def test_an_xray_made_without_sdd_gets_it_from_add_dicom_data(tmp_path):
-    nifti.save(tmp_path / "ct.nii.gz", volume.Volume(np.full((20, 20, 20), 100, np.int16), np.diag([3.0, 3, 3, 1]), Lineage()))
-    assert make_xray.main(["--ct", str(tmp_path / "ct.nii.gz"), "--size", "48", "48", "--pixel", "3", "--without_sdd", "-o", str(tmp_path / "x.dcm")]) == 0
+    nifti.save(
+        tmp_path / "ct.nii.gz",
+        volume.Volume(np.full((20, 20, 20), 100, np.int16), np.diag([3.0, 3, 3, 1]), Lineage()),
+    )
+    assert (
+        make_xray.main(
+            [
+                "--ct",
+                str(tmp_path / "ct.nii.gz"),
+                "--size",
+                "48",
+                "48",
+                "--pixel",
+                "3",
+                "--without_sdd",
+                "-o",
+                str(tmp_path / "x.dcm"),
+            ]
+        )
+        == 0
+    )
     assert "DistanceSourceToDetector" not in pydicom.dcmread(tmp_path / "x.dcm")
     with pytest.raises(InputError, match="add_dicom_data"):
         reading.read(tmp_path / "x.dcm")
-    assert add_dicom_data.main(["--i", str(tmp_path / "x.dcm"), "--o", str(tmp_path / "y.dcm"), "--sdd", "1020"]) == 0
+    assert (
+        add_dicom_data.main(
+            ["--i", str(tmp_path / "x.dcm"), "--o", str(tmp_path / "y.dcm"), "--sdd", "1020"]
+        )
+        == 0
+    )
     assert reading.read(tmp_path / "y.dcm").detector == Detector.centred(48, 48, 1020.0, 3.0)
 
 
 def test_simulation_keeps_the_order_of_attenuation_and_adds_noise():
     ramp = np.repeat(np.linspace(0, 5, 200)[None], 200, 0)
-    picture = xray_simulation.simulate(ramp, 1.0, xray_simulation.Effects(5000, 0.05, 0.85), np.random.default_rng(0)).astype(float)
+    picture = xray_simulation.simulate(
+        ramp, 1.0, xray_simulation.Effects(5000, 0.05, 0.85), np.random.default_rng(0)
+    ).astype(float)
     assert (np.diff(picture.mean(0)[5:-5].reshape(-1, 10).mean(1)) > 0).all()
     assert picture[:, 150].std() > picture[:, 20].std() > 0
 
 
-@pytest.mark.parametrize(("flags", "message"), [(["-o", "x.jpg"], "expected .dcm or .png"), (["-o", "x.dcm", "--labels", "3"], "expected --mask")])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-o", "x.jpg"], "expected .dcm or .png"),
+        (["-o", "x.dcm", "--labels", "3"], "expected --mask"),
+    ],
+)
 def test_make_xray_refuses_what_it_cannot_do(tmp_path, capsys, flags, message):
     assert make_xray.main(["--ct", str(tmp_path / "none.nii"), *flags]) == script.EXIT_BAD_INPUT
     assert message in capsys.readouterr().err
@@ -69,19 +120,40 @@ def test_make_xray_refuses_what_it_cannot_do(tmp_path, capsys, flags, message):
 
 def test_the_error_table_lists_every_evaluation_and_says_when_there_is_none(tmp_path, capsys):
     assert error_table.main([str(tmp_path)]) == script.EXIT_BAD_INPUT
-    for name, errors in (("a", {"in_plane_mm": 0.25, "depth_mm": 1.5, "rotation_deg": 0.5, "mtre_mm": 1.6, "projection_mm": 0.3}), ("b", None)):
+    for name, errors in (
+        (
+            "a",
+            {
+                "in_plane_mm": 0.25,
+                "depth_mm": 1.5,
+                "rotation_deg": 0.5,
+                "mtre_mm": 1.6,
+                "projection_mm": 0.3,
+            },
+        ),
+        ("b", None),
+    ):
         (tmp_path / name).mkdir()
         entry = {"similarity": {}} if errors is None else {"pose_error": errors, "similarity": {}}
-        (tmp_path / name / "evaluation.json").write_text(json.dumps({"pictures": {"initial": entry, "final": entry}}))
+        (tmp_path / name / "evaluation.json").write_text(
+            json.dumps({"pictures": {"initial": entry, "final": entry}})
+        )
     capsys.readouterr()
     assert error_table.main([str(tmp_path)]) == 0
     table = capsys.readouterr().out.splitlines()
     assert "0.25" in table[1]
     assert table[2].split() == ["b", "-", "-", "-", "-", "-", "-"]
-    files.write_json(tmp_path / "b" / "p9_comparison.json", {"schema": registered.EVALUATION_SCHEMA, "pictures": {"initial": entry, "final": entry}})
+    files.write_json(
+        tmp_path / "b" / "p9_comparison.json",
+        {"schema": registered.EVALUATION_SCHEMA, "pictures": {"initial": entry, "final": entry}},
+    )
     files.write_json(tmp_path / "b" / "another.json", {"schema": "another"})
     assert error_table.main([str(tmp_path)]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["a", "b", "b/p9_comparison"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "a",
+        "b",
+        "b/p9_comparison",
+    ]
 
 
 @pytest.mark.slow
@@ -90,9 +162,20 @@ def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
 
     def command(*words):
         environment = {**os.environ, "PYTHON": sys.executable}
-        return subprocess.run([str(w) for w in words], capture_output=True, text=True, env=environment, cwd=tmp_path)
+        return subprocess.run(
+            [str(w) for w in words], capture_output=True, text=True, env=environment, cwd=tmp_path
+        )
 
-    made = command(sys.executable, ROOT / "pipeline/make_phantom.py", "-o", tmp_path, "--patients", 1, "--spacing", 1.5)
+    made = command(
+        sys.executable,
+        ROOT / "pipeline/make_phantom.py",
+        "-o",
+        tmp_path,
+        "--patients",
+        1,
+        "--spacing",
+        1.5,
+    )
     assert made.returncode == 0, made.stderr
     ct, seg = tmp_path / "P01/P01_ct.nii.gz", tmp_path / "P01/segmentations/P01_seg.nii.gz"
     xray = command(
@@ -117,8 +200,33 @@ def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
         tmp_path / "ap.dcm",
     )
     assert xray.returncode == 0, xray.stderr
-    chain = [ROOT / "pipeline/run_patient.sh", "--ct", ct, "--seg", seg, "--side", "right", "--xray", tmp_path / "ap.dcm", "--out", tmp_path / "out", "--only", "femur"]
-    chain += ["--spacing", "1.5", "--minutes", "0.1", "--truth", "_truth.json", "--drr", "--method fused --supersampling 1", "--train", "--height 64 --delx 4"]
+    chain = [
+        ROOT / "pipeline/run_patient.sh",
+        "--ct",
+        ct,
+        "--seg",
+        seg,
+        "--side",
+        "right",
+        "--xray",
+        tmp_path / "ap.dcm",
+        "--out",
+        tmp_path / "out",
+        "--only",
+        "femur",
+    ]
+    chain += [
+        "--spacing",
+        "1.5",
+        "--minutes",
+        "0.1",
+        "--truth",
+        "_truth.json",
+        "--drr",
+        "--method fused --supersampling 1",
+        "--train",
+        "--height 64 --delx 4",
+    ]
     first = command(*chain)
     assert first.returncode == 0, first.stdout + first.stderr
     folder = tmp_path / "out/results/femur/ap"
@@ -146,4 +254,9 @@ def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
     steps = [line for line in again.stdout.splitlines() if line.startswith("== ")]
     assert len(steps) == 11
     assert all("done already" in step for step in steps)
-    assert evaluation.main(["--data_dir", str(folder), "--title_suffix", "again", "--output_name", "again.png"]) == 0
+    assert (
+        evaluation.main(
+            ["--data_dir", str(folder), "--title_suffix", "again", "--output_name", "again.png"]
+        )
+        == 0
+    )

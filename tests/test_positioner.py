@@ -18,7 +18,12 @@ from common.xray import positioner
 
 DETECTOR = Detector.centred(120, 140, 900.0, (1.3, 1.1))
 LAO_DEG, CRA_DEG, DISTANCE_MM = 24.0, 11.0, 620.0
-TAGS = {"DistanceSourceToDetector": "900", "ImagerPixelSpacing": ["1.1", "1.3"], "PixelIntensityRelationship": "LOG", "PixelIntensityRelationshipSign": -1}
+TAGS = {
+    "DistanceSourceToDetector": "900",
+    "ImagerPixelSpacing": ["1.1", "1.3"],
+    "PixelIntensityRelationship": "LOG",
+    "PixelIntensityRelationshipSign": -1,
+}
 
 
 def receptor_direction(lao_deg, cra_deg):
@@ -44,30 +49,58 @@ def patient(tmp_path_factory):
     folder = tmp_path_factory.mktemp("carm")
     ct = helpers.small_ct()
     nifti.save(folder / "left.nii.gz", ct)
-    nifti.save(folder / "right.nii.gz", Volume(ct.data, geometry.MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, geometry.MIRROR, side="right")))
+    nifti.save(
+        folder / "right.nii.gz",
+        Volume(
+            ct.data,
+            geometry.MIRROR @ ct.affine,
+            ct.lineage.then("crop_cts", {}, geometry.MIRROR, side="right"),
+        ),
+    )
     return folder, ct, camera_from_source(ct.isocentre_mm, LAO_DEG, CRA_DEG)
 
 
 def write_xray(path, ct, camera, seen_from_detector, **tags):
-    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
+    renderer = joseph.FusedRenderer(
+        attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm
+    )
     image = renderer.render(camera[None], DETECTOR)[0]
-    image = 3000 + image / image.max() * 50_000 + np.random.default_rng(0).normal(0, 300, image.shape)
-    angles = {"PositionerPrimaryAngle": str(LAO_DEG - 4), "PositionerSecondaryAngle": str(CRA_DEG + 3), "DistanceSourceToPatient": str(DISTANCE_MM + 12)}
+    image = (
+        3000 + image / image.max() * 50_000 + np.random.default_rng(0).normal(0, 300, image.shape)
+    )
+    angles = {
+        "PositionerPrimaryAngle": str(LAO_DEG - 4),
+        "PositionerSecondaryAngle": str(CRA_DEG + 3),
+        "DistanceSourceToPatient": str(DISTANCE_MM + 12),
+    }
     return dicom(path, image[:, ::-1] if seen_from_detector else image, **TAGS | angles | tags)
 
 
 @pytest.mark.parametrize(
     ("volume", "seen_from_detector", "tags"),
-    [("left.nii.gz", True, {}), ("right.nii.gz", True, {"PatientOrientation": ["L", "F"]}), ("left.nii.gz", False, {"PatientOrientation": ["R", "F"]})],
+    [
+        ("left.nii.gz", True, {}),
+        ("right.nii.gz", True, {"PatientOrientation": ["L", "F"]}),
+        ("left.nii.gz", False, {"PatientOrientation": ["R", "F"]}),
+    ],
 )
-def test_the_header_alone_starts_a_registration_that_finds_the_source(patient, tmp_path, volume, seen_from_detector, tags):
+def test_the_header_alone_starts_a_registration_that_finds_the_source(
+    patient, tmp_path, volume, seen_from_detector, tags
+):
     folder, ct, truth = patient
     xray = write_xray(tmp_path / "xa.dcm", ct, truth, seen_from_detector, **tags)
-    assert registration.main([str(xray), "-v", str(folder / volume), "-o", str(tmp_path / "out"), "--init", "dicom"]) == 0
+    assert (
+        registration.main(
+            [str(xray), "-v", str(folder / volume), "-o", str(tmp_path / "out"), "--init", "dicom"]
+        )
+        == 0
+    )
     result = parameters_file.load(tmp_path / "out" / "parameters.pt")
     view = result.scanner_pose[0]
     on_disk = truth @ np.diag([-1.0 if seen_from_detector else 1.0, 1, 1, 1])
-    points = geometry.apply(np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"]))
+    points = geometry.apply(
+        np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"])
+    )
     error = geometry.pose_error(np.array(view["camera"].tolist()), on_disk, points, DETECTOR)
     assert error.in_plane_mm < 0.2
     assert error.depth_mm < 4
@@ -76,10 +109,18 @@ def test_the_header_alone_starts_a_registration_that_finds_the_source(patient, t
 
 
 def test_angles_of_zero_put_the_receptor_before_the_chest_and_the_source_behind_it(tmp_path):
-    path = dicom(tmp_path / "x.dcm", np.ones((20, 20)), PositionerPrimaryAngle="0", PositionerSecondaryAngle="0", DistanceSourceToPatient="700")
+    path = dicom(
+        tmp_path / "x.dcm",
+        np.ones((20, 20)),
+        PositionerPrimaryAngle="0",
+        PositionerSecondaryAngle="0",
+        DistanceSourceToPatient="700",
+    )
     camera, from_detector = positioner.positioner_camera(path)
     np.testing.assert_allclose(camera[:3, 3], [0, -700, 0], atol=1e-9)
-    np.testing.assert_allclose(camera[:3, :3], np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]), atol=1e-9)
+    np.testing.assert_allclose(
+        camera[:3, :3], np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]), atol=1e-9
+    )
     assert from_detector
 
 
@@ -87,5 +128,18 @@ def test_a_c_arm_that_moved_during_the_run_is_refused(patient, tmp_path, capsys)
     folder, ct, truth = patient
     xray = write_xray(tmp_path / "xa.dcm", ct, truth, True, PositionerMotion="DYNAMIC")
     assert pydicom.dcmread(xray).PositionerMotion == "DYNAMIC"
-    assert registration.main([str(xray), "-v", str(folder / "left.nii.gz"), "-o", str(tmp_path / "out"), "--init", "dicom"]) == script.EXIT_BAD_INPUT
+    assert (
+        registration.main(
+            [
+                str(xray),
+                "-v",
+                str(folder / "left.nii.gz"),
+                "-o",
+                str(tmp_path / "out"),
+                "--init",
+                "dicom",
+            ]
+        )
+        == script.EXIT_BAD_INPUT
+    )
     assert "the C-arm moved during the run" in capsys.readouterr().err

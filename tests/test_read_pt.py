@@ -36,7 +36,14 @@ def saved(tmp_path, content, **settings):
 
 
 def test_tensors_show_type_shape_dtype_and_small_values(tmp_path, capsys):
-    content = {"small": torch.tensor([[1.5, 2.0]]), "large": torch.arange(100.0), "flag": True, "none": None, "pair": (3, 4.5), "empty": torch.zeros(0, 3)}
+    content = {
+        "small": torch.tensor([[1.5, 2.0]]),
+        "large": torch.arange(100.0),
+        "flag": True,
+        "none": None,
+        "pair": (3, 4.5),
+        "empty": torch.zeros(0, 3),
+    }
     code, out, _ = show(saved(tmp_path, content), capsys)
     assert code == 0
     assert out.splitlines() == [
@@ -53,11 +60,19 @@ def test_tensors_show_type_shape_dtype_and_small_values(tmp_path, capsys):
 def test_a_plain_tensor_and_broken_numbers(tmp_path, capsys):
     values = torch.ones(5, 5)
     values[0, 0], values[1, 1] = float("nan"), float("inf")
-    assert show(saved(tmp_path, values), capsys)[1] == "file.pt: Tensor 5x5 float32, 1 to 1, mean 1, 2 NaN or infinite\n"
+    assert (
+        show(saved(tmp_path, values), capsys)[1]
+        == "file.pt: Tensor 5x5 float32, 1 to 1, mean 1, 2 NaN or infinite\n"
+    )
 
 
 def test_integer_boolean_half_and_scalar_tensors(tmp_path, capsys):
-    content = [torch.tensor(7), torch.zeros(4, 9, dtype=torch.bool), torch.zeros(50, dtype=torch.float16), torch.arange(20)]
+    content = [
+        torch.tensor(7),
+        torch.zeros(4, 9, dtype=torch.bool),
+        torch.zeros(50, dtype=torch.float16),
+        torch.arange(20),
+    ]
     lines = show(saved(tmp_path, content), capsys)[1].splitlines()
     assert lines[1:] == [
         "  [0]: Tensor scalar int64 = 7",
@@ -80,7 +95,12 @@ def test_nesting_ends_at_the_depth_and_long_dictionaries_are_cut(tmp_path, capsy
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_checkpoint_with_a_date_opens_safely(tmp_path, capsys, legacy):
     weights = collections.OrderedDict(weight=torch.zeros(3, 2))
-    content = {"model_state_dict": weights, "itr": 12, "date": datetime.datetime(2025, 3, 4, 5, 6), "config": {"sdd": 1020.0, "name": "x"}}
+    content = {
+        "model_state_dict": weights,
+        "itr": 12,
+        "date": datetime.datetime(2025, 3, 4, 5, 6),
+        "config": {"sdd": 1020.0, "name": "x"},
+    }
     code, out, _ = show(saved(tmp_path, content, _use_new_zipfile_serialization=not legacy), capsys)
     assert code == 0
     assert "model_state_dict: OrderedDict of 1" in out
@@ -122,7 +142,9 @@ def test_unsafe_opens_it_and_says_so(tmp_path, capsys):
     assert "code in the file is run" in err
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04 a torn archive", bytes(1000)])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a checkpoint at all", b"PK\x03\x04 a torn archive", bytes(1000)]
+)
 def test_files_that_are_no_pytorch_file_are_one_line(tmp_path, capsys, content):
     path = tmp_path / "file.pt"
     path.write_bytes(content)

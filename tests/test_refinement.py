@@ -22,18 +22,30 @@ LEVELS = (Level(4.8, 16.0, 10), Level(2.4, 8.0, 10), Level(1.2, 5.0, 10))
 @pytest.fixture(scope="module")
 def body() -> Body:
     ct = helpers.small_ct()
-    return Body(joseph.FusedRenderer(attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm), points_of(ct))
+    return Body(
+        joseph.FusedRenderer(
+            attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm
+        ),
+        points_of(ct),
+    )
 
 
 @pytest.fixture(scope="module")
 def truth(body) -> np.ndarray:
-    return geometry.translation(body.renderer.centre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET))
+    return geometry.translation(body.renderer.centre_mm) @ geometry.camera_from_pose(
+        geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET)
+    )
 
 
 def take_xray(bodies, cameras, noise=0.003) -> Xray:
     """The picture of bodies seen by their cameras, all attenuations added."""
-    image = sum(b.renderer.render(camera[None], DETECTOR)[0] for b, camera in zip(bodies, cameras, strict=True))
-    image = np.clip(image + np.random.default_rng(0).normal(0, noise, image.shape), 0, None).astype(np.float32)
+    image = sum(
+        b.renderer.render(camera[None], DETECTOR)[0]
+        for b, camera in zip(bodies, cameras, strict=True)
+    )
+    image = np.clip(image + np.random.default_rng(0).normal(0, noise, image.shape), 0, None).astype(
+        np.float32
+    )
     return Xray(image, np.ones(image.shape, bool), DETECTOR, Path("xray.png"))
 
 
@@ -60,7 +72,9 @@ def test_a_tone_curve_nobody_told_hardly_moves_the_pose(body, truth, power):
     curved = replace(xray, image=(xray.image / xray.image.max()) ** power)
     fit = refine([View(curved)], [body], [moved(truth, body)], LEVELS)
     assert error(fit.poses[0], truth, body).in_plane_mm < 0.15
-    assert error(fit.poses[0], truth, body).depth_mm < 4  # a straight line instead of the curve leaves 11 mm
+    assert (
+        error(fit.poses[0], truth, body).depth_mm < 4
+    )  # a straight line instead of the curve leaves 11 mm
 
 
 def test_a_picture_with_dark_bone_is_not_explained(body, truth):
@@ -84,7 +98,9 @@ def test_pixels_outside_the_collimator_do_not_count(body, truth):
     valid = np.zeros_like(xray.valid)
     valid[10:120, 15:110] = True
     garbage = np.where(valid, xray.image, 50).astype(np.float32)
-    fit = refine([View(replace(xray, image=garbage, valid=valid))], [body], [moved(truth, body)], LEVELS)
+    fit = refine(
+        [View(replace(xray, image=garbage, valid=valid))], [body], [moved(truth, body)], LEVELS
+    )
     assert error(fit.poses[0], truth, body).in_plane_mm < 0.1
 
 
@@ -94,7 +110,10 @@ def test_a_second_view_determines_the_depth_that_one_view_leaves_open(body, trut
     # the second camera sees the body's centre on its axis at the same distance
     centre = geometry.apply(geometry.invert(truth), body.renderer.centre_mm)
     second = geometry.translation(centre) @ turn @ geometry.translation(-centre)
-    views = [View(take_xray([body], [truth], 0.1)), View(take_xray([body], [truth @ second], 0.1), second)]
+    views = [
+        View(take_xray([body], [truth], 0.1)),
+        View(take_xray([body], [truth @ second], 0.1), second),
+    ]
     one = refine(views[:1], [body], [moved(truth, body)], LEVELS)
     two = refine(views, [body], [moved(truth, body)], LEVELS)
     axis = truth[:3, 2]
@@ -106,7 +125,10 @@ def test_a_second_view_determines_the_depth_that_one_view_leaves_open(body, trut
 def test_two_bodies_that_overlap_are_solved_together(body, truth):
     other_truth = moved(truth, body, (20, 25, -30), (30, 10, 12))
     xray = take_xray([body, body], [truth, other_truth])
-    starts = [moved(truth, body, (1, -2, 1), (3, 2, -2)), moved(other_truth, body, (-1, 1, 2), (-2, 3, 2))]
+    starts = [
+        moved(truth, body, (1, -2, 1), (3, 2, -2)),
+        moved(other_truth, body, (-1, 1, 2), (-2, 3, 2)),
+    ]
     fit = refine([View(xray)], [body, body], starts, LEVELS)
     assert error(fit.poses[0], truth, body).in_plane_mm < 0.1
     assert error(fit.poses[1], other_truth, body).in_plane_mm < 0.1
@@ -129,7 +151,10 @@ def test_a_body_outside_the_picture_gives_no_pose(body, truth):
 
 
 def test_more_noise_means_more_uncertainty(body, truth):
-    quiet, loud = (refine([View(take_xray([body], [truth], noise))], [body], [truth], LEVELS[-1:]) for noise in (0.02, 0.4))
+    quiet, loud = (
+        refine([View(take_xray([body], [truth], noise))], [body], [truth], LEVELS[-1:])
+        for noise in (0.02, 0.4)
+    )
     assert np.trace(loud.covariance[3:, 3:]) > 4 * np.trace(quiet.covariance[3:, 3:])
 
 

@@ -24,14 +24,31 @@ MIRROR = np.diag([-1.0, 1, 1, 1])
 
 def xray_of(ct: Volume, camera: np.ndarray) -> np.ndarray:
     """8-bit picture, bone bright, with noise and a tone curve."""
-    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
-    image = renderer.render(camera[None], DETECTOR)[0] + np.random.default_rng(1).normal(0, 0.01, (DETECTOR.height, DETECTOR.width))
+    renderer = joseph.FusedRenderer(
+        attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm
+    )
+    image = renderer.render(camera[None], DETECTOR)[0] + np.random.default_rng(1).normal(
+        0, 0.01, (DETECTOR.height, DETECTOR.width)
+    )
     return (np.clip(image / image.max(), 0, 1) ** 0.85 * 250).round().astype(np.uint8)
 
 
 def start_json(path, camera):
     """A start pose about 9 mm and 5 degrees off."""
-    path.write_text(json.dumps({"camera": (geometry.twist(np.r_[0.05, -0.06, 0.04, 5, -6, 4], camera[:3, 3] + 620 * camera[:3, 2]) @ camera).tolist()}))
+    path.write_text(
+        json.dumps(
+            {
+                "camera": (
+                    (
+                        geometry.twist(
+                            np.r_[0.05, -0.06, 0.04, 5, -6, 4], camera[:3, 3] + 620 * camera[:3, 2]
+                        )
+                        @ camera
+                    ).tolist()
+                )
+            }
+        )
+    )
     return str(path)
 
 
@@ -48,34 +65,87 @@ def patient(tmp_path_factory):
 
 
 def register(folder, out, *more, xrays=("xray.png",)):
-    fixed = () if "--init" in more else ("--init", "fixed", "--init_pose", str(folder / "start.json"))
-    return registration.main([*[str(folder / x) for x in xrays], "-v", str(folder / "ct.nii.gz"), "-o", str(out), "--bone", "bright", *GEOMETRY, *fixed, *more])
+    fixed = (
+        () if "--init" in more else ("--init", "fixed", "--init_pose", str(folder / "start.json"))
+    )
+    return registration.main(
+        [
+            *[str(folder / x) for x in xrays],
+            "-v",
+            str(folder / "ct.nii.gz"),
+            "-o",
+            str(out),
+            "--bone",
+            "bright",
+            *GEOMETRY,
+            *fixed,
+            *more,
+        ]
+    )
 
 
 def error(result, camera, points=None):
-    points = geometry.apply(np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"])) if points is None else points
-    return geometry.pose_error(np.array(result.scanner_pose[0]["camera"].tolist()), camera, points, DETECTOR)
+    points = (
+        geometry.apply(
+            np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"])
+        )
+        if points is None
+        else points
+    )
+    return geometry.pose_error(
+        np.array(result.scanner_pose[0]["camera"].tolist()), camera, points, DETECTOR
+    )
 
 
 def test_the_known_pose_comes_back_in_exactly_the_documented_files(patient, tmp_path, capsys):
     folder, camera = patient
     assert register(folder, tmp_path / "out") == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["final_img.png", "gt.png", "init_image.png", "parameters.pt", "slicer"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "final_img.png",
+        "gt.png",
+        "init_image.png",
+        "parameters.pt",
+        "slicer",
+    ]
     assert capsys.readouterr().out.split()[-1] == str(tmp_path / "out" / "parameters.pt")
     result = parameters_file.load(tmp_path / "out" / "parameters.pt")
     assert error(result, camera).in_plane_mm < 0.2
     assert error(result, camera).rotation_deg < 0.6
     assert result.verdict["verdict"] == "ok"
-    assert np.allclose(result.volume_from_camera(), np.array(result.scanner_pose[0]["camera"].tolist()), atol=1e-3)  # no lineage: the CT is its own scanner
+    assert np.allclose(
+        result.volume_from_camera(), np.array(result.scanner_pose[0]["camera"].tolist()), atol=1e-3
+    )  # no lineage: the CT is its own scanner
     assert {len(column) for column in result.trajectory.values()} == {len(result.trajectory["r1"])}
     assert np.allclose(result.trajectory_poses()[0], result.init_pose, atol=1e-6)
     for name in ("gt.png", "init_image.png", "final_img.png"):
-        assert np.asarray(Image.open(tmp_path / "out" / name)).shape == (DETECTOR.height, DETECTOR.width)
+        assert np.asarray(Image.open(tmp_path / "out" / name)).shape == (
+            DETECTOR.height,
+            DETECTOR.width,
+        )
 
 
 def test_without_a_checkpoint_the_start_is_searched(patient, tmp_path):
     folder, camera = patient
-    ranges = ["--r1", "-5", "25", "--r2", "-20", "5", "--r3", "-5", "20", "--tx", "-20", "20", "--ty", "560", "680", "--tz", "-20", "20"]
+    ranges = [
+        "--r1",
+        "-5",
+        "25",
+        "--r2",
+        "-20",
+        "5",
+        "--r3",
+        "-5",
+        "20",
+        "--tx",
+        "-20",
+        "20",
+        "--ty",
+        "560",
+        "680",
+        "--tz",
+        "-20",
+        "20",
+    ]
     assert register(folder, tmp_path, "--init", "search", *ranges) == 0
     assert error(parameters_file.load(tmp_path / "parameters.pt"), camera).in_plane_mm < 0.2
 
@@ -84,7 +154,10 @@ def frames_of(folder, motions):
     """X-rays frame1.png ... of the CT's camera after each motion (degrees, mm), about the isocentre."""
     ct = nifti.load_ct(folder / "ct.nii.gz")
     cameras = [
-        geometry.twist(np.r_[np.radians(turn), shift], ct.isocentre_mm) @ geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(TRUTH) for turn, shift in motions
+        geometry.twist(np.r_[np.radians(turn), shift], ct.isocentre_mm)
+        @ geometry.translation(ct.isocentre_mm)
+        @ geometry.camera_from_pose(TRUTH)
+        for turn, shift in motions
     ]
     for number, camera in enumerate(cameras, start=1):
         Image.fromarray(xray_of(ct, camera)).save(folder / f"frame{number}.png")
@@ -93,22 +166,41 @@ def frames_of(folder, motions):
 
 def test_frames_of_a_motion_start_from_the_frame_before(patient, tmp_path):
     folder, _ = patient
-    names, cameras = frames_of(folder, [([2.0 * k, -1.5 * k, k], [1.5 * k, -2.0 * k, k]) for k in range(3)])
+    names, cameras = frames_of(
+        folder, [([2.0 * k, -1.5 * k, k], [1.5 * k, -2.0 * k, k]) for k in range(3)]
+    )
     assert register(folder, tmp_path, "--sequence", xrays=names) == 0
-    found = [parameters_file.load(tmp_path / f"frame{number}" / "parameters.pt") for number in (1, 2, 3)]
-    assert all(error(result, camera).in_plane_mm < 0.2 for result, camera in zip(found, cameras, strict=True))
+    found = [
+        parameters_file.load(tmp_path / f"frame{number}" / "parameters.pt") for number in (1, 2, 3)
+    ]
+    assert all(
+        error(result, camera).in_plane_mm < 0.2
+        for result, camera in zip(found, cameras, strict=True)
+    )
     for before, after in itertools.pairwise(found):
         np.testing.assert_allclose(after.init_pose, before.final_pose, atol=1e-4)
 
 
 def test_a_multi_frame_dicom_is_a_sequence_of_its_frames(patient, tmp_path, capsys):
     folder, _ = patient
-    names, cameras = frames_of(folder, [([2.0 * k, -1.5 * k, k], [1.5 * k, -2.0 * k, k]) for k in range(2)])
+    names, cameras = frames_of(
+        folder, [([2.0 * k, -1.5 * k, k], [1.5 * k, -2.0 * k, k]) for k in range(2)]
+    )
     frames = np.stack([np.asarray(Image.open(folder / name)) for name in names]).astype(np.uint16)
-    write_dicom(folder / "cine.dcm", frames, PhotometricInterpretation="MONOCHROME2", PixelIntensityRelationship="LOG")
+    write_dicom(
+        folder / "cine.dcm",
+        frames,
+        PhotometricInterpretation="MONOCHROME2",
+        PixelIntensityRelationship="LOG",
+    )
     assert register(folder, tmp_path, "--sequence", xrays=["cine.dcm"]) == 0
     for number, camera in enumerate(cameras):
-        assert error(parameters_file.load(tmp_path / f"frame_{number:04d}" / "parameters.pt"), camera).in_plane_mm < 0.2
+        assert (
+            error(
+                parameters_file.load(tmp_path / f"frame_{number:04d}" / "parameters.pt"), camera
+            ).in_plane_mm
+            < 0.2
+        )
     assert "cine.dcm frame 1, ct.nii.gz: ok" in capsys.readouterr().err
     assert register(folder, tmp_path / "one", "--frame", "0", "--sequence", xrays=["cine.dcm"]) == 0
     assert (tmp_path / "one" / "parameters.pt").exists()
@@ -119,20 +211,46 @@ def test_cameras_with_different_numbers_of_frames_are_refused(patient, tmp_path,
     frame = np.asarray(Image.open(folder / "xray.png")).astype(np.uint16)
     for name, count in (("cine1.dcm", 3), ("cine2.dcm", 2)):
         write_dicom(folder / name, np.stack([frame] * count))
-    words = [str(folder / "cine1.dcm"), str(folder / "cine2.dcm"), "-v", str(folder / "ct.nii.gz"), "-o", str(tmp_path), "--views", "--sequence"]
-    assert registration.main([*words, "--calibration", str(folder / "start.json"), str(folder / "start.json")]) == script.EXIT_BAD_INPUT
-    assert "cine1.dcm: has 3 frames, cine2.dcm 2; expected as many of each camera" in capsys.readouterr().err
+    words = [
+        str(folder / "cine1.dcm"),
+        str(folder / "cine2.dcm"),
+        "-v",
+        str(folder / "ct.nii.gz"),
+        "-o",
+        str(tmp_path),
+        "--views",
+        "--sequence",
+    ]
+    assert (
+        registration.main(
+            [*words, "--calibration", str(folder / "start.json"), str(folder / "start.json")]
+        )
+        == script.EXIT_BAD_INPUT
+    )
+    assert (
+        "cine1.dcm: has 3 frames, cine2.dcm 2; expected as many of each camera"
+        in capsys.readouterr().err
+    )
 
 
 def test_several_instants_of_two_cameras_are_one_call(patient, tmp_path, capsys):
     """The second camera stands a quarter turn aside; X-rays are given instant by instant."""
     folder, camera = patient
     ct = nifti.load_ct(folder / "ct.nii.gz")
-    quarter = geometry.translation([0, 0, 620]) @ geometry.twist(np.r_[0, np.pi / 2, 0, 0, 0, 0], np.zeros(3)) @ geometry.translation([0, 0, -620])
+    quarter = (
+        geometry.translation([0, 0, 620])
+        @ geometry.twist(np.r_[0, np.pi / 2, 0, 0, 0, 0], np.zeros(3))
+        @ geometry.translation([0, 0, -620])
+    )
     names = []
     for index, rig_from_camera in enumerate((np.eye(4), quarter)):
         inverse = geometry.invert(rig_from_camera)
-        content = {"K": DETECTOR.intrinsics.tolist(), "R": inverse[:3, :3].tolist(), "t": inverse[:3, 3].tolist(), "image_size": [DETECTOR.width, DETECTOR.height]}
+        content = {
+            "K": DETECTOR.intrinsics.tolist(),
+            "R": inverse[:3, :3].tolist(),
+            "t": inverse[:3, 3].tolist(),
+            "image_size": [DETECTOR.width, DETECTOR.height],
+        }
         files.write_json(folder / f"cam{index}.json", content)
     motions = [np.eye(4), geometry.twist(np.r_[0.03, -0.04, 0.02, 2, -3, 2], ct.isocentre_mm)]
     for number, motion in enumerate(motions):
@@ -155,7 +273,10 @@ def test_several_instants_of_two_cameras_are_one_call(patient, tmp_path, capsys)
     words += ["--views", "--calibration", str(folder / "cam0.json"), str(folder / "cam1.json")]
     assert registration.main([*words, "--sequence"]) == 0
     for number, motion in enumerate(motions):
-        found = error(parameters_file.load(tmp_path / f"instant{number}_cam0" / "parameters.pt"), motion @ camera)
+        found = error(
+            parameters_file.load(tmp_path / f"instant{number}_cam0" / "parameters.pt"),
+            motion @ camera,
+        )
         assert found.in_plane_mm < 0.1
         assert found.depth_mm < 0.1
     capsys.readouterr()
@@ -163,13 +284,25 @@ def test_several_instants_of_two_cameras_are_one_call(patient, tmp_path, capsys)
     assert "2 files for 3 X-rays" in capsys.readouterr().err
 
 
-def test_a_frame_that_shows_nothing_is_looked_for_anew_and_the_next_goes_on_from_the_last_good_one(patient, tmp_path, capsys):
+def test_a_frame_that_shows_nothing_is_looked_for_anew_and_the_next_goes_on_from_the_last_good_one(
+    patient, tmp_path, capsys
+):
     folder, _ = patient
-    names, cameras = frames_of(folder, [([0, 0, 0], [0, 0, 0]), ([0, 0, 0], [0, 0, 0]), ([3.0, -2, 2], [3, 3, -2])])
-    noise = np.random.default_rng(0).normal(128, 30, (DETECTOR.height, DETECTOR.width)).clip(0, 255).astype(np.uint8)
+    names, cameras = frames_of(
+        folder, [([0, 0, 0], [0, 0, 0]), ([0, 0, 0], [0, 0, 0]), ([3.0, -2, 2], [3, 3, -2])]
+    )
+    noise = (
+        np.random.default_rng(0)
+        .normal(128, 30, (DETECTOR.height, DETECTOR.width))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
     Image.fromarray(noise).save(folder / names[1])
     assert register(folder, tmp_path, "--sequence", xrays=names) == script.EXIT_NOT_CONVERGED
-    first, lost, third = (parameters_file.load(tmp_path / name.removesuffix(".png") / "parameters.pt") for name in names)
+    first, lost, third = (
+        parameters_file.load(tmp_path / name.removesuffix(".png") / "parameters.pt")
+        for name in names
+    )
     assert lost.verdict["verdict"] == "failed"
     assert "frame2.png: lost ct.nii.gz of the frame before" in capsys.readouterr().err
     np.testing.assert_allclose(third.init_pose, first.final_pose, atol=1e-4)
@@ -178,9 +311,22 @@ def test_a_frame_that_shows_nothing_is_looked_for_anew_and_the_next_goes_on_from
 
 def test_each_of_several_bones_has_its_own_start_or_all_have_one(patient, tmp_path):
     folder, _ = patient
-    words = [str(folder / "xray.png"), "-v", *[str(folder / "ct.nii.gz")] * 2, "-o", str(tmp_path), "--device", "cpu", "--init", "fixed", "--init_pose"]
+    words = [
+        str(folder / "xray.png"),
+        "-v",
+        *[str(folder / "ct.nii.gz")] * 2,
+        "-o",
+        str(tmp_path),
+        "--device",
+        "cpu",
+        "--init",
+        "fixed",
+        "--init_pose",
+    ]
     for given in (["one.json", "two.json"], ["one.json"]):
-        structures = registration.load_structures(registration.build_parser().parse_args([*words, *given]))
+        structures = registration.load_structures(
+            registration.build_parser().parse_args([*words, *given])
+        )
         assert [structure.given.name for structure in structures] == [given[0], given[-1]]
 
 
@@ -212,7 +358,12 @@ def test_existing_results_are_kept_unless_told(patient, tmp_path, capsys):
 
 def test_a_picture_of_something_else_is_failed_with_exit_code_3(patient, tmp_path, capsys):
     folder, _ = patient
-    noise = np.random.default_rng(0).normal(128, 30, (DETECTOR.height, DETECTOR.width)).clip(0, 255).astype(np.uint8)
+    noise = (
+        np.random.default_rng(0)
+        .normal(128, 30, (DETECTOR.height, DETECTOR.width))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
     Image.fromarray(noise).save(folder / "noise.png")
     assert register(folder, tmp_path, xrays=("noise.png",)) == script.EXIT_NOT_CONVERGED
     assert parameters_file.load(tmp_path / "parameters.pt").verdict["verdict"] == "failed"
@@ -224,25 +375,52 @@ def test_a_right_bone_and_its_mirror_image_taken_as_a_left_one_agree(patient, tm
     ct = nifti.load_ct(folder / "ct.nii.gz")
     mirrored = Volume(ct.data, MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, MIRROR), None)
     nifti.save(tmp_path / "mirrored.nii.gz", mirrored)
-    arguments = [str(folder / "xray.png"), "-v", str(tmp_path / "mirrored.nii.gz"), "--bone", "bright", *GEOMETRY, "--init", "fixed", "--init_pose", str(folder / "start.json")]
+    arguments = [
+        str(folder / "xray.png"),
+        "-v",
+        str(tmp_path / "mirrored.nii.gz"),
+        "--bone",
+        "bright",
+        *GEOMETRY,
+        "--init",
+        "fixed",
+        "--init_pose",
+        str(folder / "start.json"),
+    ]
     assert registration.main([*arguments, "-o", str(tmp_path / "out")]) == 0
     assert register(folder, tmp_path / "plain") == 0
-    result, plain = parameters_file.load(tmp_path / "out" / "parameters.pt"), parameters_file.load(tmp_path / "plain" / "parameters.pt")
+    result, plain = (
+        parameters_file.load(tmp_path / "out" / "parameters.pt"),
+        parameters_file.load(tmp_path / "plain" / "parameters.pt"),
+    )
     assert result.xray["flipped"]
     view = np.array(result.scanner_pose[0]["camera"].tolist())
     assert np.linalg.det(view[:3, :3]) == pytest.approx(1, abs=1e-6)
     assert error(result, camera).in_plane_mm < 0.2
-    assert geometry.pose_error(view, np.array(plain.scanner_pose[0]["camera"].tolist()), np.array(plain.drr["points_mm"]), DETECTOR).mtre_mm < 1.0
+    assert (
+        geometry.pose_error(
+            view,
+            np.array(plain.scanner_pose[0]["camera"].tolist()),
+            np.array(plain.drr["points_mm"]),
+            DETECTOR,
+        ).mtre_mm
+        < 1.0
+    )
 
 
-def test_the_stored_projection_puts_a_scanner_landmark_on_the_picture_of_the_disk(patient, tmp_path):
+def test_the_stored_projection_puts_a_scanner_landmark_on_the_picture_of_the_disk(
+    patient, tmp_path
+):
     folder, _ = patient
     register(folder, tmp_path)
     view = parameters_file.load(tmp_path / "parameters.pt").scanner_pose[0]
     landmark = np.array([100.0, -50, 260])
     homogeneous = np.array(view["projection"].tolist()) @ np.r_[landmark, 1]
     in_camera = np.linalg.inv(np.array(view["camera"].tolist())) @ np.r_[landmark, 1]
-    by_hand = in_camera[:2] / in_camera[2] * view["sdd_mm"] / np.array(view["pixel_spacing_mm"]) + view["principal_point_px"]
+    by_hand = (
+        in_camera[:2] / in_camera[2] * view["sdd_mm"] / np.array(view["pixel_spacing_mm"])
+        + view["principal_point_px"]
+    )
     assert homogeneous[:2] / homogeneous[2] == pytest.approx(by_hand, abs=1e-6)
 
 
@@ -269,5 +447,10 @@ def test_bad_flags_are_one_line_before_slow_work(patient, tmp_path, capsys, argu
 
 def test_an_xray_without_geometry_says_which_flags_to_give(patient, tmp_path, capsys):
     folder, _ = patient
-    assert registration.main([str(folder / "xray.png"), "-v", str(folder / "ct.nii.gz"), "-o", str(tmp_path)]) == script.EXIT_BAD_INPUT
+    assert (
+        registration.main(
+            [str(folder / "xray.png"), "-v", str(folder / "ct.nii.gz"), "-o", str(tmp_path)]
+        )
+        == script.EXIT_BAD_INPUT
+    )
     assert "--sdd" in capsys.readouterr().err

@@ -16,8 +16,21 @@ from common.results.result import world_from_registered
 from common.volume import attenuation, lineage, nifti
 from common.volume.volume import Volume
 
-DETECTOR = Detector(120, 140, 900.0, (1.3, 1.1), (52.0, 71.5))  # the principal point 17 pixels left of the middle
-GEOMETRY = ["--sdd", "900", "--pixel_spacing", "1.3", "1.1", "--principal_point", "52", "71.5", "--bone", "bright"]
+DETECTOR = Detector(
+    120, 140, 900.0, (1.3, 1.1), (52.0, 71.5)
+)  # the principal point 17 pixels left of the middle
+GEOMETRY = [
+    "--sdd",
+    "900",
+    "--pixel_spacing",
+    "1.3",
+    "1.1",
+    "--principal_point",
+    "52",
+    "71.5",
+    "--bone",
+    "bright",
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +38,26 @@ def right_knee(tmp_path_factory):
     """A right knee's CT, its X-ray, the same knee as a mirrored volume with and without lineage, and the true camera."""
     folder = tmp_path_factory.mktemp("right")
     ct = helpers.small_ct()
-    camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET))
-    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm)
-    image = renderer.render(camera[None], DETECTOR)[0] + np.random.default_rng(1).normal(0, 0.01, (DETECTOR.height, DETECTOR.width))
-    Image.fromarray((np.clip(image / image.max(), 0, 1) * 250).round().astype(np.uint8)).save(folder / "xray.png")
+    camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(
+        geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET)
+    )
+    renderer = joseph.FusedRenderer(
+        attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm
+    )
+    image = renderer.render(camera[None], DETECTOR)[0] + np.random.default_rng(1).normal(
+        0, 0.01, (DETECTOR.height, DETECTOR.width)
+    )
+    Image.fromarray((np.clip(image / image.max(), 0, 1) * 250).round().astype(np.uint8)).save(
+        folder / "xray.png"
+    )
     nifti.save(folder / "right.nii.gz", ct)
     off = geometry.twist(np.r_[0.05, -0.06, 0.04, 5, -6, 4], ct.isocentre_mm) @ camera
     files.write_json(folder / "start.json", {"camera": off.tolist()})
-    mirrored = Volume(ct.data, geometry.MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, geometry.MIRROR, side="right"))
+    mirrored = Volume(
+        ct.data,
+        geometry.MIRROR @ ct.affine,
+        ct.lineage.then("crop_cts", {}, geometry.MIRROR, side="right"),
+    )
     nifti.save(folder / "mirrored.nii.gz", mirrored)
     nifti.save(folder / "bare.nii.gz", mirrored)
     lineage.sidecar(folder / "bare.nii.gz").unlink()
@@ -40,22 +65,47 @@ def right_knee(tmp_path_factory):
 
 
 def register(folder, out, volume, *more):
-    return registration.main([str(folder / "xray.png"), "-v", str(folder / volume), "-o", str(out), "--init", "fixed", "--init_pose", str(folder / "start.json"), *GEOMETRY, *more])
+    return registration.main(
+        [
+            str(folder / "xray.png"),
+            "-v",
+            str(folder / volume),
+            "-o",
+            str(out),
+            "--init",
+            "fixed",
+            "--init_pose",
+            str(folder / "start.json"),
+            *GEOMETRY,
+            *more,
+        ]
+    )
 
 
 def camera_of(out):
     return np.array(parameters_file.load(out / "parameters.pt").scanner_pose[0]["camera"].tolist())
 
 
-@pytest.mark.parametrize(("volume", "flags"), [("mirrored.nii.gz", []), ("mirrored.nii.gz", ["--side", "right"]), ("bare.nii.gz", ["--side", "right"])])
-def test_a_mirrored_right_bone_gives_the_pose_of_the_unmirrored_one(right_knee, tmp_path, volume, flags):
+@pytest.mark.parametrize(
+    ("volume", "flags"),
+    [
+        ("mirrored.nii.gz", []),
+        ("mirrored.nii.gz", ["--side", "right"]),
+        ("bare.nii.gz", ["--side", "right"]),
+    ],
+)
+def test_a_mirrored_right_bone_gives_the_pose_of_the_unmirrored_one(
+    right_knee, tmp_path, volume, flags
+):
     folder, truth = right_knee
     assert register(folder, tmp_path / "plain", "right.nii.gz") == 0
     assert register(folder, tmp_path / "mirrored", volume, *flags) == 0
     result = parameters_file.load(tmp_path / "mirrored" / "parameters.pt")
     assert result.xray["flipped"]
     assert result.detector.principal_px == pytest.approx((DETECTOR.width - 1 - 52.0, 71.5))
-    assert result.scanner_pose[0]["principal_point_px"] == pytest.approx([52.0, 71.5])  # of the picture on disk
+    assert result.scanner_pose[0]["principal_point_px"] == pytest.approx(
+        [52.0, 71.5]
+    )  # of the picture on disk
     camera = camera_of(tmp_path / "mirrored")
     assert np.linalg.det(camera[:3, :3]) == pytest.approx(1, abs=1e-6)
     points = np.array(parameters_file.load(tmp_path / "plain" / "parameters.pt").drr["points_mm"])
@@ -84,21 +134,31 @@ def test_stating_the_left_side_of_an_original_moves_nothing():
     np.testing.assert_array_equal(stated.scanner_from_volume, np.eye(4))
 
 
-def test_the_registered_file_itself_shares_the_frame_of_its_pose_whatever_the_side(right_knee, tmp_path):
+def test_the_registered_file_itself_shares_the_frame_of_its_pose_whatever_the_side(
+    right_knee, tmp_path
+):
     """A later step that loads the same file, which still has no lineage, must not mirror it."""
     folder, _ = right_knee
     assert register(folder, tmp_path, "bare.nii.gz", "--side", "right") == 0
-    moved = world_from_registered(parameters_file.load(tmp_path / "parameters.pt"), nifti.load_ct(folder / "bare.nii.gz"))
+    moved = world_from_registered(
+        parameters_file.load(tmp_path / "parameters.pt"), nifti.load_ct(folder / "bare.nii.gz")
+    )
     np.testing.assert_array_equal(moved, np.eye(4))
 
 
-def test_a_right_knee_and_its_mirror_image_registered_as_a_left_knee_give_the_same_answer(right_knee, tmp_path):
+def test_a_right_knee_and_its_mirror_image_registered_as_a_left_knee_give_the_same_answer(
+    right_knee, tmp_path
+):
     """Volume and picture both mirrored beforehand, as a left knee nobody knows the history of: its answer is the mirror image of the right knee's."""
     folder, _ = right_knee
     assert register(folder, tmp_path / "right", "right.nii.gz") == 0
-    Image.fromarray(np.asarray(Image.open(folder / "xray.png"))[:, ::-1]).save(tmp_path / "left.png")
+    Image.fromarray(np.asarray(Image.open(folder / "xray.png"))[:, ::-1]).save(
+        tmp_path / "left.png"
+    )
     start = np.array(files.read_json(folder / "start.json", "")["camera"])
-    files.write_json(tmp_path / "start.json", {"camera": (geometry.MIRROR @ start @ geometry.MIRROR).tolist()})
+    files.write_json(
+        tmp_path / "start.json", {"camera": (geometry.MIRROR @ start @ geometry.MIRROR).tolist()}
+    )
     words = [
         str(tmp_path / "left.png"),
         "-v",
@@ -118,7 +178,12 @@ def test_a_right_knee_and_its_mirror_image_registered_as_a_left_knee_give_the_sa
     result = parameters_file.load(tmp_path / "left" / "parameters.pt")
     assert not result.xray["flipped"]
     points = np.array(parameters_file.load(tmp_path / "right" / "parameters.pt").drr["points_mm"])
-    apart = geometry.pose_error(geometry.MIRROR @ camera_of(tmp_path / "left") @ geometry.MIRROR, camera_of(tmp_path / "right"), points, DETECTOR)
+    apart = geometry.pose_error(
+        geometry.MIRROR @ camera_of(tmp_path / "left") @ geometry.MIRROR,
+        camera_of(tmp_path / "right"),
+        points,
+        DETECTOR,
+    )
     assert apart.in_plane_mm < 0.1
     assert apart.depth_mm < 0.5
     assert apart.rotation_deg < 0.2

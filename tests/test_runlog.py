@@ -28,7 +28,9 @@ def lines_of(path):
 
 
 @pytest.mark.parametrize("flag", ["--log_file", "--log-file"])
-def test_the_log_holds_the_command_the_notes_and_the_end_and_grows_with_the_next_run(tmp_path, flag, capsys):
+def test_the_log_holds_the_command_the_notes_and_the_end_and_grows_with_the_next_run(
+    tmp_path, flag, capsys
+):
     def run(args):
         LOGGER.info("a note")
         LOGGER.warning("a warning")
@@ -36,7 +38,12 @@ def test_the_log_holds_the_command_the_notes_and_the_end_and_grows_with_the_next
 
     log_file = tmp_path / "logs" / "run.log"
     assert script(run)([flag, str(log_file)]) == 3
-    assert lines_of(log_file) == [f"test_runlog.py {flag} {log_file}", "a note", "warning: a warning", "test_runlog.py: not converged, in 0.0 s"]
+    assert lines_of(log_file) == [
+        f"test_runlog.py {flag} {log_file}",
+        "a note",
+        "warning: a warning",
+        "test_runlog.py: not converged, in 0.0 s",
+    ]
     assert "a note\nwarning: a warning" in capsys.readouterr().err
     script(run)([f"{flag}={log_file}", "--quiet"])
     assert len(lines_of(log_file)) == 6  # the second run: its command, its warning
@@ -48,7 +55,9 @@ def test_an_expected_error_and_the_traceback_of_a_bug_are_in_the_log(tmp_path):
 
     log_file = tmp_path / "run.log"
     assert script(expected)(["--log_file", str(log_file)]) == 2
-    assert lines_of(log_file)[-1] == "test_runlog.py: a.nii: is a cat; expected a CT; scan a patient"
+    assert (
+        lines_of(log_file)[-1] == "test_runlog.py: a.nii: is a cat; expected a CT; scan a patient"
+    )
     with pytest.raises(ZeroDivisionError):
         script(lambda args: 1 // 0)(["--log_file", str(log_file)])
     assert lines_of(log_file)[-1].startswith("ZeroDivisionError")
@@ -65,7 +74,11 @@ def test_progress_without_a_terminal_is_plain_lines_with_the_end_in_the_last(cap
         for _ in track(range(2), what="outer", unit="step"):
             list(track(range(3), what="inner", unit="it"))
     said = capsys.readouterr().err
-    assert said.splitlines() == ["inner: 3/3 it, 0.0 s", "inner: 3/3 it, 0.0 s", "outer: 2/2 step, 0.0 s"]
+    assert said.splitlines() == [
+        "inner: 3/3 it, 0.0 s",
+        "inner: 3/3 it, 0.0 s",
+        "outer: 2/2 step, 0.0 s",
+    ]
 
 
 def test_progress_now_and_then_says_how_much_time_is_left(capsys, monkeypatch):
@@ -74,7 +87,10 @@ def test_progress_now_and_then_says_how_much_time_is_left(capsys, monkeypatch):
         bar._began -= 30
         bar.about = "loss 3 mm"
         bar.update(25)
-    assert capsys.readouterr().err.splitlines()[0] == "training: 25/100 %, 30.0 s, 2 min left, loss 3 mm"
+    assert (
+        capsys.readouterr().err.splitlines()[0]
+        == "training: 25/100 %, 30.0 s, 2 min left, loss 3 mm"
+    )
 
 
 def test_without_a_handler_progress_and_notes_are_silent(capsys):
@@ -98,6 +114,9 @@ def test_a_line_that_was_redrawn_is_kept_as_it_last_stood():
     assert log.getvalue().endswith("  100 %\n")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(3.21, "3.2 s"), (59, "59.0 s"), (90, "2 min"), (3600, "1 h 0 min"), (9000, "2 h 30 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.21, "3.2 s"), (59, "59.0 s"), (90, "2 min"), (3600, "1 h 0 min"), (9000, "2 h 30 min")],
+)
 def test_durations_are_said_as_a_person_would(seconds, text):
     assert duration(seconds) == text

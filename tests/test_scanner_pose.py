@@ -19,7 +19,11 @@ from common.results import parameters_file
 from common.volume import attenuation, lineage, nifti, volume
 from common.volume.volume import Volume
 
-CODE = re.findall(r"```python\n(.*?)```", (Path(__file__).resolve().parents[1] / "docs" / "slicer.md").read_text(), re.DOTALL)
+CODE = re.findall(
+    r"```python\n(.*?)```",
+    (Path(__file__).resolve().parents[1] / "docs" / "slicer.md").read_text(),
+    re.DOTALL,
+)
 DETECTOR = Detector(120, 140, 900.0, (1.3, 1.1), (52.0, 71.5))
 BEAD_HU = 6000
 
@@ -36,14 +40,20 @@ def run(block: str, folder: Path, monkeypatch, **names) -> dict:
     return names
 
 
-def picture_of(ct: Volume, camera: np.ndarray, detector: Detector, above_hu: float = -1000.0) -> np.ndarray:
-    renderer = joseph.FusedRenderer(attenuation.select_structures(ct, None, None, above_hu), ct.isocentre_mm)
+def picture_of(
+    ct: Volume, camera: np.ndarray, detector: Detector, above_hu: float = -1000.0
+) -> np.ndarray:
+    renderer = joseph.FusedRenderer(
+        attenuation.select_structures(ct, None, None, above_hu), ct.isocentre_mm
+    )
     return renderer.render(camera[None], detector)[0]
 
 
 def save_picture(path: Path, image: np.ndarray) -> None:
     noisy = image / image.max() + np.random.default_rng(1).normal(0, 0.004, image.shape)
-    Image.fromarray((30 + 200 * noisy).round().astype(np.uint8)).save(path)  # noise in the open field too: one constant grey there is a collimator
+    Image.fromarray((30 + 200 * noisy).round().astype(np.uint8)).save(
+        path
+    )  # noise in the open field too: one constant grey there is a collimator
 
 
 def flags(detector: Detector) -> list[str]:
@@ -74,14 +84,23 @@ def scene(request, tmp_path_factory) -> Scene:
     box = (slice(1, -1),) * 3  # the rim holds air alone
     mirror = geometry.MIRROR if request.param == "right" else np.eye(4)
     world = mirror @ volume.affine_of_box(ct.affine, box)
-    record = lineage.original(folder / "P01_ct.nii.gz").then("crop_cts", {}, mirror, side=request.param)
+    record = lineage.original(folder / "P01_ct.nii.gz").then(
+        "crop_cts", {}, mirror, side=request.param
+    )
     cropped = Volume(ct.data[box], world, record)
     shift = geometry.translation(cropped.isocentre_mm)
-    centred = Volume(cropped.data, geometry.invert(shift) @ world, record.then("center_isometric", {}, shift))
+    centred = Volume(
+        cropped.data, geometry.invert(shift) @ world, record.then("center_isometric", {}, shift)
+    )
     nifti.save(folder / "volume.nii.gz", centred)
 
-    camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET))
-    clean, marked = picture_of(ct, camera, DETECTOR), picture_of(Volume(beaded, ct.affine, ct.lineage), camera, DETECTOR)
+    camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(
+        geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET)
+    )
+    clean, marked = (
+        picture_of(ct, camera, DETECTOR),
+        picture_of(Volume(beaded, ct.affine, ct.lineage), camera, DETECTOR),
+    )
     save_picture(folder / "xray.png", clean)
     spot = marked - clean  # the bead alone
     rows, columns = np.indices(spot.shape)
@@ -89,12 +108,26 @@ def scene(request, tmp_path_factory) -> Scene:
 
     off = geometry.twist(np.r_[0.05, -0.06, 0.04, 5, -6, 4], ct.isocentre_mm) @ camera
     files.write_json(folder / "start.json", {"camera": off.tolist()})
-    words = [str(folder / "xray.png"), "-v", str(folder / "volume.nii.gz"), "--bone", "bright", "-o", str(folder / "results"), *flags(DETECTOR)]
-    assert registration.main([*words, "--init", "fixed", "--init_pose", str(folder / "start.json")]) == 0
+    words = [
+        str(folder / "xray.png"),
+        "-v",
+        str(folder / "volume.nii.gz"),
+        "--bone",
+        "bright",
+        "-o",
+        str(folder / "results"),
+        *flags(DETECTOR),
+    ]
+    assert (
+        registration.main([*words, "--init", "fixed", "--init_pose", str(folder / "start.json")])
+        == 0
+    )
     return Scene(folder, camera, seen)
 
 
-def test_a_reader_with_the_original_ct_alone_finds_the_bead_where_the_picture_shows_it(scene, monkeypatch):
+def test_a_reader_with_the_original_ct_alone_finds_the_bead_where_the_picture_shows_it(
+    scene, monkeypatch
+):
     block = code_with("torch.load")
     assert set(re.findall(r"^import (\w+)", block, re.MULTILINE)) == {"nibabel", "numpy", "torch"}
     found = run(block, scene.folder, monkeypatch)
@@ -103,16 +136,26 @@ def test_a_reader_with_the_original_ct_alone_finds_the_bead_where_the_picture_sh
 
 def test_that_reader_puts_source_and_detector_where_they_stood(scene, monkeypatch):
     found = run(code_with("torch.load"), scene.folder, monkeypatch)
-    assert np.linalg.norm(found["source_mm"] - scene.camera[:3, 3]) < 10  # of 620: half a degree and 1 % of depth are what one small view gives
+    assert (
+        np.linalg.norm(found["source_mm"] - scene.camera[:3, 3]) < 10
+    )  # of 620: half a degree and 1 % of depth are what one small view gives
     assert np.degrees(np.arccos(found["camera"][:3, 2] @ scene.camera[:3, 2])) < 0.6
     assert np.linalg.det(found["camera"][:3, :3]) == pytest.approx(1)
     corners = nibabel.affines.apply_affine(found["ct"].affine, found["detector_corners_voxel"])
-    np.testing.assert_allclose((corners - found["source_mm"]) @ found["camera"][:3, 2], DETECTOR.sdd_mm, atol=1e-3)
-    np.testing.assert_allclose(nibabel.affines.apply_affine(found["ct"].affine, found["source_voxel"]), found["source_mm"], atol=1e-6)
+    np.testing.assert_allclose(
+        (corners - found["source_mm"]) @ found["camera"][:3, 2], DETECTOR.sdd_mm, atol=1e-3
+    )
+    np.testing.assert_allclose(
+        nibabel.affines.apply_affine(found["ct"].affine, found["source_voxel"]),
+        found["source_mm"],
+        atol=1e-6,
+    )
 
 
 def test_the_files_for_slicer_reproduce_that_projection_through_simpleitk(scene, monkeypatch):
-    projection = torch.load(scene.folder / "results" / "parameters.pt", weights_only=True)["scanner_pose"][0]["projection"].numpy()
+    projection = torch.load(scene.folder / "results" / "parameters.pt", weights_only=True)[
+        "scanner_pose"
+    ][0]["projection"].numpy()
     pixel_of = run(code_with("sitk.ReadTransform"), scene.folder, monkeypatch)["pixel_of"]
     ct = nibabel.load(scene.folder / "P01_ct.nii.gz")
     for index in ([29, 22, 16], [4, 30, 50], [40, 8, 9]):
@@ -128,38 +171,110 @@ def bone(upper: bool) -> Volume:
     """One of two lone bones that lie above each other in one CT, the lower one turned half round."""
     ct = helpers.small_ct(2.0, helpers.oblique_affine((1.2, 1.2, 1.2), origin=(10, -30, 60)))
     data = np.where(ct.data > 40, ct.data, 40).astype(np.int16)
-    return Volume(data, ct.affine, ct.lineage) if upper else Volume(data[::-1, :, ::-1].copy(), ct.affine @ geometry.translation([2, -3, -45]), ct.lineage)
+    return (
+        Volume(data, ct.affine, ct.lineage)
+        if upper
+        else Volume(
+            data[::-1, :, ::-1].copy(), ct.affine @ geometry.translation([2, -3, -45]), ct.lineage
+        )
+    )
 
 
 @pytest.mark.slow
-def test_two_right_bones_in_two_views_are_found_together_and_the_second_ones_motion_is_reported(tmp_path):
+def test_two_right_bones_in_two_views_are_found_together_and_the_second_ones_motion_is_reported(
+    tmp_path,
+):
     """Both as mirrored volumes; pictures, rig and motion are those of the real world."""
     first, second = bone(upper=True), bone(upper=False)
     motion = geometry.twist(np.array([0.05, -0.04, 0.06, 3, -2, 2.5]), second.isocentre_mm)
-    detectors = (Detector(140, 130, 900.0, (1.4, 1.35), (58.0, 73.5)), Detector(150, 140, 950.0, (1.3, 1.3), (72.0, 70.5)))
+    detectors = (
+        Detector(140, 130, 900.0, (1.4, 1.35), (58.0, 73.5)),
+        Detector(150, 140, 950.0, (1.3, 1.3), (72.0, 70.5)),
+    )
     between = geometry.translation((first.isocentre_mm + second.isocentre_mm) / 2)
-    cameras = [between @ geometry.camera_from_pose(geometry.pose_from_angles(angles, offset)) for angles, offset in (([12, -4, 3], [3, 640, 2]), ([80, 5, -4], [-4, 660, 5]))]
+    cameras = [
+        between @ geometry.camera_from_pose(geometry.pose_from_angles(angles, offset))
+        for angles, offset in (([12, -4, 3], [3, 640, 2]), ([80, 5, -4], [-4, 660, 5]))
+    ]
     for index, (detector, camera) in enumerate(zip(detectors, cameras, strict=True)):
         moved = Volume(second.data, motion @ second.affine, second.lineage)
-        save_picture(tmp_path / f"cam{index}.png", sum(picture_of(each, camera, detector, attenuation.SOFT_TISSUE_HU) for each in (first, moved)))
+        save_picture(
+            tmp_path / f"cam{index}.png",
+            sum(
+                picture_of(each, camera, detector, attenuation.SOFT_TISSUE_HU)
+                for each in (first, moved)
+            ),
+        )
         inverse = geometry.invert(camera)
-        content = {"K": detector.intrinsics.tolist(), "R": inverse[:3, :3].tolist(), "t": inverse[:3, 3].tolist(), "image_size": [detector.width, detector.height]}
+        content = {
+            "K": detector.intrinsics.tolist(),
+            "R": inverse[:3, :3].tolist(),
+            "t": inverse[:3, 3].tolist(),
+            "image_size": [detector.width, detector.height],
+        }
         files.write_json(tmp_path / f"cam{index}_calibration.json", content)
     for name, each in (("upper", first), ("lower", second)):
-        nifti.save(tmp_path / f"{name}.nii.gz", Volume(each.data, geometry.MIRROR @ each.affine, each.lineage.then("crop_cts", {}, geometry.MIRROR)))
-    files.write_json(tmp_path / "start.json", {"camera": (geometry.twist(np.r_[0.02, -0.03, 0.02, 2, -1, 2], first.isocentre_mm) @ cameras[0]).tolist()})
-    words = [*(str(tmp_path / f"cam{i}.png") for i in (0, 1)), "--views", "--calibration", *(str(tmp_path / f"cam{i}_calibration.json") for i in (0, 1))]
-    words += ["-v", str(tmp_path / "upper.nii.gz"), str(tmp_path / "lower.nii.gz"), "--attenuation", "excess", "--bone", "bright", "-o", str(tmp_path / "out")]
-    assert registration.main([*words, "--init", "fixed", "--init_pose", str(tmp_path / "start.json")]) == 0
+        nifti.save(
+            tmp_path / f"{name}.nii.gz",
+            Volume(
+                each.data,
+                geometry.MIRROR @ each.affine,
+                each.lineage.then("crop_cts", {}, geometry.MIRROR),
+            ),
+        )
+    files.write_json(
+        tmp_path / "start.json",
+        {
+            "camera": (
+                (
+                    geometry.twist(np.r_[0.02, -0.03, 0.02, 2, -1, 2], first.isocentre_mm)
+                    @ cameras[0]
+                ).tolist()
+            )
+        },
+    )
+    words = [
+        *(str(tmp_path / f"cam{i}.png") for i in (0, 1)),
+        "--views",
+        "--calibration",
+        *(str(tmp_path / f"cam{i}_calibration.json") for i in (0, 1)),
+    ]
+    words += [
+        "-v",
+        str(tmp_path / "upper.nii.gz"),
+        str(tmp_path / "lower.nii.gz"),
+        "--attenuation",
+        "excess",
+        "--bone",
+        "bright",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert (
+        registration.main([*words, "--init", "fixed", "--init_pose", str(tmp_path / "start.json")])
+        == 0
+    )
 
     views = parameters_file.load(tmp_path / "out" / "upper" / "parameters.pt").scanner_pose
     point = geometry.apply(second.affine, np.array(second.shape) / 3)
     assert [entry["name"] for entry in views[0]["bones"]] == ["upper", "lower"]
     for view, camera, detector in zip(views, cameras, detectors, strict=True):
         found = np.array(view["bones"][1]["motion"].tolist())
-        np.testing.assert_allclose(geometry.apply(found, point), geometry.apply(motion, point), atol=0.5)
+        np.testing.assert_allclose(
+            geometry.apply(found, point), geometry.apply(motion, point), atol=0.5
+        )
         assert geometry.rotation_angle_deg(found[:3, :3].T @ motion[:3, :3]) < 0.5
         x, y, w = np.array(view["projection"].tolist()) @ [*geometry.apply(found, point), 1]
-        np.testing.assert_allclose([x / w, y / w], geometry.project(geometry.apply(motion, point)[None], detector, camera)[0], atol=0.3)
-    for name in ("view1_camera_LPS.tfm", "view2_camera_LPS.tfm", "view1_outline.png", "view2_outline.mrk.json", "lower_motion_LPS.tfm"):
+        np.testing.assert_allclose(
+            [x / w, y / w],
+            geometry.project(geometry.apply(motion, point)[None], detector, camera)[0],
+            atol=0.3,
+        )
+    for name in (
+        "view1_camera_LPS.tfm",
+        "view2_camera_LPS.tfm",
+        "view1_outline.png",
+        "view2_outline.mrk.json",
+        "lower_motion_LPS.tfm",
+    ):
         assert (tmp_path / "out" / "upper" / "slicer" / name).exists()

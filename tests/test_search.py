@@ -1,7 +1,7 @@
 import helpers
 import numpy as np
 import pytest
-from test_refinement import DETECTOR, body, error, moved, take_xray, truth  # noqa: F401
+from test_refinement import DETECTOR, error, moved, take_xray
 
 from common import geometry
 from common.geometry.pose_range import PoseRange
@@ -9,10 +9,12 @@ from common.registration import competition
 from common.registration.pyramid import View
 from common.registration.search import grids, search
 
-RANGES = PoseRange(r1=(-30, 30), r2=(-20, 20), r3=(-20, 20), tx=(-20, 20), ty=(560, 680), tz=(-20, 20))
+RANGES = PoseRange(
+    r1=(-30, 30), r2=(-20, 20), r3=(-20, 20), tx=(-20, 20), ty=(560, 680), tz=(-20, 20)
+)
 
 
-def test_the_search_needs_no_start_pose(body, truth):  # noqa: F811
+def test_the_search_needs_no_start_pose(body, truth):
     view = View(take_xray([body], [truth]))
     poses = search.search([view], body, RANGES, keep=8)
     assert min(error(pose, truth, body).rotation_deg for pose in poses) < 13
@@ -42,7 +44,9 @@ def test_aiming_turns_the_axis_to_the_pixel_and_keeps_the_source(column, row):
     camera = geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, [0, 600, 0]))
     point = geometry.apply(camera, np.array([0, 0, 600.0]))
     aimed = search._aim(camera, DETECTOR, column, row)
-    assert geometry.project(point[None], DETECTOR, aimed)[0] == pytest.approx([column, row], abs=1e-6)
+    assert geometry.project(point[None], DETECTOR, aimed)[0] == pytest.approx(
+        [column, row], abs=1e-6
+    )
     assert np.allclose(aimed[:3, 3], camera[:3, 3])
     assert np.linalg.det(aimed[:3, :3]) == pytest.approx(1)
 
@@ -53,18 +57,24 @@ def test_all_rotations_are_proper_and_leave_no_gap():
     rng = np.random.default_rng(0)
     for vector in rng.normal(size=(200, 3)):
         asked = geometry.rotation_matrix(vector / np.linalg.norm(vector) * rng.uniform(0, np.pi))
-        angles = np.degrees(np.arccos(np.clip((np.einsum("nij,ij->n", rotations, asked) - 1) / 2, -1, 1)))
+        angles = np.degrees(
+            np.arccos(np.clip((np.einsum("nij,ij->n", rotations, asked) - 1) / 2, -1, 1))
+        )
         assert angles.min() < 20
 
 
 def test_axes_meet_where_two_cameras_were_aimed():
     target = np.array([12.0, -30, 55])
-    cameras = [geometry.translation(target) @ geometry.camera_from_pose(geometry.pose_from_angles([angle, 5, 0], [0, 700, 0])) for angle in (0, 80)]
+    cameras = [
+        geometry.translation(target)
+        @ geometry.camera_from_pose(geometry.pose_from_angles([angle, 5, 0], [0, 700, 0]))
+        for angle in (0, 80)
+    ]
     np.testing.assert_allclose(grids.meeting_point(cameras), target, atol=1e-9)
 
 
 @pytest.mark.slow
-def test_two_views_find_a_bone_of_unknown_orientation(body, truth):  # noqa: F811
+def test_two_views_find_a_bone_of_unknown_orientation(body, truth):
     """Turned by 130 degrees against everything that a pose range would say."""
     turned = moved(truth, body, (100, 70, -40), (0, 0, 0))
     centre = geometry.apply(geometry.invert(turned), body.renderer.centre_mm)
@@ -80,22 +90,33 @@ def test_two_views_find_a_bone_of_unknown_orientation(body, truth):  # noqa: F81
 def test_peaks_are_the_highest_local_maxima_and_keep_their_distance():
     values = np.full((9, 9), -1.0)
     values[2, 2], values[2, 3], values[7, 7], values[0, 8] = 0.9, 0.8, 0.5, 0.3
-    assert [divmod(int(place), 9) for place in search._peaks(values, 2, 4)] == [(2, 2), (7, 7), (0, 8)]
+    assert [divmod(int(place), 9) for place in search._peaks(values, 2, 4)] == [
+        (2, 2),
+        (7, 7),
+        (0, 8),
+    ]
     assert [divmod(int(place), 9) for place in search._peaks(values, 2, 1)] == [(2, 2)]
-    assert search._peaks(np.full((3, 3), -1.0), 1, 1).size == search._peaks(np.full((3, 3), -1.0), 1, 4).size == 0
+    assert (
+        search._peaks(np.full((3, 3), -1.0), 1, 1).size
+        == search._peaks(np.full((3, 3), -1.0), 1, 4).size
+        == 0
+    )
 
 
-def test_what_lies_beside_a_known_place_is_looked_for_there_only(body, truth):  # noqa: F811
+def test_what_lies_beside_a_known_place_is_looked_for_there_only(body, truth):
     view = View(take_xray([body], [truth]))
     centre = geometry.apply(geometry.invert(truth), body.renderer.centre_mm)
-    (best, *_) = search.search([view], body, RANGES, near=search.Near(centre, 40))
+    best, *_ = search.search([view], body, RANGES, near=search.Near(centre, 40))
     assert error(best, truth, body).in_plane_mm < 8
     aside = centre + np.array([60.0, 0, 0])
     for pose in search.search([view], body, RANGES, near=search.Near(aside, 40)):
-        assert np.linalg.norm(geometry.apply(geometry.invert(pose), body.renderer.centre_mm) - aside) < 45
+        assert (
+            np.linalg.norm(geometry.apply(geometry.invert(pose), body.renderer.centre_mm) - aside)
+            < 45
+        )
 
 
-def test_empty_air_is_no_bone(body, truth):  # noqa: F811
+def test_empty_air_is_no_bone(body, truth):
     """Stripes a hundred times fainter than the bone, where nothing else is."""
     xray = take_xray([body], [truth], noise=0)
     xray.image[:] += 0.001 * (np.arange(xray.image.shape[1]) % 16 < 8)

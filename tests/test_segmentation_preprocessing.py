@@ -83,7 +83,12 @@ def test_counts_are_reported_and_recorded(seg, capsys):
     assert "label 2: 12 voxels kept, 2 islands with 4 voxels removed" in capsys.readouterr().err
     step = result.lineage.history[-1]
     assert step["step"] == "segmentation_preprocessing"
-    assert step["settings"]["labels"][0] == {"label": 2, "voxels_kept": 12, "islands_removed": 2, "voxels_removed": 4}
+    assert step["settings"]["labels"][0] == {
+        "label": 2,
+        "voxels_kept": 12,
+        "islands_removed": 2,
+        "voxels_removed": 4,
+    }
     assert result.lineage.source["name"] == "P01_seg.nii.gz"
     np.testing.assert_array_equal(result.lineage.scanner_from_volume, np.eye(4))
 
@@ -100,7 +105,12 @@ def test_no_label_to_clean_is_an_error_of_one_line(seg, capsys, flags):
     code, result = clean(seg, *flags)
     assert code == 2
     assert result is None
-    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("segmentation_preprocessing.py: ")
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .splitlines()[-1]
+        .startswith("segmentation_preprocessing.py: ")
+    )
 
 
 def test_an_empty_labelmap_is_an_error(tmp_path):
@@ -124,7 +134,12 @@ def test_an_existing_output_is_kept_unless_overwrite(seg):
 def test_the_output_of_an_earlier_run_keeps_its_history(seg):
     clean(seg)
     again = seg.parent / "again"
-    assert segmentation_preprocessing.main(["-i", str(seg.parent / "out" / "P01_seg_cleaned.nii.gz"), "-o", str(again)]) == 0
+    assert (
+        segmentation_preprocessing.main(
+            ["-i", str(seg.parent / "out" / "P01_seg_cleaned.nii.gz"), "-o", str(again)]
+        )
+        == 0
+    )
     sidecar = json.loads((again / "P01_seg_cleaned_cleaned.json").read_text())
     assert [entry["step"] for entry in sidecar["history"]] == ["segmentation_preprocessing"] * 2
     assert sidecar["source"]["name"] == "P01_seg.nii.gz"

@@ -47,7 +47,9 @@ def test_what_lies_outside_the_mask_counts_for_nothing():
     eroded[8:37, 13:47] = True  # SSIM looks 3 pixels around
     assert similarity.compare(spoilt, noise(), inside)["MSE"] == pytest.approx(0, abs=1e-25)
     assert similarity.compare(spoilt, noise(), inside)["NCC"] == pytest.approx(1)
-    assert similarity.compare(np.where(inside, noise(), 0.5), noise(), eroded)["SSIM"] == pytest.approx(1)
+    assert similarity.compare(np.where(inside, noise(), 0.5), noise(), eroded)[
+        "SSIM"
+    ] == pytest.approx(1)
 
 
 def test_a_constant_picture_scores_zero_not_nan():
@@ -60,7 +62,9 @@ def test_a_constant_picture_scores_zero_not_nan():
 def test_normalise_stretches_over_the_mask():
     image = np.array([[0.0, 10], [20, 90]])
     np.testing.assert_allclose(similarity.normalise(image), image / 90)
-    np.testing.assert_allclose(similarity.normalise(image, np.array([[True, True], [True, False]])), image / 20)
+    np.testing.assert_allclose(
+        similarity.normalise(image, np.array([[True, True], [True, False]])), image / 20
+    )
     assert not similarity.normalise(np.full((2, 2), 7)).any()
 
 

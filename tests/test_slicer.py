@@ -20,18 +20,31 @@ LPS = np.array([-1.0, -1, 1])
 
 
 def camera():
-    return geometry.translation([3, -8, 12]) @ geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET))
+    return geometry.translation([3, -8, 12]) @ geometry.camera_from_pose(
+        geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET)
+    )
 
 
 @pytest.fixture(params=[False, True], ids=["as it is", "mirrored and flipped"])
 def exported(request, tmp_path):
     """Folder, the entry of scanner_pose, and the outline's pixels."""
     scanner_from_volume = MIRROR if request.param else np.eye(4)
-    volume_from_camera = scanner_from_volume @ camera() @ (np.diag([-1.0, 1, 1, 1]) if request.param else np.eye(4))
-    bones = [result.bone_entry("femur", "left", scanner_from_volume), result.bone_entry("tibia", "left", scanner_from_volume, MOTION)]
+    volume_from_camera = (
+        scanner_from_volume @ camera() @ (np.diag([-1.0, 1, 1, 1]) if request.param else np.eye(4))
+    )
+    bones = [
+        result.bone_entry("femur", "left", scanner_from_volume),
+        result.bone_entry("tibia", "left", scanner_from_volume, MOTION),
+    ]
     seen = DETECTOR.flipped() if request.param else DETECTOR
-    view = result.scanner_view(seen, volume_from_camera, volume_from_camera, scanner_from_volume, request.param, bones)
-    picture = np.random.default_rng(0).integers(0, 255, (DETECTOR.height, DETECTOR.width)).astype(np.uint8)
+    view = result.scanner_view(
+        seen, volume_from_camera, volume_from_camera, scanner_from_volume, request.param, bones
+    )
+    picture = (
+        np.random.default_rng(0)
+        .integers(0, 255, (DETECTOR.height, DETECTOR.width))
+        .astype(np.uint8)
+    )
     curve = np.array([[20.0, 30.0], [60, 30], [60, 70], [20, 70], [20, 30]]).repeat(4, 0)
     slicer.export(tmp_path / "slicer", [view], [picture], [{"femur": [curve]}])
     return tmp_path / "slicer", view, picture, curve
@@ -47,7 +60,10 @@ def test_the_camera_file_projects_a_landmark_onto_its_pixel(exported):
     folder, view, _, _ = exported
     transform = sitk.ReadTransform(str(folder / "camera_LPS.tfm"))
     in_camera = np.array([transform.TransformPoint((p * LPS).tolist()) for p in LANDMARKS]) * LPS
-    pixels = in_camera[:, :2] / in_camera[:, 2:] * view["sdd_mm"] / view["pixel_spacing_mm"] + view["principal_point_px"]
+    pixels = (
+        in_camera[:, :2] / in_camera[:, 2:] * view["sdd_mm"] / view["pixel_spacing_mm"]
+        + view["principal_point_px"]
+    )
     np.testing.assert_allclose(pixels, geometry.project(LANDMARKS, DETECTOR, camera()), atol=0.05)
     homogeneous = np.c_[LANDMARKS, np.ones(3)] @ np.array(view["projection"]).T
     np.testing.assert_allclose(homogeneous[:, :2] / homogeneous[:, 2:], pixels, atol=0.05)
@@ -55,39 +71,57 @@ def test_the_camera_file_projects_a_landmark_onto_its_pixel(exported):
 
 def test_the_camera_node_puts_its_origin_at_the_source(exported):
     folder, view, _, _ = exported
-    np.testing.assert_allclose(to_parent(folder / "camera_LPS.tfm", np.zeros((1, 3)))[0], view["source_mm"], atol=1e-6)
+    np.testing.assert_allclose(
+        to_parent(folder / "camera_LPS.tfm", np.zeros((1, 3)))[0], view["source_mm"], atol=1e-6
+    )
     np.testing.assert_allclose(view["source_mm"], camera()[:3, 3], atol=1e-6)
 
 
 def test_each_bones_node_moves_the_ct_to_where_the_bone_was_seen(exported):
     folder, _, _, _ = exported
-    np.testing.assert_allclose(to_parent(folder / "femur_motion_LPS.tfm", LANDMARKS), LANDMARKS, atol=1e-9)
-    np.testing.assert_allclose(to_parent(folder / "tibia_motion_LPS.tfm", LANDMARKS), geometry.apply(MOTION, LANDMARKS), atol=1e-6)
+    np.testing.assert_allclose(
+        to_parent(folder / "femur_motion_LPS.tfm", LANDMARKS), LANDMARKS, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        to_parent(folder / "tibia_motion_LPS.tfm", LANDMARKS),
+        geometry.apply(MOTION, LANDMARKS),
+        atol=1e-6,
+    )
 
 
 def test_the_volumes_node_puts_the_registered_file_into_the_ct(exported):
     folder, view, _, _ = exported
     expected = geometry.apply(np.array(view["bones"][0]["scanner_from_volume"]), LANDMARKS)
-    np.testing.assert_allclose(to_parent(folder / "femur_volume_LPS.tfm", LANDMARKS), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        to_parent(folder / "femur_volume_LPS.tfm", LANDMARKS), expected, atol=1e-6
+    )
 
 
 def test_a_pixel_of_the_x_ray_lies_on_the_ray_through_its_landmark(exported):
     folder, view, picture, _ = exported
     image = sitk.ReadImage(str(folder / "xray.nrrd"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image)[0], picture)
-    for landmark, pixel in zip(LANDMARKS, geometry.project(LANDMARKS, DETECTOR, camera()), strict=True):
+    for landmark, pixel in zip(
+        LANDMARKS, geometry.project(LANDMARKS, DETECTOR, camera()), strict=True
+    ):
         on_plane = np.array(image.TransformContinuousIndexToPhysicalPoint([*pixel, 0.0])) * LPS
         source = np.array(view["source_mm"])
         ray, to_landmark = on_plane - source, landmark - source
         assert np.linalg.norm(np.cross(ray, to_landmark)) / np.linalg.norm(ray) < 1e-3
-        assert np.linalg.norm(ray) > np.linalg.norm(to_landmark)  # the bone lies between source and detector
+        assert np.linalg.norm(ray) > np.linalg.norm(
+            to_landmark
+        )  # the bone lies between source and detector
 
 
 def test_the_outline_lies_on_the_detector_where_it_was_drawn(exported):
     folder, view, _, curve = exported
     content = json.loads((folder / "outline.mrk.json").read_text())
     (markup,) = content["markups"]
-    assert (markup["type"], markup["coordinateSystem"], markup["coordinateUnits"]) == ("ClosedCurve", "LPS", "mm")
+    assert (markup["type"], markup["coordinateSystem"], markup["coordinateUnits"]) == (
+        "ClosedCurve",
+        "LPS",
+        "mm",
+    )
     points = np.array([p["position"] for p in markup["controlPoints"]]) * LPS
     homogeneous = np.c_[points, np.ones(len(points))] @ np.array(view["projection"]).T
     np.testing.assert_allclose(homogeneous[:, :2] / homogeneous[:, 2:], curve, atol=1e-6)
@@ -107,7 +141,9 @@ def test_a_discs_outline_is_its_circle():
     rows, columns = np.indices((80, 100))
     drr = np.clip(1 - np.hypot(columns - 45, rows - 33) / 20, 0, None)
     (curve,) = outline.outline(drr)
-    np.testing.assert_allclose(np.hypot(*(curve - [45, 33]).T), 19, atol=0.4)  # 5 % of the peak is reached at radius 19
+    np.testing.assert_allclose(
+        np.hypot(*(curve - [45, 33]).T), 19, atol=0.4
+    )  # 5 % of the peak is reached at radius 19
 
 
 def test_a_bone_cut_by_the_edge_is_closed_along_it():
@@ -123,5 +159,7 @@ def test_an_empty_rendering_has_no_outline():
 
 
 def test_a_bones_motion_carries_it_to_where_its_own_camera_saw_it():
-    own = geometry.invert(MOTION) @ camera()  # the tibia moved by MOTION: seen alone, the camera moves the other way
+    own = (
+        geometry.invert(MOTION) @ camera()
+    )  # the tibia moved by MOTION: seen alone, the camera moves the other way
     np.testing.assert_allclose(result.bone_motion(camera(), own), MOTION, atol=1e-9)

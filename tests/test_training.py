@@ -42,7 +42,10 @@ def patient(ct):
 
 
 def poses_at(*rows):
-    return torch.as_tensor(np.array([geometry.pose_from_angles(row[:3], row[3:]) for row in np.array(rows, float)]), dtype=torch.float32)
+    return torch.as_tensor(
+        np.array([geometry.pose_from_angles(row[:3], row[3:]) for row in np.array(rows, float)]),
+        dtype=torch.float32,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -59,10 +62,20 @@ def one_thread():
 
 def test_the_loss_is_zero_at_the_truth():
     truth = poses_at([10, 20, 30, 5, 800, -7])
-    assert pose_loss(RigidTransform(truth), truth).item() == pytest.approx(0, abs=2e-3 * LEVER_MM / LOSS_SCALE_MM)
+    assert pose_loss(RigidTransform(truth), truth).item() == pytest.approx(
+        0, abs=2e-3 * LEVER_MM / LOSS_SCALE_MM
+    )
 
 
-@pytest.mark.parametrize(("parameter", "change", "expected_mm"), [(3, 8.0, 8.0), (5, -8.0, 8.0), (4, 8.0, 4.0), (0, 3.0, 150 * 2 * math.sqrt(2) * math.sin(math.radians(1.5)))])
+@pytest.mark.parametrize(
+    ("parameter", "change", "expected_mm"),
+    [
+        (3, 8.0, 8.0),
+        (5, -8.0, 8.0),
+        (4, 8.0, 4.0),
+        (0, 3.0, 150 * 2 * math.sqrt(2) * math.sin(math.radians(1.5))),
+    ],
+)
 def test_the_loss_of_one_wrong_parameter_is_its_length(parameter, change, expected_mm):
     right = np.array([10.0, 20, 30, 5, 800, -7])
     wrong = right + np.eye(6)[parameter] * change
@@ -77,17 +90,25 @@ def picture_loss(patient, change, **weights):
     right = torch.tensor([[10.0, 5, -5, 5, 800, -7]])
     off = right + torch.tensor(change)
     parameters = torch.cat([torch.deg2rad(off[:, :3]), off[:, 3:]], 1).requires_grad_()
-    predicted = convert(parameters[:, :3], parameters[:, 3:], parameterization="euler_angles", convention="ZXY")
+    predicted = convert(
+        parameters[:, :3], parameters[:, 3:], parameterization="euler_angles", convention="ZXY"
+    )
     weights = {"image_weight": 0.0, "dice_weight": 0.0, **weights}
-    loss = PictureLoss(VIEW, **weights)(predicted.matrix, [Scenes(patient, poses_at(right[0].tolist()), None)])
+    loss = PictureLoss(VIEW, **weights)(
+        predicted.matrix, [Scenes(patient, poses_at(right[0].tolist()), None)]
+    )
     return loss.item(), torch.autograd.grad(loss, parameters)[0][0]
 
 
 @pytest.mark.parametrize("term", ["image_weight", "dice_weight"])
 @pytest.mark.parametrize(("parameter", "change"), [(0, 8.0), (3, 8.0), (3, -8.0), (5, 8.0)])
-def test_the_picture_terms_vanish_at_the_truth_and_pull_a_wrong_pose_back(patient, term, parameter, change):
+def test_the_picture_terms_vanish_at_the_truth_and_pull_a_wrong_pose_back(
+    patient, term, parameter, change
+):
     at_truth, _ = picture_loss(patient, [0.0] * 6, **{term: 1.0})
-    assert at_truth == pytest.approx(0, abs=0.02)  # xvr's similarity of a picture with itself is just short of 1
+    assert at_truth == pytest.approx(
+        0, abs=0.02
+    )  # xvr's similarity of a picture with itself is just short of 1
     off, gradient = picture_loss(patient, (np.eye(6)[parameter] * change).tolist(), **{term: 1.0})
     assert off > at_truth + 3e-3
     assert gradient[parameter] * change > 0
@@ -105,8 +126,18 @@ def test_a_fresh_network_answers_the_middle_of_the_range():
     from common.pose_network import prediction
 
     for rotation in ("rotation_6d", "quaternion_adjugate", "euler_angles"):
-        settings = Settings("test_resnet", None, rotation, View(VIEW.detector, PoseRange(r1=(20, 60))), 4, 1e-3, convention="ZXY")
-        made = prediction.make_network(settings.config(volpath="", maskpath=None, outpath="", ckptpath=None)).eval()
+        settings = Settings(
+            "test_resnet",
+            None,
+            rotation,
+            View(VIEW.detector, PoseRange(r1=(20, 60))),
+            4,
+            1e-3,
+            convention="ZXY",
+        )
+        made = prediction.make_network(
+            settings.config(volpath="", maskpath=None, outpath="", ckptpath=None)
+        ).eval()
         loop.centre_heads(made, settings)
         with torch.no_grad():
             made.rot_regression.weight.zero_()
@@ -128,7 +159,9 @@ def test_a_plain_picture_is_the_whole_attenuation_seen_from_its_pose(ct, patient
     volume = nifti.load_ct(ct)
     renderer = make_renderer(attenuation.select_structures(volume, None, None, -1000.0), "cpu")
     for image, pose in zip(images, poses, strict=True):
-        expected = renderer.render(patient.cameras(VIEW.cameras(pose.numpy()[None])), VIEW.detector)[0]
+        expected = renderer.render(
+            patient.cameras(VIEW.cameras(pose.numpy()[None])), VIEW.detector
+        )[0]
         assert np.corrcoef(image[0].numpy().ravel(), expected.ravel())[0, 1] > 0.99
 
 
@@ -168,14 +201,19 @@ def test_blur_keeps_the_sum_and_collimators_leave_most_of_the_field():
     blurred = augmentation._blur(image, torch.full((1, 1, 1, 1), 0.25))
     assert blurred.sum() == pytest.approx(1)
     assert blurred[0, 0, 4, 4] == pytest.approx(0.25)
-    fields = augmentation._collimator(augmentation.Dice(200, torch.Generator().manual_seed(0)), torch.Size((64, 64)), 1.0)
+    fields = augmentation._collimator(
+        augmentation.Dice(200, torch.Generator().manual_seed(0)), torch.Size((64, 64)), 1.0
+    )
     assert fields.mean((1, 2, 3)).min() > 0.2
 
 
 def test_poses_that_miss_the_bone_are_redrawn(patient):
     wide = View(VIEW.detector, PoseRange(tx=(-300.0, 300.0)))
     poses = sampling.draw_poses(patient, wide, 40, np.random.default_rng(0))
-    assert min(sampling.share_in_view(patient, wide, camera) for camera in wide.cameras(poses)) >= sampling.IN_VIEW
+    assert (
+        min(sampling.share_in_view(patient, wide, camera) for camera in wide.cameras(poses))
+        >= sampling.IN_VIEW
+    )
 
 
 def test_a_detector_that_sees_nothing_stops_with_its_remedy(patient):
@@ -193,24 +231,36 @@ def test_with_a_mask_the_bone_is_one_layer_and_the_rest_another(ct, tmp_path):
     assert len(VIEW_POSES) == 1
     total = everything.bone.render(camera, VIEW.detector)
     layers = alone.as_it_is
-    parts = layers.bone.render(camera, VIEW.detector) + sum(other.render(camera, VIEW.detector) for other, _ in layers.others)
+    parts = layers.bone.render(camera, VIEW.detector) + sum(
+        other.render(camera, VIEW.detector) for other, _ in layers.others
+    )
     assert np.corrcoef(total.ravel(), parts.ravel())[0, 1] > 0.99
     assert layers.bone.render(camera, VIEW.detector).sum() < 0.7 * total.sum()
 
 
 def test_a_labelled_neighbour_moves_in_the_pictures_and_the_bone_stays(ct, tmp_path, monkeypatch):
-    alone = sampling.load_patient(Source(ct, write_mask(tmp_path / "P01.nii.gz", ct), (2,)), VIEW, "cpu")
+    alone = sampling.load_patient(
+        Source(ct, write_mask(tmp_path / "P01.nii.gz", ct), (2,)), VIEW, "cpu"
+    )
     neighbour = alone.others[0]
     assert neighbour.middle_mm == pytest.approx([-20, -1, 0], abs=3)
     drawn = []
-    monkeypatch.setattr(augmentation, "compose", lambda layers, *_: (drawn.append(layers), layers.bone)[1])
+    monkeypatch.setattr(
+        augmentation, "compose", lambda layers, *_: (drawn.append(layers), layers.bone)[1]
+    )
     for probability in (0.0, 0.4):
         _, poses = sampling.make_batch(alone, VIEW, 3, probability, np.random.default_rng(0))
         cameras = alone.cameras(VIEW.cameras(poses.numpy().astype(float)))
         layers = alone.as_it_is
-        bone, rest = layers.bone.render(cameras, VIEW.detector), sum(other.render(cameras, VIEW.detector.binned(2)) for other, _ in layers.others)
+        bone, rest = (
+            layers.bone.render(cameras, VIEW.detector),
+            sum(other.render(cameras, VIEW.detector.binned(2)) for other, _ in layers.others),
+        )
         assert np.allclose(drawn[-1].bone[:, 0], bone, atol=1e-3)
-        agree = [np.corrcoef(a.numpy().ravel(), b.ravel())[0, 1] for a, b in zip(drawn[-1].others[:, 0], rest, strict=True)]
+        agree = [
+            np.corrcoef(a.numpy().ravel(), b.ravel())[0, 1]
+            for a, b in zip(drawn[-1].others[:, 0], rest, strict=True)
+        ]
         assert min(agree) > 0.99 if probability == 0 else max(agree) < 0.99
 
 
@@ -226,12 +276,17 @@ def test_a_layer_goes_on_beyond_the_ct_as_it_ends_there(tmp_path):
         rows = picture.max(axis=1)
         lengths_mm.append((rows > rows.max() / 2).sum() * 4.0 * 800 / 1020)
     assert np.diff(lengths_mm) == pytest.approx([15, 15], abs=4)
-    assert picture.max() == pytest.approx(rows[rows > 0].mean(), rel=0.3)  # as thick there as before
+    assert picture.max() == pytest.approx(
+        rows[rows > 0].mean(), rel=0.3
+    )  # as thick there as before
 
 
 def test_where_a_ct_holds_the_whole_bone_nothing_goes_on(patient):
     camera = patient.cameras(VIEW.cameras(poses_at([10, 5, 0, 10, 800, 0]).numpy()))
-    assert np.array_equal(patient.as_it_is.bone.render(camera, VIEW.detector), patient.renderers(np.full((2, 3), 100.0)).bone.render(camera, VIEW.detector))
+    assert np.array_equal(
+        patient.as_it_is.bone.render(camera, VIEW.detector),
+        patient.renderers(np.full((2, 3), 100.0)).bone.render(camera, VIEW.detector),
+    )
 
 
 def test_a_cohort_larger_than_the_cache_passes_through_it_in_an_order_fixed_by_the_seed(tmp_path):
@@ -259,7 +314,9 @@ def test_validation_scores_the_truth_zero_and_a_shift_by_its_length(patient, ct)
     held = validation.make_validation(pool, VIEW, 0.4, seed=0, count=8)
     assert np.allclose(held.errors(held.poses), 0, atol=1e-6)
     moved = held.poses.copy()
-    moved[:, :3, 3] += 12 * np.stack([pose[:3, 1] for pose in held.poses])  # along the axis from source to isocentre
+    moved[:, :3, 3] += 12 * np.stack(
+        [pose[:3, 1] for pose in held.poses]
+    )  # along the axis from source to isocentre
     rotation, in_plane, depth, mtre = held.errors(moved).T
     assert np.allclose(rotation, 0, atol=1e-4)
     assert np.allclose(mtre, 12, atol=1e-6)
@@ -271,7 +328,9 @@ def test_validation_pictures_are_the_same_for_every_run_and_in_no_batch(ct):
     pool = PatientPool([Source(ct)], VIEW, "cpu", 1.0, 0)
     one, two = (validation.make_validation(pool, VIEW, 0.4, seed=5, count=4) for _ in range(2))
     assert torch.equal(one.images, two.images)
-    _, poses = sampling.make_batch(pool.at(0, np.random.default_rng([5, 0, 0])), VIEW, 4, 0.4, np.random.default_rng([5, 0, 0]))
+    _, poses = sampling.make_batch(
+        pool.at(0, np.random.default_rng([5, 0, 0])), VIEW, 4, 0.4, np.random.default_rng([5, 0, 0])
+    )
     assert not np.allclose(poses.numpy(), one.poses)
 
 
@@ -286,7 +345,15 @@ def parse(*flags, inherited=False):
 
 def test_settings_survive_the_checkpoint():
     settings = Settings(
-        "resnet18", "groupnorm", "quaternion_adjugate", View(VIEW.detector, PoseRange(ty=(500.0, 600.0)), "PA", False), 8, 1e-4, minutes=None, iterations=50, seed=3
+        "resnet18",
+        "groupnorm",
+        "quaternion_adjugate",
+        View(VIEW.detector, PoseRange(ty=(500.0, 600.0)), "PA", False),
+        8,
+        1e-4,
+        minutes=None,
+        iterations=50,
+        seed=3,
     )
     config = settings.config(volpath="a", maskpath=None, outpath="b", ckptpath=None)
     assert Settings.from_config(config) == settings
@@ -297,12 +364,24 @@ def test_xvrs_config_has_every_key_its_trainer_stores():
     import importlib.util
     from pathlib import Path
 
-    source = Path(importlib.util.find_spec("xvr").submodule_search_locations[0]) / "model" / "trainer.py"
-    trainer = next(node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.ClassDef) and node.name == "Trainer")
-    arguments = next(node for node in trainer.body if isinstance(node, ast.FunctionDef) and node.name == "__init__").args
+    source = (
+        Path(importlib.util.find_spec("xvr").submodule_search_locations[0]) / "model" / "trainer.py"
+    )
+    trainer = next(
+        node
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name == "Trainer"
+    )
+    arguments = next(
+        node
+        for node in trainer.body
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    ).args
     expected = {argument.arg for argument in arguments.args} - {"self"}
     settings = Settings("resnet18", "groupnorm", "quaternion_adjugate", VIEW, 8, 1e-4)
-    assert expected <= settings.config(volpath="a", maskpath=None, outpath="b", ckptpath=None).keys()
+    assert (
+        expected <= settings.config(volpath="a", maskpath=None, outpath="b", ckptpath=None).keys()
+    )
 
 
 def test_flags_overrule_the_range_they_name_and_no_other():
@@ -310,28 +389,53 @@ def test_flags_overrule_the_range_they_name_and_no_other():
     add_pose_range_flags(parser)
     args = parser.parse_args(["--r1", "-60", "110"])
     assert pose_range_from(args) == PoseRange(r1=(-60.0, 110.0))
-    assert pose_range_from(args, PoseRange(tx=(0.0, 1.0))) == PoseRange(r1=(-60.0, 110.0), tx=(0.0, 1.0))
+    assert pose_range_from(args, PoseRange(tx=(0.0, 1.0))) == PoseRange(
+        r1=(-60.0, 110.0), tx=(0.0, 1.0)
+    )
 
 
-@pytest.mark.parametrize("flags", [["--r1", "5", "5"], ["--r2", "10", "-10"], ["--ty", "-10", "100"], ["--tx", "nan", "3"], ["--r3", "-200", "200"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--r1", "5", "5"],
+        ["--r2", "10", "-10"],
+        ["--ty", "-10", "100"],
+        ["--tx", "nan", "3"],
+        ["--r3", "-200", "200"],
+    ],
+)
 def test_a_range_that_cannot_be_sampled_is_refused(flags):
     with pytest.raises(InputError, match=flags[0]):
         training_flags.view_from(parse(*flags), "cpu")
 
 
-@pytest.mark.parametrize("flags", [["--minutes", "0"], ["--iterations", "0"], ["--batch_size", "1"], ["--lr", "3"], ["--cache_gb", "0"], ["--p_augmentation", "2"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--minutes", "0"],
+        ["--iterations", "0"],
+        ["--batch_size", "1"],
+        ["--lr", "3"],
+        ["--cache_gb", "0"],
+        ["--p_augmentation", "2"],
+    ],
+)
 def test_a_setting_out_of_bounds_is_refused(flags):
     with pytest.raises(InputError, match=flags[0]):
         training_flags.changes_from(parse(*flags))
 
 
-@pytest.mark.parametrize("flags", [["--height", "33"], ["--height", "8"], ["--sdd", "1"], ["--delx", "0"]])
+@pytest.mark.parametrize(
+    "flags", [["--height", "33"], ["--height", "8"], ["--sdd", "1"], ["--delx", "0"]]
+)
 def test_a_detector_that_cannot_be_is_refused(flags):
     with pytest.raises(InputError, match=flags[0]):
         training_flags.view_from(parse(*flags), "cpu")
 
 
-@pytest.mark.parametrize(("flags", "device"), [(["--height", "256"], "cpu"), ([], "cpu"), ([], "cuda")])
+@pytest.mark.parametrize(
+    ("flags", "device"), [(["--height", "256"], "cpu"), ([], "cpu"), ([], "cuda")]
+)
 def test_the_number_of_pixels_leaves_the_field_of_view(flags, device):
     view = training_flags.view_from(parse(*flags), device)
     assert view.detector.size_mm == pytest.approx((256.0, 256.0))
@@ -346,9 +450,27 @@ def test_sdd_and_field_come_from_a_given_xray(tmp_path):
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = ComputedRadiographyImageStorage
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = (
+        ComputedRadiographyImageStorage
+    )
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 100, 80, 1, 16, 12, 11, 0
+    (
+        dataset.Rows,
+        dataset.Columns,
+        dataset.SamplesPerPixel,
+        dataset.BitsAllocated,
+        dataset.BitsStored,
+        dataset.HighBit,
+        dataset.PixelRepresentation,
+    ) = (
+        100,
+        80,
+        1,
+        16,
+        12,
+        11,
+        0,
+    )
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.DistanceSourceToDetector, dataset.ImagerPixelSpacing = 1150, [3.0, 3.0]
     dataset.PixelData = pixels.tobytes()
@@ -369,7 +491,19 @@ def make_trainer(ct, tmp_path):
     from common.pose_network import prediction
 
     def make(iterations=6, folder=tmp_path, **changes):
-        settings = replace(Settings("test_resnet", "batchnorm2d", "rotation_6d", VIEW, 4, 1e-3, minutes=None, iterations=iterations), **changes)
+        settings = replace(
+            Settings(
+                "test_resnet",
+                "batchnorm2d",
+                "rotation_6d",
+                VIEW,
+                4,
+                1e-3,
+                minutes=None,
+                iterations=iterations,
+            ),
+            **changes,
+        )
         files = {"volpath": str(ct), "maskpath": None, "outpath": str(folder), "ckptpath": None}
         torch.manual_seed(0)
         made = prediction.make_network(settings.config(**files))
@@ -393,7 +527,10 @@ def held(pool):
 def test_training_lowers_the_loss(make_trainer, pool, held):
     trainer = make_trainer(iterations=50, p_augmentation=0.0, lr=3e-3, batch_size=12)
     progress = trainer.fit(pool, held)
-    assert np.mean([row["loss_mm"] for row in progress.history[-2:]]) < 0.8 * progress.history[0]["loss_mm"]
+    assert (
+        np.mean([row["loss_mm"] for row in progress.history[-2:]])
+        < 0.8 * progress.history[0]["loss_mm"]
+    )
 
 
 def test_training_with_the_picture_terms_runs_and_repeats(make_trainer, pool, held):
@@ -409,13 +546,17 @@ def test_training_with_the_picture_terms_runs_and_repeats(make_trainer, pool, he
     assert first[0] > plain.progress.history[0]["loss_mm"] + 10
 
 
-def test_a_rendering_comes_back_in_later_batches_with_other_effects(make_trainer, pool, monkeypatch):
+def test_a_rendering_comes_back_in_later_batches_with_other_effects(
+    make_trainer, pool, monkeypatch
+):
     monkeypatch.setattr(loop, "APART", 2)
     trainer = make_trainer(iterations=10, batch_size=7, reuse=3)
     batches = [trainer._make(pool, iteration) for iteration in range(10)]
     assert [len(batch.images) for batch in batches] == [7] * 10
     part = batches[4].scenes[0]
-    assert [k for k, batch in enumerate(batches) if any(scene is part for scene in batch.scenes)] == [0, 2, 4]
+    assert [
+        k for k, batch in enumerate(batches) if any(scene is part for scene in batch.scenes)
+    ] == [0, 2, 4]
     first, last = batches[0].images[-len(part.poses) :], batches[4].images[: len(part.poses)]
     assert torch.equal(batches[0].poses[-len(part.poses) :], batches[4].poses[: len(part.poses)])
     assert not torch.allclose(first, last, atol=0.1)
@@ -424,12 +565,20 @@ def test_a_rendering_comes_back_in_later_batches_with_other_effects(make_trainer
 
 
 @pytest.mark.parametrize(("pixels", "apart"), [(64, 50), (1024, 6)])
-def test_renderings_that_wait_to_be_seen_again_never_take_more_than_a_gigabyte(make_trainer, pixels, apart):
-    trainer = make_trainer(reuse=4, batch_size=32, view=View(Detector.centred(pixels, pixels, 1020.0, 256 / pixels), PoseRange()))
+def test_renderings_that_wait_to_be_seen_again_never_take_more_than_a_gigabyte(
+    make_trainer, pixels, apart
+):
+    trainer = make_trainer(
+        reuse=4,
+        batch_size=32,
+        view=View(Detector.centred(pixels, pixels, 1020.0, 256 / pixels), PoseRange()),
+    )
     assert trainer._apart == apart
 
 
-def test_effects_grow_over_half_of_a_run_and_are_there_from_the_start_where_the_network_knows_the_bone(make_trainer):
+def test_effects_grow_over_half_of_a_run_and_are_there_from_the_start_where_the_network_knows_the_bone(
+    make_trainer,
+):
     fresh, warm = make_trainer(iterations=10), make_trainer(iterations=10, effects_full_at=0.0)
     assert [fresh._effects(k) for k in (0, 1, 5, 9)] == pytest.approx([0, 0.08, 0.4, 0.4])
     assert [warm._effects(k) for k in (0, 9)] == [0.4, 0.4]
@@ -444,7 +593,9 @@ def test_the_learning_rate_rises_then_falls_to_nothing(make_trainer, pool, held)
     assert rates[-1] < 0.01e-3
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(make_trainer, pool, held, monkeypatch):
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(
+    make_trainer, pool, held, monkeypatch
+):
     trainer = make_trainer(iterations=20)
     real, calls = loop.pictures_of, []
 
@@ -463,7 +614,9 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_check
     assert all(torch.isfinite(value).all() for value in kept.content["model_state_dict"].values())
 
 
-def test_a_full_disk_stops_the_run_with_its_cause_and_keeps_the_checkpoint_before(make_trainer, pool, held, monkeypatch):
+def test_a_full_disk_stops_the_run_with_its_cause_and_keeps_the_checkpoint_before(
+    make_trainer, pool, held, monkeypatch
+):
     trainer = make_trainer(iterations=20)
     real, calls = torch.save, []
 
@@ -492,7 +645,15 @@ def test_the_log_has_one_row_a_validation(make_trainer, pool, held):
 
 
 @pytest.mark.parametrize(
-    ("cores", "processes", "expected"), [(8, "1", (2, 2, 4)), (8, "2", (2, 1, 2)), (3, "1", (2, 1, 2)), (2, "1", (2, 1, 1)), (1, "1", (1, 1, 1)), (2, "4", (1, 1, 1))]
+    ("cores", "processes", "expected"),
+    [
+        (8, "1", (2, 2, 4)),
+        (8, "2", (2, 1, 2)),
+        (3, "1", (2, 1, 2)),
+        (2, "1", (2, 1, 1)),
+        (1, "1", (1, 1, 1)),
+        (2, "4", (1, 1, 1)),
+    ],
 )
 def test_network_and_pictures_share_a_process_cores(monkeypatch, cores, processes, expected):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
@@ -525,7 +686,9 @@ def test_two_threads_find_the_gradient_of_the_whole_batch(make_trainer, pool, tw
     assert torch.allclose(one, two, atol=1e-5)
 
 
-def test_what_two_threads_learn_repeats_bit_for_bit_and_is_kept_as_one_network(make_trainer, pool, held, two_cores):
+def test_what_two_threads_learn_repeats_bit_for_bit_and_is_kept_as_one_network(
+    make_trainer, pool, held, two_cores
+):
     def run():
         trainer = make_trainer(iterations=3, batch_size=32)
         assert len(trainer._learners) == 2
@@ -538,12 +701,16 @@ def test_what_two_threads_learn_repeats_bit_for_bit_and_is_kept_as_one_network(m
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 16}, {"weight_dice": 1.0}])
-def test_one_thread_learns_where_a_half_is_too_few_pictures_or_pictures_are_rendered_for_the_loss(make_trainer, two_cores, changes):
+def test_one_thread_learns_where_a_half_is_too_few_pictures_or_pictures_are_rendered_for_the_loss(
+    make_trainer, two_cores, changes
+):
     assert len(make_trainer(**{"batch_size": 32, **changes})._learners) == 1
 
 
 def test_one_thread_learns_where_the_network_draws_random_numbers(two_cores):
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64 * 64, 1))
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64 * 64, 1)
+    )
     assert len(learners(network, 32, 64)) == 1
     assert len(learners(network.eval(), 32, 64)) == 2
 
@@ -560,7 +727,9 @@ def test_pictures_take_the_networks_cores_while_it_waits_for_them(two_cores):
 
 
 @pytest.mark.parametrize("cache_gb", [1.0, 1e-9])
-def test_a_ct_that_cannot_be_read_stops_the_run_before_it_starts_also_where_not_all_fit_in_memory(tmp_path, cache_gb):
+def test_a_ct_that_cannot_be_read_stops_the_run_before_it_starts_also_where_not_all_fit_in_memory(
+    tmp_path, cache_gb
+):
     good = [Source(write_ct(tmp_path / f"{name}.nii.gz")) for name in "ac"]
     bad = tmp_path / "b.nii.gz"
     bad.write_bytes(b"junk")
@@ -570,5 +739,7 @@ def test_a_ct_that_cannot_be_read_stops_the_run_before_it_starts_also_where_not_
 
 def test_several_readers_share_no_state(ct):
     with ThreadPoolExecutor(2) as threads:
-        patients = list(threads.map(lambda _: sampling.load_patient(Source(ct), VIEW, "cpu"), range(2)))
+        patients = list(
+            threads.map(lambda _: sampling.load_patient(Source(ct), VIEW, "cpu"), range(2))
+        )
     assert np.array_equal(patients[0].points_mm, patients[1].points_mm)

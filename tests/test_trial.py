@@ -23,7 +23,10 @@ from pipeline import import_autoscoper
 
 ROOT = Path(__file__).resolve().parents[1]
 VOXEL = (2.0, 2.0, 2.5)
-DETECTORS = (Detector(150, 160, 1400.0, (1.0, 1.02), (84.0, 70.5)), Detector(150, 160, 1300.0, (1.1, 1.08), (73.0, 79.0)))
+DETECTORS = (
+    Detector(150, 160, 1400.0, (1.0, 1.02), (84.0, 70.5)),
+    Detector(150, 160, 1300.0, (1.1, 1.08), (73.0, 79.0)),
+)
 
 
 def write_tiff(path, pages):
@@ -43,7 +46,22 @@ def bone_pages(seed=0):
 
 def imported(tmp_path, pages, *flags):
     tiff = write_tiff(tmp_path / "rad_cropped.tif", pages)
-    assert import_autoscoper.main(["-i", str(tiff), "--bones", "radius", "--voxel_mm", *map(str, VOXEL), "-o", str(tmp_path / "out"), *flags]) == 0
+    assert (
+        import_autoscoper.main(
+            [
+                "-i",
+                str(tiff),
+                "--bones",
+                "radius",
+                "--voxel_mm",
+                *map(str, VOXEL),
+                "-o",
+                str(tmp_path / "out"),
+                *flags,
+            ]
+        )
+        == 0
+    )
     return nifti.load_ct(tmp_path / "out" / "radius.nii.gz")
 
 
@@ -55,12 +73,21 @@ def test_each_voxel_lies_where_its_column_row_and_page_say_in_hounsfield_units(t
     assert bone.data[7, 5, 3] == 4095 - 1024
     assert bone.data[0, 0, 0] == -1024
     np.testing.assert_allclose(geometry.apply(bone.affine, np.array([7, 5, 3])), [14, 10, 7.5])
-    assert (bone.lineage.bone, bone.lineage.side, bone.lineage.mirrored) == ("radius", "right", False)
-    assert bone.lineage.source == {"name": "rad_cropped.tif", "sha256": files.sha256(tmp_path / "rad_cropped.tif")}
+    assert (bone.lineage.bone, bone.lineage.side, bone.lineage.mirrored) == (
+        "radius",
+        "right",
+        False,
+    )
+    assert bone.lineage.source == {
+        "name": "rad_cropped.tif",
+        "sha256": files.sha256(tmp_path / "rad_cropped.tif"),
+    }
 
 
 def test_slope_and_intercept_turn_grey_into_hounsfield_units(tmp_path):
-    bone = imported(tmp_path, (bone_pages() // 16).astype(np.uint8), "--slope", "16", "--intercept", "-1000")
+    bone = imported(
+        tmp_path, (bone_pages() // 16).astype(np.uint8), "--slope", "16", "--intercept", "-1000"
+    )
     assert bone.data.min() == -1000
     assert bone.data.max() == (bone_pages().max() // 16) * 16 - 1000
 
@@ -76,7 +103,24 @@ def test_slope_and_intercept_turn_grey_into_hounsfield_units(tmp_path):
 )
 def test_what_is_no_bone_volume_is_refused(tmp_path, capsys, pages, flags, message):
     tiff = write_tiff(tmp_path / "b.tif", pages)
-    assert import_autoscoper.main(["-i", str(tiff), "--bones", "radius", "--voxel_mm", "1", "1", "1", "-o", str(tmp_path / "out"), *flags]) == EXIT_BAD_INPUT
+    assert (
+        import_autoscoper.main(
+            [
+                "-i",
+                str(tiff),
+                "--bones",
+                "radius",
+                "--voxel_mm",
+                "1",
+                "1",
+                "1",
+                "-o",
+                str(tmp_path / "out"),
+                *flags,
+            ]
+        )
+        == EXIT_BAD_INPUT
+    )
     assert message in capsys.readouterr().err
 
 
@@ -86,7 +130,8 @@ def mayacam(path, detector, camera):
     rows = lambda a: "\n".join(",".join(f"{v:.12g}" for v in np.atleast_1d(row)) for row in a)  # noqa: E731
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        f"image size\n{detector.width},{detector.height}\n\ncamera matrix\n{rows(matrix)}\n\nrotation\n{rows(inverse[:3, :3])}\n\ntranslation\n{rows(inverse[:3, 3])}\n"
+        f"image size\n{detector.width},{detector.height}\n\ncamera"
+        f" matrix\n{rows(matrix)}\n\nrotation\n{rows(inverse[:3, :3])}\n\ntranslation\n{rows(inverse[:3, 3])}\n"
     )
 
 
@@ -96,41 +141,87 @@ def trial(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trial")
     pages = bone_pages()
     write_tiff(folder / "volumes" / "rad_cropped.tif", pages)
-    bone = Volume((pages.transpose(2, 1, 0).astype(np.int16) - 1024), np.diag([*VOXEL, 1.0]), Lineage())
-    renderer = joseph.FusedRenderer(attenuation.select_structures(bone, None, None, attenuation.SOFT_TISSUE_HU), bone.isocentre_mm)
-    cameras = [geometry.translation([40, -30, 20]) @ geometry.camera_from_pose(geometry.pose_from_angles([turn, tilt, 8], [5, 860, -6])) for turn, tilt in ((-35, 4), (45, -6))]
+    bone = Volume(
+        (pages.transpose(2, 1, 0).astype(np.int16) - 1024), np.diag([*VOXEL, 1.0]), Lineage()
+    )
+    renderer = joseph.FusedRenderer(
+        attenuation.select_structures(bone, None, None, attenuation.SOFT_TISSUE_HU),
+        bone.isocentre_mm,
+    )
+    cameras = [
+        geometry.translation([40, -30, 20])
+        @ geometry.camera_from_pose(geometry.pose_from_angles([turn, tilt, 8], [5, 860, -6]))
+        for turn, tilt in ((-35, 4), (45, -6))
+    ]
     poses = []
-    for number, (frame, twist) in enumerate((("0002", [0.1, -0.2, 0.15, 3, -2, 5]), ("0099", [0.3, -0.1, 0.05, -4, 6, 1]))):
-        rig_from_volume = geometry.translation([40, -30, 20]) @ geometry.twist(np.array(twist), np.zeros(3)) @ geometry.translation(-bone.isocentre_mm)
+    for number, (frame, twist) in enumerate(
+        (("0002", [0.1, -0.2, 0.15, 3, -2, 5]), ("0099", [0.3, -0.1, 0.05, -4, 6, 1]))
+    ):
+        rig_from_volume = (
+            geometry.translation([40, -30, 20])
+            @ geometry.twist(np.array(twist), np.zeros(3))
+            @ geometry.translation(-bone.isocentre_mm)
+        )
         poses.append(rig_from_volume)
         for index, (detector, camera) in enumerate(zip(DETECTORS, cameras, strict=True), start=1):
             mayacam(folder / "calibration" / f"cam0{index}.txt", detector, camera)
             image = renderer.render((geometry.invert(rig_from_volume) @ camera)[None], detector)[0]
-            image = image / image.max() + np.random.default_rng(number).normal(0, 0.004, image.shape)
+            image = image / image.max() + np.random.default_rng(number).normal(
+                0, 0.004, image.shape
+            )
             (folder / "xrays").mkdir(exist_ok=True)
-            Image.fromarray((40 + np.clip(image, 0, 1) * 200).round().astype(np.uint8)).save(folder / "xrays" / f"cam0{index}_UND.{frame}.tif", compression="tiff_lzw")
-    off = geometry.twist(np.array([0.06, -0.05, 0.04, 4, -5, 3]), bone.isocentre_mm) @ geometry.invert(poses[0]) @ cameras[0]
+            Image.fromarray((40 + np.clip(image, 0, 1) * 200).round().astype(np.uint8)).save(
+                folder / "xrays" / f"cam0{index}_UND.{frame}.tif", compression="tiff_lzw"
+            )
+    off = (
+        geometry.twist(np.array([0.06, -0.05, 0.04, 4, -5, 3]), bone.isocentre_mm)
+        @ geometry.invert(poses[0])
+        @ cameras[0]
+    )
     (folder / "start.json").write_text(json.dumps({"camera": off.tolist()}))
     return folder, poses, cameras
 
 
 def run(*words):
     script = str(ROOT / "pipeline" / "register_trial.sh")
-    return subprocess.run(["bash", script, *map(str, words)], capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable})
+    return subprocess.run(
+        ["bash", script, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
 
 
 @pytest.mark.slow
 def test_one_call_registers_a_frame_and_a_second_call_finds_it_done(trial, tmp_path):
     folder, (rig_from_volume, _), cameras = trial
     # its own start, to be quick; the frames and the bone come from the folder
-    call = ["--trial", folder, "--out", tmp_path, "--bones", "rad=radius", "--voxel", " ".join(map(str, VOXEL)), "--side", "right", "--frames", "0002"]
+    call = [
+        "--trial",
+        folder,
+        "--out",
+        tmp_path,
+        "--bones",
+        "rad=radius",
+        "--voxel",
+        " ".join(map(str, VOXEL)),
+        "--side",
+        "right",
+        "--frames",
+        "0002",
+    ]
     call += ["--register", f"--bone bright --init fixed --init_pose {folder / 'start.json'}"]
     first = run(*call)
     assert first.returncode == 0, first.stderr
     result = parameters_file.load(tmp_path / "frames" / "cam01_UND.0002" / "parameters.pt")
     points = np.array(result.drr["points_mm"])
     for view, camera, detector in zip(result.scanner_pose, cameras, DETECTORS, strict=True):
-        error = geometry.pose_error(np.array(view["camera"].tolist()), geometry.invert(rig_from_volume) @ camera, points, detector)
+        error = geometry.pose_error(
+            np.array(view["camera"].tolist()),
+            geometry.invert(rig_from_volume) @ camera,
+            points,
+            detector,
+        )
         assert error.mtre_mm < 0.3
     assert (tmp_path / "frames" / "cam01_UND.0002" / "slicer" / "view2_outline.png").exists()
     assert "done already" in run(*call).stdout
@@ -149,6 +240,8 @@ def test_one_call_registers_a_frame_and_a_second_call_finds_it_done(trial, tmp_p
 )
 def test_a_trial_that_is_not_laid_out_as_expected_is_one_line(trial, tmp_path, flags, message):
     folder, _, _ = trial
-    done = run("--trial", folder, "--out", tmp_path, "--bones", "rad=radius", "--voxel", "2 2 2.5", *flags)
+    done = run(
+        "--trial", folder, "--out", tmp_path, "--bones", "rad=radius", "--voxel", "2 2 2.5", *flags
+    )
     assert done.returncode == EXIT_BAD_INPUT
     assert message in done.stderr

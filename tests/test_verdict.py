@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_refinement import DETECTOR, body, moved, take_xray, truth  # noqa: F401
+from test_refinement import moved, take_xray
 
 from common import geometry
 from common.registration.competition import Winner
@@ -12,22 +12,28 @@ from common.registration.verdict import judge
 
 
 @pytest.fixture
-def winner(truth):  # noqa: F811
-    return Winner(truth, Fit([truth], 0.9, np.diag([1e-6] * 3 + [1e-3] * 3)), Trace(), None, 201, 0.8, 0.9)
+def winner(truth):
+    return Winner(
+        truth, Fit([truth], 0.9, np.diag([1e-6] * 3 + [1e-3] * 3)), Trace(), None, 201, 0.8, 0.9
+    )
 
 
 @pytest.fixture
-def view(body, truth):  # noqa: F811
+def view(body, truth):
     return View(take_xray([body], [truth]))
 
 
-def test_a_well_determined_pose_is_ok_and_its_deviations_are_those_of_the_camera(winner, view, body, truth):  # noqa: F811
+def test_a_well_determined_pose_is_ok_and_its_deviations_are_those_of_the_camera(
+    winner, view, body, truth
+):
     depth = truth[:3, 2]
     shift = 0.01 * np.eye(3) + 0.99 * np.outer(depth, depth)  # mm^2: 0.1 mm in plane, 1 mm in depth
     covariance = np.zeros((6, 6))
     covariance[:3, :3] = np.radians(0.5) ** 2 * np.eye(3)
     covariance[3:, 3:] = shift
-    verdict = judge(replace(winner, fit=replace(winner.fit, covariance=covariance)), [view], body, True)
+    verdict = judge(
+        replace(winner, fit=replace(winner.fit, covariance=covariance)), [view], body, True
+    )
     assert (verdict["verdict"], verdict["reasons"], verdict["agreement"]) == ("ok", [], 0.8)
     assert verdict["in_plane_sd_mm"] == pytest.approx(0.1)
     assert verdict["depth_sd_mm"] == pytest.approx(1.0)
@@ -35,47 +41,80 @@ def test_a_well_determined_pose_is_ok_and_its_deviations_are_those_of_the_camera
     assert verdict["in_view"] == 1.0
 
 
-def test_another_pose_that_fits_as_well_makes_it_suspect_and_one_that_fits_worse_does_not(winner, view, body, truth):  # noqa: F811
+def test_another_pose_that_fits_as_well_makes_it_suspect_and_one_that_fits_worse_does_not(
+    winner, view, body, truth
+):
     other = moved(truth, body, (8, 0, 0), (0, 0, 0))
     rival = Fit([other], 0.89, winner.fit.covariance)
     verdict = judge(replace(winner, runner_up=rival), [view], body, True)
     assert verdict["verdict"] == "suspect"
     assert "another pose" in verdict["reasons"][0]
     assert verdict["other_start"]["rotation_deg"] == pytest.approx(8, abs=0.01)
-    assert judge(replace(winner, runner_up=replace(rival, similarity=0.7)), [view], body, True)["verdict"] == "ok"
+    assert (
+        judge(replace(winner, runner_up=replace(rival, similarity=0.7)), [view], body, True)[
+            "verdict"
+        ]
+        == "ok"
+    )
 
 
-def test_a_flat_objective_is_suspect(winner, view, body):  # noqa: F811
+def test_a_flat_objective_is_suspect(winner, view, body):
     flat = replace(winner.fit, covariance=np.diag([1e-6] * 3 + [9.0] * 3))
-    assert judge(replace(winner, fit=flat), [view], body, True)["reasons"] == ["the picture determines the pose poorly (in plane 3.0 mm, rotation 0.1 deg)"]
+    assert judge(replace(winner, fit=flat), [view], body, True)["reasons"] == [
+        "the picture determines the pose poorly (in plane 3.0 mm, rotation 0.1 deg)"
+    ]
 
 
 @pytest.mark.parametrize(("similarity", "verdict"), [(0.5, "suspect"), (0.1, "failed")])
-def test_a_rendering_that_explains_little_is_not_ok(winner, view, body, similarity, verdict):  # noqa: F811
-    assert judge(replace(winner, fit=replace(winner.fit, similarity=similarity)), [view], body, True)["verdict"] == verdict
+def test_a_rendering_that_explains_little_is_not_ok(winner, view, body, similarity, verdict):
+    assert (
+        judge(replace(winner, fit=replace(winner.fit, similarity=similarity)), [view], body, True)[
+            "verdict"
+        ]
+        == verdict
+    )
 
 
-def test_a_bone_outside_the_picture_has_failed_and_one_half_outside_is_suspect_unless_it_is_a_whole_ct(winner, view, body, truth):  # noqa: F811
+def test_a_bone_outside_the_picture_has_failed_and_one_half_outside_is_suspect_unless_it_is_a_whole_ct(
+    winner, view, body, truth
+):
     def sideways(shift_mm):
-        return replace(winner, fit=replace(winner.fit, poses=[geometry.translation(truth[:3, 0] * shift_mm) @ truth]))
+        return replace(
+            winner,
+            fit=replace(winner.fit, poses=[geometry.translation(truth[:3, 0] * shift_mm) @ truth]),
+        )
 
     assert judge(sideways(300), [view], body, True)["verdict"] == "failed"
-    half = next(shift for shift in range(0, 300, 4) if judge(sideways(shift), [view], body, True)["in_view"] < 0.5)
+    half = next(
+        shift
+        for shift in range(0, 300, 4)
+        if judge(sideways(shift), [view], body, True)["in_view"] < 0.5
+    )
     verdict = judge(sideways(half), [view], body, True)
     assert verdict["verdict"] == "suspect"
     assert "inside the picture" in verdict["reasons"][0]
     assert judge(sideways(half), [view], body, False)["verdict"] == "ok"
 
 
-def test_a_geometry_that_is_the_checkpoints_makes_it_suspect(winner, view, body):  # noqa: F811
+def test_a_geometry_that_is_the_checkpoints_makes_it_suspect(winner, view, body):
     assert judge(winner, [view], body, True)["verdict"] == "ok"
     assumed = replace(view.xray, reading={"assumed": ["pixel size of 0.5 mm"]})
     verdict = judge(winner, [replace(view, xray=assumed)], body, True)
     assert verdict["verdict"] == "suspect"
-    assert verdict["reasons"] == ["the pixel size of 0.5 mm is the checkpoint's, not the X-ray's: depth and scale are only as true as that"]
+    assert verdict["reasons"] == [
+        "the pixel size of 0.5 mm is the checkpoint's, not the X-ray's: depth and scale are only as"
+        " true as that"
+    ]
 
 
-@pytest.mark.parametrize(("agreement", "similarity", "verdict"), [(0.0, 0.8, "suspect"), (0.0, 0.9, "ok"), (0.5, 0.8, "ok")])
-def test_a_pose_that_no_other_start_came_to_has_to_explain_more(winner, view, body, agreement, similarity, verdict):  # noqa: F811
-    lonely = replace(winner, agreement=agreement, runner_up=None, fit=replace(winner.fit, similarity=similarity))
+@pytest.mark.parametrize(
+    ("agreement", "similarity", "verdict"),
+    [(0.0, 0.8, "suspect"), (0.0, 0.9, "ok"), (0.5, 0.8, "ok")],
+)
+def test_a_pose_that_no_other_start_came_to_has_to_explain_more(
+    winner, view, body, agreement, similarity, verdict
+):
+    lonely = replace(
+        winner, agreement=agreement, runner_up=None, fit=replace(winner.fit, similarity=similarity)
+    )
     assert judge(lonely, [view], body, True)["verdict"] == verdict

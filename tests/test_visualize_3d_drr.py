@@ -23,14 +23,26 @@ def registration(tmp_path_factory):
 
 
 def visualize(folder, *flags) -> int:
-    arguments = ["--volume", folder / "ct.nii.gz", "--parameters", folder / "parameters.pt", "--output_dir", folder / "3d", "--overwrite"]
+    arguments = [
+        "--volume",
+        folder / "ct.nii.gz",
+        "--parameters",
+        folder / "parameters.pt",
+        "--output_dir",
+        folder / "3d",
+        "--overwrite",
+    ]
     return visualize_3d_drr.main([str(a) for a in (*arguments, *flags)])
 
 
 def ball(affine, shape=(60, 50, 40), centre_mm=(25.0, -5, 70), radius_mm=12.0) -> Volume:
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
     distance = np.linalg.norm(geometry.apply(affine, grid) - centre_mm, axis=-1)
-    return Volume(np.clip(-1000 + 2000 * (radius_mm + 1 - distance) / 2, -1000, 1000).astype(np.float32), affine, Lineage())
+    return Volume(
+        np.clip(-1000 + 2000 * (radius_mm + 1 - distance) / 2, -1000, 1000).astype(np.float32),
+        affine,
+        Lineage(),
+    )
 
 
 @pytest.mark.parametrize("longest", [200, 30])
@@ -60,9 +72,18 @@ def test_bone_at_the_border_is_closed_and_no_bone_is_an_error():
 
 def test_detector_corners_are_where_the_outer_pixel_edges_project_from():
     detector = Detector(90, 110, 900.0, (1.6, 1.8), (57.0, 41.0))
-    camera = geometry.translation([10, 20, 30]) @ np.block([[geometry.rotation_matrix([0.3, 1.0, -0.4]), np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]])
+    camera = geometry.translation([10, 20, 30]) @ np.block(
+        [
+            [geometry.rotation_matrix([0.3, 1.0, -0.4]), np.zeros((3, 1))],
+            [np.zeros((1, 3)), np.ones((1, 1))],
+        ]
+    )
     corners, foot = visualize_3d_drr.place_detector(camera, detector)
-    np.testing.assert_allclose(geometry.project(corners, detector, camera), [(-0.5, -0.5), (109.5, -0.5), (109.5, 89.5), (-0.5, 89.5)], atol=1e-9)
+    np.testing.assert_allclose(
+        geometry.project(corners, detector, camera),
+        [(-0.5, -0.5), (109.5, -0.5), (109.5, 89.5), (-0.5, 89.5)],
+        atol=1e-9,
+    )
     assert np.linalg.norm(foot - camera[:3, 3]) == pytest.approx(900)
     np.testing.assert_allclose((corners - camera[:3, 3]) @ camera[:3, 2], 900)
     assert np.linalg.norm(corners[1] - corners[0]) == pytest.approx(110 * 1.6)
@@ -72,11 +93,15 @@ def test_the_picture_lies_on_the_detector_the_right_way_round():
     picture = np.zeros((20, 30))
     picture[3, 25] = 1  # upper right
     corners = np.array([(0.0, 0, 0), (30, 0, 0), (30, -20, 0), (0, -20, 0)])
-    scene = visualize_3d_drr.Scene(np.zeros((1, 3)), np.zeros((0, 3), int), np.zeros(3), corners, np.zeros(3), picture, "X-ray")
+    scene = visualize_3d_drr.Scene(
+        np.zeros((1, 3)), np.zeros((0, 3), int), np.zeros(3), corners, np.zeros(3), picture, "X-ray"
+    )
     small, grid = visualize_3d_drr.picture_grid(scene, 256)
     assert grid.shape == (21, 31, 3)
     row, column = np.unravel_index(small.argmax(), small.shape)
-    np.testing.assert_allclose(grid[row : row + 2, column : column + 2].mean(axis=(0, 1)), [25.5, -3.5, 0])
+    np.testing.assert_allclose(
+        grid[row : row + 2, column : column + 2].mean(axis=(0, 1)), [25.5, -3.5, 0]
+    )
     small, grid = visualize_3d_drr.picture_grid(scene, 15)
     assert small.shape == (10, 15)
     np.testing.assert_allclose([grid[0, 0], grid[0, -1], grid[-1, -1], grid[-1, 0]], corners)
@@ -88,7 +113,9 @@ def test_page_and_picture_are_written_without_a_display(registration, monkeypatc
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.setenv("MPLBACKEND", "agg")
     assert visualize(folder, "--texture", texture) == 0
-    assert capsys.readouterr().out.split() == [str(folder / "3d" / name) for name in ("scene.html", "scene.png")]
+    assert capsys.readouterr().out.split() == [
+        str(folder / "3d" / name) for name in ("scene.html", "scene.png")
+    ]
     with Image.open(folder / "3d" / "scene.png") as picture:
         colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
         assert min(picture.size) > 700
@@ -103,8 +130,13 @@ def test_the_page_holds_everything_and_loads_nothing(registration):
     page = (folder / "3d" / "scene.html").read_text()
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
     assert len(page) > 3_000_000  # the library is inside
-    assert all(f'"name":"{name}"' in page for name in ("bone", "X-ray", "frustum", "principal ray", "X-ray source"))
-    assert all(json.dumps(title).replace("/", "\\u002f") in page for title in visualize_3d_drr.AXIS_TITLES)
+    assert all(
+        f'"name":"{name}"' in page
+        for name in ("bone", "X-ray", "frustum", "principal ray", "X-ray source")
+    )
+    assert all(
+        json.dumps(title).replace("/", "\\u002f") in page for title in visualize_3d_drr.AXIS_TITLES
+    )
     assert '"aspectmode":"data"' in page
     x, y, z = result.volume_from_camera()[:3, 3]
     found = re.search(r'"x":\[([-\d.e]+)\],"y":\[([-\d.e]+)\],"z":\[([-\d.e]+)\]', page)
@@ -114,16 +146,30 @@ def test_the_page_holds_everything_and_loads_nothing(registration):
 def test_axes_are_equal_in_millimetres_and_hold_the_whole_scene(registration):
     _, _, result = registration
     corners, foot = visualize_3d_drr.place_detector(result.volume_from_camera(), result.detector)
-    vertices, triangles = visualize_3d_drr.extract_surface(ball(np.eye(4), centre_mm=(30, 25, 20)), 0, 40)
-    scene = visualize_3d_drr.Scene(vertices, triangles, result.volume_from_camera()[:3, 3], corners, foot, result.picture / 255, "X-ray")
+    vertices, triangles = visualize_3d_drr.extract_surface(
+        ball(np.eye(4), centre_mm=(30, 25, 20)), 0, 40
+    )
+    scene = visualize_3d_drr.Scene(
+        vertices,
+        triangles,
+        result.volume_from_camera()[:3, 3],
+        corners,
+        foot,
+        result.picture / 255,
+        "X-ray",
+    )
     low, high = visualize_3d_drr.limits(scene)
     for axis in visualize_3d_drr.draw_png(scene, "$a title_").axes:
-        np.testing.assert_allclose(axis.get_xlim() + axis.get_ylim() + axis.get_zlim(), np.c_[low, high].ravel())
+        np.testing.assert_allclose(
+            axis.get_xlim() + axis.get_ylim() + axis.get_zlim(), np.c_[low, high].ravel()
+        )
         sides = np.array(axis._box_aspect)
         np.testing.assert_allclose(sides / sides.max(), (high - low) / (high - low).max())
 
 
-@pytest.mark.parametrize("flags", [("--threshold", "9000"), ("--volume", "absent.nii.gz"), ("--parameters", "absent.pt")])
+@pytest.mark.parametrize(
+    "flags", [("--threshold", "9000"), ("--volume", "absent.nii.gz"), ("--parameters", "absent.pt")]
+)
 def test_bad_input_is_one_line(registration, capsys, flags):
     folder, _, _ = registration
     assert visualize(folder, *flags) == 2
@@ -134,5 +180,17 @@ def test_existing_files_are_kept_unless_overwrite(registration):
     folder, _, _ = registration
     (folder / "mine").mkdir()
     (folder / "mine" / "scene.png").write_text("mine")
-    assert visualize_3d_drr.main(["--volume", str(folder / "ct.nii.gz"), "--parameters", str(folder / "parameters.pt"), "--output_dir", str(folder / "mine")]) == 2
+    assert (
+        visualize_3d_drr.main(
+            [
+                "--volume",
+                str(folder / "ct.nii.gz"),
+                "--parameters",
+                str(folder / "parameters.pt"),
+                "--output_dir",
+                str(folder / "mine"),
+            ]
+        )
+        == 2
+    )
     assert (folder / "mine" / "scene.png").read_text() == "mine"

@@ -16,7 +16,11 @@ OBLIQUE[:3, 3] = [11.0, -22, 33]
 
 
 def ramp(dtype=np.int16, affine=OBLIQUE) -> Volume:
-    return Volume(np.arange(7 * 6 * 5, dtype=dtype).reshape(7, 6, 5), affine, Lineage(source={"name": "x", "sha256": ""}))
+    return Volume(
+        np.arange(7 * 6 * 5, dtype=dtype).reshape(7, 6, 5),
+        affine,
+        Lineage(source={"name": "x", "sha256": ""}),
+    )
 
 
 def write(path, data, affine=OBLIQUE, **options):
@@ -24,13 +28,17 @@ def write(path, data, affine=OBLIQUE, **options):
     return path
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64, np.float32, np.float64]
+)
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_a_saved_volume_comes_back_with_data_type_and_grid(tmp_path, dtype, ending):
     made = ramp(dtype)
     back = nifti.load_ct(nifti.save(tmp_path / f"v{ending}", made))
     np.testing.assert_array_equal(back.data, made.data)
-    assert back.data.dtype == {np.uint8: np.int16, np.uint16: np.int16}.get(dtype, dtype)  # signed, so that air outside fits in
+    assert back.data.dtype == {np.uint8: np.int16, np.uint16: np.int16}.get(
+        dtype, dtype
+    )  # signed, so that air outside fits in
     np.testing.assert_allclose(back.affine, OBLIQUE, atol=1e-5)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["v.json", f"v{ending}"]
 
@@ -41,8 +49,15 @@ def test_header_scaling_is_applied(tmp_path):
     header.set_data_shape((2, 3, 4))
     header.set_data_dtype(np.int16)
     header.set_sform(np.eye(4), 1)
-    header["scl_slope"], header["scl_inter"], header["vox_offset"], header["magic"] = 2, -1024, 352, b"n+1"
-    (tmp_path / "v.nii").write_bytes(header.binaryblock + bytes(4) + np.arange(600, 624, dtype=np.int16).tobytes())
+    header["scl_slope"], header["scl_inter"], header["vox_offset"], header["magic"] = (
+        2,
+        -1024,
+        352,
+        b"n+1",
+    )
+    (tmp_path / "v.nii").write_bytes(
+        header.binaryblock + bytes(4) + np.arange(600, 624, dtype=np.int16).tobytes()
+    )
     back = nifti.load_ct(tmp_path / "v.nii")
     assert back.data.dtype == np.float32
     np.testing.assert_array_equal(back.data.ravel(order="F"), 2 * np.arange(600, 624) - 1024)
@@ -68,7 +83,14 @@ def test_what_is_no_ct_is_refused(tmp_path, data, message):
         nifti.load_ct(write(tmp_path / "v.nii.gz", data))
 
 
-@pytest.mark.parametrize("affine", [np.diag([0.0, 1, 1, 1]), np.array([[1.0, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])], ids=["singular", "sheared"])
+@pytest.mark.parametrize(
+    "affine",
+    [
+        np.diag([0.0, 1, 1, 1]),
+        np.array([[1.0, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+    ],
+    ids=["singular", "sheared"],
+)
 def test_an_unusable_affine_is_refused(tmp_path, affine):
     image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
     image.header.set_sform(affine, 1)
@@ -80,8 +102,16 @@ def test_an_unusable_affine_is_refused(tmp_path, affine):
 
 
 def test_damaged_files_are_refused(tmp_path):
-    whole = write(tmp_path / "v.nii.gz", np.random.default_rng(0).integers(0, 1000, (30, 30, 30)).astype(np.int16)).read_bytes()
-    for name, content in {"cut.nii.gz": whole[: len(whole) // 2], "text.nii.gz": b"not an image", "text.nii": b"not an image" * 100, "empty.nii": b""}.items():
+    whole = write(
+        tmp_path / "v.nii.gz",
+        np.random.default_rng(0).integers(0, 1000, (30, 30, 30)).astype(np.int16),
+    ).read_bytes()
+    for name, content in {
+        "cut.nii.gz": whole[: len(whole) // 2],
+        "text.nii.gz": b"not an image",
+        "text.nii": b"not an image" * 100,
+        "empty.nii": b"",
+    }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name):
             nifti.load_ct(tmp_path / name)
@@ -99,12 +129,18 @@ def test_fractions_and_negative_numbers_are_no_labels(tmp_path, value):
         nifti.load_labelmap(write(tmp_path / "v.nii.gz", np.full((4, 5, 6), value, np.float32)))
 
 
-@pytest.mark.parametrize("affine", [OBLIQUE, np.diag([-1.0, 1, 2, 1])], ids=["oblique", "left-handed"])
+@pytest.mark.parametrize(
+    "affine", [OBLIQUE, np.diag([-1.0, 1, 2, 1])], ids=["oblique", "left-handed"]
+)
 def test_simpleitk_sees_each_voxel_at_its_place_in_lps_and_back(affine):
     volume = ramp(np.float32, affine)
     image = itk.to_sitk(volume)
     for index in ((0, 0, 0), (6, 5, 4), (3, 1, 2)):
-        np.testing.assert_allclose(image.TransformIndexToPhysicalPoint(index), RAS_FROM_LPS[:3, :3] @ apply(affine, np.array(index)), atol=1e-9)
+        np.testing.assert_allclose(
+            image.TransformIndexToPhysicalPoint(index),
+            RAS_FROM_LPS[:3, :3] @ apply(affine, np.array(index)),
+            atol=1e-9,
+        )
         assert image[index] == volume.data[index]
     back = itk.from_sitk(image, volume.lineage)
     np.testing.assert_array_equal(back.data, volume.data)
@@ -120,7 +156,9 @@ def test_a_rigid_transform_for_simpleitk_maps_the_same_points():
 
 def test_resampling_on_its_own_grid_changes_nothing():
     volume = ramp()
-    np.testing.assert_array_equal(resampling.resample(volume, volume.shape, volume.affine).data, volume.data)
+    np.testing.assert_array_equal(
+        resampling.resample(volume, volume.shape, volume.affine).data, volume.data
+    )
 
 
 def test_resampling_takes_the_value_at_the_transformed_place():
@@ -128,26 +166,41 @@ def test_resampling_takes_the_value_at_the_transformed_place():
     volume = ramp()
     shift = np.eye(4)
     shift[:3, 3] = 2 * OBLIQUE[:3, 0]
-    moved = resampling.resample(volume, volume.shape, volume.affine, volume_from_new=shift, outside=-1000)
+    moved = resampling.resample(
+        volume, volume.shape, volume.affine, volume_from_new=shift, outside=-1000
+    )
     np.testing.assert_array_equal(moved.data[:5], volume.data[2:])
     assert (moved.data[5:] == -1000).all()
 
 
 def test_whole_numbers_are_rounded_not_cut():
-    volume = Volume(np.array([-10, -9, 9, 10], np.int16).reshape(4, 1, 1).repeat(2, 1).repeat(2, 2), np.eye(4), Lineage())
+    volume = Volume(
+        np.array([-10, -9, 9, 10], np.int16).reshape(4, 1, 1).repeat(2, 1).repeat(2, 2),
+        np.eye(4),
+        Lineage(),
+    )
     affine = np.eye(4)
     affine[0, 3] = 0.75
-    np.testing.assert_array_equal(resampling.resample(volume, (1, 1, 1), affine).data, [[[-9]]])  # -9.25
+    np.testing.assert_array_equal(
+        resampling.resample(volume, (1, 1, 1), affine).data, [[[-9]]]
+    )  # -9.25
     affine[0, 3] = 2.75
-    np.testing.assert_array_equal(resampling.resample(volume, (1, 1, 1), affine).data, [[[10]]])  # 9.75
+    np.testing.assert_array_equal(
+        resampling.resample(volume, (1, 1, 1), affine).data, [[[10]]]
+    )  # 9.75
 
 
 def test_labels_are_carried_to_a_finer_grid():
-    coarse = Volume(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.diag([2.0, 2, 2, 1]), Lineage())
+    coarse = Volume(
+        np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.diag([2.0, 2, 2, 1]), Lineage()
+    )
     fine_affine = np.eye(4)
     fine_affine[:3, 3] = -0.5
     fine = Volume(np.zeros((4, 4, 4), np.int16), fine_affine, Lineage())
-    np.testing.assert_array_equal(resampling.resample_labels(coarse, fine).data, coarse.data.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(
+        resampling.resample_labels(coarse, fine).data,
+        coarse.data.repeat(2, 0).repeat(2, 1).repeat(2, 2),
+    )
 
 
 def test_same_grid_means_the_same_place_for_every_voxel():
@@ -161,8 +214,16 @@ def test_same_grid_means_the_same_place_for_every_voxel():
 
 def test_attenuation_follows_the_definition_of_the_hounsfield_unit():
     hu = np.array([-2048, -1000, 0, 40, 1000], np.int16)
-    np.testing.assert_allclose(attenuation.attenuation(hu), np.array([0, 0, 1, 1.04, 2]) * attenuation.WATER_PER_MM, rtol=1e-6)
-    np.testing.assert_allclose(attenuation.attenuation(hu, above_hu=attenuation.SOFT_TISSUE_HU), np.array([0, 0, 0, 0, 0.96]) * attenuation.WATER_PER_MM, rtol=1e-6)
+    np.testing.assert_allclose(
+        attenuation.attenuation(hu),
+        np.array([0, 0, 1, 1.04, 2]) * attenuation.WATER_PER_MM,
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(
+        attenuation.attenuation(hu, above_hu=attenuation.SOFT_TISSUE_HU),
+        np.array([0, 0, 0, 0, 0.96]) * attenuation.WATER_PER_MM,
+        rtol=1e-6,
+    )
 
 
 def test_a_box_is_the_masks_extent_clipped_to_the_array():
@@ -171,7 +232,9 @@ def test_a_box_is_the_masks_extent_clipped_to_the_array():
     assert index_box(mask) == (slice(3, 5), slice(0, 2), slice(9, 10))
     assert index_box(mask, np.array([1, 2, 3])) == (slice(2, 6), slice(0, 4), slice(6, 10))
     box = index_box(mask)
-    np.testing.assert_allclose(apply(affine_of_box(OBLIQUE, box), np.zeros(3)), apply(OBLIQUE, np.array([3, 0, 9])))
+    np.testing.assert_allclose(
+        apply(affine_of_box(OBLIQUE, box), np.zeros(3)), apply(OBLIQUE, np.array([3, 0, 9]))
+    )
 
 
 def test_random_points_lie_in_the_mask():
@@ -183,12 +246,21 @@ def test_random_points_lie_in_the_mask():
     assert len(np.unique(index, axis=0)) == 20
 
 
-@pytest.mark.parametrize(("lowest", "air"), [(-1000, -1000), (-1024, -1000), (-2048, -2048), (30, -1000)])
+@pytest.mark.parametrize(
+    ("lowest", "air"), [(-1000, -1000), (-1024, -1000), (-2048, -2048), (30, -1000)]
+)
 def test_air_is_the_cts_own_padding_or_1000_below_water(lowest, air):
     assert attenuation.air_hu(np.array([lowest, 100], np.int16)) == air
 
 
-@pytest.mark.parametrize(("folder", "masks"), [("femur_cts_cropped", "femur_masks_cropped"), ("source_cts", "source_masks"), ("aligned", "aligned_masks")])
+@pytest.mark.parametrize(
+    ("folder", "masks"),
+    [
+        ("femur_cts_cropped", "femur_masks_cropped"),
+        ("source_cts", "source_masks"),
+        ("aligned", "aligned_masks"),
+    ],
+)
 def test_the_sibling_masks_folder_is_named_after_that_of_the_cts(tmp_path, folder, masks):
     assert folders.masks_folder(tmp_path / folder) == tmp_path / masks
 
@@ -205,8 +277,17 @@ def test_images_in_a_folder_are_listed_by_name(tmp_path):
 def test_a_volume_resampled_in_slabs_equals_one_resampled_at_once(monkeypatch):
     rng = np.random.default_rng(0)
     made = Volume(rng.integers(-1000, 2000, (40, 30, 50)).astype(np.int16), OBLIQUE, Lineage())
-    grid = ((31, 34, 37), twist(np.r_[0.3, -0.2, 0.1, 2, 3, 4], OBLIQUE[:3, 3]) @ OBLIQUE @ np.diag([1.3, 0.9, 1.4, 1]))
-    for how in ({"blur_voxels": np.array([0.8, 0, 1.7]), "outside": -1000.0}, {"nearest": True}, {"outside": -1000.0}):
+    grid = (
+        (31, 34, 37),
+        twist(np.r_[0.3, -0.2, 0.1, 2, 3, 4], OBLIQUE[:3, 3])
+        @ OBLIQUE
+        @ np.diag([1.3, 0.9, 1.4, 1]),
+    )
+    for how in (
+        {"blur_voxels": np.array([0.8, 0, 1.7]), "outside": -1000.0},
+        {"nearest": True},
+        {"outside": -1000.0},
+    ):
         at_once = resampling.resample(made, *grid, **how).data
         monkeypatch.setattr(resampling, "SLAB_VOXELS", 31 * 34 * 5)
         np.testing.assert_array_equal(resampling.resample(made, *grid, **how).data, at_once)

@@ -13,8 +13,13 @@ from pipeline import make_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
 STUBS = {
-    "sbatch": 'printf "%s\\n" "$*" >> "$STUB_LOG"; wc -l < "$STUB_LOG"',  # a number of its own for each job
-    "sacct": 'case "$*" in *State*) for job in $(seq $(wc -l < "$STUB_LOG")); do echo "$job|FAILED"; done;; esac',
+    "sbatch": (
+        'printf "%s\\n" "$*" >> "$STUB_LOG"; wc -l < "$STUB_LOG"'
+    ),  # a number of its own for each job
+    "sacct": (
+        'case "$*" in *State*) for job in $(seq $(wc -l < "$STUB_LOG")); do echo "$job|FAILED";'
+        " done;; esac"
+    ),
     "sacctmgr": "echo lab",
     "sinfo": "echo short",
     "squeue": "",
@@ -24,9 +29,30 @@ STUBS = {
 
 
 def snakemake(folder, *flags, path="") -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}", "STUB_LOG": str(folder / "submitted.txt"), "XDG_CACHE_HOME": str(folder / "cache")}
-    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "workflow/Snakefile", "--nocolor", *flags]
-    return subprocess.run([str(word) for word in command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    environment = {
+        **os.environ,
+        "PATH": f"{path}{os.pathsep}{os.environ['PATH']}",
+        "STUB_LOG": str(folder / "submitted.txt"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        ROOT / "workflow/Snakefile",
+        "--nocolor",
+        *flags,
+    ]
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +66,10 @@ def planned(tmp_path_factory):
             (folder / name / file).write_bytes(b"x")
         rows += [
             f"{name},{name}/ct.nii,{name}/a seg.nii.gz,{name}/left_1.dcm,left,1020,,,",
-            f"{name},{name}/ct.nii,{name}/a seg.nii.gz,{name}/right_1.png,right,1000,0.3,,--flip no",
+            (
+                f"{name},{name}/ct.nii,{name}/a"
+                f" seg.nii.gz,{name}/right_1.png,right,1000,0.3,,--flip no"
+            ),
         ]
     (folder / "patients.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -52,15 +81,40 @@ def test_a_dry_run_plans_one_job_for_each_thing_and_says_it_in_words(planned):
     said = done.stdout
     counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)}
     # 2 patients, 2 bones, 2 sides, one X-ray each; only DICOM files get a header
-    expected = {"clean": 2, "crop": 2, "align": 4, "centre": 4, "agnostic": 2, "header": 2, "patient_report": 2, "cohort_report": 1, "all": 1}
-    assert counts == {**expected, **dict.fromkeys(("finetune", "register", "drr", "evaluate", "scene", "animation", "listing"), 8), "total": 76}
+    expected = {
+        "clean": 2,
+        "crop": 2,
+        "align": 4,
+        "centre": 4,
+        "agnostic": 2,
+        "header": 2,
+        "patient_report": 2,
+        "cohort_report": 1,
+        "all": 1,
+    }
+    assert counts == {
+        **expected,
+        **dict.fromkeys(
+            ("finetune", "register", "drr", "evaluate", "scene", "animation", "listing"), 8
+        ),
+        "total": 76,
+    }
     assert ": P02, right tibia: finetune the model" in said
-    png = next(line for line in said.splitlines() if "registration.py" in line and "P01/right_1.png" in line)
+    png = next(
+        line
+        for line in said.splitlines()
+        if "registration.py" in line and "P01/right_1.png" in line
+    )
     assert "--sdd 1000.0 --pixel_spacing 0.3 --flip no" in png
     assert "_mirrored.nii.gz" in png
     assert "--ct_filename P02_ct.nii " in said
-    assert re.search(r'ln -sfn "\$\(realpath \'P02/a seg.nii.gz\'\)" \S+/P02_seg.nii.gz', re.sub(r"\$\(dirname (\S+)\)", r"\1", said))
-    assert "--sdd" not in next(line for line in said.splitlines() if "registration.py" in line and "left_1.dcm" in line)
+    assert re.search(
+        r'ln -sfn "\$\(realpath \'P02/a seg.nii.gz\'\)" \S+/P02_seg.nii.gz',
+        re.sub(r"\$\(dirname (\S+)\)", r"\1", said),
+    )
+    assert "--sdd" not in next(
+        line for line in said.splitlines() if "registration.py" in line and "left_1.dcm" in line
+    )
 
 
 def test_a_misspelt_setting_is_refused(planned):
@@ -76,14 +130,35 @@ def test_slurm_gets_cores_memory_time_and_gpus_of_each_job(planned, tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     for name in ("P01", "P02"):  # prepared already, so that training comes first
-        for stage in ("clean", "crop", "femur_align", "femur_centre", "tibia_align", "tibia_centre"):
+        for stage in (
+            "clean",
+            "crop",
+            "femur_align",
+            "femur_centre",
+            "tibia_align",
+            "tibia_centre",
+        ):
             path = planned / f"cohort/patients/{name}/{stage}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("ok\n")
     settings = planned / "gpu.yaml"
     settings.write_text("resources:\n  agnostic: {threads: 4, mem_mb: 9000, runtime: 90, gpu: 1}\n")
-    flags = ["--workflow-profile", ROOT / "workflow/profiles/slurm", "--configfile", settings, "--until", "agnostic", "header"]
-    flags += ["--default-resources", "slurm_account=lab", "slurm_partition=short", "--slurm-init-seconds-before-status-checks", "1"]
+    flags = [
+        "--workflow-profile",
+        ROOT / "workflow/profiles/slurm",
+        "--configfile",
+        settings,
+        "--until",
+        "agnostic",
+        "header",
+    ]
+    flags += [
+        "--default-resources",
+        "slurm_account=lab",
+        "slurm_partition=short",
+        "--slurm-init-seconds-before-status-checks",
+        "1",
+    ]
     done = snakemake(planned, *flags, path=tmp_path)
     lines = (planned / "submitted.txt").read_text().splitlines()
     assert len(lines) == 4, done.stdout
@@ -94,19 +169,47 @@ def test_slurm_gets_cores_memory_time_and_gpus_of_each_job(planned, tmp_path):
     header = next(line for line in lines if "rule_header" in line)
     for wanted in ("-t 30", "--mem 3000", "--ntasks=1", "--cpus-per-task=1"):
         assert f" {wanted} " in header, (wanted, header)
-    assert "Some jobs failed" in done.stdout  # sacct said so, and the cohort's page was written all the same
+    assert (
+        "Some jobs failed" in done.stdout
+    )  # sacct said so, and the cohort's page was written all the same
     assert (planned / "cohort/index.html").exists()
 
 
 @pytest.mark.slow
 def test_a_tiny_cohort_goes_through_while_a_broken_patient_stays_behind(tmp_path):
-    assert make_cohort.main(["-o", str(tmp_path), "--patients", "2", "--views", "1", "--spacing", "2.5", "--size", "96", "--quiet"]) == 0
+    assert (
+        make_cohort.main(
+            [
+                "-o",
+                str(tmp_path),
+                "--patients",
+                "2",
+                "--views",
+                "1",
+                "--spacing",
+                "2.5",
+                "--size",
+                "96",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     rows = (tmp_path / "patients.csv").read_text().splitlines()
-    left = [row.replace("_truth.json,", f"_truth.json,--init fixed --init_pose {tmp_path}/{row[:3]}/xrays/left_1_truth.json") for row in rows if "right" not in row]
+    left = [
+        row.replace(
+            "_truth.json,",
+            f"_truth.json,--init fixed --init_pose {tmp_path}/{row[:3]}/xrays/left_1_truth.json",
+        )
+        for row in rows
+        if "right" not in row
+    ]
     (tmp_path / "patients.csv").write_text("\n".join(left) + "\n")
     (tmp_path / "P02/segmentations/P02_seg.nii.gz").write_bytes(b"no labelmap")
     (tmp_path / "tiny.yaml").write_text(
-        "bones: [{name: femur, right: 3, left: 4}]\nspacing_mm: 2.5\nagnostic: --iterations 2 --batch_size 2 --height 64 --delx 4\nfinetune: --iterations 2 --batch_size 2\ndrr: --method fused --supersampling 1\nextras: [listing]\n"
+        "bones: [{name: femur, right: 3, left: 4}]\nspacing_mm: 2.5\nagnostic: --iterations 2"
+        " --batch_size 2 --height 64 --delx 4\nfinetune: --iterations 2 --batch_size 2\ndrr:"
+        " --method fused --supersampling 1\nextras: [listing]\n"
     )
     run = ["--cores", "2", "--configfile", tmp_path / "tiny.yaml"]
     first = snakemake(tmp_path, *run)
@@ -120,4 +223,6 @@ def test_a_tiny_cohort_goes_through_while_a_broken_patient_stays_behind(tmp_path
     assert "clean: segmentation_preprocessing.py: " in page
     assert len((output / "benchmarks/register/P01_femur_left_1.tsv").read_text().splitlines()) == 2
     again = snakemake(tmp_path, *run, "-n")
-    assert "P01" not in "".join(re.findall(r"Job \d+: .*", again.stdout)), "a finished job would be done again"
+    assert "P01" not in "".join(re.findall(r"Job \d+: .*", again.stdout)), (
+        "a finished job would be done again"
+    )

@@ -30,13 +30,17 @@ def thickness(height=96, width=120) -> np.ndarray:
 def counts(bits=16) -> np.ndarray:
     """What a detector counts: bone dark."""
     noise = np.random.default_rng(0).normal(0, 0.002, thickness().shape)
-    return np.round((np.exp(-thickness()) + noise).clip(0.001, 1.2) / 1.25 * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    return np.round((np.exp(-thickness()) + noise).clip(0.001, 1.2) / 1.25 * (2**bits - 1)).astype(
+        np.uint8 if bits == 8 else np.uint16
+    )
 
 
 def bright(bits=16) -> np.ndarray:
     """The same as a viewer shows it: attenuation, bone bright."""
     noise = np.random.default_rng(0).normal(0, 0.004, thickness().shape)
-    return np.round((thickness() + noise + 0.2).clip(0.01, None) / 4 * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    return np.round((thickness() + noise + 0.2).clip(0.01, None) / 4 * (2**bits - 1)).astype(
+        np.uint8 if bits == 8 else np.uint16
+    )
 
 
 def save(path, pixels, **settings):
@@ -47,14 +51,24 @@ def save(path, pixels, **settings):
 def dicom(path, pixels, syntax=ExplicitVRLittleEndian, **elements):
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", generate_uid()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        "1.2.840.10008.5.1.4.1.1.1.1",
+        generate_uid(),
+    )
     dataset = Dataset()
     dataset.file_meta = meta
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.SOPClassUID, dataset.SOPInstanceUID = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+    )
     dataset.Rows, dataset.Columns = pixels.shape[-2:]
     if pixels.ndim == 3:
         dataset.NumberOfFrames = len(pixels)
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = (
+        1,
+        "MONOCHROME2",
+        0,
+    )
     dataset.BitsAllocated = dataset.BitsStored = 16
     dataset.HighBit = 15
     for keyword, value in elements.items():
@@ -109,8 +123,26 @@ def test_lzw_tiffs_and_grey_in_three_channels_are_read(tmp_path):
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
 def test_a_linear_dicom_has_dark_bone_and_a_logarithmic_one_bright_bone(tmp_path, syntax):
-    linear = reading.read(dicom(tmp_path / "lin.dcm", counts(), syntax, PixelIntensityRelationship="LIN", PixelIntensityRelationshipSign=1, **GEOMETRY))
-    logarithmic = reading.read(dicom(tmp_path / "log.dcm", bright(), syntax, PixelIntensityRelationship="LOG", PixelIntensityRelationshipSign=-1, **GEOMETRY))
+    linear = reading.read(
+        dicom(
+            tmp_path / "lin.dcm",
+            counts(),
+            syntax,
+            PixelIntensityRelationship="LIN",
+            PixelIntensityRelationshipSign=1,
+            **GEOMETRY,
+        )
+    )
+    logarithmic = reading.read(
+        dicom(
+            tmp_path / "log.dcm",
+            bright(),
+            syntax,
+            PixelIntensityRelationship="LOG",
+            PixelIntensityRelationshipSign=-1,
+            **GEOMETRY,
+        )
+    )
     assert linear.reading["bone"] == "dark"
     assert logarithmic.reading["bone"] == "bright"
     for xray in (linear, logarithmic):
@@ -118,9 +150,17 @@ def test_a_linear_dicom_has_dark_bone_and_a_logarithmic_one_bright_bone(tmp_path
         assert agreement(xray.image, thickness()) > 0.99
 
 
-@pytest.mark.parametrize("relationship", [{}, {"PixelIntensityRelationship": "LIN", "PixelIntensityRelationshipSign": 1}])
+@pytest.mark.parametrize(
+    "relationship", [{}, {"PixelIntensityRelationship": "LIN", "PixelIntensityRelationshipSign": 1}]
+)
 def test_monochrome1_counts_are_dark_in_the_file_and_shown_bright(tmp_path, relationship):
-    path = dicom(tmp_path / "x.dcm", counts(), PhotometricInterpretation="MONOCHROME1", **relationship, **GEOMETRY)
+    path = dicom(
+        tmp_path / "x.dcm",
+        counts(),
+        PhotometricInterpretation="MONOCHROME1",
+        **relationship,
+        **GEOMETRY,
+    )
     assert agreement(reading.read(path).image, thickness()) > 0.99
     # --bone speaks of what a viewer shows
     assert reading.read(path, bone="bright").reading["bone"] == "dark"
@@ -157,7 +197,13 @@ def test_imager_pixel_spacing_is_rows_first_in_dicom_and_columns_first_here(tmp_
 def test_pixel_spacing_counts_only_without_the_imagers_and_is_magnified_back(tmp_path):
     both = dicom(tmp_path / "a.dcm", bright(), PixelSpacing=["0.1", "0.1"], **GEOMETRY)
     assert reading.read(both).detector.pixel_mm == (0.2, 0.3)
-    patient = dicom(tmp_path / "b.dcm", bright(), PixelSpacing=["0.2", "0.1"], EstimatedRadiographicMagnificationFactor="1.5", DistanceSourceToDetector="1020")
+    patient = dicom(
+        tmp_path / "b.dcm",
+        bright(),
+        PixelSpacing=["0.2", "0.1"],
+        EstimatedRadiographicMagnificationFactor="1.5",
+        DistanceSourceToDetector="1020",
+    )
     assert reading.read(patient).detector.pixel_mm == pytest.approx((0.15, 0.3))
 
 
@@ -177,7 +223,10 @@ def test_a_picture_without_geometry_takes_the_fallback_and_says_so(tmp_path, cap
     xray = reading.read(save(tmp_path / "x.png", bright()), fallback=fallback)
     assert xray.detector.sdd_mm == 1100
     assert max(xray.detector.size_mm) == pytest.approx(256 * 1.2)
-    assert "state a source-to-detector distance of 1100 mm and a pixel size of" in capsys.readouterr().err
+    assert (
+        "state a source-to-detector distance of 1100 mm and a pixel size of"
+        in capsys.readouterr().err
+    )
     assert xray.reading["geometry"] == "checkpoint's training geometry"
     assert len(xray.reading["assumed"]) == 2
 
@@ -189,7 +238,9 @@ def test_half_a_geometry_is_kept_and_only_the_other_half_is_the_checkpoints(tmp_
     assert xray.reading["geometry"] == "flags and checkpoint's training geometry"
     assert [what.split(" of ")[0] for what in xray.reading["assumed"]] == ["pixel size"]
     assert "1200 mm and" not in capsys.readouterr().err
-    assert not reading.read(save(tmp_path / "y.png", bright()), GeometryFlags(1200.0, (0.5, 0.5)), fallback).reading["assumed"]
+    assert not reading.read(
+        save(tmp_path / "y.png", bright()), GeometryFlags(1200.0, (0.5, 0.5)), fallback
+    ).reading["assumed"]
 
 
 def test_missing_geometry_names_what_is_missing_and_what_to_do(tmp_path):
@@ -202,14 +253,24 @@ def test_missing_geometry_names_what_is_missing_and_what_to_do(tmp_path):
         reading.read(dicom(tmp_path / "x.dcm", bright(), ImagerPixelSpacing=["0.3", "0.2"]))
 
 
-@pytest.mark.parametrize("flags", [GeometryFlags(1.0, (0.5, 0.5)), GeometryFlags(1000.0, (0.5, 50.0)), GeometryFlags(1000.0, (-0.5, 0.5)), GeometryFlags(float("nan"), (0.5, 0.5))])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        GeometryFlags(1.0, (0.5, 0.5)),
+        GeometryFlags(1000.0, (0.5, 50.0)),
+        GeometryFlags(1000.0, (-0.5, 0.5)),
+        GeometryFlags(float("nan"), (0.5, 0.5)),
+    ],
+)
 def test_impossible_geometry_is_refused(tmp_path, flags):
     with pytest.raises(InputError, match="expected 50 to 10000 mm"):
         reading.read(save(tmp_path / "x.png", bright()), flags)
 
 
 def test_an_empty_distance_in_the_header_counts_as_absent(tmp_path):
-    path = dicom(tmp_path / "x.dcm", bright(), DistanceSourceToDetector="", ImagerPixelSpacing=["0.3", "0.2"])
+    path = dicom(
+        tmp_path / "x.dcm", bright(), DistanceSourceToDetector="", ImagerPixelSpacing=["0.3", "0.2"]
+    )
     with pytest.raises(InputError, match="no source-to-detector distance"):
         reading.read(path)
 
@@ -221,8 +282,16 @@ def test_an_empty_distance_in_the_header_counts_as_absent(tmp_path):
 @pytest.mark.parametrize("shape", ["round", "rectangle"])
 def test_what_lies_behind_a_collimator_is_left_out(tmp_path, shape, outside):
     rows, columns = np.indices(thickness().shape)
-    inside = (rows - 48) ** 2 + (columns - 60) ** 2 < 42**2 if shape == "round" else (rows > 12) & (rows < 80) & (columns > 9) & (columns < 100)
-    xray = reading.read(save(tmp_path / "x.png", np.where(inside, bright(), outside).astype(np.uint16)), FLAGS, bone="bright")
+    inside = (
+        (rows - 48) ** 2 + (columns - 60) ** 2 < 42**2
+        if shape == "round"
+        else (rows > 12) & (rows < 80) & (columns > 9) & (columns < 100)
+    )
+    xray = reading.read(
+        save(tmp_path / "x.png", np.where(inside, bright(), outside).astype(np.uint16)),
+        FLAGS,
+        bone="bright",
+    )
     assert not xray.valid[~inside].any()
     assert 0.85 * inside.sum() < xray.valid.sum() < inside.sum()
     assert not xray.image[~xray.valid].any()
@@ -232,7 +301,13 @@ def test_what_lies_behind_a_collimator_is_left_out(tmp_path, shape, outside):
 def test_the_headers_padding_value_is_left_out(tmp_path):
     pixels = bright()
     pixels[:, :20] = 777
-    path = dicom(tmp_path / "x.dcm", pixels, PixelPaddingValue=777, PixelIntensityRelationship="LOG", **GEOMETRY)
+    path = dicom(
+        tmp_path / "x.dcm",
+        pixels,
+        PixelPaddingValue=777,
+        PixelIntensityRelationship="LOG",
+        **GEOMETRY,
+    )
     assert not reading.read(path).valid[:, :20].any()
     assert reading.read(path).valid[:, 22:].all()
 
@@ -266,14 +341,24 @@ def test_binning_keeps_where_a_landmark_is_projected(factor):
     rows, columns = np.indices(image.shape)
     image += np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * 6.0**2))
     xray = Xray(image, np.ones(image.shape, bool), detector, None).binned(factor)
-    assert xray.image.shape == (xray.detector.height, xray.detector.width) == (96 // factor, 120 // factor)
+    assert (
+        xray.image.shape
+        == (xray.detector.height, xray.detector.width)
+        == (96 // factor, 120 // factor)
+    )
     rows, columns = np.indices(xray.image.shape)
-    centroid = np.array([(columns * xray.image).sum(), (rows * xray.image).sum()]) / xray.image.sum()
-    np.testing.assert_allclose(centroid, geometry.project(point, xray.detector, camera)[0], atol=0.01)
+    centroid = (
+        np.array([(columns * xray.image).sum(), (rows * xray.image).sum()]) / xray.image.sum()
+    )
+    np.testing.assert_allclose(
+        centroid, geometry.project(point, xray.detector, camera)[0], atol=0.01
+    )
 
 
 def test_a_coarser_picture_is_made_once_and_anew_for_another_picture():
-    xray = Xray(np.ones((8, 8), np.float32), np.ones((8, 8), bool), Detector.centred(8, 8, 900.0, 1.0), None)
+    xray = Xray(
+        np.ones((8, 8), np.float32), np.ones((8, 8), bool), Detector.centred(8, 8, 900.0, 1.0), None
+    )
     assert xray.coarser(0.4) is xray
     assert xray.coarser(2.2) is xray.coarser(1.8)
     assert xray.coarser(2.2).detector.pixel_mm == (2.0, 2.0)
@@ -307,7 +392,10 @@ def test_the_picture_for_the_eye_is_bright_where_bone_is_and_black_outside(tmp_p
     ("pixels", "message"),
     [
         (np.full((40, 40), 7, np.uint8), "single grey value"),
-        (np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8), "is a colour picture"),
+        (
+            np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8),
+            "is a colour picture",
+        ),
         (np.arange(100, dtype=np.uint8).reshape(10, 10), "at least 16 x 16"),
     ],
 )
@@ -325,7 +413,13 @@ def test_a_saturated_picture_is_refused(tmp_path):
 
 def test_nan_in_a_float_tiff_is_refused(tmp_path):
     pixels = (bright() / 16384).astype(np.float32)
-    assert agreement(reading.read(save(tmp_path / "fine.tif", pixels), FLAGS, bone="bright").image, thickness()) > 0.998
+    assert (
+        agreement(
+            reading.read(save(tmp_path / "fine.tif", pixels), FLAGS, bone="bright").image,
+            thickness(),
+        )
+        > 0.998
+    )
     pixels[3, 3] = np.nan
     with pytest.raises(InputError, match="NaN"):
         reading.read(save(tmp_path / "x.tif", pixels), FLAGS)
@@ -337,7 +431,10 @@ def test_several_pages_colour_dicoms_and_torn_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="2 pages"):
         reading.read(tmp_path / "pages.tif", FLAGS)
     with pytest.raises(InputError, match="3 samples a pixel"):
-        reading.read(dicom(tmp_path / "colour.dcm", bright(), SamplesPerPixel=3, PlanarConfiguration=0), FLAGS)
+        reading.read(
+            dicom(tmp_path / "colour.dcm", bright(), SamplesPerPixel=3, PlanarConfiguration=0),
+            FLAGS,
+        )
     for name in ("x.png", "x.dcm", "x.jpg"):
         path = tmp_path / name
         (dicom if name.endswith("dcm") else save)(path, bright(8))
@@ -369,18 +466,27 @@ def test_a_limb_at_the_side_of_a_large_open_field_is_dark(tmp_path):
     rows, columns = np.indices((160, 160))
     radius = np.hypot(rows - 79.5, columns - 79.5)
     limb = 2.0 * np.clip(1 - ((columns - 40) / 16) ** 2, 0, None)
-    pixels = (220 * np.exp(-limb) * np.where(radius > 66, 0.7, 1) + np.random.default_rng(0).normal(0, 1, limb.shape)).clip(1, 255) * (radius < 78)
+    pixels = (
+        220 * np.exp(-limb) * np.where(radius > 66, 0.7, 1)
+        + np.random.default_rng(0).normal(0, 1, limb.shape)
+    ).clip(1, 255) * (radius < 78)
     xray = reading.read(save(tmp_path / "x.png", pixels.astype(np.uint8)), FLAGS)
     assert xray.reading["bone"] == "dark"
     assert agreement(xray.image[xray.valid], limb[xray.valid]) > 0.9
 
 
 @pytest.mark.parametrize(("bone", "kept"), [(40, False), (10, True)])
-def test_the_glare_around_a_round_field_is_left_out_unless_a_dense_limb_runs_into_it(tmp_path, bone, kept):
+def test_the_glare_around_a_round_field_is_left_out_unless_a_dense_limb_runs_into_it(
+    tmp_path, bone, kept
+):
     rows, columns = np.indices((200, 200))
     radius = np.hypot(rows - 99.5, columns - 99.5)
     limb = np.abs(columns - 100) < 25
-    pixels = np.where(radius < 90, np.where(limb, bone, 220), np.where(radius < 94, 12, 0)) + np.where(radius < 94, np.random.default_rng(0).uniform(0, 3, radius.shape), 0)
-    valid = reading.read(save(tmp_path / "x.png", pixels.astype(np.uint8)), FLAGS, bone="dark").valid
+    pixels = np.where(
+        radius < 90, np.where(limb, bone, 220), np.where(radius < 94, 12, 0)
+    ) + np.where(radius < 94, np.random.default_rng(0).uniform(0, 3, radius.shape), 0)
+    valid = reading.read(
+        save(tmp_path / "x.png", pixels.astype(np.uint8)), FLAGS, bone="dark"
+    ).valid
     assert valid[limb & (radius < 85)].all()
     assert valid[(radius > 90) & (radius < 92)].any() == kept

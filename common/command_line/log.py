@@ -48,13 +48,24 @@ class Messages(logging.Handler):
 
     def readable(self, text: str) -> str:
         """One line of printable characters, with flags in the place of settings."""
-        return printable(SETTING.sub(lambda found: f"--{found[1]}" if found[1] in self._flags else found[0], text))
+        return printable(
+            SETTING.sub(
+                lambda found: f"--{found[1]}" if found[1] in self._flags else found[0], text
+            )
+        )
 
     def _draw(self, state: Progress) -> None:
         from tqdm import tqdm
 
         if state.track not in self._bars:
-            self._bars[state.track] = tqdm(total=state.total, desc=state.what, unit=state.unit, file=sys.stderr, dynamic_ncols=True, mininterval=0.2)
+            self._bars[state.track] = tqdm(
+                total=state.total,
+                desc=state.what,
+                unit=state.unit,
+                file=sys.stderr,
+                dynamic_ncols=True,
+                mininterval=0.2,
+            )
         bar = self._bars[state.track]
         bar.set_postfix_str(state.about, refresh=False)
         bar.update(state.done - bar.n)
@@ -73,11 +84,16 @@ class Messages(logging.Handler):
 
 def progress_line(state: Progress) -> str:
     """How far a piece of work is, in words: steps, time spent, time left."""
-    share = f"{state.done}/{state.total} {state.unit}" if state.total else f"{state.done} {state.unit}"
+    share = (
+        f"{state.done}/{state.total} {state.unit}" if state.total else f"{state.done} {state.unit}"
+    )
     left = ""
     if state.total and state.done < state.total:
         left = f", {duration((state.total - state.done) * state.seconds / state.done)} left"
-    return f"{state.what}: {share}, {duration(state.seconds)}{left}{f', {state.about}' if state.about else ''}"
+    return (
+        f"{state.what}: {share},"
+        f" {duration(state.seconds)}{left}{f', {state.about}' if state.about else ''}"
+    )
 
 
 @contextlib.contextmanager
@@ -106,7 +122,12 @@ def duration(seconds: float) -> str:
 
 
 def add_log_flag(group: Any) -> None:
-    group.add_argument("--log_file", "--log-file", metavar="FILE", help="also append messages, progress and how the run ended to FILE, with times")
+    group.add_argument(
+        "--log_file",
+        "--log-file",
+        metavar="FILE",
+        help="also append messages, progress and how the run ended to FILE, with times",
+    )
 
 
 class Kept:
@@ -123,7 +144,9 @@ class Kept:
         return self._stream.write(text)
 
     def keep(self, line: str) -> None:
-        shown = "".join(c for c in TERMINAL_CODE.sub("", line.rstrip().split("\r")[-1]) if c.isprintable())
+        shown = "".join(
+            c for c in TERMINAL_CODE.sub("", line.rstrip().split("\r")[-1]) if c.isprintable()
+        )
         if shown:
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shown}\n")
             self._log.flush()
@@ -149,7 +172,10 @@ def kept(path: str | None, name: str, arguments: Sequence[str]) -> Iterator[None
         yield
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as log, contextlib.redirect_stderr(Kept(sys.stderr, log)) as stream:
+    with (
+        open(path, "a", encoding="utf-8") as log,
+        contextlib.redirect_stderr(Kept(sys.stderr, log)) as stream,
+    ):
         stream.keep(shlex.join([name, *map(str, arguments)]))
         try:
             yield

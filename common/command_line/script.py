@@ -22,7 +22,9 @@ from common.errors import InputError, as_input_error
 from common.files import locks
 
 EXIT_DONE = 0
-EXIT_BAD_INPUT = 2  # or a machine short of disk, memory or permission; 1 is a bug, with its traceback
+EXIT_BAD_INPUT = (
+    2  # or a machine short of disk, memory or permission; 1 is a bug, with its traceback
+)
 EXIT_NOT_CONVERGED = 3
 EXIT_INTERRUPTED = 130
 ENDINGS = {EXIT_DONE: "done", EXIT_NOT_CONVERGED: "not converged,"}
@@ -39,21 +41,36 @@ class Parser(argparse.ArgumentParser):
     @property
     def settings(self) -> frozenset[str]:
         """Names of the flags, without dashes."""
-        return frozenset(flag[2:] for action in self._actions for flag in action.option_strings if flag.startswith("--"))
+        return frozenset(
+            flag[2:]
+            for action in self._actions
+            for flag in action.option_strings
+            if flag.startswith("--")
+        )
 
 
 def build_parser(doc: str | None) -> Parser:
     """Parser whose help text is the script's docstring, with the flags every script has."""
     parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     suite = parser.add_argument_group("common to all scripts")
-    suite.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
-    suite.add_argument("--quiet", action="store_true", help="no progress and no notes; warnings and the result only")
+    suite.add_argument(
+        "--overwrite", action="store_true", help="replace outputs that exist already"
+    )
+    suite.add_argument(
+        "--quiet",
+        action="store_true",
+        help="no progress and no notes; warnings and the result only",
+    )
     log.add_log_flag(suite)
-    suite.add_argument("--debug", action="store_true", help="show the traceback of an expected error")
+    suite.add_argument(
+        "--debug", action="store_true", help="show the traceback of an expected error"
+    )
     return parser
 
 
-def script(run: Callable[[argparse.Namespace], int | None], make_parser: Callable[[], Parser]) -> Callable[[Sequence[str] | None], int]:
+def script(
+    run: Callable[[argparse.Namespace], int | None], make_parser: Callable[[], Parser]
+) -> Callable[[Sequence[str] | None], int]:
     """Turn ``run(args)`` into ``main(argv=None) -> int`` with the suite's messages, error lines and exit codes."""
 
     @functools.wraps(run)
@@ -62,13 +79,17 @@ def script(run: Callable[[argparse.Namespace], int | None], make_parser: Callabl
         name = Path(sys.modules[run.__module__].__file__ or run.__module__).name
         arguments = sys.argv[1:] if argv is None else argv
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")  # paths are printed as they came in, text or not
+            sys.stdout.reconfigure(
+                errors="surrogateescape"
+            )  # paths are printed as they came in, text or not
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(log.kept(log.log_file_of(arguments), name, arguments))
             except OSError as error:
                 found = f"cannot be opened ({error.strerror})"
-                refused = InputError(error.filename, found, "a log file to append to", "choose another --log_file")
+                refused = InputError(
+                    error.filename, found, "a log file to append to", "choose another --log_file"
+                )
                 print(f"{name}: {refused}", file=sys.stderr)
                 return EXIT_BAD_INPUT
             parser = _completed(make_parser())
@@ -81,7 +102,13 @@ def script(run: Callable[[argparse.Namespace], int | None], make_parser: Callabl
     return main
 
 
-def _run(run: Callable[[argparse.Namespace], int | None], parser: Parser, arguments: Sequence[str], name: str, messages: log.Messages) -> int:
+def _run(
+    run: Callable[[argparse.Namespace], int | None],
+    parser: Parser,
+    arguments: Sequence[str],
+    name: str,
+    messages: log.Messages,
+) -> int:
     """The exit code of a run whose expected errors have been printed."""
     try:
         args = parser.parse_args(arguments)

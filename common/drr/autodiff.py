@@ -24,15 +24,21 @@ class _Render(torch.autograd.Function):
         matrices = cameras.detach().cpu().double().numpy()
         if not ctx.needs_input_grad[0]:
             return torch.from_numpy(renderer.render(matrices, detector)).to(cameras.device)
-        images, jacobians = zip(*(renderer.render_with_jacobian(matrix, detector) for matrix in matrices), strict=True)
-        ctx.save_for_backward(cameras.detach(), torch.from_numpy(np.stack(jacobians)).to(cameras.device))
+        images, jacobians = zip(
+            *(renderer.render_with_jacobian(matrix, detector) for matrix in matrices), strict=True
+        )
+        ctx.save_for_backward(
+            cameras.detach(), torch.from_numpy(np.stack(jacobians)).to(cameras.device)
+        )
         ctx.centre = torch.as_tensor(renderer.centre_mm, dtype=cameras.dtype, device=cameras.device)
         return torch.from_numpy(np.stack(images)).to(cameras.device)
 
     @staticmethod
     def backward(ctx, upstream: torch.Tensor):
         cameras, jacobians = ctx.saved_tensors
-        turn, shift = torch.einsum("bchw,bhw->bc", jacobians, upstream).to(cameras.dtype).split(3, dim=1)
+        turn, shift = (
+            torch.einsum("bchw,bhw->bc", jacobians, upstream).to(cameras.dtype).split(3, dim=1)
+        )
         # a left twist (w, v) about c moves R by [w] R and t by w x (t - c) + v: G_t = shift fixes v, and G_R = [h] R / 2 the rest of w
         h = turn - torch.linalg.cross(cameras[:, :3, 3] - ctx.centre, shift)
         gradient = torch.zeros_like(cameras)

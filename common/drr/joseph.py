@@ -26,7 +26,12 @@ class FusedRenderer:
         self._coarser: dict[tuple[int, int, int], FusedRenderer] = {}
         padded = joseph_kernel.pad(volume.data)
         if padded.size >= 2**31:
-            raise InputError(volume.name, f"{padded.size:.1e} voxels", "fewer than 2^31", "crop the CT to the bone (crop_cts.py)")
+            raise InputError(
+                volume.name,
+                f"{padded.size:.1e} voxels",
+                "fewer than 2^31",
+                "crop the CT to the bone (crop_cts.py)",
+            )
         self._voxels = padded.ravel(order="K")
         self._sizes = np.array(padded.shape)
         self._strides = np.array(padded.strides) // padded.itemsize
@@ -36,10 +41,19 @@ class FusedRenderer:
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
         rays = np.stack([_rays(camera, detector) for camera in cameras])
         out = np.empty((len(cameras), detector.height, detector.width), np.float32)
-        self._kernel.integrate(self._voxels, self._sizes, self._strides, self._to_voxels(rays), _ray_lengths(detector), out)
+        self._kernel.integrate(
+            self._voxels,
+            self._sizes,
+            self._strides,
+            self._to_voxels(rays),
+            _ray_lengths(detector),
+            out,
+        )
         return out
 
-    def render_with_jacobian(self, camera: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+    def render_with_jacobian(
+        self, camera: np.ndarray, detector: Detector
+    ) -> tuple[np.ndarray, np.ndarray]:
         rays = _rays(camera, detector)
         out = np.empty((detector.height, detector.width), np.float32)
         jacobian = np.empty((6, detector.height, detector.width), np.float32)
@@ -62,7 +76,9 @@ class FusedRenderer:
         if factors == (1, 1, 1):
             return self
         if factors not in self._coarser:
-            self._coarser[factors] = FusedRenderer(block_average(self._volume, factors), self.centre_mm)
+            self._coarser[factors] = FusedRenderer(
+                block_average(self._volume, factors), self.centre_mm
+            )
         return self._coarser[factors]
 
     def _to_voxels(self, rays: np.ndarray) -> np.ndarray:
@@ -75,7 +91,11 @@ def _rays(camera: np.ndarray, detector: Detector) -> np.ndarray:
     """(4, 3) mm, world: source, step from source to pixel (0, 0), step along a column, step along a row."""
     right, down, forward, source = camera[:3].T
     dx, dy = detector.pixel_mm
-    first = detector.sdd_mm * forward - detector.principal_px[0] * dx * right - detector.principal_px[1] * dy * down
+    first = (
+        detector.sdd_mm * forward
+        - detector.principal_px[0] * dx * right
+        - detector.principal_px[1] * dy * down
+    )
     return np.stack([source, first, dx * right, dy * down])
 
 

@@ -18,7 +18,9 @@ import math
 import numba
 import numpy as np
 
-EPSILON = 1e-3  # voxels kept off the last plane, so that the upper neighbour exists in single precision
+EPSILON = (
+    1e-3  # voxels kept off the last plane, so that the upper neighbour exists in single precision
+)
 
 
 def pad(volume: np.ndarray) -> np.ndarray:
@@ -112,7 +114,9 @@ def integrate(voxels, sizes, strides, rays, lengths, out):
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
-def integrate_with_jacobian(voxels, sizes, strides, rays, lengths, world_rays, voxel_from_world, centre, out, jacobian):
+def integrate_with_jacobian(
+    voxels, sizes, strides, rays, lengths, world_rays, voxel_from_world, centre, out, jacobian
+):
     """Line integrals of one view and their derivative by a left twist of the camera.
 
     As `integrate` with B = 1, and world_rays: (4, 3) the same rays in mm; voxel_from_world: (3, 3); centre: (3,) mm, the point the twist
@@ -121,7 +125,11 @@ def integrate_with_jacobian(voxels, sizes, strides, rays, lengths, world_rays, v
     height, width = out.shape
     for r in numba.prange(height):
         source = rays[0, 0]
-        lever = (world_rays[0, 0] - centre[0], world_rays[0, 1] - centre[1], world_rays[0, 2] - centre[2])
+        lever = (
+            world_rays[0, 0] - centre[0],
+            world_rays[0, 1] - centre[1],
+            world_rays[0, 2] - centre[2],
+        )
         gradient_s = np.empty(3)
         gradient_d = np.empty(3)
         for c in range(width):

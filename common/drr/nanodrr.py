@@ -30,7 +30,14 @@ class NanodrrRenderer:
         image = tensor(volume.data.transpose(2, 1, 0))[None, None]
         inverse = geometry.invert(volume.affine)
         self._subject = Subject(
-            image, torch.zeros_like(image), tensor(volume.affine), tensor(inverse), tensor(grid_from_voxel), tensor(volume.isocentre_mm), max_label=0, convert_to_mu=False
+            image,
+            torch.zeros_like(image),
+            tensor(volume.affine),
+            tensor(inverse),
+            tensor(grid_from_voxel),
+            tensor(volume.isocentre_mm),
+            max_label=0,
+            convert_to_mu=False,
         ).to(device)
         self._device = device
         self.voxel_mm = voxel_edge_mm(volume)
@@ -44,17 +51,39 @@ class NanodrrRenderer:
         intrinsics = detector.intrinsics
         intrinsics[:2, 2] += 0.5  # nanodrr counts pixel centres from 0.5
         count = len(cameras)
-        k_inv = torch.as_tensor(np.linalg.inv(intrinsics), dtype=torch.float32, device=self._device).expand(count, 3, 3)
+        k_inv = torch.as_tensor(
+            np.linalg.inv(intrinsics), dtype=torch.float32, device=self._device
+        ).expand(count, 3, 3)
         rt_inv = torch.as_tensor(np.asarray(cameras), dtype=torch.float32, device=self._device)
         sdd = torch.full((count,), detector.sdd_mm, device=self._device)
         with torch.no_grad():
-            return render(self._subject, k_inv, rt_inv, sdd, detector.height, detector.width, n_samples=self._samples)[:, 0].cpu().numpy()
+            return (
+                render(
+                    self._subject,
+                    k_inv,
+                    rt_inv,
+                    sdd,
+                    detector.height,
+                    detector.width,
+                    n_samples=self._samples,
+                )[:, 0]
+                .cpu()
+                .numpy()
+            )
 
-    def render_with_jacobian(self, camera: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+    def render_with_jacobian(
+        self, camera: np.ndarray, detector: Detector
+    ) -> tuple[np.ndarray, np.ndarray]:
         steps = np.array([np.radians(self.STEP_DEG)] * 3 + [self.STEP_MM] * 3)
-        moved = [geometry.twist(sign * step * np.eye(6)[axis], self.centre_mm) @ camera for axis, step in enumerate(steps) for sign in (1, -1)]
+        moved = [
+            geometry.twist(sign * step * np.eye(6)[axis], self.centre_mm) @ camera
+            for axis, step in enumerate(steps)
+            for sign in (1, -1)
+        ]
         images = self.render(np.stack([camera, *moved]), detector)
-        return images[0], (images[1::2] - images[2::2]) / (2 * steps[:, None, None]).astype(np.float32)
+        return images[0], (images[1::2] - images[2::2]) / (2 * steps[:, None, None]).astype(
+            np.float32
+        )
 
     def coarser(self, voxel_mm: float) -> NanodrrRenderer:
         return self

@@ -26,7 +26,9 @@ class Renderer(Protocol):
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
         """Line integrals (B, H, W), float32, of cameras (B, 4, 4) world_from_camera."""
 
-    def render_with_jacobian(self, camera: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+    def render_with_jacobian(
+        self, camera: np.ndarray, detector: Detector
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Line integrals (H, W) and their derivative (6, H, W) by a left twist of ``camera`` about ``centre_mm``.
 
         Three columns per radian of a rotation vector, three per millimetre, world axes; see `geometry.twist`.
@@ -39,7 +41,11 @@ class Renderer(Protocol):
 def make_renderer(volume: Volume, device: str, centre_mm: np.ndarray | None = None) -> Renderer:
     """The renderer of an attenuation volume for ``device`` (cpu, cuda or mps)."""
     centre = volume.isocentre_mm if centre_mm is None else np.asarray(centre_mm, float)
-    return FusedRenderer(volume, centre) if device == "cpu" else NanodrrRenderer(volume, centre, device)
+    return (
+        FusedRenderer(volume, centre)
+        if device == "cpu"
+        else NanodrrRenderer(volume, centre, device)
+    )
 
 
 def choose_device(wanted: str) -> str:
@@ -52,5 +58,10 @@ def choose_device(wanted: str) -> str:
     if wanted == "auto":
         return next((name for name, available in there.items() if available), "cpu")
     if not there[wanted]:
-        raise InputError(f"`device` {wanted}", "no such device here", f"one of {['cpu', *[n for n, a in there.items() if a]]}", "use `device` auto")
+        raise InputError(
+            f"`device` {wanted}",
+            "no such device here",
+            f"one of {['cpu', *[n for n, a in there.items() if a]]}",
+            "use `device` auto",
+        )
     return wanted

@@ -21,9 +21,14 @@ class SiddonRenderer:
         import torchio
         from diffdrr.data import read
 
-        image = torchio.ScalarImage(tensor=torch.as_tensor(np.ascontiguousarray(volume.data, np.float32))[None], affine=volume.affine)
+        image = torchio.ScalarImage(
+            tensor=torch.as_tensor(np.ascontiguousarray(volume.data, np.float32))[None],
+            affine=volume.affine,
+        )
         # DiffDRR's own HU-to-density needs soft tissue in every volume and several times its memory, so it is given a few harmless numbers and replaced
-        harmless = torchio.ScalarImage(tensor=torch.linspace(-1000, 1000, 8).reshape(1, 2, 2, 2), affine=volume.affine)
+        harmless = torchio.ScalarImage(
+            tensor=torch.linspace(-1000, 1000, 8).reshape(1, 2, 2, 2), affine=volume.affine
+        )
         self._subject = read(harmless, orientation="AP", center_volume=False)
         self._subject.density = image
         self._device = device
@@ -35,10 +40,14 @@ class SiddonRenderer:
         from diffdrr.drr import DRR
         from diffdrr.pose import RigidTransform
 
-        drr = DRR(self._subject, reverse_x_axis=True, renderer="siddon", **detector.diffdrr_arguments()).to(self._device)
+        drr = DRR(
+            self._subject, reverse_x_axis=True, renderer="siddon", **detector.diffdrr_arguments()
+        ).to(self._device)
         images = []
         with torch.no_grad():
             for camera in cameras:
-                pose = torch.as_tensor(geometry.pose_from_camera(camera), dtype=torch.float32, device=self._device)[None]
+                pose = torch.as_tensor(
+                    geometry.pose_from_camera(camera), dtype=torch.float32, device=self._device
+                )[None]
                 images.append(drr(RigidTransform(pose))[0, 0].cpu().numpy())
         return np.stack(images)

@@ -14,7 +14,12 @@ from common.files import locks
 
 
 def unwritable(path: str | Path, error: OSError) -> InputError:
-    return InputError(path, f"cannot be written ({error.strerror})", "room and permission there; free some space or choose another folder", "what was there before is intact")
+    return InputError(
+        path,
+        f"cannot be written ({error.strerror})",
+        "room and permission there; free some space or choose another folder",
+        "what was there before is intact",
+    )
 
 
 @contextlib.contextmanager
@@ -23,7 +28,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     partial = None
     try:
-        handle, name = tempfile.mkstemp(prefix=locks.PARTIAL, suffix=locks.tail(path), dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=locks.PARTIAL, suffix=locks.tail(path), dir=path.parent
+        )
         os.close(handle)
         partial = Path(name)
         yield partial
@@ -51,7 +58,9 @@ def writing(path: str | Path) -> Iterator[io.BytesIO]:
 
 def write_text(path: str | Path, text: str) -> None:
     with atomic(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # bytes of a file name that are no text
+        partial.write_text(
+            text, encoding="utf-8", errors="backslashreplace"
+        )  # bytes of a file name that are no text
 
 
 def _umask() -> int:

@@ -22,7 +22,11 @@ def existing_file(path: str | Path, what: str) -> Path:
     try:
         size = path.stat().st_size
     except OSError as error:
-        found = "not found" if error.errno in (errno.ENOENT, errno.ENOTDIR) else f"not readable ({error.strerror})"
+        found = (
+            "not found"
+            if error.errno in (errno.ENOENT, errno.ENOTDIR)
+            else f"not readable ({error.strerror})"
+        )
         raise InputError(path, found, what, "check the path") from None
     if path.is_dir():
         raise InputError(path, "is a folder", what, "name one file")
@@ -39,10 +43,24 @@ def check_claim(path: str | Path, size: int, compressed: bool, what: str) -> Non
     """InputError where a header claims ``size`` bytes of pixels or voxels that the file cannot hold, or this machine not store. To be asked before they are read."""
     held = os.stat(path).st_size * (DEFLATE_RATIO if compressed else 1)
     if size > held:
-        raise InputError(path, f"its header claims {size:.3g} bytes, the file can hold {held:.3g}", what, "the file is truncated or damaged, copy it again")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize  # Windows does not say
+        raise InputError(
+            path,
+            f"its header claims {size:.3g} bytes, the file can hold {held:.3g}",
+            what,
+            "the file is truncated or damaged, copy it again",
+        )
+    memory = (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if hasattr(os, "sysconf")
+        else sys.maxsize
+    )  # Windows does not say
     if size > memory:
-        raise InputError(path, f"its header claims {size:.3g} bytes, this machine has {memory:.3g}", what, "crop it on a larger machine, or the header is damaged")
+        raise InputError(
+            path,
+            f"its header claims {size:.3g} bytes, this machine has {memory:.3g}",
+            what,
+            "crop it on a larger machine, or the header is damaged",
+        )
 
 
 def output_folder(path: str | Path) -> Path:
@@ -51,15 +69,26 @@ def output_folder(path: str | Path) -> Path:
     try:
         locks.make(path)
     except (FileExistsError, NotADirectoryError):
-        raise InputError(path, "a file has this name", "an output folder", "choose another name") from None
+        raise InputError(
+            path, "a file has this name", "an output folder", "choose another name"
+        ) from None
     except OSError as error:
-        raise InputError(path, f"cannot be made ({error.strerror})", "an output folder", "choose a writable place") from None
+        raise InputError(
+            path,
+            f"cannot be made ({error.strerror})",
+            "an output folder",
+            "choose a writable place",
+        ) from None
     if not os.access(path, os.W_OK | os.X_OK):
-        raise InputError(path, "not writable", "an output folder", "choose another or change its permissions")
+        raise InputError(
+            path, "not writable", "an output folder", "choose another or change its permissions"
+        )
     return path
 
 
-def check_outputs(paths: Iterable[str | Path], overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+def check_outputs(
+    paths: Iterable[str | Path], overwrite: bool, inputs: Iterable[str | Path] = ()
+) -> None:
     """Before slow work: refuse to replace an existing file without --overwrite, or an input ever, or to write what another run is writing.
 
     A volume's lineage, the JSON beside it, counts with it, among outputs and inputs. The outputs are this run's own until the script ends.
@@ -69,9 +98,13 @@ def check_outputs(paths: Iterable[str | Path], overwrite: bool, inputs: Iterable
         try:
             there = os.path.lexists(path)
         except OSError as error:
-            raise InputError(path.name, error.strerror, "an output name", "choose a shorter one") from None
+            raise InputError(
+                path.name, error.strerror, "an output name", "choose a shorter one"
+            ) from None
         if path.resolve() in sources:
-            raise InputError(path, "is also an input", "another output name", "inputs are never changed")
+            raise InputError(
+                path, "is also an input", "another output name", "inputs are never changed"
+            )
         if there and path.is_dir() and path.suffix:
             raise InputError(path, "is a folder", "the name of an output file", "choose another")
         if there and not overwrite:
@@ -82,12 +115,21 @@ def check_outputs(paths: Iterable[str | Path], overwrite: bool, inputs: Iterable
         except OSError as error:
             raise unwritable(path, error) from None
         if not free:
-            raise InputError(path, "another run is writing it", "one run an output", "wait for that run, or choose another folder")
+            raise InputError(
+                path,
+                "another run is writing it",
+                "one run an output",
+                "wait for that run, or choose another folder",
+            )
 
 
 def with_lineages(paths: Iterable[str | Path]) -> list[Path]:
     """The paths, each NIfTI followed by the JSON that belongs to it."""
     found = []
     for path in map(Path, paths):
-        found += [path, path.with_name(stem(path) + ".json")] if path.name.lower().endswith((".nii.gz", ".nii")) else [path]
+        found += (
+            [path, path.with_name(stem(path) + ".json")]
+            if path.name.lower().endswith((".nii.gz", ".nii"))
+            else [path]
+        )
     return found

@@ -22,7 +22,12 @@ def stem(path: str | Path) -> str:
 
 def is_plain_name(name: str) -> bool:
     """Whether a name can stand in a file name and leads to no other folder."""
-    return 0 < len(name) <= 100 and name.isprintable() and not name.startswith(".") and not set(name) & set('/\\:*?"<>|')
+    return (
+        0 < len(name) <= 100
+        and name.isprintable()
+        and not name.startswith(".")
+        and not set(name) & set('/\\:*?"<>|')
+    )
 
 
 def versions(*packages: str) -> dict[str, str]:

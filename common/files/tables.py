@@ -33,7 +33,14 @@ def read_json(path: str | Path, what: str) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(path, f"not valid JSON ({one_line(error)})", what, "restore or delete the file") from None
+        raise InputError(
+            path, f"not valid JSON ({one_line(error)})", what, "restore or delete the file"
+        ) from None
     if not isinstance(content, dict):
-        raise InputError(path, f"holds a {type(content).__name__}", f"a JSON object with {what}", "restore or delete the file")
+        raise InputError(
+            path,
+            f"holds a {type(content).__name__}",
+            f"a JSON object with {what}",
+            "restore or delete the file",
+        )
     return content

@@ -24,10 +24,18 @@ def load(path: str | Path, what: str, unsafe: bool = False) -> Any:
     path = files.existing_file(path, what)
     try:
         # xvr's checkpoints are dated; torch remarks on pickle protocols
-        with reading(path, what, "copy or make the file again"), torch.serialization.safe_globals([datetime.datetime]), warnings.catch_warnings(action="ignore"):
+        with (
+            reading(path, what, "copy or make the file again"),
+            torch.serialization.safe_globals([datetime.datetime]),
+            warnings.catch_warnings(action="ignore"),
+        ):
             return torch.load(path, map_location="cpu", weights_only=not unsafe)
     except InputError as error:
-        wanted = _wanted_globals(path, str(error.__cause__)) if isinstance(error.__cause__, pickle.UnpicklingError) else []
+        wanted = (
+            _wanted_globals(path, str(error.__cause__))
+            if isinstance(error.__cause__, pickle.UnpicklingError)
+            else []
+        )
         if not wanted:
             raise
         raise InputError(

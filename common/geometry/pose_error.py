@@ -22,7 +22,9 @@ from common.geometry.transforms import apply, invert, rotation_angle_deg
 class PoseError:
     """Distance between two poses of one object in one view, averaged over points of the object."""
 
-    mtre_mm: float  # mean target registration error: 3D distance of the points in the camera's frame
+    mtre_mm: (
+        float  # mean target registration error: 3D distance of the points in the camera's frame
+    )
     in_plane_mm: float  # its part parallel to the detector
     depth_mm: float  # its part along the axis from source to detector
     rotation_deg: float
@@ -32,10 +34,14 @@ class PoseError:
         return {name: float(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
-def pose_error(camera: np.ndarray, truth: np.ndarray, points: np.ndarray, detector: Detector) -> PoseError:
+def pose_error(
+    camera: np.ndarray, truth: np.ndarray, points: np.ndarray, detector: Detector
+) -> PoseError:
     """Error of ``camera`` against ``truth``, both frame_from_camera, over (N, 3) points of the object in that frame."""
     offset = apply(invert(camera), points) - apply(invert(truth), points)
-    shift = (project(points, detector, camera) - project(points, detector, truth)) * detector.pixel_mm
+    shift = (
+        project(points, detector, camera) - project(points, detector, truth)
+    ) * detector.pixel_mm
     return PoseError(
         mtre_mm=float(np.linalg.norm(offset, axis=1).mean()),
         in_plane_mm=float(np.linalg.norm(offset[:, :2], axis=1).mean()),

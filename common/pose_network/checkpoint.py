@@ -19,8 +19,19 @@ from common.geometry.pose_range import PoseRange, check, turned_about
 # xvr's names for the ends of r1 r2 r3 tx ty tz
 RANGE_KEYS = {"r1": "alpha", "r2": "beta", "r3": "gamma", "tx": "tx", "ty": "ty", "tz": "tz"}
 KEYS = ("model_state_dict", "config")
-CONFIG_KEYS = {"model_name": str, "parameterization": str, "height": int, "sdd": (int, float), "delx": (int, float)}
-NUMBERS = ("sdd", "delx", "unit_conversion_factor", *(f"{key}{end}" for key in RANGE_KEYS.values() for end in ("min", "max")))
+CONFIG_KEYS = {
+    "model_name": str,
+    "parameterization": str,
+    "height": int,
+    "sdd": (int, float),
+    "delx": (int, float),
+}
+NUMBERS = (
+    "sdd",
+    "delx",
+    "unit_conversion_factor",
+    *(f"{key}{end}" for key in RANGE_KEYS.values() for end in ("min", "max")),
+)
 HEIGHTS = (16, 2048)
 
 
@@ -38,7 +49,9 @@ class Checkpoint:
     @property
     def detector(self) -> Detector:
         """The square, centred detector that the training pictures were taken with."""
-        return Detector.centred(self.config["height"], self.config["height"], self.config["sdd"], self.config["delx"])
+        return Detector.centred(
+            self.config["height"], self.config["height"], self.config["sdd"], self.config["delx"]
+        )
 
     @property
     def pose_range(self) -> PoseRange | None:
@@ -51,13 +64,23 @@ class Checkpoint:
 
 def range_of(config: dict[str, Any]) -> PoseRange | None:
     """The range that a config states, for poses of its own orientation."""
-    ends = {name: (config.get(f"{key}min"), config.get(f"{key}max")) for name, key in RANGE_KEYS.items()}
-    return None if any(None in end for end in ends.values()) else PoseRange(**{name: (float(low), float(high)) for name, (low, high) in ends.items()})
+    ends = {
+        name: (config.get(f"{key}min"), config.get(f"{key}max")) for name, key in RANGE_KEYS.items()
+    }
+    return (
+        None
+        if any(None in end for end in ends.values())
+        else PoseRange(**{name: (float(low), float(high)) for name, (low, high) in ends.items()})
+    )
 
 
 def range_entries(pose_range: PoseRange) -> dict[str, float]:
     """The part of the config that states the pose range: alphamin, alphamax, ..., tzmax."""
-    return {f"{key}{end}": float(value) for name, key in RANGE_KEYS.items() for end, value in zip(("min", "max"), getattr(pose_range, name), strict=True)}
+    return {
+        f"{key}{end}": float(value)
+        for name, key in RANGE_KEYS.items()
+        for end, value in zip(("min", "max"), getattr(pose_range, name), strict=True)
+    }
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -71,7 +94,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = files.existing_file(path, what)
     content = torch_files.load(path, what)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in KEYS):
-        raise InputError(path, f"is not a checkpoint (no {' and '.join(KEYS)})", what, "name the .pth that training wrote")
+        raise InputError(
+            path,
+            f"is not a checkpoint (no {' and '.join(KEYS)})",
+            what,
+            "name the .pth that training wrote",
+        )
     checkpoint = Checkpoint(content, path)
     _check_config(checkpoint, what)
     return checkpoint
@@ -81,17 +109,42 @@ def _check_config(checkpoint: Checkpoint, what: str) -> None:
     config, path = checkpoint.config, checkpoint.path
     wrong = [key for key, kind in CONFIG_KEYS.items() if not isinstance(config.get(key), kind)]
     # None stands for a default, as where the key is absent
-    wrong += [key for key in NUMBERS if config.get(key) is not None and not (isinstance(config[key], int | float) and math.isfinite(config[key]))]
+    wrong += [
+        key
+        for key in NUMBERS
+        if config.get(key) is not None
+        and not (isinstance(config[key], int | float) and math.isfinite(config[key]))
+    ]
     if wrong:
-        raise InputError(path, f"its config has no usable {', '.join(dict.fromkeys(wrong))}", what, "train it again")
-    if not (HEIGHTS[0] <= config["height"] <= HEIGHTS[1]) or not (config["sdd"] > 0 and config["delx"] > 0):
         raise InputError(
-            path, f"its detector is {config['height']} px of {config['delx']} mm at {config['sdd']} mm", f"{HEIGHTS[0]} to {HEIGHTS[1]} px and lengths above 0", "train it again"
+            path,
+            f"its config has no usable {', '.join(dict.fromkeys(wrong))}",
+            what,
+            "train it again",
+        )
+    if not (HEIGHTS[0] <= config["height"] <= HEIGHTS[1]) or not (
+        config["sdd"] > 0 and config["delx"] > 0
+    ):
+        raise InputError(
+            path,
+            f"its detector is {config['height']} px of {config['delx']} mm at {config['sdd']} mm",
+            f"{HEIGHTS[0]} to {HEIGHTS[1]} px and lengths above 0",
+            "train it again",
         )
     if config.get("orientation", "AP") not in list(geometry.REORIENT):
-        raise InputError(path, f"its orientation is {config['orientation']!r}", "AP, PA or None", "train it again")
+        raise InputError(
+            path,
+            f"its orientation is {config['orientation']!r}",
+            "AP, PA or None",
+            "train it again",
+        )
     if ":" in config["model_name"] or "/" in config["model_name"]:
-        raise InputError(path, f"its backbone {config['model_name']!r} would be downloaded", "a name that timm knows", "train it again")
+        raise InputError(
+            path,
+            f"its backbone {config['model_name']!r} would be downloaded",
+            "a name that timm knows",
+            "train it again",
+        )
     stated = range_of(config)
     if stated is not None:
         check(stated, f"{path}: ")

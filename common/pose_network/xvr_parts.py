@@ -16,7 +16,9 @@ def xvr_module(file: str) -> ModuleType:
     name = "xvr_" + file.removesuffix(".py").replace("/", "_")
     if name not in sys.modules:
         package = importlib.util.find_spec("xvr")
-        spec = importlib.util.spec_from_file_location(name, Path(package.submodule_search_locations[0]) / file)
+        spec = importlib.util.spec_from_file_location(
+            name, Path(package.submodule_search_locations[0]) / file
+        )
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         sys.modules[name] = module

@@ -30,20 +30,35 @@ def ascend(views: Sequence[View], body: Body, start: np.ndarray, trace: Trace) -
 
     centre = torch.as_tensor(geometry.translation(body.renderer.centre_mm))
     camera_from_carm = torch.as_tensor(geometry.pose_from_camera(np.eye(4)))
-    extrinsic = torch.as_tensor(geometry.pose_from_camera(geometry.translation(-body.renderer.centre_mm) @ start))
-    pose = xvr_module("register/pose.py").Pose(RigidTransform(extrinsic[None]), "euler_angles", "ZXY")
-    similarity = xvr_module("register/losses/gmncc.py").GradientMultiscaleNormalizedCrossCorrelation2d().double()
+    extrinsic = torch.as_tensor(
+        geometry.pose_from_camera(geometry.translation(-body.renderer.centre_mm) @ start)
+    )
+    pose = xvr_module("register/pose.py").Pose(
+        RigidTransform(extrinsic[None]), "euler_angles", "ZXY"
+    )
+    similarity = (
+        xvr_module("register/losses/gmncc.py")
+        .GradientMultiscaleNormalizedCrossCorrelation2d()
+        .double()
+    )
     moved = start
     for number, pixel_mm in enumerate(SCALES_MM):
         frames = [(view, view.xray.coarser(pixel_mm)) for view in views]
-        rates = [{"params": [pose._rot], "lr": RATE_DEG_RAD / 2 ** (number + 1)}, {"params": [pose._xyz], "lr": RATE_MM / 2 ** (number + 1)}]
+        rates = [
+            {"params": [pose._rot], "lr": RATE_DEG_RAD / 2 ** (number + 1)},
+            {"params": [pose._xyz], "lr": RATE_MM / 2 ** (number + 1)},
+        ]
         optimizer = torch.optim.Adam(rates, maximize=True)
-        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", FALL, PATIENCE, THRESHOLD)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, "max", FALL, PATIENCE, THRESHOLD
+        )
         first_rate = optimizer.param_groups[0]["lr"]
         for _ in track(range(MOST_STEPS), what=f"ascent at {pixel_mm:g} mm", unit="step"):
             volume_from_rig = centre @ pose().matrix[0] @ torch.linalg.inv(camera_from_carm)
             moved = volume_from_rig.detach().numpy()
-            value = sum(_value(similarity, view, xray, body, volume_from_rig) for view, xray in frames) / len(frames)
+            value = sum(
+                _value(similarity, view, xray, body, volume_from_rig) for view, xray in frames
+            ) / len(frames)
             trace.add([moved], float(value.detach()), pixel_mm)
             optimizer.zero_grad()
             value.backward()
@@ -55,9 +70,13 @@ def ascend(views: Sequence[View], body: Body, start: np.ndarray, trace: Trace) -
     return assess(views, [body], best[0], JUDGED)
 
 
-def _value(similarity: torch.nn.Module, view: View, xray, body: Body, volume_from_rig: torch.Tensor) -> torch.Tensor:
+def _value(
+    similarity: torch.nn.Module, view: View, xray, body: Body, volume_from_rig: torch.Tensor
+) -> torch.Tensor:
     """gmncc of the rendering and the X-ray, whose field outside the collimator counts for neither."""
     camera = volume_from_rig @ torch.as_tensor(view.rig_from_camera)
     valid = torch.as_tensor(xray.valid)
     rendered = autodiff.render(body.renderer, camera[None], xray.detector)[0].double() * valid
-    return similarity((torch.as_tensor(xray.image).double() * valid)[None, None], rendered[None, None]).mean()
+    return similarity(
+        (torch.as_tensor(xray.image).double() * valid)[None, None], rendered[None, None]
+    ).mean()

@@ -32,7 +32,13 @@ class Residual:
     picture: np.ndarray  # (H, W) residual
 
 
-def unexplained(contrast: np.ndarray, jacobian: np.ndarray, features: np.ndarray, image: np.ndarray, weights: np.ndarray) -> Residual | None:
+def unexplained(
+    contrast: np.ndarray,
+    jacobian: np.ndarray,
+    features: np.ndarray,
+    image: np.ndarray,
+    weights: np.ndarray,
+) -> Residual | None:
     """Contrast (H, W) of a rendering that the X-ray does not explain, in units of the rendering's own.
 
     ``jacobian`` (6 M, H, W) is the derivative of ``contrast``; ``features`` (F, H, W) is the contrast of each function in `TONE_BASIS` of
@@ -84,7 +90,9 @@ def similarity_of(cost: float) -> float:
     return float(np.sqrt(max(0.0, 1 - cost))) if np.isfinite(cost) else 0.0
 
 
-def fit_tone(features: np.ndarray, w: np.ndarray, z: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fit_tone(
+    features: np.ndarray, w: np.ndarray, z: np.ndarray, grey: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Weighted least-squares coefficients of the tone curve's functions, and their Gram matrix.
 
     The ridge follows from the fit's own quality (empirical Bayes). A curve that falls anywhere in the picture's range is no tone
@@ -100,10 +108,22 @@ def fit_tone(features: np.ndarray, w: np.ndarray, z: np.ndarray, grey: np.ndarra
     for count in range(len(features), 1, -1):
         block = gram[:count, :count].copy()
         for _ in range(3):
-            np.fill_diagonal(block[1:, 1:], np.diag(gram)[1:count] * (1 + TONE_STIFFNESS * ((1 - explained) / explained) ** 2 + 1e-6))
+            np.fill_diagonal(
+                block[1:, 1:],
+                np.diag(gram)[1:count]
+                * (1 + TONE_STIFFNESS * ((1 - explained) / explained) ** 2 + 1e-6),
+            )
             tone = np.linalg.solve(block, right[:count])
-            explained = float(np.clip(2 * tone @ right[:count] - tone @ gram[:count, :count] @ tone, explained, 1 - 1e-6))
-        slope = sum(share * derivative(at) for share, (_, derivative) in zip(tone, TONE_BASIS, strict=False))
+            explained = float(
+                np.clip(
+                    2 * tone @ right[:count] - tone @ gram[:count, :count] @ tone,
+                    explained,
+                    1 - 1e-6,
+                )
+            )
+        slope = sum(
+            share * derivative(at) for share, (_, derivative) in zip(tone, TONE_BASIS, strict=False)
+        )
         if (slope > 0).all():
             return tone, block
     return right[:1] / gram[0, 0], gram[:1, :1]

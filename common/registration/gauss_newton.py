@@ -42,7 +42,13 @@ class Fit:
     covariance: np.ndarray  # (6 M, 6 M) of the left twists: radians and mm, see `covariance_of`
 
 
-def refine(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], levels: Sequence[Level] = LEVELS, trace: Trace | None = None) -> Fit | None:
+def refine(
+    views: Sequence[View],
+    bodies: Sequence[Body],
+    poses: Sequence[np.ndarray],
+    levels: Sequence[Level] = LEVELS,
+    trace: Trace | None = None,
+) -> Fit | None:
     """Levenberg-Marquardt through the levels from ``poses`` (volume_from_rig of each body).
 
     Returns None where the bodies lie outside all pictures.
@@ -60,11 +66,17 @@ def refine(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.nda
     return fit
 
 
-def assess(views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level) -> Fit | None:
+def assess(
+    views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level
+) -> Fit | None:
     """Similarity and covariance at ``poses`` (volume_from_rig) as they are. None where nothing of the bodies is in view."""
     rendered = Pyramid(views, bodies, poses, level).evaluate(poses)
     residuals = _residuals(rendered, [r.weights() for r in rendered])
-    return Fit(list(poses), similarity_of(mean_cost(residuals)), covariance_of(residuals)) if residuals else None
+    return (
+        Fit(list(poses), similarity_of(mean_cost(residuals)), covariance_of(residuals))
+        if residuals
+        else None
+    )
 
 
 def _refine_level(pyramid: Pyramid, poses: list[np.ndarray], trace: Trace) -> Fit | None:
@@ -83,7 +95,11 @@ def _refine_level(pyramid: Pyramid, poses: list[np.ndarray], trace: Trace) -> Fi
         right = sum(r.jacobian @ (r.w * r.r) for r in residuals)
         gain = 0.0
         for _ in range(5):
-            delta = _trusted(-np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), right), pyramid, poses)
+            delta = _trusted(
+                -np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), right),
+                pyramid,
+                poses,
+            )
             if -delta @ (2 * right + normal @ delta) < PROMISE * cost * len(residuals):
                 break  # the step promises nothing: no rendering for it
             moved = _move(pyramid, poses, delta)
@@ -103,7 +119,11 @@ def _refine_level(pyramid: Pyramid, poses: list[np.ndarray], trace: Trace) -> Fi
 
 
 def _residuals(rendered: Sequence[Rendered], weights: Sequence[np.ndarray]) -> list[Residual]:
-    return [r for r in (view.residual(w) for view, w in zip(rendered, weights, strict=True)) if r is not None]
+    return [
+        r
+        for r in (view.residual(w) for view, w in zip(rendered, weights, strict=True))
+        if r is not None
+    ]
 
 
 def _trusted(delta: np.ndarray, pyramid: Pyramid, poses: Sequence[np.ndarray]) -> np.ndarray:
@@ -114,9 +134,17 @@ def _trusted(delta: np.ndarray, pyramid: Pyramid, poses: Sequence[np.ndarray]) -
         axis = (pose @ pyramid.views[0].rig_from_camera)[:3, 2]
         depth = float(part[3:] @ axis)
         across = np.linalg.norm(part[3:] - depth * axis)
-        scale = min(scale, np.radians(MAX_STEP_DEG) / max(np.linalg.norm(part[:3]), 1e-9), MAX_STEP_MM / max(across, 1e-9), MAX_STEP_DEPTH_MM / max(abs(depth), 1e-9))
+        scale = min(
+            scale,
+            np.radians(MAX_STEP_DEG) / max(np.linalg.norm(part[:3]), 1e-9),
+            MAX_STEP_MM / max(across, 1e-9),
+            MAX_STEP_DEPTH_MM / max(abs(depth), 1e-9),
+        )
     return delta * scale
 
 
 def _move(pyramid: Pyramid, poses: Sequence[np.ndarray], delta: np.ndarray) -> list[np.ndarray]:
-    return [geometry.twist(delta[6 * i : 6 * i + 6], body.renderer.centre_mm) @ pose for i, (body, pose) in enumerate(zip(pyramid.bodies, poses, strict=True))]
+    return [
+        geometry.twist(delta[6 * i : 6 * i + 6], body.renderer.centre_mm) @ pose
+        for i, (body, pose) in enumerate(zip(pyramid.bodies, poses, strict=True))
+    ]

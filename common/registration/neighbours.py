@@ -24,31 +24,65 @@ UNEQUAL = 0.05  # of evidence: a bone that has so much less than another in the 
 OVERLAPPING = 0.2  # share of a bone inside another from which one of the two is wrong: a crop box holds some of its neighbour
 
 
-def look_beside(views: Sequence[View], structures: Sequence[Structure], starter: Starter, seed: int, found: list[tuple[np.ndarray, Winner]]) -> list[tuple[np.ndarray, Winner]]:
+def look_beside(
+    views: Sequence[View],
+    structures: Sequence[Structure],
+    starter: Starter,
+    seed: int,
+    found: list[tuple[np.ndarray, Winner]],
+) -> list[tuple[np.ndarray, Winner]]:
     """Bones that are not certain, explain less than the one with most evidence, or lie inside it, looked for beside that one: its shadow is taken out of the pictures, so that no neighbour of like shape misleads."""
     best = max(range(len(found)), key=lambda number: found[number][1].evidence)
     known, pose = structures[best], found[best][1].fit.poses[0]
-    if found[best][1].fit.similarity < SUSPECT_SIMILARITY or starter.optimizer == "adam" or starter.method not in ("model", "search"):
+    if (
+        found[best][1].fit.similarity < SUSPECT_SIMILARITY
+        or starter.optimizer == "adam"
+        or starter.method not in ("model", "search")
+    ):
         return found
-    beside, cleared, again = geometry.apply(geometry.invert(pose), known.body.renderer.centre_mm), None, list(found)
+    beside, cleared, again = (
+        geometry.apply(geometry.invert(pose), known.body.renderer.centre_mm),
+        None,
+        list(found),
+    )
     for number, (structure, (_, winner)) in enumerate(zip(structures, found, strict=True)):
-        equal = winner.evidence > found[best][1].evidence - UNEQUAL and is_ok(winner, views, structure)
-        if number == best or (equal and overlap(structure, winner.fit.poses[0], known, pose) < OVERLAPPING):
+        equal = winner.evidence > found[best][1].evidence - UNEQUAL and is_ok(
+            winner, views, structure
+        )
+        if number == best or (
+            equal and overlap(structure, winner.fit.poses[0], known, pose) < OVERLAPPING
+        ):
             continue
-        logger.info(f"{views[0].xray.path.name}: {structure.ct.name} is less certain than {known.ct.name}; looking for it beside that")
+        logger.info(
+            f"{views[0].xray.path.name}: {structure.ct.name} is less certain than {known.ct.name};"
+            " looking for it beside that"
+        )
         cleared = cleared or [without(view, known.body, pose) for view in views]
-        starts = search.search(cleared, structure.body, starter.ranges, starter.full, near=search.Near(beside, radius(known.body) + radius(structure.body)))
+        starts = search.search(
+            cleared,
+            structure.body,
+            starter.ranges,
+            starter.full,
+            near=search.Near(beside, radius(known.body) + radius(structure.body)),
+        )
         field = advance(cleared, structure.body, starts, 0, len(starts), seed) if starts else None
         other = field and compete(views, structure.body, [field.finals[0].pose], seed=seed)
-        if other and (overlap(structure, winner.fit.poses[0], known, pose) >= OVERLAPPING or better(winner, other) is other):
+        if other and (
+            overlap(structure, winner.fit.poses[0], known, pose) >= OVERLAPPING
+            or better(winner, other) is other
+        ):
             again[number] = starts[0], other
     return again
 
 
-def overlap(one: Structure, pose_one: np.ndarray, other: Structure, pose_other: np.ndarray) -> float:
+def overlap(
+    one: Structure, pose_one: np.ndarray, other: Structure, pose_other: np.ndarray
+) -> float:
     """Share of a bone's points that lie in the dense voxels of another, each at its pose (volume_from_rig): none where two bones are where they belong."""
     points = geometry.apply(geometry.invert(pose_one), one.body.points)
-    index = np.round(geometry.apply(geometry.invert(other.whole.affine), geometry.apply(pose_other, points))).astype(int)
+    index = np.round(
+        geometry.apply(geometry.invert(other.whole.affine), geometry.apply(pose_other, points))
+    ).astype(int)
     inside = ((index >= 0) & (index < other.whole.shape)).all(axis=1)
     dense = other.whole.data[tuple(index[inside].T)] > WATER_PER_MM * (1 + SOFT_TISSUE_HU / 1000)
     return float(dense.sum() / len(points))
@@ -68,6 +102,13 @@ def without(view: View, body: Body, pose: np.ndarray) -> View:
     shadow = body.renderer.render(camera[None], small.detector)[0]
     inside = (shadow > SILHOUETTE * shadow.max()) & small.valid
     sigma = [level.highpass_mm / mm for mm in small.detector.pixel_mm[::-1]]
-    rendered, seen = ((stack - gaussian_filter(stack, sigma))[inside] for stack in (shadow, small.image))
+    rendered, seen = (
+        (stack - gaussian_filter(stack, sigma))[inside] for stack in (shadow, small.image)
+    )
     unit = max(0.0, float(rendered @ seen) / max(float(rendered @ rendered), 1e-12))
-    return replace(view, xray=replace(xray, image=xray.image - unit * body.renderer.render(camera[None], xray.detector)[0]))
+    return replace(
+        view,
+        xray=replace(
+            xray, image=xray.image - unit * body.renderer.render(camera[None], xray.detector)[0]
+        ),
+    )

@@ -21,7 +21,11 @@ from common.registration.verdict import SUSPECT_SIMILARITY
 from common.xray.dicom import ANATOMY
 from common.xray.xray import Xray, inverted, turned
 
-SDD_MM, PIXEL_MM, DETECTOR_MM = (500.0, 2500.0), (0.05, 1.5), (60.0, 600.0)  # of clinical and laboratory X-rays of limbs and trunk
+SDD_MM, PIXEL_MM, DETECTOR_MM = (
+    (500.0, 2500.0),
+    (0.05, 1.5),
+    (60.0, 600.0),
+)  # of clinical and laboratory X-rays of limbs and trunk
 MAGNIFICATION = (1.02, 3.0)
 SAME_DISTANCE = 0.2  # relative: the header's patient is a point near the bone, and one view says little about depth
 SURE_SIMILARITY = 0.8  # a picture that fits so well is not turned: a mirrored frontal femur reached 0.65, the right one 0.89
@@ -49,10 +53,19 @@ class Report:
     rows: list[tuple[str, str]]  # the table
     findings: list[Finding]
     drr: np.ndarray  # (H, W) at the start pose
-    fits: dict[str, float] = field(default_factory=dict)  # similarity of each orientation of the picture that was tried
+    fits: dict[str, float] = field(
+        default_factory=dict
+    )  # similarity of each orientation of the picture that was tried
 
 
-def examine(xray: Xray, renderer: Renderer, points: np.ndarray, camera: np.ndarray, scanner_from_volume: np.ndarray, fit: Callable[[Xray], float] | None = None) -> Report:
+def examine(
+    xray: Xray,
+    renderer: Renderer,
+    points: np.ndarray,
+    camera: np.ndarray,
+    scanner_from_volume: np.ndarray,
+    fit: Callable[[Xray], float] | None = None,
+) -> Report:
     """Check an X-ray against a body (its renderer and points (N, 3), mm) seen by ``camera`` (volume_from_camera).
 
     ``fit`` registers a picture quickly and returns the similarity; without it the picture's orientation is not judged.
@@ -61,29 +74,62 @@ def examine(xray: Xray, renderer: Renderer, points: np.ndarray, camera: np.ndarr
     centre = geometry.apply(geometry.invert(camera), renderer.centre_mm)
     findings = _detector_findings(detector)
     in_view, facing = _in_view(points, detector, camera, centre, findings)
-    fits = orientation_fits(xray, fit) if fit and not findings else {}  # with a wrong geometry any orientation may fit
+    fits = (
+        orientation_fits(xray, fit) if fit and not findings else {}
+    )  # with a wrong geometry any orientation may fit
     findings += [Finding("likely", *_split(text)) for text in xray.reading.get("findings", [])]
-    drr = renderer.render(camera[None], detector)[0] if centre[2] > 0 else np.zeros((detector.height, detector.width), np.float32)
+    drr = (
+        renderer.render(camera[None], detector)[0]
+        if centre[2] > 0
+        else np.zeros((detector.height, detector.width), np.float32)
+    )
     if xray.reading.get("decided_by", "").startswith("guess"):
-        findings.append(Finding("note", f"bone was guessed to be {xray.reading['bone']} in the stored values", "look at the picture; --bone bright or --bone dark overrules"))
+        findings.append(
+            Finding(
+                "note",
+                f"bone was guessed to be {xray.reading['bone']} in the stored values",
+                "look at the picture; --bone bright or --bone dark overrules",
+            )
+        )
     if fits:
         findings += _orientation_findings(fits, xray.flipped)
     if facing:
-        findings += [*_distance_findings(xray, centre[2]), *_patient_findings(xray, camera, scanner_from_volume)]
+        findings += [
+            *_distance_findings(xray, centre[2]),
+            *_patient_findings(xray, camera, scanner_from_volume),
+        ]
     magnification = detector.sdd_mm / centre[2] if centre[2] > 0 else float("nan")
     field_mm = [size / magnification for size in detector.size_mm]
     rows = [
-        ("X-ray", f"{xray.path.name}, {detector.width} x {detector.height} pixels{', flipped left to right' if xray.flipped else ''}"),
+        (
+            "X-ray",
+            (
+                f"{xray.path.name}, {detector.width} x {detector.height}"
+                f" pixels{', flipped left to right' if xray.flipped else ''}"
+            ),
+        ),
         ("geometry from", str(xray.reading.get("geometry"))),
         ("source to detector", f"{detector.sdd_mm:.1f} mm"),
-        ("pixel at the detector", f"{detector.pixel_mm[0]:.4f} x {detector.pixel_mm[1]:.4f} mm; detector {detector.size_mm[0]:.0f} x {detector.size_mm[1]:.0f} mm"),
-        ("principal point", f"{detector.principal_px[0]:.1f}, {detector.principal_px[1]:.1f} (column, row)"),
+        (
+            "pixel at the detector",
+            (
+                f"{detector.pixel_mm[0]:.4f} x {detector.pixel_mm[1]:.4f} mm; detector"
+                f" {detector.size_mm[0]:.0f} x {detector.size_mm[1]:.0f} mm"
+            ),
+        ),
+        (
+            "principal point",
+            f"{detector.principal_px[0]:.1f}, {detector.principal_px[1]:.1f} (column, row)",
+        ),
         ("source to isocentre", f"{centre[2]:.1f} mm"),
         ("magnification", f"{magnification:.3f}"),
         ("field at the isocentre", f"{field_mm[0]:.0f} x {field_mm[1]:.0f} mm"),
         ("bone in view", f"{100 * in_view:.0f} %"),
         ("bone in the file", f"{xray.reading.get('bone')} ({xray.reading.get('decided_by')})"),
-        *[(f"similarity {name}", f"{value:.2f}") for name, value in sorted(fits.items(), key=lambda entry: -entry[1])[:3]],
+        *[
+            (f"similarity {name}", f"{value:.2f}")
+            for name, value in sorted(fits.items(), key=lambda entry: -entry[1])[:3]
+        ],
     ]
     return Report(rows, findings, drr, fits)
 
@@ -91,12 +137,19 @@ def examine(xray: Xray, renderer: Renderer, points: np.ndarray, camera: np.ndarr
 def _detector_findings(detector: Detector) -> list[Finding]:
     findings = []
     if not SDD_MM[0] <= detector.sdd_mm <= SDD_MM[1]:
-        findings.append(Finding("likely", f"SDD {detector.sdd_mm:g} mm; expected {SDD_MM[0]:g} to {SDD_MM[1]:g} mm", "correct --sdd or the header; is it in centimetres?"))
+        findings.append(
+            Finding(
+                "likely",
+                f"SDD {detector.sdd_mm:g} mm; expected {SDD_MM[0]:g} to {SDD_MM[1]:g} mm",
+                "correct --sdd or the header; is it in centimetres?",
+            )
+        )
     if not all(PIXEL_MM[0] <= pixel <= PIXEL_MM[1] for pixel in detector.pixel_mm):
         findings.append(
             Finding(
                 "likely",
-                f"pixels of {detector.pixel_mm[0]:.4g} x {detector.pixel_mm[1]:.4g} mm; expected {PIXEL_MM[0]:g} to {PIXEL_MM[1]:g} mm",
+                f"pixels of {detector.pixel_mm[0]:.4g} x {detector.pixel_mm[1]:.4g} mm; expected"
+                f" {PIXEL_MM[0]:g} to {PIXEL_MM[1]:g} mm",
                 "correct --pixel_spacing or the header",
             )
         )
@@ -104,51 +157,93 @@ def _detector_findings(detector: Detector) -> list[Finding]:
         findings.append(
             Finding(
                 "likely",
-                f"the detector measures {detector.size_mm[0]:.0f} x {detector.size_mm[1]:.0f} mm; expected {DETECTOR_MM[0]:g} to {DETECTOR_MM[1]:g} mm a side",
+                f"the detector measures {detector.size_mm[0]:.0f} x {detector.size_mm[1]:.0f} mm;"
+                f" expected {DETECTOR_MM[0]:g} to {DETECTOR_MM[1]:g} mm a side",
                 "correct --pixel_spacing: was the picture resized?",
             )
         )
     ratio = detector.pixel_mm[0] / detector.pixel_mm[1]
     if not 0.9 < ratio < 1.1:
-        findings.append(Finding("likely", f"pixels are {ratio:.2f} times as wide as high", "check the order of --pixel_spacing: width, then height"))
-    off = np.abs(np.array(detector.principal_px) - [(detector.width - 1) / 2, (detector.height - 1) / 2]) / [detector.width, detector.height]
+        findings.append(
+            Finding(
+                "likely",
+                f"pixels are {ratio:.2f} times as wide as high",
+                "check the order of --pixel_spacing: width, then height",
+            )
+        )
+    off = np.abs(
+        np.array(detector.principal_px) - [(detector.width - 1) / 2, (detector.height - 1) / 2]
+    ) / [detector.width, detector.height]
     if off.max() > 0.5:
         findings.append(
             Finding(
                 "likely",
-                f"the principal point ({detector.principal_px[0]:.0f}, {detector.principal_px[1]:.0f}) lies outside the picture",
+                f"the principal point ({detector.principal_px[0]:.0f},"
+                f" {detector.principal_px[1]:.0f}) lies outside the picture",
                 "check --principal_point: column, then row, in pixels from 0",
             )
         )
     return findings
 
 
-def _in_view(points: np.ndarray, detector: Detector, camera: np.ndarray, centre: np.ndarray, findings: list[Finding]) -> tuple[float, bool]:
+def _in_view(
+    points: np.ndarray,
+    detector: Detector,
+    camera: np.ndarray,
+    centre: np.ndarray,
+    findings: list[Finding],
+) -> tuple[float, bool]:
     """Share of the points inside the picture, and whether the bone lies between source and detector."""
     if centre[2] <= 0:
-        findings.append(Finding("impossible", f"the bone lies {-centre[2]:.0f} mm behind the source at the start pose", "check the start pose, or use --init search"))
+        findings.append(
+            Finding(
+                "impossible",
+                f"the bone lies {-centre[2]:.0f} mm behind the source at the start pose",
+                "check the start pose, or use --init search",
+            )
+        )
         return 0.0, False
     magnification = detector.sdd_mm / centre[2]
     if magnification < MAGNIFICATION[0]:
         findings.append(
             Finding(
                 "impossible",
-                f"the isocentre is {centre[2]:.0f} mm from the source, the detector only {detector.sdd_mm:.0f} mm",
+                f"the isocentre is {centre[2]:.0f} mm from the source, the detector only"
+                f" {detector.sdd_mm:.0f} mm",
                 "raise --sdd, or lower --ty (distance from source to isocentre)",
             )
         )
     elif magnification > MAGNIFICATION[1]:
-        findings.append(Finding("likely", f"the magnification is {magnification:.1f}", "check --sdd and the distance from source to isocentre (--ty)"))
+        findings.append(
+            Finding(
+                "likely",
+                f"the magnification is {magnification:.1f}",
+                "check --sdd and the distance from source to isocentre (--ty)",
+            )
+        )
     pixels = geometry.project(points, detector, camera)
-    share = float(((pixels >= 0) & (pixels <= np.array([detector.width, detector.height]) - 1)).all(axis=1).mean())
+    share = float(
+        ((pixels >= 0) & (pixels <= np.array([detector.width, detector.height]) - 1))
+        .all(axis=1)
+        .mean()
+    )
     if share < 0.05:
         findings.append(
             Finding(
-                "impossible", "nothing of the bone is inside the picture at the start pose", "check the pixel size and the principal point, or use --init search with a wider range"
+                "impossible",
+                "nothing of the bone is inside the picture at the start pose",
+                "check the pixel size and the principal point, or use --init search with a wider"
+                " range",
             )
         )
     elif share < 0.5:
-        findings.append(Finding("likely", f"only {100 * share:.0f} % of the bone is inside the picture at the start pose", "check the pixel size, the distances and --mask"))
+        findings.append(
+            Finding(
+                "likely",
+                f"only {100 * share:.0f} % of the bone is inside the picture at the start pose",
+                "check the pixel size, the distances and --mask",
+            )
+        )
     return share, True
 
 
@@ -160,10 +255,19 @@ def orientation_fits(xray: Xray, fit: Callable[[Xray], float]) -> dict[str, floa
     fits = {AS_IT_IS: fit(xray)}
     if fits[AS_IT_IS] >= SURE_SIMILARITY:
         return fits
-    others = {"inverted": inverted(xray), "mirrored": xray.flip(), "mirrored and inverted": inverted(xray.flip())}
+    others = {
+        "inverted": inverted(xray),
+        "mirrored": xray.flip(),
+        "mirrored and inverted": inverted(xray.flip()),
+    }
     for name, quarters in TURNS.items():
-        others |= {f"turned {name}": turned(xray, quarters), f"mirrored and turned {name}": turned(xray.flip(), quarters)}
-    for name, picture in track(list(others.items()), what="orientations of the picture", unit="orientation"):
+        others |= {
+            f"turned {name}": turned(xray, quarters),
+            f"mirrored and turned {name}": turned(xray.flip(), quarters),
+        }
+    for name, picture in track(
+        list(others.items()), what="orientations of the picture", unit="orientation"
+    ):
         fits[name] = fit(picture)
         if fits[name] >= SURE_SIMILARITY:
             break
@@ -180,26 +284,44 @@ def _orientation_findings(fits: dict[str, float], flipped: bool) -> list[Finding
         if "mirrored" in best:
             changes.append(f"give --flip {'no' if flipped else 'yes'}, or check --side")
         if "turned" in best:
-            changes.append(f"turn the file itself {best.partition('turned ')[2]}, and its principal point; no flag does")
-        return [Finding("likely", f"the picture fits {best} (similarity {fits[best]:.2f}) and not as it is ({fits[AS_IT_IS]:.2f})", "; ".join(changes))]
+            changes.append(
+                f"turn the file itself {best.partition('turned ')[2]}, and its principal point; no"
+                " flag does"
+            )
+        return [
+            Finding(
+                "likely",
+                f"the picture fits {best} (similarity {fits[best]:.2f}) and not as it is"
+                f" ({fits[AS_IT_IS]:.2f})",
+                "; ".join(changes),
+            )
+        ]
     if fits[AS_IT_IS] < SUSPECT_SIMILARITY:
         return [
             Finding(
                 "note",
-                f"the rendering explains little of the picture (similarity {fits[AS_IT_IS]:.2f}), however it is turned",
-                "is this the right bone and mask, are pixel size and SDD right, and does the pose range (--r1 ... --tz) cover the view? look at check.png",
+                f"the rendering explains little of the picture (similarity {fits[AS_IT_IS]:.2f}),"
+                " however it is turned",
+                "is this the right bone and mask, are pixel size and SDD right, and does the pose"
+                " range (--r1 ... --tz) cover the view? look at check.png",
             )
         ]
     return []
 
 
-def _patient_findings(xray: Xray, camera: np.ndarray, scanner_from_volume: np.ndarray) -> list[Finding]:
+def _patient_findings(
+    xray: Xray, camera: np.ndarray, scanner_from_volume: np.ndarray
+) -> list[Finding]:
     """Where the header's PatientOrientation points elsewhere than the start pose does."""
     stated = xray.reading.get("patient_orientation")
     if not stated:
         return []
-    scanner_from_camera = (scanner_from_volume @ camera)[:3, :3] @ (np.diag([-1.0, 1, 1]) if xray.flipped else np.eye(3))
-    for letters, direction, what in zip(stated, scanner_from_camera.T[:2], ("columns", "rows"), strict=True):
+    scanner_from_camera = (scanner_from_volume @ camera)[:3, :3] @ (
+        np.diag([-1.0, 1, 1]) if xray.flipped else np.eye(3)
+    )
+    for letters, direction, what in zip(
+        stated, scanner_from_camera.T[:2], ("columns", "rows"), strict=True
+    ):
         if not letters or letters[0] not in ANATOMY:
             continue
         axis, sign = ANATOMY[letters[0]]
@@ -207,7 +329,8 @@ def _patient_findings(xray: Xray, camera: np.ndarray, scanner_from_volume: np.nd
             return [
                 Finding(
                     "likely",
-                    f"PatientOrientation says that {what} run towards {letters[0]}; at the start pose they run the other way",
+                    f"PatientOrientation says that {what} run towards {letters[0]}; at the start"
+                    " pose they run the other way",
                     "check --flip, or the view (orientation) of the start pose",
                 )
             ]
@@ -222,8 +345,10 @@ def _distance_findings(xray: Xray, distance_mm: float) -> list[Finding]:
     return [
         Finding(
             "likely",
-            f"DistanceSourceToPatient is {stated:.0f} mm; the start pose puts the bone {distance_mm:.0f} mm from the source",
-            "check the pixel size and --sdd, and whether the range of --ty holds the header's distance",
+            f"DistanceSourceToPatient is {stated:.0f} mm; the start pose puts the bone"
+            f" {distance_mm:.0f} mm from the source",
+            "check the pixel size and --sdd, and whether the range of --ty holds the header's"
+            " distance",
         )
     ]
 
@@ -240,14 +365,17 @@ def table(reports: Sequence[Report]) -> str:
         width = max(len(name) for name, _ in report.rows)
         lines += [f"{name:<{width}}  {value}" for name, value in report.rows]
         lines += [
-            f"{finding.severity.upper()}: {finding.what}. {finding.change[:1].upper()}{finding.change[1:]}{'' if finding.change.endswith('?') else '.'}"
+            f"{finding.severity.upper()}: {finding.what}."
+            f" {finding.change[:1].upper()}{finding.change[1:]}{'' if finding.change.endswith('?') else '.'}"
             for finding in report.findings
         ] or ["nothing to change"]
         lines.append("")
     return "\n".join(lines).rstrip()
 
 
-def write_picture(path: Path, reports: Sequence[Report], pictures: Sequence[np.ndarray], titles: Sequence[str]) -> None:
+def write_picture(
+    path: Path, reports: Sequence[Report], pictures: Sequence[np.ndarray], titles: Sequence[str]
+) -> None:
     """``check.png``: each X-ray (uint8) beside the rendering at its start pose, with the findings under them."""
     import textwrap
 
@@ -256,16 +384,35 @@ def write_picture(path: Path, reports: Sequence[Report], pictures: Sequence[np.n
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(len(reports), 2, figsize=(11, 6.2 * len(reports)), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        len(reports), 2, figsize=(11, 6.2 * len(reports)), squeeze=False, layout="constrained"
+    )
     for (left, right), report, picture, title in zip(axes, reports, pictures, titles, strict=True):
         left.imshow(picture, cmap="gray")
         left.set_title(report.rows[0][1], fontsize=9)
         right.imshow(report.drr, cmap="gray")
         right.set_title(f"rendering at the start pose ({title})", fontsize=9)
-        left.contour(report.drr > 0.05 * max(report.drr.max(), 1e-9), [0.5], colors="tab:orange", linewidths=1)
-        text = "\n".join(textwrap.fill(f"{f.severity}: {f.what}: {f.change}", LINE) for f in report.findings) or "nothing to change"
+        left.contour(
+            report.drr > 0.05 * max(report.drr.max(), 1e-9),
+            [0.5],
+            colors="tab:orange",
+            linewidths=1,
+        )
+        text = (
+            "\n".join(
+                textwrap.fill(f"{f.severity}: {f.what}: {f.change}", LINE) for f in report.findings
+            )
+            or "nothing to change"
+        )
         left.set_xlabel(text, fontsize=8, loc="left")
-        right.set_xlabel(", ".join(f"{name} {value}" for name, value in report.rows if name in ("magnification", "field at the isocentre", "bone in view")), fontsize=8)
+        right.set_xlabel(
+            ", ".join(
+                f"{name} {value}"
+                for name, value in report.rows
+                if name in ("magnification", "field at the isocentre", "bone in view")
+            ),
+            fontsize=8,
+        )
         for axis in (left, right):
             axis.set_xticks([])
             axis.set_yticks([])
@@ -276,5 +423,7 @@ def write_picture(path: Path, reports: Sequence[Report], pictures: Sequence[np.n
 
 def exit_code(reports: Sequence[Report]) -> int:
     """0, or that of bad input where something is impossible."""
-    impossible = any(finding.severity == "impossible" for report in reports for finding in report.findings)
+    impossible = any(
+        finding.severity == "impossible" for report in reports for finding in report.findings
+    )
     return script.EXIT_BAD_INPUT if impossible else 0

@@ -16,7 +16,14 @@ from common.registration.pyramid import View
 from common.registration.scene import Structure
 from common.results import parameters_file, slicer
 from common.results.names import PARAMETERS, PICTURES
-from common.results.result import TRAJECTORY_COLUMNS, Result, bone_entry, bone_motion, detector_entries, scanner_view
+from common.results.result import (
+    TRAJECTORY_COLUMNS,
+    Result,
+    bone_entry,
+    bone_motion,
+    detector_entries,
+    scanner_view,
+)
 from common.xray import outline
 from common.xray.grey_values import stretched
 from common.xray.similarity import ncc
@@ -37,20 +44,36 @@ def save(
     final = winner.fit.poses[0]
     renderer = make_renderer(structure.whole, "cpu")
     metrics = {"similarity": winner.fit.similarity}
-    (folder / PARAMETERS).unlink(missing_ok=True)  # a run that stops here leaves no old pose beside new pictures
+    (folder / PARAMETERS).unlink(
+        missing_ok=True
+    )  # a run that stops here leaves no old pose beside new pictures
     for number, view in enumerate(views, start=1):
-        pictures = renderer.render(np.stack([start, final]) @ view.rig_from_camera, view.xray.detector)
+        pictures = renderer.render(
+            np.stack([start, final]) @ view.rig_from_camera, view.xray.detector
+        )
         ending = "" if number == 1 else f"_view{number}"
-        for name, image in zip(PICTURES, [view.xray.as_uint8(), stretched(pictures[0]), stretched(pictures[1])], strict=True):
+        for name, image in zip(
+            PICTURES,
+            [view.xray.as_uint8(), stretched(pictures[0]), stretched(pictures[1])],
+            strict=True,
+        ):
             write_png(folder / f"{Path(name).stem}{ending}.png", image)
         inside = view.xray.valid
-        metrics |= {f"ncc_{when}{ending}": ncc(image[inside], view.xray.image[inside]) for when, image in zip(("init", "final"), pictures, strict=True)}
+        metrics |= {
+            f"ncc_{when}{ending}": ncc(image[inside], view.xray.image[inside])
+            for when, image in zip(("init", "final"), pictures, strict=True)
+        }
     result = as_result(views, structure, start, winner, verdict, metrics, about, others)
     save_for_slicer(folder / slicer.FOLDER, views, [(structure, final), *others], result)
     parameters_file.save(folder / PARAMETERS, result)
 
 
-def save_for_slicer(folder: Path, views: Sequence[View], bones: Sequence[tuple[Structure, np.ndarray]], result: Result) -> None:
+def save_for_slicer(
+    folder: Path,
+    views: Sequence[View],
+    bones: Sequence[tuple[Structure, np.ndarray]],
+    result: Result,
+) -> None:
     """Cameras, motions and outlines of the bones (with their volume_from_rig), of the pictures as they lie on disk."""
     pictures, outlines = [], []
     for view in views:
@@ -59,7 +82,11 @@ def save_for_slicer(folder: Path, views: Sequence[View], bones: Sequence[tuple[S
         curves = {}
         for (structure, pose), entry in zip(bones, result.scanner_pose[0]["bones"], strict=True):
             silhouette = structure.body.outline or structure.body.renderer
-            curves[entry["name"]] = outline.outline(silhouette.render((pose @ view.rig_from_camera)[None], view.xray.detector)[0][:, turn])
+            curves[entry["name"]] = outline.outline(
+                silhouette.render((pose @ view.rig_from_camera)[None], view.xray.detector)[0][
+                    :, turn
+                ]
+            )
         outlines.append(curves)
     slicer.export(folder, result.scanner_pose, pictures, outlines)
 
@@ -71,7 +98,9 @@ def bone_entries(bones: Sequence[tuple[Structure, np.ndarray]]) -> list[dict[str
     for structure, pose in bones:
         lineage = structure.ct.lineage
         name = lineage.bone or files.stem(structure.ct.path)
-        if name in {entry["name"] for entry in entries}:  # bones of one file, told apart by their labels
+        if name in {
+            entry["name"] for entry in entries
+        }:  # bones of one file, told apart by their labels
             name = f"{name}_{'_'.join(map(str, structure.labels or [len(entries) + 1]))}"
         motion = bone_motion(reference, lineage.scanner_from_volume @ pose)
         entries.append(bone_entry(name, lineage.side, lineage.scanner_from_volume, motion))
@@ -98,7 +127,12 @@ def as_result(
         return geometry.pose_from_camera(canonical_from_volume @ volume_from_rig @ rig_from_camera)
 
     rows = [(start, 0.0, 0.0, 0.0), *[(poses[0], *rest) for poses, *rest in winner.trace.rows]]
-    columns = np.array([[*np.concatenate(geometry.angles_from_pose(extrinsic(pose))), similarity, clock, pixel] for pose, similarity, clock, pixel in rows])
+    columns = np.array(
+        [
+            [*np.concatenate(geometry.angles_from_pose(extrinsic(pose))), similarity, clock, pixel]
+            for pose, similarity, clock, pixel in rows
+        ]
+    )
     scanner_from_volume = ct.lineage.scanner_from_volume
     bones = bone_entries([(structure, final), *others])
     return Result(
@@ -119,7 +153,14 @@ def as_result(
         verdict=verdict,
         metrics=metrics,
         scanner_pose=[
-            scanner_view(view.xray.detector, final @ view.rig_from_camera, start @ view.rig_from_camera, scanner_from_volume, view.xray.flipped, bones)
+            scanner_view(
+                view.xray.detector,
+                final @ view.rig_from_camera,
+                start @ view.rig_from_camera,
+                scanner_from_volume,
+                view.xray.flipped,
+                bones,
+            )
             | {"xray": str(view.xray.path)}
             for view in views
         ],
@@ -130,4 +171,9 @@ def as_result(
 
 
 def _about_picture(xray: Xray) -> dict[str, Any]:
-    return {"file": str(xray.path), "sha256": files.sha256(xray.path), "flipped": xray.flipped, **xray.reading}
+    return {
+        "file": str(xray.path),
+        "sha256": files.sha256(xray.path),
+        "flipped": xray.flipped,
+        **xray.reading,
+    }

@@ -37,7 +37,11 @@ class Followed:
 
 
 def register(
-    views: Sequence[View], structures: Sequence[Structure], starter: Starter, seed: int, last: Sequence[Followed] | None = None
+    views: Sequence[View],
+    structures: Sequence[Structure],
+    starter: Starter,
+    seed: int,
+    last: Sequence[Followed] | None = None,
 ) -> list[tuple[np.ndarray, Winner, dict[str, Any]]]:
     """Pose of each structure in the views of one instant: (start, winner, verdict) of each. ``last`` is what the frames before have left, in a sequence.
 
@@ -46,17 +50,46 @@ def register(
     check_sizes(views)
     found: list[tuple[np.ndarray, Winner]] = []
     for number, structure in enumerate(structures):
-        carried = [last[number].pose @ geometry.invert(before.pose) @ winner.fit.poses[0] for before, (_, winner) in zip(last, found, strict=False)] if last else []
+        carried = (
+            [
+                last[number].pose @ geometry.invert(before.pose) @ winner.fit.poses[0]
+                for before, (_, winner) in zip(last, found, strict=False)
+            ]
+            if last
+            else []
+        )
         found.append(find(views, structure, starter, seed, last[number] if last else None, carried))
     if len(structures) > 1:
-        found = refine_together(views, structures, look_beside(views, structures, starter, seed, found))
+        found = refine_together(
+            views, structures, look_beside(views, structures, starter, seed, found)
+        )
     poses = [winner.fit.poses[0] for _, winner in found]
     occupied = [
-        max((overlap(s, pose, other, at) for other, at in zip(structures, poses, strict=True) if other is not s), default=0.0) for s, pose in zip(structures, poses, strict=True)
+        max(
+            (
+                overlap(s, pose, other, at)
+                for other, at in zip(structures, poses, strict=True)
+                if other is not s
+            ),
+            default=0.0,
+        )
+        for s, pose in zip(structures, poses, strict=True)
     ]
     return [
-        (start, winner, verdict_of(winner, views, structure, within if within >= OVERLAPPING else 0.0, before.evidence if before else 0.0))
-        for structure, (start, winner), within, before in zip(structures, found, occupied, last or [None] * len(structures), strict=True)
+        (
+            start,
+            winner,
+            verdict_of(
+                winner,
+                views,
+                structure,
+                within if within >= OVERLAPPING else 0.0,
+                before.evidence if before else 0.0,
+            ),
+        )
+        for structure, (start, winner), within, before in zip(
+            structures, found, occupied, last or [None] * len(structures), strict=True
+        )
     ]
 
 
@@ -67,11 +100,21 @@ def check_sizes(views: Sequence[View]) -> None:
         width, height = view.xray.detector.size_mm
         if min(width, height) < least_mm:
             raise InputError(
-                view.xray.path, f"measures {width:.0f} x {height:.0f} mm at the detector", f"{least_mm:.0f} mm or more a side", "correct the pixel size, or give the whole picture"
+                view.xray.path,
+                f"measures {width:.0f} x {height:.0f} mm at the detector",
+                f"{least_mm:.0f} mm or more a side",
+                "correct the pixel size, or give the whole picture",
             )
 
 
-def find(views: Sequence[View], structure: Structure, starter: Starter, seed: int, last: Followed | None = None, carried: Sequence[np.ndarray] = ()) -> tuple[np.ndarray, Winner]:
+def find(
+    views: Sequence[View],
+    structure: Structure,
+    starter: Starter,
+    seed: int,
+    last: Followed | None = None,
+    carried: Sequence[np.ndarray] = (),
+) -> tuple[np.ndarray, Winner]:
     """Start pose and best refined pose of one structure by itself, from the starter's poses.
 
     In a sequence first from the frame before (``last``), then with candidates around it, then around where bones already found would have carried it.
@@ -96,11 +139,18 @@ def find(views: Sequence[View], structure: Structure, starter: Starter, seed: in
     else:
         winner = compete_from(views, body, starts, seed)
         if starter.method == "model" and not certain(winner):
-            logger.info(f"{name}: not certain from the network's start; searching the pose range too")
-            winner = better(winner, compete_from(views, body, starter(views, structure, "search"), seed))
+            logger.info(
+                f"{name}: not certain from the network's start; searching the pose range too"
+            )
+            winner = better(
+                winner, compete_from(views, body, starter(views, structure, "search"), seed)
+            )
     if winner is None:
         raise InputError(
-            views[0].xray.path, f"the start pose shows nothing of {structure.ct.name} inside the picture", "the bone in view", "widen the pose range or use `init` search"
+            views[0].xray.path,
+            f"the start pose shows nothing of {structure.ct.name} inside the picture",
+            "the bone in view",
+            "widen the pose range or use `init` search",
         )
     return starts[0], winner
 
@@ -114,10 +164,18 @@ def ascend(views: Sequence[View], structure: Structure, start: np.ndarray) -> Wi
     return fit and Winner(start, fit, trace, None, 1, 1.0, evidence(views, structure.body, fit))
 
 
-def refine_together(views: Sequence[View], structures: Sequence[Structure], found: list[tuple[np.ndarray, Winner]]) -> list[tuple[np.ndarray, Winner]]:
+def refine_together(
+    views: Sequence[View], structures: Sequence[Structure], found: list[tuple[np.ndarray, Winner]]
+) -> list[tuple[np.ndarray, Winner]]:
     """All structures refined at once from where each was found alone, so that where they overlap neither pulls the other."""
     trace = Trace()
-    fit = refine(views, [s.body for s in structures], [winner.fit.poses[0] for _, winner in found], LEVELS[2:], trace)
+    fit = refine(
+        views,
+        [s.body for s in structures],
+        [winner.fit.poses[0] for _, winner in found],
+        LEVELS[2:],
+        trace,
+    )
     if fit is None:
         return found
     together = []
@@ -125,8 +183,17 @@ def refine_together(views: Sequence[View], structures: Sequence[Structure], foun
         block = slice(6 * index, 6 * index + 6)
         alone = winner.trace.rows
         clock = alone[-1][2] if alone else 0.0
-        joint = [([poses[index]], similarity, clock + seconds, pixel) for poses, similarity, seconds, pixel in trace.rows]
+        joint = [
+            ([poses[index]], similarity, clock + seconds, pixel)
+            for poses, similarity, seconds, pixel in trace.rows
+        ]
         alone_here = assess(views, [structures[index].body], [fit.poses[index]], JUDGED)
-        own = Fit([fit.poses[index]], alone_here.similarity if alone_here else 0.0, fit.covariance[block, block])
-        together.append((start, replace(winner, fit=own, trace=Trace(winner.trace.started, [*alone, *joint]))))
+        own = Fit(
+            [fit.poses[index]],
+            alone_here.similarity if alone_here else 0.0,
+            fit.covariance[block, block],
+        )
+        together.append(
+            (start, replace(winner, fit=own, trace=Trace(winner.trace.started, [*alone, *joint])))
+        )
     return together

@@ -33,7 +33,14 @@ class Structure:
     given: Path | None = None  # file of its start pose, for --init fixed
 
 
-def load_structure(volume: Path, mask: Path | None, labels: list[int] | None, attenuation: str, context: Path | None, device: str) -> Structure:
+def load_structure(
+    volume: Path,
+    mask: Path | None,
+    labels: list[int] | None,
+    attenuation: str,
+    context: Path | None,
+    device: str,
+) -> Structure:
     """Read a CT and, with a labelmap, cut it to the structure.
 
     ``attenuation`` is auto, whole or excess; auto takes the excess over soft tissue for a labelled or cropped bone. With ``context``, a CT
@@ -41,25 +48,56 @@ def load_structure(volume: Path, mask: Path | None, labels: list[int] | None, at
     """
     ct = load_ct(volume)
     labelmap = load_labelmap(mask) if mask else None
-    excess = context is None and (attenuation == "excess" or (attenuation == "auto" and (mask is not None or ct.lineage.bone is not None)))
+    excess = context is None and (
+        attenuation == "excess"
+        or (attenuation == "auto" and (mask is not None or ct.lineage.bone is not None))
+    )
     whole = select_structures(ct, labelmap, labels, WHOLE_ATTENUATION_HU)
     shown = select_structures(ct, labelmap, labels, SOFT_TISSUE_HU) if excess else whole
     if not shown.data.any():
-        raise InputError(volume, "nothing in it absorbs X-rays", "a CT in Hounsfield units", "check the file")
+        raise InputError(
+            volume, "nothing in it absorbs X-rays", "a CT in Hounsfield units", "check the file"
+        )
     what = f"labels {labels or 'all'} of {mask.name}" if mask else "the whole volume"
-    logger.info(f"{volume.name}: {'excess over soft tissue' if excess else 'whole attenuation'} of {what}")
+    logger.info(
+        f"{volume.name}: {'excess over soft tissue' if excess else 'whole attenuation'} of {what}"
+    )
     if mask is None and (beside := labelmap_beside(volume)):
-        logger.info(f"{volume.name}: what else is in its box is rendered with the bone; `mask` {beside} renders the bone alone")
+        logger.info(
+            f"{volume.name}: what else is in its box is rendered with the bone; `mask` {beside}"
+            " renders the bone alone"
+        )
     points = points_of(shown, shown.data > 0 if excess else shown.data > 0.002)
     centre = shown.isocentre_mm if mask else ct.isocentre_mm
     renderer = make_renderer(shown, device, centre)
     if context is None:
-        return Structure(ct, whole, Body(renderer, points, complete=not excess and mask is None, ends=_ends(ct, shown, labelmap, labels)), excess, mask, labels)
+        return Structure(
+            ct,
+            whole,
+            Body(
+                renderer,
+                points,
+                complete=not excess and mask is None,
+                ends=_ends(ct, shown, labelmap, labels),
+            ),
+            excess,
+            mask,
+            labels,
+        )
     around = surroundings(ct, load_ct(context))
-    return Structure(ct, whole, Body(make_renderer(around, device, centre), points, renderer), excess, mask, labels)
+    return Structure(
+        ct,
+        whole,
+        Body(make_renderer(around, device, centre), points, renderer),
+        excess,
+        mask,
+        labels,
+    )
 
 
-def _ends(ct: Volume, shown: Volume, labelmap: Volume | None, labels: list[int] | None) -> np.ndarray | None:
+def _ends(
+    ct: Volume, shown: Volume, labelmap: Volume | None, labels: list[int] | None
+) -> np.ndarray | None:
     """Points of the bone where its CT ended, None without a cut: a step before has recorded the cuts, or the labelmap reaches a face of the volume."""
     cuts = cut_ends.recorded_cuts(ct)
     if labelmap is None:
@@ -71,10 +109,21 @@ def _ends(ct: Volume, shown: Volume, labelmap: Volume | None, labels: list[int] 
 
 def surroundings(ct: Volume, context: Volume) -> Volume:
     """Attenuation of the context CT in the world of ``ct``: by both lineages, so either may be a prepared file of the other."""
-    moved = np.linalg.inv(ct.lineage.scanner_from_volume) @ context.lineage.scanner_from_volume @ context.affine
-    volume = select_structures(Volume(context.data, moved, context.lineage, context.path), None, None, WHOLE_ATTENUATION_HU)
+    moved = (
+        np.linalg.inv(ct.lineage.scanner_from_volume)
+        @ context.lineage.scanner_from_volume
+        @ context.affine
+    )
+    volume = select_structures(
+        Volume(context.data, moved, context.lineage, context.path), None, None, WHOLE_ATTENUATION_HU
+    )
     if not same_grid(ct, volume) and not _overlap(ct, volume):
-        raise InputError(context.name, f"does not contain {ct.name}", "a CT of the same patient in one scanner frame", "give the original CT or drop `context`")
+        raise InputError(
+            context.name,
+            f"does not contain {ct.name}",
+            "a CT of the same patient in one scanner frame",
+            "give the original CT or drop `context`",
+        )
     return volume
 
 

@@ -32,16 +32,22 @@ class Starter:
     network: Any
     optimizer: str = "gauss-newton"  # or adam
 
-    def __call__(self, views: Sequence[View], structure: Structure, method: str | None = None) -> list[np.ndarray]:
+    def __call__(
+        self, views: Sequence[View], structure: Structure, method: str | None = None
+    ) -> list[np.ndarray]:
         method = method or self.method
         if method == "search":
             return search.search(views, structure.body, self.ranges, self.full)
         if method == "fixed":
-            camera = given_pose(structure.given, views[0].xray, structure.ct.lineage.scanner_from_volume)
+            camera = given_pose(
+                structure.given, views[0].xray, structure.ct.lineage.scanner_from_volume
+            )
         elif method == "dicom":
             camera = positioner_pose(views[0].xray, structure.ct)
         else:
-            camera = geometry.translation(structure.ct.isocentre_mm) @ geometry.camera_from_pose(self._predicted(views[0].xray))
+            camera = geometry.translation(structure.ct.isocentre_mm) @ geometry.camera_from_pose(
+                self._predicted(views[0].xray)
+            )
         return [camera @ geometry.invert(views[0].rig_from_camera)]
 
     def _predicted(self, xray: Xray) -> np.ndarray:
@@ -60,11 +66,21 @@ def given_pose(path: Path, xray: Xray, scanner_from_volume: np.ndarray) -> np.nd
             camera = np.array(content.get("camera"), dtype=float)
     camera = camera.reshape(-1, 4, 4)[0] if camera.size and camera.size % 16 == 0 else camera
     if not geometry.is_rigid(camera):
-        raise InputError(path, "its camera is no rigid 4x4 transform", "scanner_from_camera as in scanner_pose of parameters.pt", "correct the file")
+        raise InputError(
+            path,
+            "its camera is no rigid 4x4 transform",
+            "scanner_from_camera as in scanner_pose of parameters.pt",
+            "correct the file",
+        )
     turn = np.diag([-1.0, 1, 1, 1]) if xray.flipped else np.eye(4)
     start = geometry.invert(scanner_from_volume) @ camera @ turn
     if np.linalg.det(start[:3, :3]) < 0:
-        raise InputError(path, "its camera is mirrored against the picture", "the pose of the same X-ray and side", "check `flip`")
+        raise InputError(
+            path,
+            "its camera is mirrored against the picture",
+            "the pose of the same X-ray and side",
+            "check `flip`",
+        )
     return start
 
 
@@ -75,4 +91,9 @@ def positioner_pose(xray: Xray, ct: Volume) -> np.ndarray:
     scanner_from_volume = ct.lineage.scanner_from_volume
     camera, _ = positioner_camera(xray.path, xray.frame)
     turn = np.diag([-1.0, 1, 1, 1]) if ct.lineage.mirrored else np.eye(4)
-    return geometry.invert(scanner_from_volume) @ geometry.translation(geometry.apply(scanner_from_volume, ct.isocentre_mm)) @ camera @ turn
+    return (
+        geometry.invert(scanner_from_volume)
+        @ geometry.translation(geometry.apply(scanner_from_volume, ct.isocentre_mm))
+        @ camera
+        @ turn
+    )

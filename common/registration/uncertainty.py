@@ -29,11 +29,16 @@ def _correlated_pixels(picture: np.ndarray) -> float:
     """Area in pixels over which a residual picture correlates with itself, from its lag-1 correlations (AR(1) on each axis)."""
     area = 1.0
     for axis in (0, 1):
-        a, b = (np.take(picture, range(picture.shape[axis] - 1), axis), np.take(picture, range(1, picture.shape[axis]), axis))
+        a, b = (
+            np.take(picture, range(picture.shape[axis] - 1), axis),
+            np.take(picture, range(1, picture.shape[axis]), axis),
+        )
         both = (a != 0) & (b != 0)
         if both.sum() < MIN_ZONE_PX:
             continue
-        rho = float((a[both] * b[both]).sum() / np.sqrt((a[both] ** 2).sum() * (b[both] ** 2).sum() + 1e-20))
+        rho = float(
+            (a[both] * b[both]).sum() / np.sqrt((a[both] ** 2).sum() * (b[both] ** 2).sum() + 1e-20)
+        )
         rho = min(max(rho, 0.0), 0.99)
         area *= (1 + rho) / (1 - rho)
     return area

@@ -45,7 +45,13 @@ def wrapped(text: str, width_in: float, points: float) -> str:
     characters = max(8, int(72 * width_in / (0.4 * points)))  # of the narrowest text
     while True:
         lines = textwrap.wrap(text, characters)
-        widest = max((text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] for line in lines), default=0)
+        widest = max(
+            (
+                text_to_path.get_text_width_height_descent(line, font, ismath=False)[0]
+                for line in lines
+            ),
+            default=0,
+        )
         if widest <= 0.97 * 72 * width_in or characters <= 8:
             return "\n".join(lines)
         characters -= max(1, characters // 20)
@@ -58,7 +64,9 @@ def save(figure: Any, path: str | Path) -> None:
         figure.savefig(stream, format=path.suffix[1:].lower(), dpi=DPI)
 
 
-def show(axis: Any, picture: np.ndarray, title: str, colours: Any = "gray", top: float = 1.0) -> Any:
+def show(
+    axis: Any, picture: np.ndarray, title: str, colours: Any = "gray", top: float = 1.0
+) -> Any:
     """A picture (H, W) in 0..top, or (H, W, 3), without ticks."""
     shown = axis.imshow(picture, cmap=colours, vmin=0, vmax=top, interpolation="nearest")
     axis.set_title(title, pad=3)
@@ -81,5 +89,20 @@ def scale_bar(axis: Any, shape: tuple[int, int], pixel_mm: float) -> None:
     length = overlays.scale_bar(width * pixel_mm)
     left, bottom = 0.05 * width, height - 0.05 * height
     black = [effects.withStroke(linewidth=2.6, foreground="black")]
-    axis.plot([left, left + length / pixel_mm], [bottom, bottom], color="white", linewidth=1.4, solid_capstyle="butt", path_effects=black)
-    axis.text(left, bottom - 0.025 * height, f"{length:g} mm", color="white", fontsize=SMALL_PT, va="bottom", path_effects=[effects.withStroke(linewidth=1.4, foreground="black")])
+    axis.plot(
+        [left, left + length / pixel_mm],
+        [bottom, bottom],
+        color="white",
+        linewidth=1.4,
+        solid_capstyle="butt",
+        path_effects=black,
+    )
+    axis.text(
+        left,
+        bottom - 0.025 * height,
+        f"{length:g} mm",
+        color="white",
+        fontsize=SMALL_PT,
+        va="bottom",
+        path_effects=[effects.withStroke(linewidth=1.4, foreground="black")],
+    )

@@ -10,22 +10,36 @@ import numpy as np
 from common.geometry import Detector
 
 # Okabe and Ito's palette, told apart by colour-blind eyes
-BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7"
+BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#56b4e9",
+    "#cc79a7",
+)
 OUTLINE = ORANGE  # bright on black and on grey alike
 DRR_NAMES = ("drr.png", "hq_drr.png")  # usual names of create_drr.py's picture
-LINE_INTEGRALS = ("line integral at 0", "line integral at 65535")  # what its grey values mean, as text in the file
+LINE_INTEGRALS = (
+    "line integral at 0",
+    "line integral at 65535",
+)  # what its grey values mean, as text in the file
 CHECKS = 8  # of a checkerboard along the picture's shorter side
 
 
 def high_quality_drrs(folder: Path) -> list[Path]:
     """Pictures of create_drr.py in a results folder, by the line integrals that they state: `DRR_NAMES` first, then by name."""
-    pictures = sorted(folder.glob("*.png"), key=lambda path: (path.name not in DRR_NAMES, path.name))
+    pictures = sorted(
+        folder.glob("*.png"), key=lambda path: (path.name not in DRR_NAMES, path.name)
+    )
     return [path for path in pictures if path.name in DRR_NAMES or _states_line_integrals(path)]
 
 
 def _states_line_integrals(path: Path) -> bool:
     with open(path, "rb") as stream:
-        return LINE_INTEGRALS[1].encode() in stream.read(4096)  # a PNG's texts come before its pixels
+        return LINE_INTEGRALS[1].encode() in stream.read(
+            4096
+        )  # a PNG's texts come before its pixels
 
 
 def match_tone(drr: np.ndarray, xray: np.ndarray) -> Any:

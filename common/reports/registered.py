@@ -69,13 +69,19 @@ def load(folder: Path) -> Registered:
     evaluations = find_evaluations(folder)
     if len(evaluations) > 1:
         logger.info(f"{folder}: of {len(evaluations)} evaluations, {evaluations[0][0].name} counts")
-    return Registered(folder, parameters_file.load(folder / PARAMETERS), evaluations[0][1] if evaluations else {})
+    return Registered(
+        folder, parameters_file.load(folder / PARAMETERS), evaluations[0][1] if evaluations else {}
+    )
 
 
 def find_evaluations(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """What evaluation.py wrote into a results folder, under whatever name; evaluation.json first. Raises InputError for JSON that cannot be read."""
     files = sorted(folder.glob("*.json"), key=lambda path: (path.name != EVALUATION, path.name))
-    return [(path, read_json(path, "the numbers of evaluation.py")) for path in files if path.name == EVALUATION or _begins_as_evaluation(path)]
+    return [
+        (path, read_json(path, "the numbers of evaluation.py"))
+        for path in files
+        if path.name == EVALUATION or _begins_as_evaluation(path)
+    ]
 
 
 def _begins_as_evaluation(path: Path) -> bool:
@@ -100,7 +106,10 @@ class Shown:
 
 def shown_views(registered: Registered) -> list[Shown]:
     """Every view of a registration. Raises InputError for pictures that are missing."""
-    return [_shown(registered, number, view) for number, view in enumerate(registered.result.scanner_pose, 1)]
+    return [
+        _shown(registered, number, view)
+        for number, view in enumerate(registered.result.scanner_pose, 1)
+    ]
 
 
 def _shown(registered: Registered, number: int, view: dict[str, Any]) -> Shown:
@@ -113,29 +122,47 @@ def _shown(registered: Registered, number: int, view: dict[str, Any]) -> Shown:
     for path in paths:
         existing_file(path, "a picture of registration.py")
     silhouette = reading.read_picture(paths[0]).astype(float)
-    better = overlays.high_quality_drrs(registered.folder) if number == 1 else []  # of the first view
+    better = (
+        overlays.high_quality_drrs(registered.folder) if number == 1 else []
+    )  # of the first view
     xray = registered.result.picture / 255 if number == 1 else reading.read_picture(paths[1]) / 255
     drr = similarity.normalise(reading.read_picture(better[0]) if better else silhouette)
     if drr.shape != xray.shape:
         drr = resize(drr, xray.shape, order=1, anti_aliasing=True)
     matched = np.clip(overlays.match_tone(drr, xray)(drr), 0, 1) if drr.any() else drr
-    return Shown(xray, matched, outline_module.outline(silhouette), view["pixel_spacing_mm"][0] * _depth_mm(registered.result, view) / view["sdd_mm"])
+    return Shown(
+        xray,
+        matched,
+        outline_module.outline(silhouette),
+        view["pixel_spacing_mm"][0] * _depth_mm(registered.result, view) / view["sdd_mm"],
+    )
 
 
 def _depth_mm(result: Result, view: dict[str, Any]) -> float:
     """Distance from a view's source to the bone's middle, along its principal ray."""
     points = np.array(result.drr.get("points_mm") or [result.drr["isocentre_mm"]])
     in_scanner = geometry.apply(np.array(result.drr["scanner_from_volume"]), points)
-    return float(geometry.apply(geometry.invert(np.asarray(view["camera"])), in_scanner)[:, 2].mean())
+    return float(
+        geometry.apply(geometry.invert(np.asarray(view["camera"])), in_scanner)[:, 2].mean()
+    )
 
 
 def convergence(result: Result) -> dict[str, np.ndarray]:
     """Distance of every pose of the trajectory from the final one: in_plane_mm, depth_mm, rotation_deg; and its similarity and scale."""
     final = result.volume_from_camera()
     points = np.array(result.drr.get("points_mm") or [result.drr["isocentre_mm"]])[::10]
-    errors = [geometry.pose_error(result.volume_from_camera(pose), final, points, result.detector) for pose in result.trajectory_poses()]
-    distances = {name: np.array([getattr(error, name) for error in errors]) for name in ("in_plane_mm", "depth_mm", "rotation_deg")}
-    return {**distances, **{name: np.array(result.trajectory[name], float) for name in ("similarity", "scale")}}
+    errors = [
+        geometry.pose_error(result.volume_from_camera(pose), final, points, result.detector)
+        for pose in result.trajectory_poses()
+    ]
+    distances = {
+        name: np.array([getattr(error, name) for error in errors])
+        for name in ("in_plane_mm", "depth_mm", "rotation_deg")
+    }
+    return {
+        **distances,
+        **{name: np.array(result.trajectory[name], float) for name in ("similarity", "scale")},
+    }
 
 
 def scene_of(registered: Registered) -> tuple[str, dict[str, Any]]:
@@ -145,7 +172,15 @@ def scene_of(registered: Registered) -> tuple[str, dict[str, Any]]:
     result = registered.result
     camera = result.volume_from_camera()
     corners, foot = scene_3d.place_detector(camera, result.detector)
-    scene = scene_3d.Scene(np.zeros((1, 3)), np.zeros((0, 3), int), camera[:3, 3], corners, foot, result.picture / 255, "X-ray")
+    scene = scene_3d.Scene(
+        np.zeros((1, 3)),
+        np.zeros((0, 3), int),
+        camera[:3, 3],
+        corners,
+        foot,
+        result.picture / 255,
+        "X-ray",
+    )
     picture, grid = scene_3d.picture_grid(scene, TEXTURE_PX)
     centres = (grid[:-1, :-1] + grid[1:, 1:]) / 2
     return registered.volume_path.name, {
@@ -167,7 +202,11 @@ def surface_of(registered: Registered) -> dict[str, list] | None:
     mask = registered.result.drr.get("mask")
     if mask and Path(mask).exists():
         inside = nifti.load_labelmap(mask).data
-        kept = np.isin(inside, registered.result.drr["labels"]) if registered.result.drr.get("labels") else inside > 0
+        kept = (
+            np.isin(inside, registered.result.drr["labels"])
+            if registered.result.drr.get("labels")
+            else inside > 0
+        )
         ct = volume.Volume(np.where(kept, ct.data, -1000), ct.affine, ct.lineage, ct.path)
     vertices, triangles = surface.extract_surface(ct, surface.BONE_HU, SURFACE_VOXELS)
     return {"vertices": vertices.round(1).ravel().tolist(), "triangles": triangles.ravel().tolist()}
@@ -181,7 +220,12 @@ def lineage_of(registered: Registered) -> list[tuple[str, str]]:
     if not beside.exists():
         return []
     return [
-        (entry["step"], plain({key: value for key, value in entry["settings"].items() if not _is_matrix(value)}))
+        (
+            entry["step"],
+            plain(
+                {key: value for key, value in entry["settings"].items() if not _is_matrix(value)}
+            ),
+        )
         for entry in read_json(beside, "the lineage of a volume").get("history", ())
     ]
 
@@ -195,7 +239,12 @@ def plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {plain(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):
-        return "(" + "; ".join(plain(entry) for entry in value[:6]) + ("; ..." if len(value) > 6 else "") + ")"
+        return (
+            "("
+            + "; ".join(plain(entry) for entry in value[:6])
+            + ("; ..." if len(value) > 6 else "")
+            + ")"
+        )
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):  # a SHA-256

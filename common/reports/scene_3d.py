@@ -9,7 +9,12 @@ import numpy as np
 from common import geometry
 from common.geometry import Detector
 
-BONE, SOURCE, RAY, FRAME = "#e8dcc0", "#d55e00", "#0072b2", "#555555"  # Okabe and Ito's palette, for all eyes
+BONE, SOURCE, RAY, FRAME = (
+    "#e8dcc0",
+    "#d55e00",
+    "#0072b2",
+    "#555555",
+)  # Okabe and Ito's palette, for all eyes
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,12 @@ class Scene:
 def place_detector(camera: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     """Outer corners (4, 3) of the detector, in the order of `Scene.corners`, and the foot of the principal ray, world millimetres."""
     left, top, right, bottom = -0.5, -0.5, detector.width - 0.5, detector.height - 0.5
-    pixels = np.array([(left, top), (right, top), (right, bottom), (left, bottom), detector.principal_px])
-    points = np.c_[(pixels - detector.principal_px) * detector.pixel_mm, np.full(5, detector.sdd_mm)]
+    pixels = np.array(
+        [(left, top), (right, top), (right, bottom), (left, bottom), detector.principal_px]
+    )
+    points = np.c_[
+        (pixels - detector.principal_px) * detector.pixel_mm, np.full(5, detector.sdd_mm)
+    ]
     world = geometry.apply(camera, points)
     return world[:4], world[4]
 
@@ -41,10 +50,16 @@ def picture_grid(scene: Scene, longest: int) -> tuple[np.ndarray, np.ndarray]:
     height, width = scene.picture.shape
     scale = min(1.0, longest / max(height, width))
     size = max(2, round(height * scale)), max(2, round(width * scale))
-    small = np.clip(resize(scene.picture, size, order=1, anti_aliasing=True), 0, 1) if scale < 1 else scene.picture
+    small = (
+        np.clip(resize(scene.picture, size, order=1, anti_aliasing=True), 0, 1)
+        if scale < 1
+        else scene.picture
+    )
     rows, columns = (np.linspace(0, 1, n + 1) for n in small.shape)
     top_left, top_right, _, bottom_left = scene.corners
-    return small, top_left + columns[None, :, None] * (top_right - top_left) + rows[:, None, None] * (bottom_left - top_left)
+    return small, top_left + columns[None, :, None] * (top_right - top_left) + rows[
+        :, None, None
+    ] * (bottom_left - top_left)
 
 
 def lines_of(scene: Scene) -> dict[str, tuple[np.ndarray, str]]:

@@ -63,7 +63,9 @@ STAGES = {
     "align": Stage("patients/{patient}/{bone}_align.txt", "logs/align/{patient}_{bone}.log"),
     "centre": Stage("patients/{patient}/{bone}_centre.txt", "logs/centre/{patient}_{bone}.log"),
     "agnostic": Stage("models/{bone}.pth", "logs/agnostic/{bone}.log"),
-    "finetune": Stage("models/{patient}_{bone}_{side}.pth", "logs/finetune/{patient}_{bone}_{side}.log"),
+    "finetune": Stage(
+        "models/{patient}_{bone}_{side}.pth", "logs/finetune/{patient}_{bone}_{side}.log"
+    ),
     "header": Stage("xrays/{patient}/{view}.dcm", "logs/header/{patient}_{view}.log"),
     "register": Stage(_RESULTS + "/parameters.pt", "logs/register/{patient}_{bone}_{view}.log"),
     "drr": Stage(_RESULTS + "/drr.png", "logs/drr/{patient}_{bone}_{view}.log"),
@@ -88,10 +90,16 @@ def trouble(output: Path, patient: str, bone: str, xray: Xray) -> tuple[str, str
         if rule == "header" and not (xray.is_dicom and xray.sdd_mm):
             continue
         done = output / stage.output.format(**names)
-        if done.exists() and not (done.suffix == ".txt" and done.read_text(encoding="utf-8").strip() != "ok"):
+        if done.exists() and not (
+            done.suffix == ".txt" and done.read_text(encoding="utf-8").strip() != "ok"
+        ):
             continue
         log = output / stage.log.format(**names)
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+        lines = (
+            log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            if log.exists()
+            else []
+        )
         return rule, lines[-1] if lines else "not run yet"
     return None
 
@@ -105,22 +113,42 @@ def read_table(path: str | Path) -> list[Patient]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
-            rows = [{key: (value or "").strip() for key, value in row.items() if key is not None} for row in reader]
+            rows = [
+                {key: (value or "").strip() for key, value in row.items() if key is not None}
+                for row in reader
+            ]
             columns = reader.fieldnames or []
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(path, f"cannot be read ({error})", "a table in CSV, UTF-8", "save it as such") from None
+        raise InputError(
+            path, f"cannot be read ({error})", "a table in CSV, UTF-8", "save it as such"
+        ) from None
     unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
     if unknown or not set(REQUIRED) <= set(columns):
-        raise InputError(path, f"has the columns {', '.join(columns)}", f"{', '.join(REQUIRED)} and any of {', '.join(OPTIONAL)}", "correct the first line")
+        raise InputError(
+            path,
+            f"has the columns {', '.join(columns)}",
+            f"{', '.join(REQUIRED)} and any of {', '.join(OPTIONAL)}",
+            "correct the first line",
+        )
     patients: dict[str, Patient] = {}
     for number, row in enumerate(rows, 2):
         _add(patients, row, path.parent, f"{path}: line {number}")
     if not patients:
         raise InputError(path, "lists no patient", "a row an X-ray", "fill it in")
-    files = [file for p in patients.values() for file in (p.ct, p.segmentation, *(f for x in p.xrays for f in (x.path, x.truth) if f))]
+    files = [
+        file
+        for p in patients.values()
+        for file in (p.ct, p.segmentation, *(f for x in p.xrays for f in (x.path, x.truth) if f))
+    ]
     absent = sorted({str(file) for file in files if not file.exists()})
     if absent:
-        raise InputError(path, f"names {len(absent)} files that are not there ({', '.join(absent[:5])}{(', ...' if len(absent) > 5 else '')})", "all", "correct the table")
+        raise InputError(
+            path,
+            f"names {len(absent)} files that are not there"
+            f" ({', '.join(absent[:5])}{(', ...' if len(absent) > 5 else '')})",
+            "all",
+            "correct the table",
+        )
     return list(patients.values())
 
 
@@ -128,17 +156,34 @@ def _add(patients: dict[str, Patient], row: dict[str, str], folder: Path, where:
     """Put one row into the patients by name. Raises InputError."""
     name = row["patient"]
     if not re.fullmatch(NAME, name):
-        raise InputError(where, f"patient {name!r}", "letters, digits, dots, dashes and underscores", "it becomes a file name")
+        raise InputError(
+            where,
+            f"patient {name!r}",
+            "letters, digits, dots, dashes and underscores",
+            "it becomes a file name",
+        )
     if not row["ct"] or not row["segmentation"]:
-        raise InputError(where, f"no {('segmentation' if row['ct'] else 'ct')}", "its path", "fill it in")
+        raise InputError(
+            where, f"no {('segmentation' if row['ct'] else 'ct')}", "its path", "fill it in"
+        )
     known = patients.get(name, Patient(name, folder / row["ct"], folder / row["segmentation"], ()))
     if (known.ct, known.segmentation) != (folder / row["ct"], folder / row["segmentation"]):
-        raise InputError(where, f"patient {name} has another CT or segmentation than before", "one of each a patient", "give the other scan a name of its own")
+        raise InputError(
+            where,
+            f"patient {name} has another CT or segmentation than before",
+            "one of each a patient",
+            "give the other scan a name of its own",
+        )
     xrays = known.xrays
     if row.get("xray"):
         xray = _xray(row, folder, where)
         if xray.view in {other.view for other in xrays}:
-            raise InputError(where, f"patient {name} has two X-rays called {xray.view}", "different file names", "rename one")
+            raise InputError(
+                where,
+                f"patient {name} has two X-rays called {xray.view}",
+                "different file names",
+                "rename one",
+            )
         xrays = (*xrays, xray)
     patients[name] = Patient(name, known.ct, known.segmentation, xrays)
 
@@ -146,13 +191,20 @@ def _add(patients: dict[str, Patient], row: dict[str, str], folder: Path, where:
 def _xray(row: dict[str, str], folder: Path, where: str) -> Xray:
     side = row.get("side", "")
     if side not in SIDES:
-        raise InputError(where, f"side {side!r}", "left or right, the side that the X-ray shows", "fill it in")
+        raise InputError(
+            where, f"side {side!r}", "left or right, the side that the X-ray shows", "fill it in"
+        )
     truth = row.get("truth")
     xray = Xray(
         folder / row["xray"], side, _number(row, "sdd_mm", where), _number(row, "pixel_spacing_mm", where), folder / truth if truth else None, row.get("flags", "")
     )  # fmt: skip
     if not re.fullmatch(NAME, xray.view):
-        raise InputError(where, f"X-ray {xray.path.name!r}", "letters, digits, dots, dashes and underscores; its name becomes a folder", "rename it")
+        raise InputError(
+            where,
+            f"X-ray {xray.path.name!r}",
+            "letters, digits, dots, dashes and underscores; its name becomes a folder",
+            "rename it",
+        )
     return xray
 
 
@@ -163,5 +215,10 @@ def _number(row: dict[str, str], column: str, where: str) -> float | None:
     except ValueError:
         value = -1.0
     if value is not None and not value > 0:
-        raise InputError(where, f"{column} {text!r}", "millimetres, or nothing where the DICOM header has it", "correct it")
+        raise InputError(
+            where,
+            f"{column} {text!r}",
+            "millimetres, or nothing where the DICOM header has it",
+            "correct it",
+        )
     return value

@@ -29,8 +29,14 @@ def save(path: str | Path, result: Result) -> None:
     content = {"schema": SCHEMA, **asdict(result)}
     content["init_pose"] = as_tensor(result.init_pose)[None]
     content["final_pose"] = as_tensor(result.final_pose)[None]
-    content["trajectory"] = {name: torch.tensor(result.trajectory[name], dtype=torch.float64) for name in TRAJECTORY_COLUMNS}
-    content["xray"] = {**result.xray, "image": torch.as_tensor(np.ascontiguousarray(result.xray["image"]))}
+    content["trajectory"] = {
+        name: torch.tensor(result.trajectory[name], dtype=torch.float64)
+        for name in TRAJECTORY_COLUMNS
+    }
+    content["xray"] = {
+        **result.xray,
+        "image": torch.as_tensor(np.ascontiguousarray(result.xray["image"])),
+    }
     with files.writing(path) as stream:
         torch.save(content, stream)
 
@@ -47,11 +53,22 @@ def load(path: str | Path) -> Result:
     content = torch_files.load(path, what)
     schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
     if schema != SCHEMA:
-        found = "a model checkpoint" if isinstance(content, dict) and "model_state_dict" in content else f"schema {schema!r}"
-        raise InputError(path, f"is {found}", f"{SCHEMA!r}, parameters.pt of registration.py", "look inside with read_pt.py")
+        found = (
+            "a model checkpoint"
+            if isinstance(content, dict) and "model_state_dict" in content
+            else f"schema {schema!r}"
+        )
+        raise InputError(
+            path,
+            f"is {found}",
+            f"{SCHEMA!r}, parameters.pt of registration.py",
+            "look inside with read_pt.py",
+        )
     with reading(path, f"all entries of {SCHEMA!r}", "register again", "incomplete"):
         content.pop("schema")
-        content["trajectory"] = {name: content["trajectory"][name].tolist() for name in TRAJECTORY_COLUMNS}
+        content["trajectory"] = {
+            name: content["trajectory"][name].tolist() for name in TRAJECTORY_COLUMNS
+        }
         content["init_pose"] = content["init_pose"][0].double().numpy()
         content["final_pose"] = content["final_pose"][0].double().numpy()
         content["xray"] = {**content["xray"], "image": content["xray"]["image"].numpy()}
@@ -64,31 +81,60 @@ def load(path: str | Path) -> Result:
 
 def _what_is_wrong(result: Result) -> Iterator[str]:
     """What in a result cannot be, the first things first. Raises anything for entries of another type."""
-    if not isinstance(result.scanner_pose, list) or not result.scanner_pose or not all(isinstance(view, dict) for view in result.scanner_pose):
+    if (
+        not isinstance(result.scanner_pose, list)
+        or not result.scanner_pose
+        or not all(isinstance(view, dict) for view in result.scanner_pose)
+    ):
         yield "it has no scanner_pose"
         return
-    if not all(isinstance(result.drr[key], int | float) for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0")):
+    if not all(
+        isinstance(result.drr[key], int | float)
+        for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0")
+    ):
         yield "its detector is not stated in numbers"
         return
     detector, image, orientation = result.detector, result.picture, result.drr["orientation"]
-    numbers = np.array([detector.sdd_mm, *detector.pixel_mm, *detector.principal_px, *result.drr["isocentre_mm"]])
+    numbers = np.array(
+        [detector.sdd_mm, *detector.pixel_mm, *detector.principal_px, *result.drr["isocentre_mm"]]
+    )
     if not np.isfinite(numbers).all() or min(detector.sdd_mm, *detector.pixel_mm) <= 0:
         yield f"its detector cannot be (SDD {detector.sdd_mm:g} mm, pixels of {detector.pixel_mm[0]:g} x {detector.pixel_mm[1]:g} mm)"
-    if image.dtype != np.uint8 or image.shape != (detector.height, detector.width) or not 0 < image.size <= MAX_PIXELS:
+    if (
+        image.dtype != np.uint8
+        or image.shape != (detector.height, detector.width)
+        or not 0 < image.size <= MAX_PIXELS
+    ):
         yield f"its picture is {image.shape} {image.dtype}, its detector {detector.height} x {detector.width}"
-    if orientation not in list(geometry.REORIENT) or result.drr["reverse_x_axis"] not in (True, False):
+    if orientation not in list(geometry.REORIENT) or result.drr["reverse_x_axis"] not in (
+        True,
+        False,
+    ):
         yield f"its orientation is {orientation!r}"
     rigid = {"init_pose": result.init_pose, "final_pose": result.final_pose}
-    rigid |= {f"scanner_pose {key}": np.array(view[key].tolist()) for view in result.scanner_pose for key in ("camera", "camera_init")}
+    rigid |= {
+        f"scanner_pose {key}": np.array(view[key].tolist())
+        for view in result.scanner_pose
+        for key in ("camera", "camera_init")
+    }
     for name, matrix in rigid.items():
         if not geometry.is_rigid(matrix):
             yield f"its {name} is no rigid 4x4 transform"
     columns = [np.array(column, float) for column in result.trajectory.values()]
-    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1 or not all(np.isfinite(column).all() for column in columns):
+    if (
+        len({column.shape for column in columns}) != 1
+        or columns[0].ndim != 1
+        or not all(np.isfinite(column).all() for column in columns)
+    ):
         yield "its trajectory has columns of different lengths or numbers that are not finite"
     points = np.array(result.drr.get("points_mm", [result.drr["isocentre_mm"]]), float)
     placed = np.array(result.drr.get("scanner_from_volume", np.eye(4)), float)
-    if points.ndim != 2 or points.shape[1] != 3 or placed.shape != (4, 4) or not (np.isfinite(points).all() and np.isfinite(placed).all()):
+    if (
+        points.ndim != 2
+        or points.shape[1] != 3
+        or placed.shape != (4, 4)
+        or not (np.isfinite(points).all() and np.isfinite(placed).all())
+    ):
         yield "its points_mm or scanner_from_volume are none"
     if not isinstance(result.xray["file"], str) or not isinstance(result.drr["volume"], str):
         yield "it does not name its X-ray and volume"

@@ -23,13 +23,20 @@ MARKUPS_SCHEMA = "https://raw.githubusercontent.com/slicer/slicer/master/Modules
 MAX_POINTS = 400  # control points of a curve: Slicer draws a handle for each
 
 
-def export(folder: Path, views: Sequence[dict[str, Any]], pictures: Sequence[np.ndarray], outlines: Sequence[dict[str, list[np.ndarray]]]) -> None:
+def export(
+    folder: Path,
+    views: Sequence[dict[str, Any]],
+    pictures: Sequence[np.ndarray],
+    outlines: Sequence[dict[str, list[np.ndarray]]],
+) -> None:
     """Write everything into ``folder``; file names begin with view1_, view2_ where there are several views.
 
     ``views`` are entries of scanner_pose; ``pictures`` the X-rays as they lie on disk, uint8; ``outlines`` for each view the curves of each bone by name.
     """
     folder.mkdir(exist_ok=True)
-    for number, (view, picture, curves) in enumerate(zip(views, pictures, outlines, strict=True), start=1):
+    for number, (view, picture, curves) in enumerate(
+        zip(views, pictures, outlines, strict=True), start=1
+    ):
         prefix = f"view{number}_" if len(views) > 1 else ""
         write_transform(folder / f"{prefix}camera_LPS.tfm", np.asarray(view["camera"]))
         write_picture_volume(folder / f"{prefix}xray.nrrd", picture, view)
@@ -37,7 +44,9 @@ def export(folder: Path, views: Sequence[dict[str, Any]], pictures: Sequence[np.
         write_outline_markups(folder / f"{prefix}outline.mrk.json", curves, view)
     for bone in views[0]["bones"]:
         write_transform(folder / f"{bone['name']}_motion_LPS.tfm", np.asarray(bone["motion"]))
-        write_transform(folder / f"{bone['name']}_volume_LPS.tfm", np.asarray(bone["scanner_from_volume"]))
+        write_transform(
+            folder / f"{bone['name']}_volume_LPS.tfm", np.asarray(bone["scanner_from_volume"])
+        )
 
 
 def write_transform(path: Path, parent_from_child: np.ndarray) -> None:
@@ -48,7 +57,9 @@ def write_transform(path: Path, parent_from_child: np.ndarray) -> None:
 def on_detector(view: dict[str, Any], pixels: np.ndarray) -> np.ndarray:
     """(N, 3) RAS millimetres of pixels (column, row) on the detector's plane."""
     offsets = (np.asarray(pixels, float) - view["principal_point_px"]) * view["pixel_spacing_mm"]
-    return geometry.apply(np.asarray(view["camera"]), np.c_[offsets, np.full(len(offsets), view["sdd_mm"])])
+    return geometry.apply(
+        np.asarray(view["camera"]), np.c_[offsets, np.full(len(offsets), view["sdd_mm"])]
+    )
 
 
 def write_picture_volume(path: Path, picture: np.ndarray, view: dict[str, Any]) -> None:
@@ -64,24 +75,43 @@ def write_picture_volume(path: Path, picture: np.ndarray, view: dict[str, Any]) 
         try:
             sitk.WriteImage(image, str(partial), useCompression=True)
         except RuntimeError as error:
-            raise InputError(path, f"cannot be written ({one_line(error)})", "room on the disk", "free some space") from error
+            raise InputError(
+                path,
+                f"cannot be written ({one_line(error)})",
+                "room on the disk",
+                "free some space",
+            ) from error
 
 
-def write_outline_picture(path: Path, picture: np.ndarray, curves: dict[str, list[np.ndarray]]) -> None:
+def write_outline_picture(
+    path: Path, picture: np.ndarray, curves: dict[str, list[np.ndarray]]
+) -> None:
     """The X-ray (uint8) with each bone's outline in a colour of its own."""
     from PIL import Image, ImageDraw
 
-    scale = max(1, round(1200 / max(picture.shape)))  # small pictures are enlarged, so that a thin line stays thin
-    image = Image.fromarray(picture).convert("RGB").resize((picture.shape[1] * scale, picture.shape[0] * scale), Image.Resampling.NEAREST)
+    scale = max(
+        1, round(1200 / max(picture.shape))
+    )  # small pictures are enlarged, so that a thin line stays thin
+    image = (
+        Image.fromarray(picture)
+        .convert("RGB")
+        .resize((picture.shape[1] * scale, picture.shape[0] * scale), Image.Resampling.NEAREST)
+    )
     draw = ImageDraw.Draw(image)
     for (_, lines), colour in zip(curves.items(), _colours(len(curves)), strict=True):
         for line in lines:
-            draw.line([tuple(p) for p in (line + 0.5) * scale - 0.5], fill=tuple(round(255 * c) for c in colour), width=2)
+            draw.line(
+                [tuple(p) for p in (line + 0.5) * scale - 0.5],
+                fill=tuple(round(255 * c) for c in colour),
+                width=2,
+            )
     with files.writing(path) as stream:
         image.save(stream, format="PNG")
 
 
-def write_outline_markups(path: Path, curves: dict[str, list[np.ndarray]], view: dict[str, Any]) -> None:
+def write_outline_markups(
+    path: Path, curves: dict[str, list[np.ndarray]], view: dict[str, Any]
+) -> None:
     """The outlines as closed curves on the detector's plane, in Slicer's markups format, LPS millimetres."""
     markups = []
     for (name, lines), colour in zip(curves.items(), _colours(len(curves)), strict=True):

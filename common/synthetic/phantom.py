@@ -18,7 +18,16 @@ from common.geometry import apply, invert, rotation_matrix, translation
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume
 
-LABELS = {"tibia right": 1, "tibia left": 2, "femur right": 3, "femur left": 4, "fibula right": 5, "fibula left": 6, "patella right": 7, "patella left": 8}
+LABELS = {
+    "tibia right": 1,
+    "tibia left": 2,
+    "femur right": 3,
+    "femur left": 4,
+    "fibula right": 5,
+    "fibula left": 6,
+    "patella right": 7,
+    "patella left": 8,
+}
 AXES = {
     "RAS": np.eye(3),
     "LPS": np.diag([-1.0, -1, 1]),
@@ -83,7 +92,10 @@ def sample_shape(rng: np.random.Generator, variation: float = 1.0) -> Shape:
     size = 1 + variation * (0.06 * rng.uniform(-1.7, 1.7) + 0.03 * rng.normal(size=3))
     ellipsoids, capsules = {}, {}
     for name, (centre, radii) in ELLIPSOIDS.items():
-        ellipsoids[name] = (size * centre + variation * rng.normal(0, 0.8, 3), size * radii * (1 + variation * rng.normal(0, 0.04, 3)))
+        ellipsoids[name] = (
+            size * centre + variation * rng.normal(0, 0.8, 3),
+            size * radii * (1 + variation * rng.normal(0, 0.04, 3)),
+        )
     bow = variation * rng.normal(0, 4, 3) * [1, 1, 0]
     for name, (start, stop, r0, r1) in CAPSULES.items():
         girth = np.sqrt(size[0] * size[1])
@@ -94,12 +106,20 @@ def sample_shape(rng: np.random.Generator, variation: float = 1.0) -> Shape:
 
 def bone_distance(shape: Shape, bone: str, points: np.ndarray) -> np.ndarray:
     """Approximate signed distance (...,) in millimetres of points (..., 3) in the knee frame to a bone's surface, negative inside."""
-    parts = [_ellipsoid(points, *part) for name, part in shape.ellipsoids.items() if name.startswith(bone)]
-    parts += [_capsule(points, *part) for name, part in shape.capsules.items() if name.startswith(bone)]
+    parts = [
+        _ellipsoid(points, *part)
+        for name, part in shape.ellipsoids.items()
+        if name.startswith(bone)
+    ]
+    parts += [
+        _capsule(points, *part) for name, part in shape.capsules.items() if name.startswith(bone)
+    ]
     distance = parts[0]
     for part in parts[1:]:
         distance = _smooth_union(distance, part, 5.0)
-    if bone == "femur":  # the notch between the condyles, open to the back, and the patella's groove in front
+    if (
+        bone == "femur"
+    ):  # the notch between the condyles, open to the back, and the patella's groove in front
         notch = _ellipsoid(points, np.array([0.0, -22, 8]), np.array([9.0, 26, 22]))
         groove = _ellipsoid(points, np.array([2.0, 36, 28]), np.array([10.0, 10, 40]))
         distance = -_smooth_union(-distance, _smooth_union(notch, groove, 3.0), 3.0)
@@ -114,13 +134,19 @@ def _ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray) -> np.
     return f * (f - 1) / np.sqrt(np.einsum("...i,...i->...", scaled, scaled) + np.float32(1e-12))
 
 
-def _capsule(points: np.ndarray, start: np.ndarray, stop: np.ndarray, r0: float, r1: float) -> np.ndarray:
+def _capsule(
+    points: np.ndarray, start: np.ndarray, stop: np.ndarray, r0: float, r1: float
+) -> np.ndarray:
     """Distance to a segment less a radius that runs from r0 to r1."""
     axis = np.float32(stop - start)
     offset = points - np.float32(start)
     along = np.clip(offset @ axis / np.dot(axis, axis), 0, 1)
     offset -= along[..., None] * axis
-    return np.sqrt(np.einsum("...i,...i->...", offset, offset)) - np.float32(r0) - along * np.float32(r1 - r0)
+    return (
+        np.sqrt(np.einsum("...i,...i->...", offset, offset))
+        - np.float32(r0)
+        - along * np.float32(r1 - r0)
+    )
 
 
 def _smooth_union(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
@@ -131,16 +157,26 @@ def _smooth_union(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
 
 def bone_hu(distance: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Hounsfield units inside a bone: a cortical shell, thin at the joint and thick at the shaft, around trabecular bone that gives way to fatty marrow."""
-    away = np.clip((np.abs(points[..., 2] - np.float32(5)) - 40) / 60, 0, 1)  # 0 at the joint, 1 in the shaft
+    away = np.clip(
+        (np.abs(points[..., 2] - np.float32(5)) - 40) / 60, 0, 1
+    )  # 0 at the joint, 1 in the shaft
     depth = -distance
     core = np.clip(depth - (1.2 + 3.3 * away) + 0.5, 0, 1)
-    texture = np.sin(points[..., 0] / 5) * np.sin(points[..., 1] / 6 + 1) * np.sin(points[..., 2] / 7 + 2)
+    texture = (
+        np.sin(points[..., 0] / 5) * np.sin(points[..., 1] / 6 + 1) * np.sin(points[..., 2] / 7 + 2)
+    )
     trabecular = (320 + 90 * texture) * (1 - away) - 40 * away
     cortical = 800 + 700 * away
     return cortical + (trabecular - cortical) * core
 
 
-def make(seed: int = 0, spacing_mm: float | tuple[float, float, float] = 1.5, axes: str = "RAS", tilt_deg: float = 0.0, variation: float = 1.0) -> Phantom:
+def make(
+    seed: int = 0,
+    spacing_mm: float | tuple[float, float, float] = 1.5,
+    axes: str = "RAS",
+    tilt_deg: float = 0.0,
+    variation: float = 1.0,
+) -> Phantom:
     """One patient's CT, labelmap and truth; the same seed gives the same patient on any grid.
 
     ``spacing_mm`` is along the file's three axes, ``axes`` their nearest patient directions (one of `AXES`), ``tilt_deg`` turns the grid away from
@@ -150,7 +186,12 @@ def make(seed: int = 0, spacing_mm: float | tuple[float, float, float] = 1.5, ax
     shape = sample_shape(rng, variation)
     poses = {side: _sample_poses(rng, side, shape, variation) for side in ("right", "left")}
     field = FIELD_MM + rng.uniform(-8, 8, (2, 3)) * [[0, 0, 1], [0, 0, 1]]
-    affine, grid = _grid(field, np.broadcast_to(spacing_mm, 3), AXES[axes] @ rotation_matrix(np.radians(tilt_deg) * np.array([0.48, 0.6, 0.64])), rng)
+    affine, grid = _grid(
+        field,
+        np.broadcast_to(spacing_mm, 3),
+        AXES[axes] @ rotation_matrix(np.radians(tilt_deg) * np.array([0.48, 0.6, 0.64])),
+        rng,
+    )
 
     hu = np.full(grid, AIR_HU, np.float32)
     labels = np.zeros(grid, np.uint8)
@@ -168,65 +209,114 @@ def make(seed: int = 0, spacing_mm: float | tuple[float, float, float] = 1.5, ax
         "seed": seed,
         "frame": "RAS millimetres of the CT",
         "labels": LABELS,
-        "scanner_from_knee": {f"{bone} {side}": pose.tolist() for side, bones in poses.items() for bone, pose in bones.items()},
+        "scanner_from_knee": {
+            f"{bone} {side}": pose.tolist()
+            for side, bones in poses.items()
+            for bone, pose in bones.items()
+        },
         "landmarks": {
-            f"{bone} {side}": {name: apply(pose, point).tolist() for name, point in landmarks(shape, bone).items()} for side, bones in poses.items() for bone, pose in bones.items()
+            f"{bone} {side}": {
+                name: apply(pose, point).tolist() for name, point in landmarks(shape, bone).items()
+            }
+            for side, bones in poses.items()
+            for bone, pose in bones.items()
         },
         "islands": islands,
     }
     source = {"name": f"phantom {seed}", "sha256": ""}
-    return Phantom(Volume(np.clip(np.rint(hu), -1024, 3071).astype(np.int16), affine, Lineage(source=source)), Volume(labels, affine, Lineage(source=source)), truth)
+    return Phantom(
+        Volume(np.clip(np.rint(hu), -1024, 3071).astype(np.int16), affine, Lineage(source=source)),
+        Volume(labels, affine, Lineage(source=source)),
+        truth,
+    )
 
 
 def landmarks(shape: Shape, bone: str) -> dict[str, np.ndarray]:
     """Named points of a bone in the knee frame: the centres of its rounded parts and a point on the shaft's axis."""
-    points = {name.removeprefix(bone + " "): centre for name, (centre, _) in shape.ellipsoids.items() if name.startswith(bone)}
+    points = {
+        name.removeprefix(bone + " "): centre
+        for name, (centre, _) in shape.ellipsoids.items()
+        if name.startswith(bone)
+    }
     shaft = shape.capsules.get(f"{bone} shaft")
     return points if shaft is None else {**points, "shaft": shaft[0]}
 
 
-def _sample_poses(rng: np.random.Generator, side: str, shape: Shape, variation: float) -> dict[str, np.ndarray]:
+def _sample_poses(
+    rng: np.random.Generator, side: str, shape: Shape, variation: float
+) -> dict[str, np.ndarray]:
     """scanner_from_knee of each bone; determinant -1 on the left. Tibia and fibula flex and turn about the joint."""
     pose = np.eye(4)
     pose[:3, :3] = rotation_matrix(np.radians(variation * rng.normal(0, [3, 2, 4])))
     pose[:3, 3] = [82.0, 0, 0] + variation * rng.normal(0, [4, 5, 5])
     flexion = np.eye(4)
-    flexion[:3, :3] = rotation_matrix(np.radians(variation * np.array([-rng.uniform(0, 12), rng.normal(0, 1), rng.normal(0, 3)])))
-    centre = (shape.ellipsoids["femur medial condyle"][0] + shape.ellipsoids["femur lateral condyle"][0]) / 2
+    flexion[:3, :3] = rotation_matrix(
+        np.radians(variation * np.array([-rng.uniform(0, 12), rng.normal(0, 1), rng.normal(0, 3)]))
+    )
+    centre = (
+        shape.ellipsoids["femur medial condyle"][0] + shape.ellipsoids["femur lateral condyle"][0]
+    ) / 2
     shank = pose @ translation(centre) @ flexion @ translation(-centre)
     mirror = np.diag([1.0 if side == "right" else -1.0, 1, 1, 1])
-    return {"femur": mirror @ pose, "tibia": mirror @ shank, "fibula": mirror @ shank, "patella": mirror @ pose}
+    return {
+        "femur": mirror @ pose,
+        "tibia": mirror @ shank,
+        "fibula": mirror @ shank,
+        "patella": mirror @ pose,
+    }
 
 
-def _grid(field_mm: np.ndarray, spacing: np.ndarray, directions: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int, int]]:
+def _grid(
+    field_mm: np.ndarray, spacing: np.ndarray, directions: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[int, int, int]]:
     """Affine (rounded to what NIfTI's 32-bit floats hold) and shape of a grid along ``directions`` (columns), about as large as the field."""
     extent = np.abs(directions.round()).T @ (field_mm[1] - field_mm[0])
     grid = tuple(int(n) for n in np.ceil(extent / spacing))
     affine = np.eye(4)
     affine[:3, :3] = directions * spacing
-    affine[:3, 3] = field_mm.mean(0) + rng.uniform(-1, 1, 3) - affine[:3, :3] @ ((np.array(grid) - 1) / 2)
+    affine[:3, 3] = (
+        field_mm.mean(0) + rng.uniform(-1, 1, 3) - affine[:3, :3] @ ((np.array(grid) - 1) / 2)
+    )
     return affine.astype(np.float32).astype(float), grid
 
 
-def _local_box(affine: np.ndarray, grid: tuple[int, ...], knee_pose: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[tuple[slice, slice, slice], np.ndarray]:
+def _local_box(
+    affine: np.ndarray,
+    grid: tuple[int, ...],
+    knee_pose: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> tuple[tuple[slice, slice, slice], np.ndarray]:
     """The part of the grid that holds a box of the knee frame, and its voxels' knee-frame positions (..., 3), float32."""
     corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij"), -1).reshape(-1, 3)
     index = apply(invert(affine) @ knee_pose, corners)
     start = np.clip(np.floor(index.min(0)).astype(int), 0, grid)
     stop = np.clip(np.ceil(index.max(0)).astype(int) + 1, 0, grid)
     knee_from_index = (invert(knee_pose) @ affine).astype(np.float32)
-    along = [np.arange(a, b, dtype=np.float32)[:, None] * knee_from_index[:3, axis] for axis, (a, b) in enumerate(zip(start, stop, strict=True))]
-    points = along[0][:, None, None] + along[1][None, :, None] + along[2][None, None, :] + knee_from_index[:3, 3]
+    along = [
+        np.arange(a, b, dtype=np.float32)[:, None] * knee_from_index[:3, axis]
+        for axis, (a, b) in enumerate(zip(start, stop, strict=True))
+    ]
+    points = (
+        along[0][:, None, None]
+        + along[1][None, :, None]
+        + along[2][None, None, :]
+        + knee_from_index[:3, 3]
+    )
     return tuple(slice(a, b) for a, b in zip(start, stop, strict=True)), points
 
 
 def _paint_leg(hu: np.ndarray, affine: np.ndarray, pose: np.ndarray, size: np.ndarray) -> None:
     """Muscle in a layer of fat: an elliptic column, waisted at the joint and fuller around the thigh."""
     blur = np.float32(np.linalg.norm(affine[:3, :3], axis=0).mean())
-    box, points = _local_box(affine, hu.shape, pose, np.array([-100.0, -100, -300]), np.array([100.0, 100, 300]))
+    box, points = _local_box(
+        affine, hu.shape, pose, np.array([-100.0, -100, -300]), np.array([100.0, 100, 300])
+    )
     height = points[..., 2]
     girth = 1 + 0.12 * np.tanh((height - 40) / 50) - 0.04 * np.tanh((height + 60) / 40)
-    radius = np.hypot(points[..., 0] / np.float32(62 * size[0]), (points[..., 1] + 2) / np.float32(66 * size[1]))
+    radius = np.hypot(
+        points[..., 0] / np.float32(62 * size[0]), (points[..., 1] + 2) / np.float32(66 * size[1])
+    )
     skin = (radius - girth) * 60
     muscle = skin + 9
     tissue = FAT_HU + (MUSCLE_HU - FAT_HU) * np.clip(0.5 - muscle / blur, 0, 1)
@@ -234,10 +324,26 @@ def _paint_leg(hu: np.ndarray, affine: np.ndarray, pose: np.ndarray, size: np.nd
     np.maximum(part, AIR_HU + (tissue - AIR_HU) * np.clip(0.5 - skin / blur, 0, 1), out=part)
 
 
-def _paint_bone(hu: np.ndarray, labels: np.ndarray, affine: np.ndarray, pose: np.ndarray, shape: Shape, bone: str, label: int) -> None:
+def _paint_bone(
+    hu: np.ndarray,
+    labels: np.ndarray,
+    affine: np.ndarray,
+    pose: np.ndarray,
+    shape: Shape,
+    bone: str,
+    label: int,
+) -> None:
     """Put a bone into the CT, its surface softened over one voxel, and its voxels into the labelmap."""
-    boxes = [(centre - radii, centre + radii) for name, (centre, radii) in shape.ellipsoids.items() if name.startswith(bone)]
-    boxes += [(np.minimum(a, b) - max(r0, r1), np.maximum(a, b) + max(r0, r1)) for name, (a, b, r0, r1) in shape.capsules.items() if name.startswith(bone)]
+    boxes = [
+        (centre - radii, centre + radii)
+        for name, (centre, radii) in shape.ellipsoids.items()
+        if name.startswith(bone)
+    ]
+    boxes += [
+        (np.minimum(a, b) - max(r0, r1), np.maximum(a, b) + max(r0, r1))
+        for name, (a, b, r0, r1) in shape.capsules.items()
+        if name.startswith(bone)
+    ]
     low, high = np.min([box[0] for box in boxes], 0), np.max([box[1] for box in boxes], 0)
     box, points = _local_box(affine, hu.shape, pose, low - 4, high + 4)
     distance = bone_distance(shape, bone, points)
@@ -247,7 +353,9 @@ def _paint_bone(hu: np.ndarray, labels: np.ndarray, affine: np.ndarray, pose: np
     labels[box][distance < 0] = label
 
 
-def _add_islands(labels: np.ndarray, rng: np.random.Generator, each: int = 3) -> dict[str, dict[str, int]]:
+def _add_islands(
+    labels: np.ndarray, rng: np.random.Generator, each: int = 3
+) -> dict[str, dict[str, int]]:
     """Scatter small cuboids of every label well away from everything; returns how many and how many voxels, by label."""
     islands = {}
     for label in LABELS.values():
@@ -255,10 +363,15 @@ def _add_islands(labels: np.ndarray, rng: np.random.Generator, each: int = 3) ->
         while counted["islands"] < each:
             size = rng.integers(1, 4, 3)
             corner = np.array([rng.integers(3, n - 7) for n in labels.shape])
-            if labels[tuple(slice(c - 3, c + s + 3) for c, s in zip(corner, size, strict=True))].any():
+            if labels[
+                tuple(slice(c - 3, c + s + 3) for c, s in zip(corner, size, strict=True))
+            ].any():
                 continue
             labels[tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))] = label
-            counted = {"islands": counted["islands"] + 1, "voxels": counted["voxels"] + int(size.prod())}
+            counted = {
+                "islands": counted["islands"] + 1,
+                "voxels": counted["voxels"] + int(size.prod()),
+            }
         islands[str(label)] = counted
     return islands
 
@@ -268,7 +381,12 @@ def cohort_member(number: int, seed: int, spacing_mm: float) -> Phantom:
     rng = np.random.default_rng([seed, number, 21])
     axes = list(AXES)[(number + 1) % len(AXES)]
     spacing = spacing_mm * np.array([1, 1, 1.0 if number % 2 else 1.4])
-    return make(seed=1000 * seed + number, spacing_mm=tuple(spacing), axes=axes, tilt_deg=float(rng.uniform(-6, 6)) if number % 3 == 1 else 0.0)
+    return make(
+        seed=1000 * seed + number,
+        spacing_mm=tuple(spacing),
+        axes=axes,
+        tilt_deg=float(rng.uniform(-6, 6)) if number % 3 == 1 else 0.0,
+    )
 
 
 def write(phantom: Phantom, folder: Path, name: str) -> list[Path]:
@@ -286,4 +404,8 @@ def write(phantom: Phantom, folder: Path, name: str) -> list[Path]:
 
 def files_of(folder: Path, name: str) -> list[Path]:
     """The three files of a phantom patient: CT, labelmap, truth."""
-    return [folder / f"{name}_ct.nii.gz", folder / "segmentations" / f"{name}_seg.nii.gz", folder / "truth.json"]
+    return [
+        folder / f"{name}_ct.nii.gz",
+        folder / "segmentations" / f"{name}_seg.nii.gz",
+        folder / "truth.json",
+    ]

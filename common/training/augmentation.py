@@ -24,7 +24,14 @@ class Layers:
 
 def join(parts: Sequence[Layers]) -> Layers:
     """One batch of several; all have other bones or none has."""
-    return Layers(*(None if images[0] is None else torch.cat(images) for images in zip(*((part.bone, part.tissue, part.others) for part in parts), strict=True)))
+    return Layers(
+        *(
+            None if images[0] is None else torch.cat(images)
+            for images in zip(
+                *((part.bone, part.tissue, part.others) for part in parts), strict=True
+            )
+        )
+    )
 
 
 class Dice:
@@ -51,14 +58,24 @@ def compose(layers: Layers, probability: float, generator: torch.Generator) -> t
     image = layers.bone * (1 + effects * dice.uniform(-0.4, 0.6))
     around = _enlarge(layers.tissue, size)
     if effects:
-        around = torch.lerp(around, _enlarge(functional.avg_pool2d(layers.tissue, size[0] // 16, ceil_mode=True), size), dice.chance(0.5))
+        around = torch.lerp(
+            around,
+            _enlarge(functional.avg_pool2d(layers.tissue, size[0] // 16, ceil_mode=True), size),
+            dice.chance(0.5),
+        )
         around = around * dice.uniform(0.2, 1.3)
     image = image + around * (1 - effects * bare)
-    if layers.others is not None:  # X-rays show them beside the bone, except where the field is narrow
-        image = image + _enlarge(layers.others, size) * (1 + effects * dice.uniform(-0.5, 0.4)) * (1 - effects * dice.chance(0.2))
+    if (
+        layers.others is not None
+    ):  # X-rays show them beside the bone, except where the field is narrow
+        image = image + _enlarge(layers.others, size) * (1 + effects * dice.uniform(-0.5, 0.4)) * (
+            1 - effects * dice.chance(0.2)
+        )
     if not effects:
         return image
-    image = image + dice.chance(probability) * dice.uniform(0.1, 0.5) * _strangers(layers.bone, dice)
+    image = image + dice.chance(probability) * dice.uniform(0.1, 0.5) * _strangers(
+        layers.bone, dice
+    )
     image = image + dice.chance(probability) * dice.uniform(0.1, 0.8) * _clouds(dice, size)
     image = image + dice.chance(probability) * dice.uniform(0.2, 1.2) * _limb(dice, size)
     image = image + dice.chance(probability / 2) * dice.uniform(0.2, 1.2) * _wires(dice, size)
@@ -85,7 +102,10 @@ def _strangers(bone: torch.Tensor, dice: Dice) -> torch.Tensor:
     """Bones in the way: pictures of the same batch, mirrored and shifted by more than a quarter of the field."""
     height, width = bone.shape[2:]
     order = torch.randperm(dice.count, generator=dice.generator)
-    shift = [int(torch.randint(n // 4, n - n // 4, (1,), generator=dice.generator)) for n in (height, width)]
+    shift = [
+        int(torch.randint(n // 4, n - n // 4, (1,), generator=dice.generator))
+        for n in (height, width)
+    ]
     return bone[order].flip(3).roll(shift, (2, 3))
 
 
@@ -126,7 +146,9 @@ def _blur(image: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """Each pixel gives ``share`` of itself to either neighbour, along rows and along columns."""
     for dimension, borders in ((2, (0, 0, 1, 1)), (3, (1, 1, 0, 0))):
         padded, length = functional.pad(image, borders, mode="replicate"), image.shape[dimension]
-        image = image + share * (padded.narrow(dimension, 0, length) + padded.narrow(dimension, 2, length) - 2 * image)
+        image = image + share * (
+            padded.narrow(dimension, 0, length) + padded.narrow(dimension, 2, length) - 2 * image
+        )
     return image
 
 

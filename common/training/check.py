@@ -27,17 +27,30 @@ SAME_FIELD = 0.3  # relative: a network sees the picture at its training field
 
 def examine(xray: Xray, structure: Structure, patient: Patient, view: View, seed: int) -> Report:
     """Check an X-ray against a CT (as a registration and as training render it) and the training view."""
-    ranges = {"AP": view.pose_range, "PA": pose_range.turned_about(view.pose_range), None: None}[view.orientation]
+    ranges = {"AP": view.pose_range, "PA": pose_range.turned_about(view.pose_range), None: None}[
+        view.orientation
+    ]
     middle = view.cameras(pose_range.poses_from_parameters(view.pose_range.middle[None]))[0]
     camera = geometry.translation(structure.ct.isocentre_mm) @ middle
     body = structure.body
-    report = preflight.examine(xray, body.renderer, body.points, camera, structure.ct.lineage.scanner_from_volume, searching_fit(body, ranges, seed) if ranges else None)
+    report = preflight.examine(
+        xray,
+        body.renderer,
+        body.points,
+        camera,
+        structure.ct.lineage.scanner_from_volume,
+        searching_fit(body, ranges, seed) if ranges else None,
+    )
     poses = view.cameras(view.pose_range.poses(POSES, np.random.default_rng(seed)))
-    rows, findings = training_findings(xray, view, np.array([share_in_view(patient, view, pose) for pose in poses]))
+    rows, findings = training_findings(
+        xray, view, np.array([share_in_view(patient, view, pose) for pose in poses])
+    )
     return replace(report, rows=[*report.rows, *rows], findings=[*report.findings, *findings])
 
 
-def training_findings(xray: Xray, view: View, shares: np.ndarray) -> tuple[list[tuple[str, str]], list[Finding]]:
+def training_findings(
+    xray: Xray, view: View, shares: np.ndarray
+) -> tuple[list[tuple[str, str]], list[Finding]]:
     """Rows and findings about a network's training pictures, beside one X-ray that it is to be used on.
 
     ``shares`` holds the share of the bone on the training detector at each of many poses of the range.
@@ -46,24 +59,41 @@ def training_findings(xray: Xray, view: View, shares: np.ndarray) -> tuple[list[
     shown = float((shares >= IN_VIEW).mean())
     field, pictured = (max(d.size_mm) / d.sdd_mm for d in (detector, xray.detector))
     rows = [
-        ("training detector", f"{detector.width} x {detector.height} pixels of {detector.pixel_mm[0]:.3g} mm, SDD {detector.sdd_mm:g} mm"),
+        (
+            "training detector",
+            (
+                f"{detector.width} x {detector.height} pixels of {detector.pixel_mm[0]:.3g} mm, SDD"
+                f" {detector.sdd_mm:g} mm"
+            ),
+        ),
         ("training poses", str(view.pose_range)),
         ("poses that show the bone", f"{100 * shown:.0f} %"),
     ]
     findings = []
     if depth.max() * preflight.MAGNIFICATION[0] > detector.sdd_mm:
         findings.append(
-            Finding("impossible", f"the range reaches {depth.max():.0f} mm from the source, the detector stands at {detector.sdd_mm:.0f} mm", "lower --ty or raise --sdd")
+            Finding(
+                "impossible",
+                f"the range reaches {depth.max():.0f} mm from the source, the detector stands at"
+                f" {detector.sdd_mm:.0f} mm",
+                "lower --ty or raise --sdd",
+            )
         )
     if shown < IN_RANGE:
         findings.append(
-            Finding("likely", f"in {100 * (1 - shown):.0f} % of the range's poses the bone misses the training detector", "narrow --tx and --tz, or widen the detector (--delx)")
+            Finding(
+                "likely",
+                f"in {100 * (1 - shown):.0f} % of the range's poses the bone misses the training"
+                " detector",
+                "narrow --tx and --tz, or widen the detector (--delx)",
+            )
         )
     if abs(field / pictured - 1) > SAME_FIELD:
         findings.append(
             Finding(
                 "likely",
-                f"the training detector is {field / pictured:.2f} times as wide as the X-ray, seen from the source",
+                f"the training detector is {field / pictured:.2f} times as wide as the X-ray, seen"
+                " from the source",
                 "take SDD and field from --like alone: drop --sdd and --delx",
             )
         )
@@ -75,7 +105,9 @@ def searching_fit(body: pyramid.Body, ranges: PoseRange, seed: int) -> Callable[
 
     def fit(picture: Xray) -> float:
         views = [pyramid.View(picture)]
-        winner = competition.compete_from(views, body, search.search(views, body, ranges)[: preflight.STARTS], seed)
+        winner = competition.compete_from(
+            views, body, search.search(views, body, ranges)[: preflight.STARTS], seed
+        )
         return winner.fit.similarity if winner else -1.0
 
     return fit

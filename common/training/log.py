@@ -14,7 +14,9 @@ EVENTS = "events.out.tfevents.*"
 
 
 @contextlib.contextmanager
-def opened(folder: Path, fresh: bool, wandb: Callable[[], Any] | None) -> Iterator[Callable[[Row], None]]:
+def opened(
+    folder: Path, fresh: bool, wandb: Callable[[], Any] | None
+) -> Iterator[Callable[[Row], None]]:
     """Yields what takes a validation's row: iteration, loss and held-out errors.
 
     ``fresh`` removes the event files of a run before in ``folder``; a resumed run adds to them. ``wandb`` starts a Weights & Biases run.
@@ -38,19 +40,29 @@ def opened(folder: Path, fresh: bool, wandb: Callable[[], Any] | None) -> Iterat
         yield write
 
 
-def wandb_starter(project: str, name: str, config: dict[str, Any], folder: Path) -> Callable[[], Any]:
+def wandb_starter(
+    project: str, name: str, config: dict[str, Any], folder: Path
+) -> Callable[[], Any]:
     """Starts a run of Weights & Biases, a context manager with ``log``. Raises InputError where the package is missing, the start where it refuses."""
     try:
         import wandb
     except ImportError:
-        raise InputError("`wandb`", "the package wandb is not installed", "it for Weights & Biases", "pip install wandb, or drop `wandb`") from None
+        raise InputError(
+            "`wandb`",
+            "the package wandb is not installed",
+            "it for Weights & Biases",
+            "pip install wandb, or drop `wandb`",
+        ) from None
 
     def start():
         try:
             return wandb.init(project=project, name=name, config=config, dir=str(folder))
         except wandb.Error as error:
             raise InputError(
-                f"`wandb` {project}", f"Weights & Biases refused ({one_line(error)})", "an account", "wandb login, or set WANDB_MODE=offline, or drop `wandb`"
+                f"`wandb` {project}",
+                f"Weights & Biases refused ({one_line(error)})",
+                "an account",
+                "wandb login, or set WANDB_MODE=offline, or drop `wandb`",
             ) from None
 
     return start

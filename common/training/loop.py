@@ -71,14 +71,24 @@ class Interrupted(KeyboardInterrupt):
 class Trainer:
     """Fits one network. ``files`` are the config's volpath, maskpath, outpath and ckptpath."""
 
-    def __init__(self, settings: Settings, network: torch.nn.Module, device: str, outputs: Outputs, files: dict[str, Any], among: Processes):
+    def __init__(
+        self,
+        settings: Settings,
+        network: torch.nn.Module,
+        device: str,
+        outputs: Outputs,
+        files: dict[str, Any],
+        among: Processes,
+    ):
         import torch
 
         self.settings, self.device, self.outputs, self.among = settings, device, outputs, among
         self.config = settings.config(**files)
         self.progress = Progress()
         self.network = network.to(device, memory_format=torch.channels_last).train()
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), settings.lr, weight_decay=WEIGHT_DECAY, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), settings.lr, weight_decay=WEIGHT_DECAY, fused=True
+        )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda _: self._rate())
         terms = settings.weight_ncc, settings.weight_dice
         self._picture_loss = PictureLoss(settings.view, *terms) if any(terms) else None
@@ -86,8 +96,12 @@ class Trainer:
         self._each = ThreadPoolExecutor(len(self._learners)).map if len(self._learners) > 1 else map
         self._rendered: dict[int, list[Scenes]] = {}  # parts of batches to come, by number
         self._reuse = min(settings.reuse, settings.batch_size)
-        picture_bytes = 6 * settings.view.detector.width**2  # one layer in full, two in half the resolution
-        held_bytes = picture_bytes * settings.batch_size * (self._reuse - 1) / self._reuse  # for each batch apart
+        picture_bytes = (
+            6 * settings.view.detector.width**2
+        )  # one layer in full, two in half the resolution
+        held_bytes = (
+            picture_bytes * settings.batch_size * (self._reuse - 1) / self._reuse
+        )  # for each batch apart
         self._apart = int(np.clip(MOST_HELD_BYTES / max(1, held_bytes), 1, APART))
         self._stop = False
 
@@ -96,34 +110,69 @@ class Trainer:
         import torch
 
         if self.among.count > 1:
-            return [torch.nn.parallel.DistributedDataParallel(_mixed_precision(self.network, self.device))]
+            return [
+                torch.nn.parallel.DistributedDataParallel(
+                    _mixed_precision(self.network, self.device)
+                )
+            ]
         if self.device == "cpu" and not self._picture_loss:
-            return learners(self.network, self.settings.batch_size, self.settings.view.detector.width)
+            return learners(
+                self.network, self.settings.batch_size, self.settings.view.detector.width
+            )
         return [_mixed_precision(self.network, self.device)]
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue where the checkpoint was written. Raises InputError where it is not one of ours to resume."""
         state = checkpoint.content.get("training")
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise InputError(checkpoint.path, "holds no state of a run", "the NAME_last.pth of an interrupted run", "start anew without `resume`")
+            raise InputError(
+                checkpoint.path,
+                "holds no state of a run",
+                "the NAME_last.pth of an interrupted run",
+                "start anew without `resume`",
+            )
         self.optimizer.load_state_dict(checkpoint.content["optimizer_state_dict"])
         self.scheduler.load_state_dict(checkpoint.content["scheduler_state_dict"])
         self.progress = Progress(**{key: state[key] for key in Progress.__dataclass_fields__})
 
-    def fit(self, pool: PatientPool, validation: Validation, record: Callable[[dict[str, float]], None] = lambda row: None) -> Progress:
+    def fit(
+        self,
+        pool: PatientPool,
+        validation: Validation,
+        record: Callable[[dict[str, float]], None] = lambda row: None,
+    ) -> Progress:
         """Train until the budget is used; ``record`` takes each validation's row. Raises `Interrupted` after saving, InputError for a loss that is not a number or a disk that is full."""
-        bar = Track(total=self.settings.iterations or 100, what="training", unit="it" if self.settings.iterations else "%") if self.among.first else None
-        with self._signals(), contextlib.closing(bar) if bar is not None else contextlib.nullcontext(), contextlib.closing(self.batches(pool)) as batches:
+        bar = (
+            Track(
+                total=self.settings.iterations or 100,
+                what="training",
+                unit="it" if self.settings.iterations else "%",
+            )
+            if self.among.first
+            else None
+        )
+        with (
+            self._signals(),
+            contextlib.closing(bar) if bar is not None else contextlib.nullcontext(),
+            contextlib.closing(self.batches(pool)) as batches,
+        ):
             losses: list[float] = []
             started = time.monotonic() - self.progress.seconds
             saved = self._saves_due()
             while self._share() < 1:
                 losses.append(self.step(batches))
                 self.progress.iteration += 1
-                now, stop, failed = self.among.agree(time.monotonic() - started, self._stop, not math.isfinite(losses[-1]))
+                now, stop, failed = self.among.agree(
+                    time.monotonic() - started, self._stop, not math.isfinite(losses[-1])
+                )
                 self.progress.seconds = now
                 if failed:
-                    raise InputError(f"iteration {self.progress.iteration}", "the loss is not a number", "a finite one", f"lower `lr` and `resume` from {self.outputs.last}")
+                    raise InputError(
+                        f"iteration {self.progress.iteration}",
+                        "the loss is not a number",
+                        "a finite one",
+                        f"lower `lr` and `resume` from {self.outputs.last}",
+                    )
                 if stop or self._saves_due() > saved:
                     self._report(validation, losses, record)
                     losses = []
@@ -137,7 +186,9 @@ class Trainer:
 
     def batches(self, pool: PatientPool) -> Iterator[Batch]:
         """The batches from this iteration on, the next in the making while one is used."""
-        if self._picture_loss:  # it renders too, and numba's plainest threading layer bears one caller at a time
+        if (
+            self._picture_loss
+        ):  # it renders too, and numba's plainest threading layer bears one caller at a time
             for number in itertools.count(self.progress.iteration):
                 yield self._make(pool, number, late=True)
         with ThreadPoolExecutor(1) as maker:
@@ -151,7 +202,9 @@ class Trainer:
         """The batch of an iteration; its pictures may take all cores where the network had to wait for those before."""
         take_picture_cores(late)
         numbers = [iteration + self._apart * k for k in range(self._reuse)]
-        self._rendered = {number: scenes for number, scenes in self._rendered.items() if number >= iteration}
+        self._rendered = {
+            number: scenes for number, scenes in self._rendered.items() if number >= iteration
+        }
         for number in numbers:
             if number not in self._rendered:
                 self._rendered[number] = self._render(pool, number)
@@ -164,9 +217,20 @@ class Trainer:
         """A part of the batches in which it appears; parts that are so far apart make a whole batch."""
         rng = np.random.default_rng([self.settings.seed, number, self.among.rank, 1])
         patient = pool.at(max(0, number - self._apart * (self._reuse - 1)), rng)
-        count = len(range(number // self._apart % self._reuse, self.settings.batch_size, self._reuse))
-        scenes = make_scenes(patient, self.settings.view, count, max(1, GROUPS // self._reuse), self.settings.p_augmentation > 0, rng)
-        return scenes if self._picture_loss else [replace(scene, patient=None) for scene in scenes]  # what waits must not keep a CT that has left the window
+        count = len(
+            range(number // self._apart % self._reuse, self.settings.batch_size, self._reuse)
+        )
+        scenes = make_scenes(
+            patient,
+            self.settings.view,
+            count,
+            max(1, GROUPS // self._reuse),
+            self.settings.p_augmentation > 0,
+            rng,
+        )
+        return (
+            scenes if self._picture_loss else [replace(scene, patient=None) for scene in scenes]
+        )  # what waits must not keep a CT that has left the window
 
     def step(self, batches: Iterator[Batch]) -> float:
         """Learn from the next batch; its loss in mm."""
@@ -186,8 +250,13 @@ class Trainer:
         """Add one learner's part of the batch to the gradient; its share of the loss."""
         import torch
 
-        part = slice(number, None, len(self._learners))  # interleaved: each part has something of every rendering
-        images, poses = batch.images[part].to(self.device, memory_format=torch.channels_last), batch.poses[part].to(self.device)
+        part = slice(
+            number, None, len(self._learners)
+        )  # interleaved: each part has something of every rendering
+        images, poses = (
+            batch.images[part].to(self.device, memory_format=torch.channels_last),
+            batch.poses[part].to(self.device),
+        )
         predicted = self._learners[number](images)
         loss = pose_loss(predicted, poses, self.settings.view.depth_axis)
         if self._picture_loss:
@@ -199,7 +268,11 @@ class Trainer:
     def _effects(self, iteration: int) -> float:
         """Chance of each effect: the bone alone is learnt first, and what hides it added by and by."""
         share = iteration / self.settings.iterations if self.settings.iterations else self._share()
-        grown = min(1.0, share / self.settings.effects_full_at) if self.settings.effects_full_at else 1.0
+        grown = (
+            min(1.0, share / self.settings.effects_full_at)
+            if self.settings.effects_full_at
+            else 1.0
+        )
         return self.settings.p_augmentation * grown
 
     def _share(self) -> float:
@@ -219,18 +292,33 @@ class Trainer:
 
     def _saves_due(self) -> int:
         """How many validations and checkpoints the used part of the budget calls for."""
-        most = MOST_ITERATIONS_UNSAVED / self.settings.iterations if self.settings.iterations else MOST_MINUTES_UNSAVED / self.settings.minutes
+        most = (
+            MOST_ITERATIONS_UNSAVED / self.settings.iterations
+            if self.settings.iterations
+            else MOST_MINUTES_UNSAVED / self.settings.minutes
+        )
         every = min(1 / VALIDATIONS, most)
         share = self._share()
         return math.ceil(1 / every) + 1 if share >= 1 else math.floor(share / every + 1e-9)
 
-    def _report(self, validation: Validation, losses: list[float], record: Callable[[dict[str, float]], None]) -> None:
+    def _report(
+        self,
+        validation: Validation,
+        losses: list[float],
+        record: Callable[[dict[str, float]], None],
+    ) -> None:
         if not self.among.first:
             return
         figures = validation.evaluate(self.network, self.device)
         progress = self.progress
         pictures = progress.iteration * self.settings.batch_size * self.among.count
-        row = {"iteration": progress.iteration, "pictures": pictures, "seconds": progress.seconds, "lr": self.optimizer.param_groups[0]["lr"], "loss_mm": float(np.mean(losses))}
+        row = {
+            "iteration": progress.iteration,
+            "pictures": pictures,
+            "seconds": progress.seconds,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss_mm": float(np.mean(losses)),
+        }
         progress.history.append({**row, **figures})
         progress.saves += 1
         better = figures["mtre_mm_median"] < progress.best_mtre_mm
@@ -246,7 +334,9 @@ class Trainer:
         from datetime import datetime
 
         return {
-            "model_state_dict": {key: value.cpu() for key, value in self.network.state_dict().items()},
+            "model_state_dict": {
+                key: value.cpu() for key, value in self.network.state_dict().items()
+            },
             "optimizer_state_dict": self.optimizer.state_dict(),
             "scheduler_state_dict": self.scheduler.state_dict(),
             "itr": self.progress.iteration,
@@ -264,10 +354,16 @@ class Trainer:
         if history:
             last = history[-1]
             text += (
-                f"  held out: {last['mtre_mm_median']:.1f} mm, in plane {last['in_plane_mm_median']:.1f}, depth {last['depth_mm_median']:.1f}, {last['rotation_deg_median']:.1f}°"
+                f"  held out: {last['mtre_mm_median']:.1f} mm, in plane"
+                f" {last['in_plane_mm_median']:.1f}, depth {last['depth_mm_median']:.1f},"
+                f" {last['rotation_deg_median']:.1f}°"
             )
         bar.about = text
-        done = self.progress.iteration if self.settings.iterations else min(100, int(100 * self._share()))
+        done = (
+            self.progress.iteration
+            if self.settings.iterations
+            else min(100, int(100 * self._share()))
+        )
         bar.update(done - bar.done)
 
     @contextlib.contextmanager
@@ -299,7 +395,10 @@ def centre_heads(network: torch.nn.Module, settings: Settings) -> None:
     pose = RigidTransform(torch.as_tensor(middle, dtype=torch.float32))
     rotation, translation = pose.convert(settings.parameterization, settings.convention)
     with torch.no_grad():
-        for head, bias in ((network.rot_regression, rotation[0]), (network.xyz_regression, translation[0] / settings.unit_conversion_factor)):
+        for head, bias in (
+            (network.rot_regression, rotation[0]),
+            (network.xyz_regression, translation[0] / settings.unit_conversion_factor),
+        ):
             head.weight.mul_(0.1)
             head.bias.copy_(bias)
 
@@ -337,7 +436,15 @@ def _mixed_precision(network: torch.nn.Module, device: str) -> torch.nn.Module:
 
 def write_log(path: Path, history: list[dict[str, float]]) -> None:
     """The history as CSV, one row a validation."""
-    lines = [",".join(history[0]), *(",".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()) for row in history)]
+    lines = [
+        ",".join(history[0]),
+        *(
+            ",".join(
+                f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()
+            )
+            for row in history
+        ),
+    ]
     write_text(path, "\n".join(lines) + "\n")
 
 

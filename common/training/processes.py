@@ -91,9 +91,16 @@ def learners(network: torch.nn.Module, batch_size: int, pixels: int) -> list[tor
 
     The second's means of batch norm are its own and are not kept. A network that draws random numbers (drop-out) has no second: two threads would draw them in any order.
     """
-    if batch_size < 2 * LEAST_LEARNT_FROM or available_cores().learners == 1 or _draws_numbers(network, pixels):
+    if (
+        batch_size < 2 * LEAST_LEARNT_FROM
+        or available_cores().learners == 1
+        or _draws_numbers(network, pixels)
+    ):
         return [network]
-    return [network, copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})]
+    return [
+        network,
+        copy.deepcopy(network, {id(weight): weight for weight in network.parameters()}),
+    ]
 
 
 def _draws_numbers(network: torch.nn.Module, pixels: int) -> bool:
@@ -110,4 +117,6 @@ def take_picture_cores(network_waits: bool) -> None:
     import numba
 
     cores = available_cores()
-    numba.set_num_threads(min(cores.count if network_waits else cores.for_pictures, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(
+        min(cores.count if network_waits else cores.for_pictures, numba.config.NUMBA_NUM_THREADS)
+    )

@@ -45,7 +45,9 @@ def split_patients(sources: list[Source], seed: int) -> tuple[list[Source], list
         return sources, sources
     order = np.random.default_rng([seed, 11]).permutation(len(sources))
     held = set(order[: max(1, len(sources) // HELD_OUT_SHARE)].tolist())
-    return [s for k, s in enumerate(sources) if k not in held], [s for k, s in enumerate(sources) if k in held]
+    return [s for k, s in enumerate(sources) if k not in held], [
+        s for k, s in enumerate(sources) if k in held
+    ]
 
 
 def execute(job: Job, device: str) -> int | None:
@@ -57,7 +59,11 @@ def execute(job: Job, device: str) -> int | None:
         train_on, validate_on = split_patients(job.sources, settings.seed)
         logs = _logs(job, among)
         pool = PatientPool(train_on, settings.view, device, job.cache_gb, settings.seed)
-        held = pool if validate_on is train_on else PatientPool(validate_on, settings.view, device, job.cache_gb, settings.seed)
+        held = (
+            pool
+            if validate_on is train_on
+            else PatientPool(validate_on, settings.view, device, job.cache_gb, settings.seed)
+        )
         for each in {id(pool): pool, id(held): held}.values():
             each.check()
         validation = make_validation(held, settings.view, settings.p_augmentation, settings.seed)
@@ -71,7 +77,10 @@ def execute(job: Job, device: str) -> int | None:
             with logs as record:
                 progress = trainer.fit(pool, validation, record)
         except Interrupted:
-            logger.info(f"stopped after {trainer.progress.iteration} batches and saved; continue with --resume")
+            logger.info(
+                f"stopped after {trainer.progress.iteration} batches and saved; continue with"
+                " --resume"
+            )
             raise
         finally:
             if among.first and trainer.progress.history:
@@ -87,7 +96,11 @@ def _logs(job: Job, among: Processes):
     if not among.first:
         return contextlib.nullcontext(lambda row: None)
     outputs = job.outputs
-    wandb = log.wandb_starter(job.wandb, outputs.name, job.settings.config(**job.files), outputs.folder) if job.wandb else None
+    wandb = (
+        log.wandb_starter(job.wandb, outputs.name, job.settings.config(**job.files), outputs.folder)
+        if job.wandb
+        else None
+    )
     return log.opened(outputs.board, job.resume is None, wandb)
 
 
@@ -108,14 +121,28 @@ def _network(job: Job):
 
 def _announce(job: Job, patients: int, apart: bool, pool: PatientPool) -> None:
     settings, detector = job.settings, job.settings.view.detector
-    budget = f"{settings.iterations} batches" if settings.iterations else f"{settings.minutes:g} minutes"
-    logger.info(f"{settings.model_name} ({settings.parameterization}), {budget} of {settings.batch_size} pictures, learning rate {settings.lr:g}")
-    logger.info(f"detector {detector.width} px of {detector.pixel_mm[0]:.3g} mm, SDD {detector.sdd_mm:g} mm; poses {settings.view.pose_range}")
+    budget = (
+        f"{settings.iterations} batches" if settings.iterations else f"{settings.minutes:g} minutes"
+    )
+    logger.info(
+        f"{settings.model_name} ({settings.parameterization}), {budget} of {settings.batch_size}"
+        f" pictures, learning rate {settings.lr:g}"
+    )
+    logger.info(
+        f"detector {detector.width} px of {detector.pixel_mm[0]:.3g} mm, SDD {detector.sdd_mm:g}"
+        f" mm; poses {settings.view.pose_range}"
+    )
     window = "" if pool.window == len(pool.sources) else f", {pool.window} at a time (--cache_gb)"
     first = job.sources[0]
     if first.mask is None and (beside := folders.labelmap_beside(first.ct)):
-        logger.info(f"what else is in the CTs' boxes is taken for bone; --mask {beside.parent} trains on the bone alone and moves the others")
-    logger.info(f"{patients} CT{'s' if patients > 1 else ''}{window}; validation on held-out {'patients' if apart else 'poses of the same CTs'}")
+        logger.info(
+            f"what else is in the CTs' boxes is taken for bone; --mask {beside.parent} trains on"
+            " the bone alone and moves the others"
+        )
+    logger.info(
+        f"{patients} CT{'s' if patients > 1 else ''}{window}; validation on held-out"
+        f" {'patients' if apart else 'poses of the same CTs'}"
+    )
 
 
 def _save_samples(job: Job, pool: PatientPool) -> None:
@@ -129,13 +156,21 @@ def _save_samples(job: Job, pool: PatientPool) -> None:
 def _save_curve(job: Job, progress: Progress) -> None:
     from common.training.plots import save_curve
 
-    save_curve(job.outputs.curve, progress.history, f"{job.outputs.name}: {job.settings.model_name}, {progress.history[-1]['pictures']} pictures")
+    save_curve(
+        job.outputs.curve,
+        progress.history,
+        f"{job.outputs.name}: {job.settings.model_name}, {progress.history[-1]['pictures']}"
+        " pictures",
+    )
 
 
 def _summary(progress: Progress) -> None:
     best = min(progress.history, key=lambda row: row["mtre_mm_median"])
     logger.info(
-        f"{best['pictures']} pictures in {best['seconds'] / 60:.1f} min; held out, median (90th percentile): {best['mtre_mm_median']:.1f} ({best['mtre_mm_p90']:.1f}) mm mTRE, "
-        f"{best['in_plane_mm_median']:.1f} ({best['in_plane_mm_p90']:.1f}) mm in plane, {best['depth_mm_median']:.1f} ({best['depth_mm_p90']:.1f}) mm depth, "
-        f"{best['rotation_deg_median']:.1f} ({best['rotation_deg_p90']:.1f})°; {100 * best['share_within_reach']:.0f} % within reach of refinement"
+        f"{best['pictures']} pictures in {best['seconds'] / 60:.1f} min; held out, median (90th"
+        f" percentile): {best['mtre_mm_median']:.1f} ({best['mtre_mm_p90']:.1f}) mm mTRE,"
+        f" {best['in_plane_mm_median']:.1f} ({best['in_plane_mm_p90']:.1f}) mm in plane,"
+        f" {best['depth_mm_median']:.1f} ({best['depth_mm_p90']:.1f}) mm depth,"
+        f" {best['rotation_deg_median']:.1f} ({best['rotation_deg_p90']:.1f})°;"
+        f" {100 * best['share_within_reach']:.0f} % within reach of refinement"
     )

@@ -22,21 +22,44 @@ from common.geometry.pose_range import PoseRange, poses_from_parameters
 from common.progress import track
 from common.volume import attenuation, nifti
 from common.volume.attenuation import SOFT_TISSUE_HU
-from common.volume.volume import Volume, affine_of_box, block_average, index_box, points_of, same_grid
+from common.volume.volume import (
+    Volume,
+    affine_of_box,
+    block_average,
+    index_box,
+    points_of,
+    same_grid,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from common.training import augmentation
 
-OTHER_VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgh", ".mgz", ".dcm")  # formats of CTs that would be left out without a word
+OTHER_VOLUMES = (
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".img",
+    ".hdr",
+    ".mgh",
+    ".mgz",
+    ".dcm",
+)  # formats of CTs that would be left out without a word
 BONE_HU = 150.0  # denser than muscle and contrast-free organs
 LEAST_BONE_ML = 1.0
 IN_VIEW = 0.25  # share of the bone's points that must fall on the detector
 MOST_DRAWS = 100
 PATIENT_SPAN = 100  # iterations before one patient of the window is replaced
-REST_ANGLE_DEG, REST_SHIFT_MM = 4.0, 3.0  # standard deviations by which the body around moves relative to the wanted bone
-JOINT_ANGLE_DEG, JOINT_SHIFT_MM = 8.0, 4.0  # and by which a labelled neighbour moves in it, about its own middle
+REST_ANGLE_DEG, REST_SHIFT_MM = (
+    4.0,
+    3.0,
+)  # standard deviations by which the body around moves relative to the wanted bone
+JOINT_ANGLE_DEG, JOINT_SHIFT_MM = (
+    8.0,
+    4.0,
+)  # and by which a labelled neighbour moves in it, about its own middle
 MOST_NEIGHBOURS = 4  # the largest; the others move with the body
 GROUPS = 4  # parts of a batch in each of which the patient ends at the same place
 
@@ -65,7 +88,12 @@ class Layer:
         first = np.clip(np.ceil((low - shift) / scale), 0, sizes - 1).astype(int)
         last = np.clip(np.floor((high - shift) / scale), first, sizes - 1).astype(int)
         box = tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))
-        return Volume(np.ascontiguousarray(self.volume.data[box]), affine_of_box(self.volume.affine, box), self.volume.lineage, self.volume.path)
+        return Volume(
+            np.ascontiguousarray(self.volume.data[box]),
+            affine_of_box(self.volume.affine, box),
+            self.volume.lineage,
+            self.volume.path,
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +114,9 @@ class Patient:
     points_mm: np.ndarray  # (N, 3) of the bone, canonical frame
     shape: tuple[int, int, int]  # of the CT
     spacing_mm: np.ndarray
-    beyond_mm: np.ndarray  # (3,) how far the layers go on beyond either face of the CT, along its axes
+    beyond_mm: (
+        np.ndarray
+    )  # (3,) how far the layers go on beyond either face of the CT, along its axes
     bone: Layer
     tissue: Layer
     others: tuple[Layer, ...]  # labelled neighbours and all the rest; none without a labelmap
@@ -113,18 +143,38 @@ class Patient:
         def renderer(layer: Layer) -> Renderer:
             return make_renderer(layer.within(low, high), self.device, self.isocentre_mm)
 
-        return Renderers(renderer(self.bone), renderer(self.tissue), tuple((renderer(other), other.middle_mm) for other in self.others))
+        return Renderers(
+            renderer(self.bone),
+            renderer(self.tissue),
+            tuple((renderer(other), other.middle_mm) for other in self.others),
+        )
 
 
 def find_sources(folder: Path, mask: Path | None, labels: list[int] | None) -> list[Source]:
     """The CTs (.nii, .nii.gz) of a folder, each with the labelmap of the same name. Raises InputError where there are none or a labelmap lacks."""
-    cts = sorted(path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith("."))
+    cts = sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+    )
     if not cts:
         others = sorted(path.name for path in folder.iterdir())[:3]
-        raise InputError(folder, f"holds no CT (found {', '.join(others) or 'nothing'})", "preprocessed CTs, .nii or .nii.gz", "run steps 1 to 4 first")
-    foreign = sorted(path.name for path in folder.iterdir() if path.name.lower().endswith(OTHER_VOLUMES))
+        raise InputError(
+            folder,
+            f"holds no CT (found {', '.join(others) or 'nothing'})",
+            "preprocessed CTs, .nii or .nii.gz",
+            "run steps 1 to 4 first",
+        )
+    foreign = sorted(
+        path.name for path in folder.iterdir() if path.name.lower().endswith(OTHER_VOLUMES)
+    )
     if foreign:
-        raise InputError(folder, f"holds {', '.join(foreign[:3])} beside {len(cts)} NIfTI files", "CTs of one kind, .nii or .nii.gz", "convert or remove the others")
+        raise InputError(
+            folder,
+            f"holds {', '.join(foreign[:3])} beside {len(cts)} NIfTI files",
+            "CTs of one kind, .nii or .nii.gz",
+            "convert or remove the others",
+        )
     return [pair_mask(ct, mask, labels) for ct in cts]
 
 
@@ -132,7 +182,9 @@ def pair_mask(ct: Path, mask: Path | None, labels: list[int] | None) -> Source:
     """A CT with its labelmap: ``mask`` itself, or the file of the CT's name in the folder ``mask``."""
     if mask is None:
         return Source(ct)
-    chosen = files.existing_file(mask / ct.name if mask.is_dir() else mask, f"the labelmap of {ct.name}")
+    chosen = files.existing_file(
+        mask / ct.name if mask.is_dir() else mask, f"the labelmap of {ct.name}"
+    )
     return Source(ct, chosen, tuple(labels) if labels else None)
 
 
@@ -144,12 +196,33 @@ def load_patient(source: Source, view: View, device: str) -> Patient:
     solid = (ct.data > BONE_HU) if wanted is None else wanted & (excess > 0)
     millilitres = solid.sum() * np.prod(ct.spacing_mm) / 1000
     if millilitres < LEAST_BONE_ML:
-        raise InputError(source.ct, f"holds {millilitres:.2g} ml above {BONE_HU:g} HU{(' in its mask' if source.mask else '')}", "a bone", "check the CT's units and the crop")
+        raise InputError(
+            source.ct,
+            f"holds {millilitres:.2g} ml above {BONE_HU:g}"
+            f" HU{(' in its mask' if source.mask else '')}",
+            "a bone",
+            "check the CT's units and the crop",
+        )
     whole = attenuation.attenuation(ct.data)
     beyond = np.maximum(0.0, view.reach_mm - np.array(ct.shape) * ct.spacing_mm / 2)
 
-    def layer(where: np.ndarray | None, data: np.ndarray, voxel_mm: float, middle_mm: np.ndarray | None = None) -> Layer:
-        return _continued(Volume(data if where is None else np.where(where, data, np.float32(0)), ct.affine, ct.lineage, ct.path), voxel_mm, beyond, middle_mm)
+    def layer(
+        where: np.ndarray | None,
+        data: np.ndarray,
+        voxel_mm: float,
+        middle_mm: np.ndarray | None = None,
+    ) -> Layer:
+        return _continued(
+            Volume(
+                data if where is None else np.where(where, data, np.float32(0)),
+                ct.affine,
+                ct.lineage,
+                ct.path,
+            ),
+            voxel_mm,
+            beyond,
+            middle_mm,
+        )
 
     def middle(where: np.ndarray) -> np.ndarray:
         return geometry.apply(ct.affine, np.argwhere(where).mean(0)[None])[0] - ct.isocentre_mm
@@ -160,7 +233,18 @@ def load_patient(source: Source, view: View, device: str) -> Patient:
         others.append(layer(~np.logical_or.reduce([wanted, *neighbours]), excess, coarse))
     points = points_of(ct, solid, count=200) - ct.isocentre_mm
     bone, tissue = layer(wanted, excess, fine), layer(None, whole - excess, coarse)
-    return Patient(files.stem(source.ct), ct.isocentre_mm, points, ct.shape, ct.spacing_mm, beyond, bone, tissue, tuple(others), device)
+    return Patient(
+        files.stem(source.ct),
+        ct.isocentre_mm,
+        points,
+        ct.shape,
+        ct.spacing_mm,
+        beyond,
+        bone,
+        tissue,
+        tuple(others),
+        device,
+    )
 
 
 def _labelled(ct: Volume, source: Source) -> tuple[np.ndarray | None, list[np.ndarray]]:
@@ -171,26 +255,50 @@ def _labelled(ct: Volume, source: Source) -> tuple[np.ndarray | None, list[np.nd
 
     labelmap = nifti.load_labelmap(source.mask)
     if not same_grid(ct, labelmap):
-        raise InputError(source.mask, f"lies on another grid than {source.ct} ({labelmap.shape} against {ct.shape})", "a labelmap of this CT", "run the preparing steps on both")
+        raise InputError(
+            source.mask,
+            f"lies on another grid than {source.ct} ({labelmap.shape} against {ct.shape})",
+            "a labelmap of this CT",
+            "run the preparing steps on both",
+        )
     inside = labelmap.data > 0 if source.labels is None else np.isin(labelmap.data, source.labels)
     if not inside.any():
-        raise InputError(source.mask, f"holds no voxel of label {source.labels or 'any'}", np.unique(labelmap.data)[1:].tolist(), "correct `labels` or the labelmap")
+        raise InputError(
+            source.mask,
+            f"holds no voxel of label {source.labels or 'any'}",
+            np.unique(labelmap.data)[1:].tolist(),
+            "correct `labels` or the labelmap",
+        )
     wanted = binary_dilation(inside)
     labels, counts = np.unique(labelmap.data[~inside & (labelmap.data > 0)], return_counts=True)
     largest = labels[np.argsort(-counts)][:MOST_NEIGHBOURS]
     return wanted, [binary_dilation(labelmap.data == label) & ~wanted for label in largest]
 
 
-def _continued(volume: Volume, voxel_mm: float, beyond_mm: np.ndarray, middle_mm: np.ndarray | None) -> Layer:
+def _continued(
+    volume: Volume, voxel_mm: float, beyond_mm: np.ndarray, middle_mm: np.ndarray | None
+) -> Layer:
     """The layer of voxels of about ``voxel_mm`` whose outermost slices are repeated for ``beyond_mm`` (3,) on either side, cut to what absorbs."""
-    factors = tuple(max(1, min(int(voxel_mm / mm + 0.25), n)) for mm, n in zip(volume.spacing_mm, volume.shape, strict=True))
+    factors = tuple(
+        max(1, min(int(voxel_mm / mm + 0.25), n))
+        for mm, n in zip(volume.spacing_mm, volume.shape, strict=True)
+    )
     whole_blocks = tuple(slice(0, n // f * f) for n, f in zip(volume.shape, factors, strict=True))
-    coarse = block_average(Volume(volume.data[whole_blocks], volume.affine, volume.lineage, volume.path), factors)
+    coarse = block_average(
+        Volume(volume.data[whole_blocks], volume.affine, volume.lineage, volume.path), factors
+    )
     more = np.ceil(beyond_mm / coarse.spacing_mm).astype(int)
-    data, affine = np.pad(coarse.data, [(n, n) for n in more], mode="edge"), coarse.affine @ geometry.translation(-more)
+    data, affine = (
+        np.pad(coarse.data, [(n, n) for n in more], mode="edge"),
+        coarse.affine @ geometry.translation(-more),
+    )
     box = index_box(data > 0) if data.any() else (slice(0, 1),) * 3
     affine = affine_of_box(affine, box)
-    return Layer(Volume(np.ascontiguousarray(data[box]), affine, volume.lineage, volume.path), geometry.invert(volume.affine) @ affine, middle_mm)
+    return Layer(
+        Volume(np.ascontiguousarray(data[box]), affine, volume.lineage, volume.path),
+        geometry.invert(volume.affine) @ affine,
+        middle_mm,
+    )
 
 
 class PatientPool:
@@ -227,11 +335,15 @@ class PatientPool:
 
     def _listed(self, position: int) -> int:
         round_, place = divmod(position, len(self.sources))
-        return int(np.random.default_rng([self._seed, 7, round_]).permutation(len(self.sources))[place])
+        return int(
+            np.random.default_rng([self._seed, 7, round_]).permutation(len(self.sources))[place]
+        )
 
     def _request(self, number: int) -> Future:
         if number not in self._held:
-            self._held[number] = self._reader.submit(load_patient, self.sources[number], self._view, self._device)
+            self._held[number] = self._reader.submit(
+                load_patient, self.sources[number], self._view, self._device
+            )
         return self._held[number]
 
     def _get(self, number: int) -> Patient:
@@ -249,7 +361,14 @@ class View:
 
     def cameras(self, poses: np.ndarray) -> np.ndarray:
         """Proper cameras (B, 4, 4) of the canonical frame."""
-        return np.stack([geometry.camera_from_pose(pose, self.orientation, geometry.PROPER_REVERSE[self.orientation]) for pose in poses])
+        return np.stack(
+            [
+                geometry.camera_from_pose(
+                    pose, self.orientation, geometry.PROPER_REVERSE[self.orientation]
+                )
+                for pose in poses
+            ]
+        )
 
     @property
     def mirrored(self) -> bool:
@@ -259,13 +378,20 @@ class View:
     @property
     def voxel_mm(self) -> float:
         """A detector pixel's size at the isocentre's mean distance: finer voxels cost time and show nothing."""
-        return self.detector.pixel_mm[0] * abs(self.pose_range.middle[3 + self.depth_axis]) / self.detector.sdd_mm
+        return (
+            self.detector.pixel_mm[0]
+            * abs(self.pose_range.middle[3 + self.depth_axis])
+            / self.detector.sdd_mm
+        )
 
     @property
     def reach_mm(self) -> float:
         """How far to the side of the isocentre a picture may look, corners apart."""
         farthest = np.abs(self.pose_range.limits[:, 3:]).max(axis=0)
-        return float(max(self.detector.size_mm) / 2 * farthest[self.depth_axis] / self.detector.sdd_mm + np.delete(farthest, self.depth_axis).max())
+        return float(
+            max(self.detector.size_mm) / 2 * farthest[self.depth_axis] / self.detector.sdd_mm
+            + np.delete(farthest, self.depth_axis).max()
+        )
 
     @property
     def depth_axis(self) -> int:
@@ -278,12 +404,23 @@ def draw_poses(patient: Patient, view: View, count: int, rng: np.random.Generato
     kept = np.empty((0, 4, 4))
     for _ in range(MOST_DRAWS):
         poses = poses_from_parameters(view.pose_range.sample(count, rng))
-        kept = np.concatenate([kept, poses[[share_in_view(patient, view, camera) >= IN_VIEW for camera in view.cameras(poses)]]])
+        kept = np.concatenate(
+            [
+                kept,
+                poses[
+                    [
+                        share_in_view(patient, view, camera) >= IN_VIEW
+                        for camera in view.cameras(poses)
+                    ]
+                ],
+            ]
+        )
         if len(kept) >= count:
             return kept[:count]
     raise InputError(
         patient.name,
-        f"the bone falls on the detector ({view.detector.width} px of {view.detector.pixel_mm[0]:g} mm) in {len(kept)} of {MOST_DRAWS * count} poses",
+        f"the bone falls on the detector ({view.detector.width} px of {view.detector.pixel_mm[0]:g}"
+        f" mm) in {len(kept)} of {MOST_DRAWS * count} poses",
         "most",
         "correct the pose range, `delx` or `sdd`",
     )
@@ -295,7 +432,11 @@ def share_in_view(patient: Patient, view: View, camera: np.ndarray) -> float:
     if points[:, 2].min() <= 0:
         return 0.0
     pixels = (points @ view.detector.intrinsics.T)[:, :2] / points[:, 2:]
-    return float(((pixels > -0.5) & (pixels < np.array([view.detector.width, view.detector.height]) - 0.5)).all(axis=1).mean())
+    return float(
+        ((pixels > -0.5) & (pixels < np.array([view.detector.width, view.detector.height]) - 0.5))
+        .all(axis=1)
+        .mean()
+    )
 
 
 @dataclass(frozen=True)
@@ -307,7 +448,9 @@ class Scenes:
     layers: augmentation.Layers
 
 
-def make_scenes(patient: Patient, view: View, count: int, groups: int, varied: bool, rng: np.random.Generator) -> list[Scenes]:
+def make_scenes(
+    patient: Patient, view: View, count: int, groups: int, varied: bool, rng: np.random.Generator
+) -> list[Scenes]:
     """Render ``count`` random poses in ``groups``. ``varied``: other bones are moved, and each group's patient ends at the CT's faces in some draws only.
 
     X-rays show more of a patient than a cropped CT holds; a network that always saw it end would take the visible length for size.
@@ -319,12 +462,23 @@ def make_scenes(patient: Patient, view: View, count: int, groups: int, varied: b
     def group(poses: np.ndarray) -> Scenes:
         renderers = patient.renderers(draw_ends(patient, rng)) if varied else patient.as_it_is
         images = _layers(renderers, patient, view, view.cameras(poses), varied, rng)
-        return Scenes(patient, torch.as_tensor(poses, dtype=torch.float32), augmentation.Layers(*(None if image is None else torch.from_numpy(image)[:, None] for image in images)))
+        return Scenes(
+            patient,
+            torch.as_tensor(poses, dtype=torch.float32),
+            augmentation.Layers(
+                *(None if image is None else torch.from_numpy(image)[:, None] for image in images)
+            ),
+        )
 
-    return [group(poses) for poses in np.array_split(draw_poses(patient, view, count, rng), min(groups, count))]
+    return [
+        group(poses)
+        for poses in np.array_split(draw_poses(patient, view, count, rng), min(groups, count))
+    ]
 
 
-def pictures_of(scenes: Sequence[Scenes], view: View, probability: float, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def pictures_of(
+    scenes: Sequence[Scenes], view: View, probability: float, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures (B, 1, H, W) as the network takes them, each effect with ``probability``, and their extrinsics (B, 4, 4); both float32 on the CPU."""
     import torch
 
@@ -332,13 +486,21 @@ def pictures_of(scenes: Sequence[Scenes], view: View, probability: float, rng: n
     from common.training import augmentation
 
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    images = prediction.normalise(augmentation.compose(augmentation.join([scene.layers for scene in scenes]), probability, generator))
+    images = prediction.normalise(
+        augmentation.compose(
+            augmentation.join([scene.layers for scene in scenes]), probability, generator
+        )
+    )
     return images.flip(3) if view.mirrored else images, torch.cat([scene.poses for scene in scenes])
 
 
-def make_batch(patient: Patient, view: View, count: int, probability: float, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def make_batch(
+    patient: Patient, view: View, count: int, probability: float, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """`pictures_of` scenes of one patient."""
-    return pictures_of(make_scenes(patient, view, count, GROUPS, probability > 0, rng), view, probability, rng)
+    return pictures_of(
+        make_scenes(patient, view, count, GROUPS, probability > 0, rng), view, probability, rng
+    )
 
 
 def draw_ends(patient: Patient, rng: np.random.Generator) -> np.ndarray:
@@ -347,19 +509,43 @@ def draw_ends(patient: Patient, rng: np.random.Generator) -> np.ndarray:
     return patient.beyond_mm * np.where(kind == 1, rng.uniform(size=(2, 3)), kind / 2)
 
 
-def _layers(renderers: Renderers, patient: Patient, view: View, cameras: np.ndarray, articulated: bool, rng: np.random.Generator):
+def _layers(
+    renderers: Renderers,
+    patient: Patient,
+    view: View,
+    cameras: np.ndarray,
+    articulated: bool,
+    rng: np.random.Generator,
+):
     """Line integrals (B, H, W) of bone, tissue and other bones (None without any) for canonical cameras; ``articulated`` moves all but the bone."""
     half = view.detector.binned(2)
 
-    def moved_from(at: np.ndarray, angle_deg: float, shift_mm: float, middle_mm: np.ndarray) -> np.ndarray:
+    def moved_from(
+        at: np.ndarray, angle_deg: float, shift_mm: float, middle_mm: np.ndarray
+    ) -> np.ndarray:
         motions = rng.normal(size=(len(at), 6)) * ([np.radians(angle_deg)] * 3 + [shift_mm] * 3)
-        return np.stack([geometry.twist(motion, middle_mm) @ camera for motion, camera in zip(motions, at, strict=True)])
+        return np.stack(
+            [
+                geometry.twist(motion, middle_mm) @ camera
+                for motion, camera in zip(motions, at, strict=True)
+            ]
+        )
 
     articulated = articulated and bool(renderers.others)
-    body = moved_from(cameras, REST_ANGLE_DEG, REST_SHIFT_MM, np.zeros(3)) if articulated else cameras
+    body = (
+        moved_from(cameras, REST_ANGLE_DEG, REST_SHIFT_MM, np.zeros(3)) if articulated else cameras
+    )
     others = None
     for renderer, middle_mm in renderers.others:
-        at = moved_from(body, JOINT_ANGLE_DEG, JOINT_SHIFT_MM, middle_mm) if articulated and middle_mm is not None else body
+        at = (
+            moved_from(body, JOINT_ANGLE_DEG, JOINT_SHIFT_MM, middle_mm)
+            if articulated and middle_mm is not None
+            else body
+        )
         image = renderer.render(patient.cameras(at), half)
         others = image if others is None else others + image
-    return renderers.bone.render(patient.cameras(cameras), view.detector), renderers.tissue.render(patient.cameras(body), half), others
+    return (
+        renderers.bone.render(patient.cameras(cameras), view.detector),
+        renderers.tissue.render(patient.cameras(body), half),
+        others,
+    )

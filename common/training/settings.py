@@ -12,8 +12,16 @@ from common.pose_network import checkpoint
 from common.training.sampling import View
 
 # a small backbone sees many times the pictures on a CPU (benchmarks/README.md); on a GPU, xvr's
-CPU_MODEL = {"model_name": "test_resnet", "norm_layer": "batchnorm2d", "parameterization": "rotation_6d"}
-GPU_MODEL = {"model_name": "resnet18", "norm_layer": "groupnorm", "parameterization": "quaternion_adjugate"}
+CPU_MODEL = {
+    "model_name": "test_resnet",
+    "norm_layer": "batchnorm2d",
+    "parameterization": "rotation_6d",
+}
+GPU_MODEL = {
+    "model_name": "resnet18",
+    "norm_layer": "groupnorm",
+    "parameterization": "quaternion_adjugate",
+}
 CPU_BATCH, GPU_BATCH = 32, 116
 CPU_REUSE = 4
 CPU_HEIGHT, GPU_HEIGHT = 96, 128  # pixels a side of the training detector
@@ -98,9 +106,30 @@ class Settings:
     def from_config(cls, config: dict[str, Any], **changes: Any) -> Settings:
         """Settings of a checkpoint's config, ours or xvr's; ``changes`` win."""
         orientation = config.get("orientation", "AP")
-        detector = Detector.centred(config["height"], config["height"], config["sdd"], config["delx"])
-        view = View(detector, checkpoint.range_of(config) or knee(orientation), orientation, config.get("reverse_x_axis", False))
-        ours = {key: config[key] for key in ("p_augmentation", "lr", "batch_size", "seed", "minutes", "weight_ncc", "weight_dice", "reuse", "effects_full_at") if key in config}
+        detector = Detector.centred(
+            config["height"], config["height"], config["sdd"], config["delx"]
+        )
+        view = View(
+            detector,
+            checkpoint.range_of(config) or knee(orientation),
+            orientation,
+            config.get("reverse_x_axis", False),
+        )
+        ours = {
+            key: config[key]
+            for key in (
+                "p_augmentation",
+                "lr",
+                "batch_size",
+                "seed",
+                "minutes",
+                "weight_ncc",
+                "weight_dice",
+                "reuse",
+                "effects_full_at",
+            )
+            if key in config
+        }
         settings = cls(
             model_name=config["model_name"],
             norm_layer=config.get("norm_layer"),

@@ -37,18 +37,32 @@ class Validation:
         was_training = network.training
         network.eval()
         with torch.no_grad():
-            predicted = torch.cat([network(batch.to(device)).matrix.float().cpu() for batch in self.images.split(BATCH)]).numpy().astype(float)
+            predicted = (
+                torch.cat(
+                    [
+                        network(batch.to(device)).matrix.float().cpu()
+                        for batch in self.images.split(BATCH)
+                    ]
+                )
+                .numpy()
+                .astype(float)
+            )
         network.train(was_training)
         return summarise(self.errors(predicted))
 
     def errors(self, predicted: np.ndarray) -> np.ndarray:
         """(N, 4) rotation, in-plane, depth, mTRE of predicted extrinsics (N, 4, 4)."""
         cameras, truths = self.view.cameras(predicted), self.view.cameras(self.poses)
-        found = [geometry.pose_error(camera, truth, points, self.view.detector) for camera, truth, points in zip(cameras, truths, self.points_mm, strict=True)]
+        found = [
+            geometry.pose_error(camera, truth, points, self.view.detector)
+            for camera, truth, points in zip(cameras, truths, self.points_mm, strict=True)
+        ]
         return np.array([[getattr(error, name) for name in ERRORS] for error in found])
 
 
-def make_validation(pool: PatientPool, view: View, probability: float, seed: int, count: int = COUNT) -> Validation:
+def make_validation(
+    pool: PatientPool, view: View, probability: float, seed: int, count: int = COUNT
+) -> Validation:
     """``count`` pictures over the pool's patients, drawn from a seed that no training batch uses."""
     import torch
 
@@ -66,6 +80,14 @@ def make_validation(pool: PatientPool, view: View, probability: float, seed: int
 def summarise(errors: np.ndarray) -> dict[str, float]:
     """Figures of (N, 4) errors, keyed as the log's columns."""
     median, high = np.median(errors, axis=0), np.quantile(errors, 0.9, axis=0)
-    figures = {f"{name}_{kind}": float(value) for kind, values in (("median", median), ("p90", high)) for name, value in zip(ERRORS, values, strict=True)}
-    within = (errors[:, 0] <= REACH_DEG) & (errors[:, 1] <= REACH_IN_PLANE_MM) & (errors[:, 2] <= REACH_DEPTH_MM)
+    figures = {
+        f"{name}_{kind}": float(value)
+        for kind, values in (("median", median), ("p90", high))
+        for name, value in zip(ERRORS, values, strict=True)
+    }
+    within = (
+        (errors[:, 0] <= REACH_DEG)
+        & (errors[:, 1] <= REACH_IN_PLANE_MM)
+        & (errors[:, 2] <= REACH_DEPTH_MM)
+    )
     return {**figures, "share_within_reach": float(within.mean())}

@@ -13,21 +13,33 @@ from functools import cached_property
 import numpy as np
 
 from common.errors import InputError
-from common.geometry import RAS_FROM_LPS, apply, invert, rotation_angle_deg, rotation_matrix, translation
+from common.geometry import (
+    RAS_FROM_LPS,
+    apply,
+    invert,
+    rotation_angle_deg,
+    rotation_matrix,
+    translation,
+)
 from common.volume import itk, resampling
 from common.volume.volume import Volume
 
 MIN_CORRELATION = 0.8
 MIN_OVERLAP = 0.5
 MAX_SURFACE_MM = 5.0
-LEVELS_MM = (4.0, 2.0)  # voxel sizes of the refinement; the last level is that of the coarser scan, or 1 mm
+LEVELS_MM = (
+    4.0,
+    2.0,
+)  # voxel sizes of the refinement; the last level is that of the coarser scan, or 1 mm
 FINEST_MM = 1.0
 STARTS = 5  # best candidates of the search that are refined at the coarsest level
 SAMPLES = 15_000  # voxels compared at each step of the refinement
 SEED = 1  # ITK jitters the samples; 0 would mean the clock
 BONE_HU = 200  # taken as bone where there are no labelmaps
 SHAPE_MM = 15.0  # distances to the surface are cut off there
-MOST_VOXELS = 20_000_000  # of a shape; a cropped bone has fewer, a whole body at 0.8 mm twenty times as many
+MOST_VOXELS = (
+    20_000_000  # of a shape; a cropped bone has fewer, a whole body at 0.8 mm twenty times as many
+)
 MARGIN_MM = 6.0  # what is compared: the bone and its surroundings up to this distance
 
 
@@ -43,12 +55,25 @@ class Alignment:
 
     @property
     def converged(self) -> bool:
-        return self.correlation >= MIN_CORRELATION and self.overlap >= MIN_OVERLAP and self.surface_mm <= MAX_SURFACE_MM
+        return (
+            self.correlation >= MIN_CORRELATION
+            and self.overlap >= MIN_OVERLAP
+            and self.surface_mm <= MAX_SURFACE_MM
+        )
 
     def quality(self) -> dict[str, float | bool]:
         rotation = rotation_angle_deg(self.moving_from_reference[:3, :3])
-        numbers = {"correlation": self.correlation, "overlap": self.overlap, "surface_mm": self.surface_mm, "rotation_deg": rotation, "shift_mm": self.shift_mm}
-        return {**{name: round(number, 4) for name, number in numbers.items()}, "converged": self.converged}
+        numbers = {
+            "correlation": self.correlation,
+            "overlap": self.overlap,
+            "surface_mm": self.surface_mm,
+            "rotation_deg": rotation,
+            "shift_mm": self.shift_mm,
+        }
+        return {
+            **{name: round(number, 4) for name, number in numbers.items()},
+            "converged": self.converged,
+        }
 
 
 @dataclass(frozen=True)
@@ -74,14 +99,31 @@ class Bone:
     def __init__(self, ct: Volume, labelmap: Volume | None):
         from scipy import ndimage
 
-        inside, affine = thinned(labelmap.data > 0 if labelmap is not None else ct.data > BONE_HU, ct.affine)
+        inside, affine = thinned(
+            labelmap.data > 0 if labelmap is not None else ct.data > BONE_HU, ct.affine
+        )
         if not inside.any() or inside.all():
             by = "by its labelmap" if labelmap is not None else f"by its voxels above {BONE_HU} HU"
-            raise InputError(ct.path, f"is {('all' if inside.any() else 'no')} bone {by}", "a bone and its surroundings", "take the scan out of the folder")
+            raise InputError(
+                ct.path,
+                f"is {('all' if inside.any() else 'no')} bone {by}",
+                "a bone and its surroundings",
+                "take the scan out of the folder",
+            )
         ct = replace(ct, data=inside, affine=affine)
-        depth, height = (ndimage.distance_transform_edt(part, sampling=ct.spacing_mm).astype(np.float32) for part in (inside, ~inside))
-        half_voxel = np.float32(ct.spacing_mm.mean() / 2)  # the surface lies between two voxel centres
-        self.distance = replace(ct, data=np.clip(np.where(inside, depth - half_voxel, half_voxel - height), -SHAPE_MM, SHAPE_MM))
+        depth, height = (
+            ndimage.distance_transform_edt(part, sampling=ct.spacing_mm).astype(np.float32)
+            for part in (inside, ~inside)
+        )
+        half_voxel = np.float32(
+            ct.spacing_mm.mean() / 2
+        )  # the surface lies between two voxel centres
+        self.distance = replace(
+            ct,
+            data=np.clip(
+                np.where(inside, depth - half_voxel, half_voxel - height), -SHAPE_MM, SHAPE_MM
+            ),
+        )
         self.near = replace(ct, data=(height <= MARGIN_MM).astype(np.uint8))
         self.centre_mm = self._moments(inside, ct.affine)
         self.surface = inside & ~ndimage.binary_erosion(inside, border_value=1)
@@ -90,16 +132,24 @@ class Bone:
         index = np.argwhere(inside)
         points = apply(affine, index[:: 1 + len(index) // 20_000])
         axes = np.linalg.eigh(np.cov(points.T))[1][:, ::-1]
-        self.principal_axes = axes * [1, 1, np.linalg.det(axes)]  # columns, widest first, right-handed
+        self.principal_axes = axes * [
+            1,
+            1,
+            np.linalg.det(axes),
+        ]  # columns, widest first, right-handed
         return points.mean(0)
 
     def at(self, spacing_mm: float) -> Level:
         """The shape at about ``spacing_mm``; never finer than the scan. Distances are smooth, so no filter is needed."""
         fine, spacing = self.distance.spacing_mm, np.maximum(self.distance.spacing_mm, spacing_mm)
-        shape = np.maximum(1 + np.floor((np.array(self.distance.shape) - 1) * fine / spacing), 2).astype(int)
+        shape = np.maximum(
+            1 + np.floor((np.array(self.distance.shape) - 1) * fine / spacing), 2
+        ).astype(int)
         affine = self.distance.affine @ np.diag([*(spacing / fine), 1])
         distance = resampling.resample(self.distance, tuple(shape), affine, outside=-SHAPE_MM)
-        return Level(distance, resampling.resample(self.near, tuple(shape), affine, nearest=True).data > 0)
+        return Level(
+            distance, resampling.resample(self.near, tuple(shape), affine, nearest=True).data > 0
+        )
 
 
 def thinned(inside: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +159,10 @@ def thinned(inside: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndar
         return inside, affine
     shape = [n // factor for n in inside.shape]
     part = inside[tuple(slice(n * factor) for n in shape)]
-    majority = part.reshape([m for n in shape for m in (n, factor)]).mean(axis=(1, 3, 5), dtype=np.float32) >= 0.5
+    majority = (
+        part.reshape([m for n in shape for m in (n, factor)]).mean(axis=(1, 3, 5), dtype=np.float32)
+        >= 0.5
+    )
     coarse = np.diag([factor] * 3 + [1.0])
     coarse[:3, 3] = (factor - 1) / 2
     return majority, affine @ coarse
@@ -123,12 +176,20 @@ def align(reference: Bone, moving: Bone) -> Alignment:
     finest = max(FINEST_MM, reference.distance.spacing_mm.min(), moving.distance.spacing_mm.min())
     sizes = [mm for mm in LEVELS_MM if mm > finest] or LEVELS_MM[:1]
     levels = [(reference.at(mm), moving.at(mm)) for mm in (*sizes, finest)]
-    starts = [refine(start, *levels[0], reference.centre_mm) for start in search_starts(reference, moving, *levels[0])]
+    starts = [
+        refine(start, *levels[0], reference.centre_mm)
+        for start in search_starts(reference, moving, *levels[0])
+    ]
     best = max(starts, key=lambda transform: _score(transform, *levels[0]))
     for level in levels[1:]:
         best = refine(best, *level, reference.centre_mm)
     shift = float(np.linalg.norm(apply(best, reference.centre_mm) - reference.centre_mm))
-    return Alignment(best, shift, *measure_fit(best, *levels[-1]), measure_surface_distance(best, reference, moving))
+    return Alignment(
+        best,
+        shift,
+        *measure_fit(best, *levels[-1]),
+        measure_surface_distance(best, reference, moving),
+    )
 
 
 def search_starts(reference: Bone, moving: Bone, fixed: Level, other: Level) -> list[np.ndarray]:
@@ -138,13 +199,22 @@ def search_starts(reference: Bone, moving: Bone, fixed: Level, other: Level) -> 
     other's. Translations: centre on centre, then shifted along the bone's long axis, since scans end at different heights of the shaft.
     """
     angles = np.radians([-30, -15, 0, 15, 30])
-    rotations = [rotation_matrix([0, 0, c]) @ rotation_matrix([0, b, 0]) @ rotation_matrix([a, 0, 0]) for a, b, c in itertools.product(angles, repeat=3)]
-    rotations += [moving.principal_axes @ cube @ reference.principal_axes.T for cube in _cube_rotations()]
+    rotations = [
+        rotation_matrix([0, 0, c]) @ rotation_matrix([0, b, 0]) @ rotation_matrix([a, 0, 0])
+        for a, b, c in itertools.product(angles, repeat=3)
+    ]
+    rotations += [
+        moving.principal_axes @ cube @ reference.principal_axes.T for cube in _cube_rotations()
+    ]
     candidates = []
     for rotation, step in itertools.product(rotations, (0, -45, -30, -15, 15, 30, 45)):
         turn = np.eye(4)
         turn[:3, :3] = rotation
-        candidates.append(translation(moving.centre_mm + step * moving.principal_axes[:, 0]) @ turn @ translation(-reference.centre_mm))
+        candidates.append(
+            translation(moving.centre_mm + step * moving.principal_axes[:, 0])
+            @ turn
+            @ translation(-reference.centre_mm)
+        )
     every = 1 + len(fixed.points_mm) // 1000
     candidates.sort(key=lambda candidate: -_score(candidate, fixed, other, every))
     chosen: list[np.ndarray] = []
@@ -158,16 +228,25 @@ def search_starts(reference: Bone, moving: Bone, fixed: Level, other: Level) -> 
 
 def _cube_rotations() -> list[np.ndarray]:
     """The 24 proper rotations that map the coordinate axes onto each other."""
-    signed = [np.eye(3)[list(order)] * signs for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
+    signed = [
+        np.eye(3)[list(order)] * signs
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product((1, -1), repeat=3)
+    ]
     return [matrix for matrix in signed if np.linalg.det(matrix) > 0]
 
 
 def _apart(a: np.ndarray, b: np.ndarray, centre_mm: np.ndarray) -> bool:
     """Whether two candidates differ enough for both to be refined."""
-    return rotation_angle_deg(a[:3, :3].T @ b[:3, :3]) > 25 or np.linalg.norm(apply(a, centre_mm) - apply(b, centre_mm)) > 20
+    return (
+        rotation_angle_deg(a[:3, :3].T @ b[:3, :3]) > 25
+        or np.linalg.norm(apply(a, centre_mm) - apply(b, centre_mm)) > 20
+    )
 
 
-def measure_fit(moving_from_reference: np.ndarray, fixed: Level, other: Level, every: int = 1) -> tuple[float, float]:
+def measure_fit(
+    moving_from_reference: np.ndarray, fixed: Level, other: Level, every: int = 1
+) -> tuple[float, float]:
     """Correlation over the reference's voxels near the bone that land inside the moving scan, and their share; a share below a tenth counts as no correlation."""
     from scipy import ndimage
 
@@ -188,7 +267,9 @@ def _score(moving_from_reference: np.ndarray, fixed: Level, other: Level, every:
     return correlation * np.sqrt(share)
 
 
-def refine(moving_from_reference: np.ndarray, fixed: Level, other: Level, centre_mm: np.ndarray) -> np.ndarray:
+def refine(
+    moving_from_reference: np.ndarray, fixed: Level, other: Level, centre_mm: np.ndarray
+) -> np.ndarray:
     """The transform improved by gradient descent on the correlation at one resolution (SimpleITK)."""
     import SimpleITK as sitk
 
@@ -202,14 +283,20 @@ def refine(moving_from_reference: np.ndarray, fixed: Level, other: Level, centre
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetMetricAsCorrelation()
-    method.SetMetricFixedMask(itk.to_sitk(replace(fixed.distance, data=fixed.near.astype(np.uint8))))
+    method.SetMetricFixedMask(
+        itk.to_sitk(replace(fixed.distance, data=fixed.near.astype(np.uint8)))
+    )
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentage(min(1.0, SAMPLES / fixed.near.sum()), SEED)
     method.SetInterpolator(sitk.sitkLinear)
     # 1 mm of translation weighs as much as the rotation that moves a point 40 mm off the centre by 1 mm
     method.SetOptimizerScales([40.0**2] * 3 + [1.0] * 3)
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=float(fixed.distance.spacing_mm.max()), minStep=0.002, numberOfIterations=100, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-9
+        learningRate=float(fixed.distance.spacing_mm.max()),
+        minStep=0.002,
+        numberOfIterations=100,
+        relaxationFactor=0.6,
+        gradientMagnitudeTolerance=1e-9,
     )
     method.SetInitialTransform(transform, inPlace=True)
     method.Execute(itk.to_sitk(fixed.distance), itk.to_sitk(other.distance))
@@ -220,7 +307,9 @@ def refine(moving_from_reference: np.ndarray, fixed: Level, other: Level, centre
     return RAS_FROM_LPS @ lps @ RAS_FROM_LPS
 
 
-def measure_surface_distance(moving_from_reference: np.ndarray, reference: Bone, moving: Bone) -> float:
+def measure_surface_distance(
+    moving_from_reference: np.ndarray, reference: Bone, moving: Bone
+) -> float:
     """Mean distance (mm) from the reference's bone surface, where it lies inside the moving scan, to the moving bone's; infinite where none does.
 
     Distances are compared voxel for voxel, so that a bone is 0 away from itself; they end at `SHAPE_MM`.
@@ -228,7 +317,9 @@ def measure_surface_distance(moving_from_reference: np.ndarray, reference: Bone,
     from scipy import ndimage
 
     voxels = np.argwhere(reference.surface)
-    index = apply(invert(moving.distance.affine) @ moving_from_reference @ reference.distance.affine, voxels)
+    index = apply(
+        invert(moving.distance.affine) @ moving_from_reference @ reference.distance.affine, voxels
+    )
     inside = ((index >= 0) & (index <= np.array(moving.distance.shape) - 1)).all(1)
     if not inside.any():
         return float("inf")

@@ -16,7 +16,13 @@ WHOLE_ATTENUATION_HU = -1000.0
 MARGIN_MM = 1.6
 
 
-def select_structures(ct: Volume, labelmap: Volume | None, labels: list[int] | None, above_hu: float, margin_mm: float = MARGIN_MM) -> Volume:
+def select_structures(
+    ct: Volume,
+    labelmap: Volume | None,
+    labels: list[int] | None,
+    above_hu: float,
+    margin_mm: float = MARGIN_MM,
+) -> Volume:
     """The attenuation volume to render: the whole CT, or only the labelled structures grown by a margin.
 
     ``above_hu`` as in `volumes.attenuation`. Labels default to all of the labelmap; the margin leaves its other structures out. The result is cut
@@ -26,15 +32,30 @@ def select_structures(ct: Volume, labelmap: Volume | None, labels: list[int] | N
         return Volume(attenuation(ct.data, above_hu), ct.affine, ct.lineage, ct.path)
     if not same_grid(ct, labelmap):
         raise InputError(
-            labelmap.name, f"lies on another grid than {ct.name} ({labelmap.shape} against {ct.shape})", "a labelmap of this very CT", "run the preparing steps on both"
+            labelmap.name,
+            f"lies on another grid than {ct.name} ({labelmap.shape} against {ct.shape})",
+            "a labelmap of this very CT",
+            "run the preparing steps on both",
         )
     inside = labelmap.data > 0 if labels is None else np.isin(labelmap.data, labels)
-    absent = [] if labels is None else [label for label in labels if not (labelmap.data == label).any()]
+    absent = (
+        [] if labels is None else [label for label in labels if not (labelmap.data == label).any()]
+    )
     if absent or not inside.any():
-        raise InputError(labelmap.name, f"holds no voxel of label {absent or 'any'}", f"labels {np.unique(labelmap.data)[1:].tolist()}", "correct `labels` or the labelmap")
+        raise InputError(
+            labelmap.name,
+            f"holds no voxel of label {absent or 'any'}",
+            f"labels {np.unique(labelmap.data)[1:].tolist()}",
+            "correct `labels` or the labelmap",
+        )
     box = index_box(inside, np.ceil(margin_mm / ct.spacing_mm).astype(int) + 1)
     grown = grow(inside[box], ct.spacing_mm, margin_mm) & (inside[box] | (labelmap.data[box] == 0))
-    return Volume(np.where(grown, attenuation(ct.data[box], above_hu), np.float32(0)), affine_of_box(ct.affine, box), ct.lineage, ct.path)
+    return Volume(
+        np.where(grown, attenuation(ct.data[box], above_hu), np.float32(0)),
+        affine_of_box(ct.affine, box),
+        ct.lineage,
+        ct.path,
+    )
 
 
 def grow(inside: np.ndarray, spacing_mm: np.ndarray, margin_mm: float) -> np.ndarray:
@@ -45,7 +66,9 @@ def grow(inside: np.ndarray, spacing_mm: np.ndarray, margin_mm: float) -> np.nda
         return inside
     reach = np.maximum(np.ceil(margin_mm / spacing_mm), 1).astype(int)
     offsets = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1)
-    near = (np.linalg.norm(offsets * spacing_mm, axis=-1) <= margin_mm + 1e-6) | (np.abs(offsets).sum(-1) <= 1)
+    near = (np.linalg.norm(offsets * spacing_mm, axis=-1) <= margin_mm + 1e-6) | (
+        np.abs(offsets).sum(-1) <= 1
+    )
     return binary_dilation(inside, near)
 
 

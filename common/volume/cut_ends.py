@@ -32,13 +32,22 @@ def cuts_of(data: np.ndarray, labels: list[int] | None, volume: Volume) -> list[
                 continue
             index = np.insert(face.mean(axis=0), axis, data.shape[axis] - 1 if last else 0)
             normal = scanner_from_index[:3, axis] * (1 if last else -1)
-            found.append({"point": apply(scanner_from_index, index).tolist(), "normal": (normal / np.linalg.norm(normal)).tolist()})
+            found.append(
+                {
+                    "point": apply(scanner_from_index, index).tolist(),
+                    "normal": (normal / np.linalg.norm(normal)).tolist(),
+                }
+            )
     return found
 
 
 def recorded_cuts(volume: Volume) -> list[Cut] | None:
     """What the lineage says of cuts; None where no step has looked for them."""
-    stated: list[Any] = [entry["settings"]["cuts"] for entry in volume.lineage.history if isinstance(entry.get("settings"), dict) and "cuts" in entry["settings"]]
+    stated: list[Any] = [
+        entry["settings"]["cuts"]
+        for entry in volume.lineage.history
+        if isinstance(entry.get("settings"), dict) and "cuts" in entry["settings"]
+    ]
     return stated[-1] if stated else None
 
 
@@ -49,7 +58,14 @@ def end_points(inside: np.ndarray, volume: Volume, cuts: Sequence[Cut]) -> np.nd
     volume_from_scanner = invert(volume.lineage.scanner_from_volume)
     near = np.zeros(len(index), bool)
     for cut in cuts:
-        point, normal = apply(volume_from_scanner, np.array(cut["point"])), volume_from_scanner[:3, :3] @ np.array(cut["normal"])
+        point, normal = (
+            apply(volume_from_scanner, np.array(cut["point"])),
+            volume_from_scanner[:3, :3] @ np.array(cut["normal"]),
+        )
         near |= (world - point) @ normal > -REACH_VOXELS * volume.spacing_mm.max()
     points = world[near]
-    return points if len(points) <= MOST_POINTS else points[np.random.default_rng(0).choice(len(points), MOST_POINTS, replace=False)]
+    return (
+        points
+        if len(points) <= MOST_POINTS
+        else points[np.random.default_rng(0).choice(len(points), MOST_POINTS, replace=False)]
+    )

@@ -33,7 +33,9 @@ def from_sitk(image, lineage_: Lineage, path: Path | None = None) -> Volume:
     lps = np.eye(4)
     lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     lps[:3, 3] = image.GetOrigin()
-    return Volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), RAS_FROM_LPS @ lps, lineage_, path)
+    return Volume(
+        sitk.GetArrayFromImage(image).transpose(2, 1, 0), RAS_FROM_LPS @ lps, lineage_, path
+    )
 
 
 def sitk_from_rigid(target_from_source: np.ndarray):
@@ -53,5 +55,12 @@ def write_transform(path: str | Path, target_from_source: np.ndarray) -> None:
     As text of our own: ITK's writer says nothing when the disk is full and leaves an empty file.
     """
     transform = sitk_from_rigid(target_from_source)
-    numbers = (" ".join(map(repr, values)) for values in (transform.GetParameters(), transform.GetFixedParameters()))
-    files.write_text(path, "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\nParameters: {}\nFixedParameters: {}\n".format(*numbers))
+    numbers = (
+        " ".join(map(repr, values))
+        for values in (transform.GetParameters(), transform.GetFixedParameters())
+    )
+    files.write_text(
+        path,
+        "#Insight Transform File V1.0\n#Transform 0\nTransform:"
+        " AffineTransform_double_3_3\nParameters: {}\nFixedParameters: {}\n".format(*numbers),
+    )

@@ -38,10 +38,21 @@ class Lineage:
     def mirrored(self) -> bool:
         return bool(np.linalg.det(self.scanner_from_volume[:3, :3]) < 0)
 
-    def then(self, step: str, settings: dict[str, Any], old_from_new: np.ndarray | None = None, **about: Any) -> Lineage:
+    def then(
+        self,
+        step: str,
+        settings: dict[str, Any],
+        old_from_new: np.ndarray | None = None,
+        **about: Any,
+    ) -> Lineage:
         """The lineage after one more step that moved the volume; ``old_from_new`` is the identity where it stayed."""
         moved = np.eye(4) if old_from_new is None else old_from_new
-        return replace(self, scanner_from_volume=self.scanner_from_volume @ moved, history=(*self.history, {"step": step, "settings": settings}), **about)
+        return replace(
+            self,
+            scanner_from_volume=self.scanner_from_volume @ moved,
+            history=(*self.history, {"step": step, "settings": settings}),
+            **about,
+        )
 
 
 def sidecar(image: str | Path) -> Path:
@@ -60,7 +71,10 @@ def with_stated_side(path: str | Path, lineage: Lineage, side: str | None) -> Li
         return lineage
     if lineage.side not in (None, side):
         raise InputError(
-            name, f"is a {lineage.side} bone by its lineage, but `side` is {side}", "the side of both volume and picture", "leave `side` out or choose the other bone's volume"
+            name,
+            f"is a {lineage.side} bone by its lineage, but `side` is {side}",
+            "the side of both volume and picture",
+            "leave `side` out or choose the other bone's volume",
         )
     if lineage.side == side:
         return lineage
@@ -68,10 +82,19 @@ def with_stated_side(path: str | Path, lineage: Lineage, side: str | None) -> Li
         return replace(lineage, side=side)
     if lineage.history or lineage.mirrored:
         raise InputError(
-            name, f"is {('mirrored' if lineage.mirrored else 'not mirrored')} by its lineage, but `side` is {side}", "right bones mirrored to left ones", "leave `side` out"
+            name,
+            f"is {('mirrored' if lineage.mirrored else 'not mirrored')} by its lineage, but `side`"
+            f" is {side}",
+            "right bones mirrored to left ones",
+            "leave `side` out",
         )
-    logger.info(f"{name}: taken as a right bone mirrored to a left one (`side` right); for a CT as it left the scanner leave `side` out")
-    return Lineage(MIRROR, history=({"step": "stated by the user", "settings": {"side": side}},), side=side)
+    logger.info(
+        f"{name}: taken as a right bone mirrored to a left one (`side` right); for a CT as it left"
+        " the scanner leave `side` out"
+    )
+    return Lineage(
+        MIRROR, history=({"step": "stated by the user", "settings": {"side": side}},), side=side
+    )
 
 
 def original(path: str | Path) -> Lineage:
@@ -86,34 +109,80 @@ def read(path: str | Path, shape: tuple[int, ...], affine: np.ndarray) -> Lineag
     """
     beside = sidecar(path)
     if not beside.exists():
-        taken = f"{Path(path).name}: no lineage beside it; taken as an original CT (scanner_from_volume = identity)"
+        taken = (
+            f"{Path(path).name}: no lineage beside it; taken as an original CT (scanner_from_volume"
+            " = identity)"
+        )
         if files.stem(path).endswith("_mirrored"):
-            logger.warning(f"{taken}, not as a mirrored bone; copy {beside.name} along with it, or say `side` right to registration.py")
+            logger.warning(
+                f"{taken}, not as a mirrored bone; copy {beside.name} along with it, or say `side`"
+                " right to registration.py"
+            )
         else:
             logger.info(taken)
         return original(path)
     content = files.read_json(beside, "the lineage of " + Path(path).name)
-    if not {"schema", "scanner_from_volume"} & set(content):  # such as what a DICOM converter leaves beside its NIfTI
-        logger.info(f"{Path(path).name}: {beside.name} beside it holds no lineage; taken as an original CT (scanner_from_volume = identity)")
+    if not {"schema", "scanner_from_volume"} & set(
+        content
+    ):  # such as what a DICOM converter leaves beside its NIfTI
+        logger.info(
+            f"{Path(path).name}: {beside.name} beside it holds no lineage; taken as an original CT"
+            " (scanner_from_volume = identity)"
+        )
         return original(path)
     if content.get("schema") != SCHEMA:
-        raise InputError(beside, f"schema is {content.get('schema')!r}", f"{SCHEMA!r}", "move it away if it is not this suite's")
+        raise InputError(
+            beside,
+            f"schema is {content.get('schema')!r}",
+            f"{SCHEMA!r}",
+            "move it away if it is not this suite's",
+        )
     try:
         image = content["image"]
         matrix = np.array(content["scanner_from_volume"], float)
-        fits = list(image["shape"]) == list(shape) and np.allclose(image["affine"], affine, atol=1e-3)
-        lineage = Lineage(matrix, dict(content["source"]), tuple(content["history"]), content["bone"], content["side"], content["label"])
-        named = all(isinstance(entry, dict) and isinstance(entry.get("step"), str) for entry in lineage.history)
+        fits = list(image["shape"]) == list(shape) and np.allclose(
+            image["affine"], affine, atol=1e-3
+        )
+        lineage = Lineage(
+            matrix,
+            dict(content["source"]),
+            tuple(content["history"]),
+            content["bone"],
+            content["side"],
+            content["label"],
+        )
+        named = all(
+            isinstance(entry, dict) and isinstance(entry.get("step"), str)
+            for entry in lineage.history
+        )
         # the bone's name goes into file names
-        named &= lineage.side in (None, "left", "right") and (lineage.bone is None or (isinstance(lineage.bone, str) and files.is_plain_name(lineage.bone)))
+        named &= lineage.side in (None, "left", "right") and (
+            lineage.bone is None
+            or (isinstance(lineage.bone, str) and files.is_plain_name(lineage.bone))
+        )
         rigid = geometry.is_rigid(matrix, atol=1e-4)
         recorded = image["sha256"]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(beside, f"incomplete lineage ({one_line(error)})", "what step 1 to 4 write", "run the step again") from None
+        raise InputError(
+            beside,
+            f"incomplete lineage ({one_line(error)})",
+            "what step 1 to 4 write",
+            "run the step again",
+        ) from None
     if not named:
-        raise InputError(beside, "its history, bone or side is none", "named steps, left or right, and a bone's name that can stand in a file name", "run the step again")
+        raise InputError(
+            beside,
+            "its history, bone or side is none",
+            "named steps, left or right, and a bone's name that can stand in a file name",
+            "run the step again",
+        )
     if not rigid:
-        raise InputError(beside, "scanner_from_volume is not rigid", "a 4x4 rotation or mirror with a translation", "run the step again")
+        raise InputError(
+            beside,
+            "scanner_from_volume is not rigid",
+            "a 4x4 rotation or mirror with a translation",
+            "run the step again",
+        )
     if not fits or recorded != files.sha256(path):
         raise InputError(
             beside,
@@ -124,7 +193,9 @@ def read(path: str | Path, shape: tuple[int, ...], affine: np.ndarray) -> Lineag
     return lineage
 
 
-def write(path: str | Path, lineage: Lineage, shape: tuple[int, ...], affine: np.ndarray, sha256: str) -> None:
+def write(
+    path: str | Path, lineage: Lineage, shape: tuple[int, ...], affine: np.ndarray, sha256: str
+) -> None:
     """Write the sidecar of an image whose bytes have the hash ``sha256``."""
     files.write_json(sidecar(path), {
         "schema": SCHEMA,

@@ -18,9 +18,14 @@ from common.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-MAX_VOXELS = 4_000_000_000  # a header that claims more is taken as damaged, before any memory is asked for
+MAX_VOXELS = (
+    4_000_000_000  # a header that claims more is taken as damaged, before any memory is asked for
+)
 VOXEL_MM = (0.005, 100.0)  # edges of voxels that are believed
-DENSE_HU = (100, 40_000)  # the densest voxel: some bone; metal at most, 30,710 in scanners' extended range
+DENSE_HU = (
+    100,
+    40_000,
+)  # the densest voxel: some bone; metal at most, 30,710 in scanners' extended range
 FORMS_MM = 1.0  # sform and qform that place a corner further apart contradict each other
 
 
@@ -32,17 +37,28 @@ def load_ct(path: str | Path) -> Volume:
     volume = _load(path, "a CT volume (NIfTI, .nii or .nii.gz)")
     low, high = volume.data.min(), volume.data.max()  # NaN passes through both
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(path, "holds NaN or infinite voxels", "Hounsfield units", "convert the CT again")
+        raise InputError(
+            path, "holds NaN or infinite voxels", "Hounsfield units", "convert the CT again"
+        )
     if not DENSE_HU[0] <= high <= DENSE_HU[1] or low < -DENSE_HU[1]:
         raise InputError(
             path,
             f"its values run from {low:g} to {high:g}",
             f"a bone, above {DENSE_HU[0]}, in Hounsfield units (air -1000, water 0)",
-            "integers have overflowed, convert the CT again" if high > DENSE_HU[1] else "rescale it, or choose the CT",
+            (
+                "integers have overflowed, convert the CT again"
+                if high > DENSE_HU[1]
+                else "rescale it, or choose the CT"
+            ),
         )
     if low >= 0:
-        logger.warning(f"{volume.name}: holds no value below 0; expected Hounsfield units (air -1000, fat -100); if it holds the scanner's raw values, subtract 1024")
-    if volume.data.dtype.kind == "u":  # what lies outside is air, and unsigned numbers would wrap it round
+        logger.warning(
+            f"{volume.name}: holds no value below 0; expected Hounsfield units (air -1000, fat"
+            " -100); if it holds the scanner's raw values, subtract 1024"
+        )
+    if (
+        volume.data.dtype.kind == "u"
+    ):  # what lies outside is air, and unsigned numbers would wrap it round
         volume = replace(volume, data=volume.data.astype(np.int16 if high < 2**15 else np.int32))
     return volume
 
@@ -55,11 +71,25 @@ def load_labelmap(path: str | Path) -> Volume:
     volume = _load(path, "a labelmap (NIfTI, .nii or .nii.gz)")
     data = volume.data
     if data.dtype.kind == "f":
-        if not np.isfinite(data).all() or not np.array_equal(data, np.rint(data)) or abs(data).max() > np.iinfo(np.int32).max:
-            raise InputError(path, "holds fractions, NaN or numbers beyond all labels", "whole-number labels", "is this a CT or a probability map?")
+        if (
+            not np.isfinite(data).all()
+            or not np.array_equal(data, np.rint(data))
+            or abs(data).max() > np.iinfo(np.int32).max
+        ):
+            raise InputError(
+                path,
+                "holds fractions, NaN or numbers beyond all labels",
+                "whole-number labels",
+                "is this a CT or a probability map?",
+            )
         data = data.astype(np.int32)
     if data.dtype.kind not in "ui" or data.min(initial=0) < 0:
-        raise InputError(path, f"holds {data.dtype} values from {data.min()}", "labels of 0 and above", "is this a CT?")
+        raise InputError(
+            path,
+            f"holds {data.dtype} values from {data.min()}",
+            "labels of 0 and above",
+            "is this a CT?",
+        )
     return Volume(data, volume.affine, volume.lineage, volume.path)
 
 
@@ -72,28 +102,59 @@ def _load(path: str | Path, what: str) -> Volume:
         shape, stored, offset = image.shape, image.get_data_dtype(), int(image.dataobj.offset)
     if not isinstance(image, nibabel.Nifti1Image):
         raise InputError(path, f"is a {type(image).__name__}", what, "convert it")
-    with reading(path, what, "convert or copy the file again"), nibabel.openers.ImageOpener(path) as stream:
-        sizes = np.array(type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4], float)  # as they lie on disk: nibabel replaces those of 0 and below
+    with (
+        reading(path, what, "convert or copy the file again"),
+        nibabel.openers.ImageOpener(path) as stream,
+    ):
+        sizes = np.array(
+            type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4], float
+        )  # as they lie on disk: nibabel replaces those of 0 and below
     if len(shape) > 3 and all(n == 1 for n in shape[3:]):
         shape = shape[:3]
     if len(shape) != 3 or min(shape) < 2:
-        raise InputError(path, f"has shape {image.shape}", f"{what} of three dimensions with at least 2 slices each", "choose one 3-D volume")
+        raise InputError(
+            path,
+            f"has shape {image.shape}",
+            f"{what} of three dimensions with at least 2 slices each",
+            "choose one 3-D volume",
+        )
     if stored.kind not in "uif":
         raise InputError(path, f"holds {stored} voxels", f"{what} of numbers", "convert it")
     if offset < image.header.single_vox_offset:
-        raise InputError(path, f"its voxels begin at byte {offset} by its header, inside of it", what, "the header is damaged, convert the file again")
+        raise InputError(
+            path,
+            f"its voxels begin at byte {offset} by its header, inside of it",
+            what,
+            "the header is damaged, convert the file again",
+        )
     count = int(np.prod(shape, dtype=object))
     if count > MAX_VOXELS:
-        raise InputError(path, f"its header claims {shape} voxels", f"at most {MAX_VOXELS:.0e}", "the header is damaged")
-    files.check_claim(path, offset + count * stored.itemsize, path.name.lower().endswith(".gz"), what)
+        raise InputError(
+            path,
+            f"its header claims {shape} voxels",
+            f"at most {MAX_VOXELS:.0e}",
+            "the header is damaged",
+        )
+    files.check_claim(
+        path, offset + count * stored.itemsize, path.name.lower().endswith(".gz"), what
+    )
     if image.header["qform_code"] > 0 and not (np.isfinite(sizes).all() and min(sizes) > 0):
-        raise InputError(path, f"states voxel sizes (pixdim) of {sizes.tolist()} mm", "sizes above 0", "repair the header, or convert it again")
+        raise InputError(
+            path,
+            f"states voxel sizes (pixdim) of {sizes.tolist()} mm",
+            "sizes above 0",
+            "repair the header, or convert it again",
+        )
     affine = np.array(image.affine, float)
     check_affine(path, affine)
     _check_placing(path, image.header, shape)
     scaling = (image.dataobj.slope, image.dataobj.inter)  # nibabel would scale to 64 bits
     with reading(path, what, "the file is truncated or damaged, copy it again"):
-        data = (np.asanyarray(image.dataobj) if scaling == (1, 0) else np.asanyarray(image.dataobj, dtype=np.float32)).reshape(shape)
+        data = (
+            np.asanyarray(image.dataobj)
+            if scaling == (1, 0)
+            else np.asanyarray(image.dataobj, dtype=np.float32)
+        ).reshape(shape)
     return Volume(data, affine, read(path, shape, affine), path)
 
 
@@ -112,36 +173,61 @@ def _no_remarks() -> Iterator[None]:
 
 def _check_placing(path: Path, header, shape: tuple[int, int, int]) -> None:
     """InputError where the header does not say where the voxels lie, says it twice and differently, or in another unit."""
-    with reading(path, "a header that says how the voxels lie", "it is damaged, convert the file again"):
+    with reading(
+        path, "a header that says how the voxels lie", "it is damaged, convert the file again"
+    ):
         unit = header.get_xyzt_units()[0]
         qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
     if unit in ("meter", "micron"):
         raise InputError(path, f"states its lengths in {unit}s", "millimetres", "convert it")
     if qform is None and sform is None:
-        raise InputError(path, "does not say how it lies in the patient (sform and qform codes are 0)", "left and right to be known", "convert it from DICOM again")
+        raise InputError(
+            path,
+            "does not say how it lies in the patient (sform and qform codes are 0)",
+            "left and right to be known",
+            "convert it from DICOM again",
+        )
     if qform is not None and sform is not None:
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1).T
         apart = np.linalg.norm(apply(qform, corners) - apply(sform, corners), axis=1).max()
         if not apart <= FORMS_MM:
-            raise InputError(path, f"its sform and qform lie {apart:.3g} mm apart", "one place", "set the code of the wrong one to 0")
+            raise InputError(
+                path,
+                f"its sform and qform lie {apart:.3g} mm apart",
+                "one place",
+                "set the code of the wrong one to 0",
+            )
 
 
 def check_affine(path: str | Path, affine: np.ndarray) -> None:
     """InputError unless the affine is finite, invertible and free of shear."""
     axes = affine[:3, :3]
     lengths = np.linalg.norm(axes, axis=0)
-    if not np.isfinite(affine).all() or not (VOXEL_MM[0] <= lengths.min() and lengths.max() <= VOXEL_MM[1]):
+    if not np.isfinite(affine).all() or not (
+        VOXEL_MM[0] <= lengths.min() and lengths.max() <= VOXEL_MM[1]
+    ):
         raise InputError(
             path,
-            f"its affine is singular or not finite (voxel sizes {np.round(lengths, 4).tolist()} mm)",
+            "its affine is singular or not finite (voxel sizes"
+            f" {np.round(lengths, 4).tolist()} mm)",
             f"voxel sizes of {VOXEL_MM[0]:g} to {VOXEL_MM[1]:g} mm",
             "repair the header",
         )
     directions = axes / lengths
     if abs(np.linalg.det(directions)) < 1e-3:
-        raise InputError(path, "its affine is singular (two axes are parallel)", "three axes", "repair the header")
+        raise InputError(
+            path,
+            "its affine is singular (two axes are parallel)",
+            "three axes",
+            "repair the header",
+        )
     if not np.allclose(directions.T @ directions, np.eye(3), atol=1e-3):
-        raise InputError(path, "its axes are not perpendicular (sheared or gantry-tilted)", "a rectangular grid", "resample the CT first")
+        raise InputError(
+            path,
+            "its axes are not perpendicular (sheared or gantry-tilted)",
+            "a rectangular grid",
+            "resample the CT first",
+        )
 
 
 def save(path: str | Path, volume: Volume) -> Path:

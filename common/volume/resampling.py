@@ -37,7 +37,13 @@ def resample(
 
 
 def _resample_slab(
-    volume: Volume, slab: tuple[slice, slice, slice], affine: np.ndarray, volume_from_new: np.ndarray, nearest: bool, outside: float, blur_voxels: np.ndarray | None
+    volume: Volume,
+    slab: tuple[slice, slice, slice],
+    affine: np.ndarray,
+    volume_from_new: np.ndarray,
+    nearest: bool,
+    outside: float,
+    blur_voxels: np.ndarray | None,
 ) -> np.ndarray:
     """Voxels of one slab of the new grid, from the part of the volume that it lies in."""
     import SimpleITK as sitk
@@ -45,7 +51,9 @@ def _resample_slab(
 
     corners = np.array(np.meshgrid(*[(s.start, s.stop - 1) for s in slab])).reshape(3, -1).T
     index = apply(invert(volume.affine) @ volume_from_new @ affine, corners)
-    reach = 2 if blur_voxels is None else 2 + np.ceil(4 * blur_voxels + 1).astype(int)  # SciPy cuts the Gaussian at four deviations
+    reach = (
+        2 if blur_voxels is None else 2 + np.ceil(4 * blur_voxels + 1).astype(int)
+    )  # SciPy cuts the Gaussian at four deviations
     low = np.clip(np.floor(index.min(0)).astype(int) - reach, 0, volume.shape)
     high = np.clip(np.ceil(index.max(0)).astype(int) + reach + 1, 0, volume.shape)
     size = [s.stop - s.start for s in slab]

@@ -15,11 +15,18 @@ def block_average(volume: Volume, factors: tuple[int, int, int]) -> Volume:
     """The volume with blocks of voxels averaged; zeros fill the last blocks."""
     padding = [(0, -n % f) for n, f in zip(volume.shape, factors, strict=True)]
     data = np.pad(volume.data, padding)
-    blocks = data.reshape(*[m for n, f in zip(data.shape, factors, strict=True) for m in (n // f, f)])
+    blocks = data.reshape(
+        *[m for n, f in zip(data.shape, factors, strict=True) for m in (n // f, f)]
+    )
     coarse = np.eye(4)
     coarse[:3, :3] = np.diag(factors)
     coarse[:3, 3] = (np.array(factors) - 1) / 2
-    return Volume(blocks.mean(axis=(1, 3, 5), dtype=np.float32), volume.affine @ coarse, volume.lineage, volume.path)
+    return Volume(
+        blocks.mean(axis=(1, 3, 5), dtype=np.float32),
+        volume.affine @ coarse,
+        volume.lineage,
+        volume.path,
+    )
 
 
 def voxel_edge_mm(volume: Volume) -> float:
@@ -67,7 +74,12 @@ def index_box(mask: np.ndarray, pad: np.ndarray | int = 0) -> tuple[slice, slice
     box = []
     for axis in range(3):
         inside = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        box.append(slice(max(0, int(inside[0]) - int(pad[axis])), min(mask.shape[axis], int(inside[-1]) + 1 + int(pad[axis]))))
+        box.append(
+            slice(
+                max(0, int(inside[0]) - int(pad[axis])),
+                min(mask.shape[axis], int(inside[-1]) + 1 + int(pad[axis])),
+            )
+        )
     return tuple(box)
 
 
@@ -78,7 +90,9 @@ def affine_of_box(affine: np.ndarray, box: tuple[slice, slice, slice]) -> np.nda
     return moved
 
 
-def points_of(volume: Volume, mask: np.ndarray | None = None, count: int = 500, seed: int = 0) -> np.ndarray:
+def points_of(
+    volume: Volume, mask: np.ndarray | None = None, count: int = 500, seed: int = 0
+) -> np.ndarray:
     """(count, 3) world points of the masked voxels (or of voxels denser than muscle), drawn at random, RAS millimetres."""
     inside = np.flatnonzero(mask if mask is not None else volume.data > 150)
     if not inside.size:

@@ -18,12 +18,22 @@ from common.xray.dicom import Header
 logger = logging.getLogger(__name__)
 
 
-GLARE, GLARE_WIDTH = 0.12, 0.12  # of the grey range, of the picture's width: an image intensifier's halo outside its field
-OPEN_BEAM, OPEN_SHARE = 0.8, 0.35  # of the grey range, of the field: a picture with that much that bright counts photons
-MIN_INTENSITY = 1e-3  # of the open field: thinner signals are noise, and their logarithm would be too
+GLARE, GLARE_WIDTH = (
+    0.12,
+    0.12,
+)  # of the grey range, of the picture's width: an image intensifier's halo outside its field
+OPEN_BEAM, OPEN_SHARE = (
+    0.8,
+    0.35,
+)  # of the grey range, of the field: a picture with that much that bright counts photons
+MIN_INTENSITY = (
+    1e-3  # of the open field: thinner signals are noise, and their logarithm would be too
+)
 
 
-def to_attenuation(path: Path, pixels: np.ndarray, header: Header, bone: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def to_attenuation(
+    path: Path, pixels: np.ndarray, header: Header, bone: str
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Attenuation image, valid field, and how it was decided.
 
     A detector that counts photons (bone dark) is linearised by the logarithm of the open field over the pixel (Beer and Lambert);
@@ -31,26 +41,52 @@ def to_attenuation(path: Path, pixels: np.ndarray, header: Header, bone: str) ->
     """
     valid = ~border_padding(pixels, header.padding)
     if valid.mean() < 0.02 or np.ptp(pixels[valid]) == 0:
-        raise InputError(path, f"only {100 * valid.mean():.1f} % of the picture holds an image", "an exposed field", "choose another file")
+        raise InputError(
+            path,
+            f"only {100 * valid.mean():.1f} % of the picture holds an image",
+            "an exposed field",
+            "choose another file",
+        )
     shown_inverted = bool(header.inverted)
     if bone != "auto":
         dark, reason = (bone == "dark") != shown_inverted, "--bone"
     elif header.relationship in ("LIN", "LOG"):
-        dark, reason = (header.relationship == "LIN" and header.sign != -1), "DICOM PixelIntensityRelationship"
+        dark, reason = (
+            (header.relationship == "LIN" and header.sign != -1),
+            "DICOM PixelIntensityRelationship",
+        )
     else:
         dark, reason = _bone_is_dark(pixels, valid), "guess from centre and border"
-        logger.info(f"{path.name}: bone taken as {'dark' if dark else 'bright'} in the stored values ({reason}); `bone` bright|dark overrules")
+        logger.info(
+            f"{path.name}: bone taken as {'dark' if dark else 'bright'} in the stored values"
+            f" ({reason}); `bone` bright|dark overrules"
+        )
     inside = pixels[valid]
     low, high = np.percentile(inside, [0.05, 99.5])
     if high <= low:
-        raise InputError(path, f"is saturated (99 % of the field has the grey value {low:g})", "an X-ray with contrast", "export it again")
+        raise InputError(
+            path,
+            f"is saturated (99 % of the field has the grey value {low:g})",
+            "an X-ray with contrast",
+            "export it again",
+        )
     if dark:
         floor = min(0.0, float(inside.min()))
         image = -np.log(np.clip((pixels - floor) / (high - floor), MIN_INTENSITY, None))
     else:
-        image = (pixels - low) / (high - low) * 4  # a knee's bone attenuates about e^-4: keeps both kinds on one scale
+        image = (
+            (pixels - low) / (high - low) * 4
+        )  # a knee's bone attenuates about e^-4: keeps both kinds on one scale
     image = np.where(valid, np.maximum(image, 0), 0).astype(np.float32)
-    return image, valid, {"bone": "dark" if dark else "bright", "decided_by": reason, "linearised": "log" if dark else "as stored"}
+    return (
+        image,
+        valid,
+        {
+            "bone": "dark" if dark else "bright",
+            "decided_by": reason,
+            "linearised": "log" if dark else "as stored",
+        },
+    )
 
 
 def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarray:
@@ -62,16 +98,22 @@ def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarr
 
     outside = np.zeros(pixels.shape, bool)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    for value in {float(pixels.min()), float(pixels.max())} | ({float(padding)} if padding is not None else set()):
+    for value in {float(pixels.min()), float(pixels.max())} | (
+        {float(padding)} if padding is not None else set()
+    ):
         if not (border == value).any():
             continue
         patches, _ = label(pixels == value)
-        touching = np.unique(np.concatenate([patches[0], patches[-1], patches[:, 0], patches[:, -1]]))
+        touching = np.unique(
+            np.concatenate([patches[0], patches[-1], patches[:, 0], patches[:, -1]])
+        )
         sizes = np.bincount(patches.ravel())
         large = [t for t in touching if t and sizes[t] > 0.002 * pixels.size]
         outside |= np.isin(patches, large)
     if outside.any() and not outside.all():
-        outside = binary_dilation(outside | _glare(pixels, outside), iterations=max(1, pixels.shape[1] // 100))
+        outside = binary_dilation(
+            outside | _glare(pixels, outside), iterations=max(1, pixels.shape[1] // 100)
+        )
     return outside
 
 
@@ -85,9 +127,13 @@ def _glare(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
     if not touching.any():
         return np.zeros_like(outside)
     depth = maximum(distance_transform_edt(~outside), patches, np.arange(count + 1))
-    glare = np.isin(patches, [t for t in touching if t and depth[t] < GLARE_WIDTH * pixels.shape[1]])
+    glare = np.isin(
+        patches, [t for t in touching if t and depth[t] < GLARE_WIDTH * pixels.shape[1]]
+    )
     beyond = binary_dilation(glare, iterations=4) & ~glare & ~outside
-    sharp = beyond.any() and np.median(pixels[beyond]) > low + 1.5 * GLARE * (high - low)  # else it shades off, as an open field does that is black
+    sharp = beyond.any() and np.median(pixels[beyond]) > low + 1.5 * GLARE * (
+        high - low
+    )  # else it shades off, as an open field does that is black
     return glare if sharp else np.zeros_like(outside)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-OUTLINE_SHARE = 0.05  # of the DRR's largest value: the silhouette's edge, above interpolation's fringe
+OUTLINE_SHARE = (
+    0.05  # of the DRR's largest value: the silhouette's edge, above interpolation's fringe
+)
 MIN_OUTLINE_PX = 12  # shorter closed curves are specks of the rendering
 
 
@@ -19,4 +21,6 @@ def outline(drr: np.ndarray) -> list[np.ndarray]:
     padded = np.pad(drr, 1)  # a bone cut by the picture's edge is closed along it
     curves = find_contours(padded, OUTLINE_SHARE * float(drr.max())) if drr.max() > 0 else []
     limits = np.array(drr.shape[::-1]) - 1
-    return [np.clip(curve[:, ::-1] - 1, 0, limits) for curve in curves if len(curve) >= MIN_OUTLINE_PX]
+    return [
+        np.clip(curve[:, ::-1] - 1, 0, limits) for curve in curves if len(curve) >= MIN_OUTLINE_PX
+    ]

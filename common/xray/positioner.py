@@ -11,7 +11,15 @@ import numpy as np
 
 from common import geometry
 from common.errors import InputError, reading
-from common.xray.dicom import ANATOMY, SOURCE_TO_PATIENT, number, open_dataset, quiet, source_to_patient, spread_frame
+from common.xray.dicom import (
+    ANATOMY,
+    SOURCE_TO_PATIENT,
+    number,
+    open_dataset,
+    quiet,
+    source_to_patient,
+    spread_frame,
+)
 
 OBLIQUE = 0.3  # cosine below which a direction's letter says nothing
 
@@ -27,18 +35,40 @@ def positioner_camera(path: Path, frame: int | None = None) -> tuple[np.ndarray,
 
     tags = ("PositionerPrimaryAngle", "PositionerSecondaryAngle", SOURCE_TO_PATIENT[0])
     header = open_dataset(path) if pydicom.misc.is_dicom(path) else pydicom.Dataset()
-    with reading(path, "angles and a distance that are numbers", "correct the header, or use --init search"), quiet():
+    with (
+        reading(
+            path,
+            "angles and a distance that are numbers",
+            "correct the header, or use --init search",
+        ),
+        quiet(),
+    ):
         spread_frame(header, frame)
         values = [*(number(header, tag) for tag in tags[:2]), source_to_patient(header)[0]]
     absent = [tag for tag, value in zip(tags, values, strict=True) if value is None]
     if absent:
-        raise InputError(path, f"`init` dicom, but no {', '.join(absent)} in the file", f"all of {', '.join(tags)}", "use `init` search")
+        raise InputError(
+            path,
+            f"`init` dicom, but no {', '.join(absent)} in the file",
+            f"all of {', '.join(tags)}",
+            "use `init` search",
+        )
     if header.get("PositionerMotion") == "DYNAMIC":
-        raise InputError(path, "`init` dicom, but the C-arm moved during the run (PositionerMotion DYNAMIC)", "one pair of angles", "use `init` search")
+        raise InputError(
+            path,
+            "`init` dicom, but the C-arm moved during the run (PositionerMotion DYNAMIC)",
+            "one pair of angles",
+            "use `init` search",
+        )
     primary, secondary, distance = values
-    camera = geometry.camera_from_pose(geometry.pose_from_angles([primary + 180, -secondary, 0], [0, distance, 0]))
+    camera = geometry.camera_from_pose(
+        geometry.pose_from_angles([primary + 180, -secondary, 0], [0, distance, 0])
+    )
     orientation = header.get("PatientOrientation")
     letter = str(orientation[0])[:1] if orientation and len(orientation) == 2 else ""
     axis, sign = ANATOMY.get(letter, (0, 0))
     along = sign * float(camera[axis, 0])
-    return camera, along < OBLIQUE  # columns of the picture seen from the source run along the stated direction only if it is seen so
+    return (
+        camera,
+        along < OBLIQUE,
+    )  # columns of the picture seen from the source run along the stated direction only if it is seen so

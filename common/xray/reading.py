@@ -26,7 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 BONE = ("auto", "bright", "dark")
-FORMATS = ("PNG", "JPEG", "TIFF")  # not all that Pillow opens: some of its readers start other programs
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "TIFF",
+)  # not all that Pillow opens: some of its readers start other programs
 LEAST_GREYS = 8  # different values; with fewer it is a mask or a drawing
 PAIRS = ("pixel_spacing_mm", "principal_point_px")  # in NAME.json, beside sdd_mm
 
@@ -38,10 +42,18 @@ class GeometryFlags:
     sdd_mm: float | None = None
     pixel_mm: tuple[float, float] | None = None  # width, height
     principal_px: tuple[float, float] | None = None
-    calibrated: bool = False  # from a calibration file: only the ratio of distance to pixel size is known
+    calibrated: bool = (
+        False  # from a calibration file: only the ratio of distance to pixel size is known
+    )
 
 
-def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detector | None = None, bone: str = "auto", frame: int | None = None) -> Xray:
+def read(
+    path: str | Path,
+    flags: GeometryFlags | None = None,
+    fallback: Detector | None = None,
+    bone: str = "auto",
+    frame: int | None = None,
+) -> Xray:
     """Read an X-ray.
 
     ``fallback`` is the detector to assume where neither flags nor header give SDD and pixel size: its field of view is
@@ -55,20 +67,46 @@ def read(path: str | Path, flags: GeometryFlags | None = None, fallback: Detecto
     else:
         pixels, header = read_picture(path), geometry_beside(path)
     if min(pixels.shape) < 16:
-        raise InputError(path, f"has {pixels.shape[1]} x {pixels.shape[0]} pixels", "an X-ray of at least 16 x 16", "choose another file")
+        raise InputError(
+            path,
+            f"has {pixels.shape[1]} x {pixels.shape[0]} pixels",
+            "an X-ray of at least 16 x 16",
+            "choose another file",
+        )
     if not np.isfinite(pixels).all():
-        raise InputError(path, "holds NaN or infinite pixels", "grey values", "export the X-ray again")
+        raise InputError(
+            path, "holds NaN or infinite pixels", "grey values", "export the X-ray again"
+        )
     if pixels.min() == pixels.max():
-        raise InputError(path, f"has a single grey value ({pixels.flat[0]:g})", "an X-ray with contrast", "export it again")
+        raise InputError(
+            path,
+            f"has a single grey value ({pixels.flat[0]:g})",
+            "an X-ray with contrast",
+            "export it again",
+        )
     if (greys := len(np.unique(pixels))) < LEAST_GREYS:
-        raise InputError(path, f"has {greys} different grey values", "an X-ray, not a mask or a drawing", "export it with its grey values")
+        raise InputError(
+            path,
+            f"has {greys} different grey values",
+            "an X-ray, not a mask or a drawing",
+            "export it with its grey values",
+        )
     detector, origin = _detector(path, pixels.shape, flags, header, fallback)
     image, valid, tone = to_attenuation(path, pixels, header, bone)
-    findings = [*header.findings, *dicom.contradictions(header, flags.sdd_mm, flags.pixel_mm, flags.calibrated)]
+    findings = [
+        *header.findings,
+        *dicom.contradictions(header, flags.sdd_mm, flags.pixel_mm, flags.calibrated),
+    ]
     for finding in findings:
         logger.warning(f"{path.name}: {finding}")
     orientation = list(header.patient_orientation) if header.patient_orientation else None
-    reading = {**tone, **origin, "findings": findings, "patient_orientation": orientation, "source_to_patient_mm": header.source_to_patient_mm}
+    reading = {
+        **tone,
+        **origin,
+        "findings": findings,
+        "patient_orientation": orientation,
+        "source_to_patient_mm": header.source_to_patient_mm,
+    }
     return Xray(image, valid, detector, path, frame=frame, reading=reading)
 
 
@@ -85,19 +123,39 @@ def read_picture(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             if getattr(image, "n_frames", 1) > 1:
-                raise InputError(path, f"holds {image.n_frames} pages", "one picture", "export the frame to register")
+                raise InputError(
+                    path,
+                    f"holds {image.n_frames} pages",
+                    "one picture",
+                    "export the frame to register",
+                )
             if image.mode in ("I;16", "I;16B", "I;16L", "I", "F", "L"):
                 return np.asarray(image).astype(np.float32)
             channels = np.asarray(image.convert("RGB")).astype(np.int16)
     except UnidentifiedImageError:
-        raise InputError(path, "is not a picture that can be read", "PNG, JPEG, TIFF or DICOM", "export the X-ray again") from None
+        raise InputError(
+            path,
+            "is not a picture that can be read",
+            "PNG, JPEG, TIFF or DICOM",
+            "export the X-ray again",
+        ) from None
     except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever Pillow meets in a damaged or hostile file
-        raise InputError(path, f"cannot be read ({one_line(error)})", "PNG, JPEG, TIFF or DICOM", "export the X-ray again") from error
+        raise InputError(
+            path,
+            f"cannot be read ({one_line(error)})",
+            "PNG, JPEG, TIFF or DICOM",
+            "export the X-ray again",
+        ) from error
     spread = int(np.ptp(channels, axis=2).max())
     if spread > 8:  # JPEG turns grey into colours a few levels apart
-        raise InputError(path, f"is a colour picture (channels differ by up to {spread})", "grey values", "export the X-ray without colours or annotations")
+        raise InputError(
+            path,
+            f"is a colour picture (channels differ by up to {spread})",
+            "grey values",
+            "export the X-ray without colours or annotations",
+        )
     return channels.mean(axis=2).astype(np.float32)
 
 
@@ -117,18 +175,45 @@ def geometry_beside(picture: Path) -> Header:
     except (TypeError, ValueError):
         pairs, sdd = {"": ()}, None
     if not all(len(pair) == 2 and np.isfinite(pair).all() for pair in pairs.values()):
-        raise InputError(beside, f"holds {stated}", "sdd_mm, a number, and pixel_spacing_mm [width, height] and principal_point_px [column, row], two numbers each", "correct it")
-    return Header(sdd_mm=sdd, pixel_mm=pairs.get("pixel_spacing_mm"), principal_px=pairs.get("principal_point_px"))
+        raise InputError(
+            beside,
+            f"holds {stated}",
+            "sdd_mm, a number, and pixel_spacing_mm [width, height] and principal_point_px [column,"
+            " row], two numbers each",
+            "correct it",
+        )
+    return Header(
+        sdd_mm=sdd,
+        pixel_mm=pairs.get("pixel_spacing_mm"),
+        principal_px=pairs.get("principal_point_px"),
+    )
 
 
-def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: Header, fallback: Detector | None) -> tuple[Detector, dict[str, Any]]:
+def _detector(
+    path: Path,
+    shape: tuple[int, int],
+    flags: GeometryFlags,
+    header: Header,
+    fallback: Detector | None,
+) -> tuple[Detector, dict[str, Any]]:
     height, width = shape
-    sdd, pixel, principal = flags.sdd_mm or header.sdd_mm, flags.pixel_mm or header.pixel_mm, flags.principal_px or header.principal_px
+    sdd, pixel, principal = (
+        flags.sdd_mm or header.sdd_mm,
+        flags.pixel_mm or header.pixel_mm,
+        flags.principal_px or header.principal_px,
+    )
     file = "DICOM header" if is_dicom(path) else path.with_suffix(".json").name
-    pairs = ((flags.sdd_mm, header.sdd_mm), (flags.pixel_mm, header.pixel_mm), (flags.principal_px, header.principal_px))
+    pairs = (
+        (flags.sdd_mm, header.sdd_mm),
+        (flags.pixel_mm, header.pixel_mm),
+        (flags.principal_px, header.principal_px),
+    )
     origin = " and ".join(
         name
-        for name, used in (("calibration" if flags.calibrated else "flags", any(flag for flag, _ in pairs)), (file, any(not flag and stated for flag, stated in pairs)))
+        for name, used in (
+            ("calibration" if flags.calibrated else "flags", any(flag for flag, _ in pairs)),
+            (file, any(not flag and stated for flag, stated in pairs)),
+        )
         if used
     )
     assumed = []
@@ -142,13 +227,38 @@ def _detector(path: Path, shape: tuple[int, int], flags: GeometryFlags, header: 
     if assumed:
         origin = " and ".join([*filter(None, [origin]), "checkpoint's training geometry"])
         logger.warning(
-            f"{path.name}: neither file nor flags state a {' and a '.join(assumed)}; taken from the checkpoint. Distances are only as true as that; give `sdd` and `pixel_spacing`"
+            f"{path.name}: neither file nor flags state a {' and a '.join(assumed)}; taken from the"
+            " checkpoint. Distances are only as true as that; give `sdd` and `pixel_spacing`"
         )
-    absent = [name for name, value in (("source-to-detector distance (--sdd, or add_dicom_data.py)", sdd), ("pixel size (--pixel_spacing)", pixel)) if not value]
+    absent = [
+        name
+        for name, value in (
+            ("source-to-detector distance (--sdd, or add_dicom_data.py)", sdd),
+            ("pixel size (--pixel_spacing)", pixel),
+        )
+        if not value
+    ]
     if absent:
-        raise InputError(path, f"no {' and no '.join(absent)} in the file", f"it there, in {path.stem}.json beside a picture, or as flags, in mm", "give the flags")
+        raise InputError(
+            path,
+            f"no {' and no '.join(absent)} in the file",
+            f"it there, in {path.stem}.json beside a picture, or as flags, in mm",
+            "give the flags",
+        )
     if not (50 <= sdd <= 10_000) or not all(0.005 <= p <= 20 for p in pixel):
-        raise InputError(path, f"SDD {sdd:g} mm with pixels of {pixel[0]:g} x {pixel[1]:g} mm", "50 to 10000 mm and 0.005 to 20 mm", "correct `sdd`, `pixel_spacing` or the header")
+        raise InputError(
+            path,
+            f"SDD {sdd:g} mm with pixels of {pixel[0]:g} x {pixel[1]:g} mm",
+            "50 to 10000 mm and 0.005 to 20 mm",
+            "correct `sdd`, `pixel_spacing` or the header",
+        )
     detector = Detector.centred(height, width, sdd, pixel)
-    logger.info(f"{path.name}: SDD {sdd:g} mm, pixel {pixel[0]:.4g} x {pixel[1]:.4g} mm{', principal point {:.1f}, {:.1f}'.format(*principal) if principal else ''} ({origin})")
-    return (replace(detector, principal_px=principal) if principal else detector), {"geometry": origin, "assumed": assumed}
+    logger.info(
+        f"{path.name}: SDD {sdd:g} mm, pixel {pixel[0]:.4g} x {pixel[1]:.4g}"
+        f" mm{', principal point {:.1f}, {:.1f}'.format(*principal) if principal else ''}"
+        f" ({origin})"
+    )
+    return (replace(detector, principal_px=principal) if principal else detector), {
+        "geometry": origin,
+        "assumed": assumed,
+    }

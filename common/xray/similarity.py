@@ -21,7 +21,9 @@ def ncc(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum() / scale) if scale > 0 else 0.0
 
 
-def compare(image: np.ndarray, reference: np.ndarray, mask: np.ndarray | None = None) -> dict[str, float]:
+def compare(
+    image: np.ndarray, reference: np.ndarray, mask: np.ndarray | None = None
+) -> dict[str, float]:
     """MSE, SSIM, NMI (Studholme 1999, 1..2) and NCC of two pictures, each stretched to 0..1 over the mask first.
 
     SSIM is averaged over the mask; scikit-image's defaults (7 x 7 window).

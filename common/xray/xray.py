@@ -19,17 +19,27 @@ from common.geometry import Detector
 class Xray:
     """An X-ray as the solver sees it."""
 
-    image: np.ndarray  # (H, W) float32, attenuation up to scale and tone: 0 where nothing absorbs, bone bright
+    image: (
+        np.ndarray
+    )  # (H, W) float32, attenuation up to scale and tone: 0 where nothing absorbs, bone bright
     valid: np.ndarray  # (H, W) bool: inside the collimated field, neither padding nor saturated
     detector: Detector  # of this picture, after the flip
     path: Path
     flipped: bool = False  # mirrored left to right after reading
     frame: int | None = None  # of a multi-frame DICOM
-    reading: dict[str, Any] = field(default_factory=dict)  # how it was read: bone, tone, where the geometry came from and what of it is the checkpoint's
+    reading: dict[str, Any] = field(
+        default_factory=dict
+    )  # how it was read: bone, tone, where the geometry came from and what of it is the checkpoint's
     _binned: dict[int, Xray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def flip(self) -> Xray:
-        return replace(self, image=self.image[:, ::-1].copy(), valid=self.valid[:, ::-1].copy(), detector=self.detector.flipped(), flipped=not self.flipped)
+        return replace(
+            self,
+            image=self.image[:, ::-1].copy(),
+            valid=self.valid[:, ::-1].copy(),
+            detector=self.detector.flipped(),
+            flipped=not self.flipped,
+        )
 
     def binned(self, factor: int) -> Xray:
         """The picture with ``factor`` x ``factor`` pixels averaged; a pixel is valid where all of its parts are."""
@@ -39,7 +49,9 @@ class Xray:
         weight = _blocks(self.valid[:height, :width].astype(np.float32), factor)
         total = _blocks(np.where(self.valid, self.image, 0)[:height, :width], factor)
         image = np.where(weight > 0, total / np.maximum(weight, 1e-6), 0).astype(np.float32)
-        return replace(self, image=image, valid=weight > 0.99, detector=self.detector.binned(factor))
+        return replace(
+            self, image=image, valid=weight > 0.99, detector=self.detector.binned(factor)
+        )
 
     def coarser(self, pixel_mm: float) -> Xray:
         """The picture binned to pixels of about ``pixel_mm``, itself where it is coarser; kept for the next who asks."""
@@ -51,7 +63,11 @@ class Xray:
     def as_uint8(self) -> np.ndarray:
         """The picture for the eye: bone bright, the valid field stretched to 0..255, the rest black."""
         low, high = np.percentile(self.image[self.valid], [0.1, 99.9])
-        return np.where(self.valid, np.clip((self.image - low) / max(high - low, 1e-6), 0, 1) * 255, 0).round().astype(np.uint8)
+        return (
+            np.where(self.valid, np.clip((self.image - low) / max(high - low, 1e-6), 0, 1) * 255, 0)
+            .round()
+            .astype(np.uint8)
+        )
 
 
 def _blocks(array: np.ndarray, factor: int) -> np.ndarray:
@@ -64,12 +80,25 @@ def turned(xray: Xray, quarters: int) -> Xray:
     for _ in range(quarters % 4):
         detector = xray.detector
         column, row = detector.principal_px
-        moved = Detector(detector.width, detector.height, detector.sdd_mm, detector.pixel_mm[::-1], (row, detector.width - 1 - column))
-        xray = replace(xray, image=np.rot90(xray.image).copy(), valid=np.rot90(xray.valid).copy(), detector=moved)
+        moved = Detector(
+            detector.width,
+            detector.height,
+            detector.sdd_mm,
+            detector.pixel_mm[::-1],
+            (row, detector.width - 1 - column),
+        )
+        xray = replace(
+            xray,
+            image=np.rot90(xray.image).copy(),
+            valid=np.rot90(xray.valid).copy(),
+            detector=moved,
+        )
     return xray
 
 
 def inverted(xray: Xray) -> Xray:
     """The picture with bright and dark exchanged, on the same scale."""
     top = float(np.percentile(xray.image[xray.valid], 99.5))
-    return replace(xray, image=np.where(xray.valid, np.clip(top - xray.image, 0, None), 0).astype(np.float32))
+    return replace(
+        xray, image=np.where(xray.valid, np.clip(top - xray.image, 0, None), 0).astype(np.float32)
+    )

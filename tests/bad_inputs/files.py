@@ -58,7 +58,13 @@ def good(folder: Path, ct: Volume) -> None:
     labels[:middle][ct.data[:middle] > 300], labels[middle:][ct.data[middle:] > 300] = 3, 4
     nifti_module.save(folder / "seg.nii.gz", Volume(labels, ct.affine, Lineage()))
     Image.fromarray(bright(8)).save(folder / "xray.png")
-    dicom(folder / "xray.dcm", bright(), PixelIntensityRelationship="LOG", PatientName="Secret^Name", **GEOMETRY)
+    dicom(
+        folder / "xray.dcm",
+        bright(),
+        PixelIntensityRelationship="LOG",
+        PatientName="Secret^Name",
+        **GEOMETRY,
+    )
     mayacam_2(folder / "cam.txt")
     patient = folder / "patient"
     nifti_module.save(make(patient / "ct.nii.gz"), ct)
@@ -68,7 +74,9 @@ def good(folder: Path, ct: Volume) -> None:
     nifti_module.save(make(folder / "cohort_one_bad" / "P01.nii.gz"), ct)
     nifti_module.save(make(folder / "cohort_mixed" / "P01.nii.gz"), ct)
     (folder / "cohort_mixed" / "P02.nrrd").write_text("NRRD0004\n")
-    (folder / "cohort_one_bad" / "P02.nii.gz").write_bytes((folder / "ct.nii.gz").read_bytes()[:3000])
+    (folder / "cohort_one_bad" / "P02.nii.gz").write_bytes(
+        (folder / "ct.nii.gz").read_bytes()[:3000]
+    )
     for ending in (".nii", ".nii.gz"):
         nifti_module.save(make(folder / "twice" / f"P01{ending}"), ct)
     (folder / "nothing").mkdir()
@@ -119,7 +127,11 @@ def bad_cts(folder: Path, ct: Volume) -> None:
     nifti(folder / "single.nii.gz", data[:, :, 5:6], affine)
     nifti(folder / "series.nii.gz", np.stack([data, data], -1), affine)
     nifti(folder / "complex.nii.gz", data.astype(np.complex64), affine)
-    nifti(folder / "colour.nii.gz", np.zeros(data.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")]), affine)
+    nifti(
+        folder / "colour.nii.gz",
+        np.zeros(data.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")]),
+        affine,
+    )
     nifti(folder / "overflow.nii.gz", data.astype(np.uint16), affine)  # -1000 became 64536
     nifti(folder / "raw.nii.gz", data + np.int16(1024), affine)
     for name, value in (("nan", np.nan), ("inf", np.inf)):
@@ -130,13 +142,50 @@ def bad_cts(folder: Path, ct: Volume) -> None:
     nifti(folder / "constant.nii.gz", np.full_like(data, -1000), affine)
     nifti(folder / "unit.nii.gz", ((data + 1000) / 2200).astype(np.float32), affine)
     nifti(folder / "per_mm.nii.gz", attenuation.attenuation(data), affine)
-    nifti(folder / "zero_spacing.nii.gz", data, affine, srow_x=[0, 0, 0, 10], srow_y=[0, 2, 0, 0], qform_code=0)
-    nifti(folder / "parallel.nii.gz", data, affine, srow_x=[2, 2, 0, 10], srow_y=[2, 2, 0, 0], qform_code=0)
-    nifti(folder / "sheared.nii.gz", data, affine, srow_x=[2, 1, 0, 10], srow_y=[0, 2, 0, 0], qform_code=0)
+    nifti(
+        folder / "zero_spacing.nii.gz",
+        data,
+        affine,
+        srow_x=[0, 0, 0, 10],
+        srow_y=[0, 2, 0, 0],
+        qform_code=0,
+    )
+    nifti(
+        folder / "parallel.nii.gz",
+        data,
+        affine,
+        srow_x=[2, 2, 0, 10],
+        srow_y=[2, 2, 0, 0],
+        qform_code=0,
+    )
+    nifti(
+        folder / "sheared.nii.gz",
+        data,
+        affine,
+        srow_x=[2, 1, 0, 10],
+        srow_y=[0, 2, 0, 0],
+        qform_code=0,
+    )
     nifti(folder / "nan_affine.nii.gz", data, affine, srow_x=[np.nan, 0, 0, 10], qform_code=0)
-    nifti(folder / "kilometre.nii.gz", data, affine, srow_x=[1e6, 0, 0, 0], srow_y=[0, 1e6, 0, 0], srow_z=[0, 0, 1e6, 0], qform_code=0)
-    nifti(folder / "zero_pixdim.nii.gz", data, affine, sform_code=0, pixdim=[1, 0, 0, 0, 0, 0, 0, 0])
-    nifti(folder / "negative_pixdim.nii.gz", data, affine, sform_code=0, pixdim=[1, -4, -4, -4, 0, 0, 0, 0])
+    nifti(
+        folder / "kilometre.nii.gz",
+        data,
+        affine,
+        srow_x=[1e6, 0, 0, 0],
+        srow_y=[0, 1e6, 0, 0],
+        srow_z=[0, 0, 1e6, 0],
+        qform_code=0,
+    )
+    nifti(
+        folder / "zero_pixdim.nii.gz", data, affine, sform_code=0, pixdim=[1, 0, 0, 0, 0, 0, 0, 0]
+    )
+    nifti(
+        folder / "negative_pixdim.nii.gz",
+        data,
+        affine,
+        sform_code=0,
+        pixdim=[1, -4, -4, -4, 0, 0, 0, 0],
+    )
     nifti(folder / "disagree.nii.gz", data, affine, qoffset_x=float(affine[0, 3]) + 40)
     nifti(folder / "nowhere.nii.gz", data, affine, sform_code=0, qform_code=0)
     nifti(folder / "low_offset.nii.gz", data, affine, vox_offset=0)
@@ -153,14 +202,25 @@ def bad_lineages(folder: Path, ct: Volume) -> None:
     def beside(name: str, text: str | None = None, **changes) -> None:
         nifti_module.save(folder / f"{name}.nii.gz", ct)
         content = json.loads((folder / f"{name}.json").read_text())
-        (folder / f"{name}.json").write_text(text if text is not None else json.dumps(content | changes))
+        (folder / f"{name}.json").write_text(
+            text if text is not None else json.dumps(content | changes)
+        )
 
     beside("lineage_torn", '{"schema": "ct-lin')
     beside("lineage_list", "[1, 2]")
     beside("lineage_later", schema="ct-lineage/99")
-    beside("lineage_skewed", scanner_from_volume=[[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    beside("lineage_endless", '{"schema": "ct-lineage/1", "scanner_from_volume": ' + "[" * 100_000 + "]" * 100_000 + "}")
-    beside("lineage_nan", scanner_from_volume=[[1, 0, 0, float("nan")], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    beside(
+        "lineage_skewed",
+        scanner_from_volume=[[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+    )
+    beside(
+        "lineage_endless",
+        '{"schema": "ct-lineage/1", "scanner_from_volume": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    )
+    beside(
+        "lineage_nan",
+        scanner_from_volume=[[1, 0, 0, float("nan")], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+    )
     beside("lineage_away", bone="../../../elsewhere")
     beside("lineage_short", image={})
     beside("lineage_other")
@@ -210,19 +270,36 @@ def bad_pictures(folder: Path) -> None:
     holes = grey.astype(np.float32)
     holes[40, 40] = np.nan
     save("nan.tif", holes)
-    Image.fromarray(grey).save(folder / "pages.tif", save_all=True, append_images=[Image.fromarray(grey)])
+    Image.fromarray(grey).save(
+        folder / "pages.tif", save_all=True, append_images=[Image.fromarray(grey)]
+    )
     save("picture.gif", grey)
     save("wide.png", np.tile(grey, (1, 3)))
-    (folder / "script.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n(x) (w) file\n")
+    (folder / "script.eps").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n(x) (w) file\n"
+    )
     header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
     import zlib
 
-    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
-    (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b""))
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    (folder / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(100)))
+        + chunk(b"IEND", b"")
+    )
     saturated = np.full_like(grey, 255)
     saturated[40:42, 50:60] = np.arange(10, 30).reshape(2, 10)
     save("saturated.png", saturated)
-    for name, content in (("json_text", "x"), ("json_words", '{"sdd_mm": "far", "pixel_spacing_mm": [1, 1]}'), ("json_inf", '{"sdd_mm": 1e999, "pixel_spacing_mm": [1, 1]}')):
+    for name, content in (
+        ("json_text", "x"),
+        ("json_words", '{"sdd_mm": "far", "pixel_spacing_mm": [1, 1]}'),
+        ("json_inf", '{"sdd_mm": 1e999, "pixel_spacing_mm": [1, 1]}'),
+    ):
         save(f"{name}.png", grey)
         (folder / f"{name}.json").write_text(content)
 
@@ -235,17 +312,47 @@ def bad_dicoms(folder: Path) -> None:
     (folder / "cut.dcm").write_bytes(whole[: len(whole) // 2])
     (folder / "head.dcm").write_bytes(whole[:200])
     dicom(folder / "no_sdd.dcm", bright(), ImagerPixelSpacing=["0.3", "0.2"], **log)
-    dicom(folder / "zero_sdd.dcm", bright(), DistanceSourceToDetector="0", ImagerPixelSpacing=["0.3", "0.2"], **log)
-    dicom(folder / "negative_sdd.dcm", bright(), DistanceSourceToDetector="-1020", ImagerPixelSpacing=["0.3", "0.2"], **log)
+    dicom(
+        folder / "zero_sdd.dcm",
+        bright(),
+        DistanceSourceToDetector="0",
+        ImagerPixelSpacing=["0.3", "0.2"],
+        **log,
+    )
+    dicom(
+        folder / "negative_sdd.dcm",
+        bright(),
+        DistanceSourceToDetector="-1020",
+        ImagerPixelSpacing=["0.3", "0.2"],
+        **log,
+    )
     dicom(folder / "no_spacing.dcm", bright(), DistanceSourceToDetector="1020", **log)
-    dicom(folder / "zero_spacing.dcm", bright(), DistanceSourceToDetector="1020", ImagerPixelSpacing=["0", "0"], **log)
+    dicom(
+        folder / "zero_spacing.dcm",
+        bright(),
+        DistanceSourceToDetector="1020",
+        ImagerPixelSpacing=["0", "0"],
+        **log,
+    )
     dicom(folder / "frames.dcm", np.stack([bright()] * 3), **GEOMETRY, **log)
     dicom(folder / "constant.dcm", np.full((96, 120), 900, np.uint16), **GEOMETRY, **log)
     dicom(folder / "colour.dcm", bright(), SamplesPerPixel=3, **GEOMETRY, **log)
-    dicom(folder / "palette.dcm", bright(), PhotometricInterpretation="PALETTE COLOR", **GEOMETRY, **log)
+    dicom(
+        folder / "palette.dcm",
+        bright(),
+        PhotometricInterpretation="PALETTE COLOR",
+        **GEOMETRY,
+        **log,
+    )
     dicom(folder / "many_frames.dcm", bright(), NumberOfFrames=2_000_000_000, **GEOMETRY, **log)
     dicom(folder / "wide.dcm", bright(), Columns=60_000, **GEOMETRY, **log)
-    words = dicom(folder / "words.dcm", bright(), DistanceSourceToDetector="1020", ImagerPixelSpacing=["0.3", "0.2"], **log)
+    words = dicom(
+        folder / "words.dcm",
+        bright(),
+        DistanceSourceToDetector="1020",
+        ImagerPixelSpacing=["0.3", "0.2"],
+        **log,
+    )
     words.write_bytes(words.read_bytes().replace(b"1020", b"afar"))
     no_pixels = dicom(folder / "report.dcm", bright(), **GEOMETRY, **log)
     import pydicom
@@ -257,7 +364,9 @@ def bad_dicoms(folder: Path) -> None:
     garbled.compress(pydicom.uid.RLELossless)
     garbled.save_as(folder / "garbled.dcm")
     packed = bytearray((folder / "garbled.dcm").read_bytes())
-    start = packed.rindex(b"\xfe\xff\x00\xe0") + 8  # of the one compressed frame: its table of segments
+    start = (
+        packed.rindex(b"\xfe\xff\x00\xe0") + 8
+    )  # of the one compressed frame: its table of segments
     packed[start : start + 64] = b"\xff" * 64
     (folder / "garbled.dcm").write_bytes(packed)
 
@@ -266,7 +375,10 @@ def bad_dicoms(folder: Path) -> None:
 
 
 def hostile(path: Path) -> None:
-    torch.save({"schema": "registration/1", "model_state_dict": {}, "config": {}, "weights": RunsCode()}, path)
+    torch.save(
+        {"schema": "registration/1", "model_state_dict": {}, "config": {}, "weights": RunsCode()},
+        path,
+    )
 
 
 def bad_parameters(folder: Path) -> None:
@@ -276,7 +388,9 @@ def bad_parameters(folder: Path) -> None:
     (folder / "cut.pt").write_bytes(whole[: len(whole) // 2])
     (folder / "picture.pt").write_bytes((folder / "xray.png").read_bytes())
     hostile(folder / "hostile.pt")
-    torch.save({"weights": RunsCode()}, folder / "hostile_legacy.pt", _use_new_zipfile_serialization=False)
+    torch.save(
+        {"weights": RunsCode()}, folder / "hostile_legacy.pt", _use_new_zipfile_serialization=False
+    )
     (folder / "hostile_pickle.pt").write_bytes(pickle.dumps(RunsCode()))
     torch.save(torch.zeros(3), folder / "tensor.pt")
     torch.save({"schema": "registration/99"}, folder / "later.pt")
@@ -332,9 +446,23 @@ def bad_texts(folder: Path) -> None:
     (folder / "cam_inf.txt").write_text(good.replace("1760,1520", "inf,1520"))
     mayacam_2(folder / "cam_flat.txt", matrix=K * 0)
     mayacam_2(folder / "cam_mirrored.txt", rotation=np.diag([1.0, 1, -1]))
-    (folder / "cam_lens.json").write_text(json.dumps({"K": K.tolist(), "R": np.eye(3).tolist(), "t": [0, 0, 900], "image_size": [120, 96], "distortion": [0.1]}))
+    (folder / "cam_lens.json").write_text(
+        json.dumps(
+            {
+                "K": K.tolist(),
+                "R": np.eye(3).tolist(),
+                "t": [0, 0, 900],
+                "image_size": [120, 96],
+                "distortion": [0.1],
+            }
+        )
+    )
     (folder / "cam_short.json").write_text(json.dumps({"K": K.tolist()}))
-    (folder / "cam_ragged.json").write_text(json.dumps({"K": [[1, 2], [3]], "R": np.eye(3).tolist(), "t": [0, 0, 900], "image_size": [120, 96]}))
+    (folder / "cam_ragged.json").write_text(
+        json.dumps(
+            {"K": [[1, 2], [3]], "R": np.eye(3).tolist(), "t": [0, 0, 900], "image_size": [120, 96]}
+        )
+    )
     eye = np.eye(4).tolist()
     for name, content in (
         ("start_words", {"camera": "here"}),

@@ -12,7 +12,9 @@ class Row:
     arguments: str
     words: str
     code: int = 2
-    writes: str = ""  # what a step of several files still writes: a regular expression of the new paths
+    writes: str = (
+        ""  # what a step of several files still writes: a regular expression of the new paths
+    )
 
     def __str__(self) -> str:
         return f"{self.script} {self.arguments}"[:110]
@@ -89,7 +91,10 @@ MORE_CT_FAULTS = [
     ("lineage_away.nii.gz", "bone|stand in a file name"),
     ("lineage_short.nii.gz", "incomplete lineage|run the step again"),
 ]
-PARAMETERS_READERS = {name: CT_READERS[name].replace("@", "ct.nii.gz").replace("result/parameters.pt", "@") for name in ("create_drr", "visualize_3d_drr", "animate_2d_pose")}
+PARAMETERS_READERS = {
+    name: CT_READERS[name].replace("@", "ct.nii.gz").replace("result/parameters.pt", "@")
+    for name in ("create_drr", "visualize_3d_drr", "animate_2d_pose")
+}
 PARAMETERS_FAULTS = [
     ("gone.pt", "not found"),
     ("empty.pt", "is empty"),
@@ -389,4 +394,19 @@ READ_PT = rows("read_pt", [
     ]
 ] + [("result/parameters.pt --depth -1", "--depth -1"), ("result/parameters.pt --items 0", "--items 0")])  # fmt: skip
 
-TABLE = [*READING, *SEGMENTATION, *CROP, *COREGISTER, *CENTER, *AGNOSTIC, *FINETUNED, *REGISTRATION, *CREATE, *VISUALIZE, *ANIMATE, *EVALUATION, *DICOM, *READ_PT]
+TABLE = [
+    *READING,
+    *SEGMENTATION,
+    *CROP,
+    *COREGISTER,
+    *CENTER,
+    *AGNOSTIC,
+    *FINETUNED,
+    *REGISTRATION,
+    *CREATE,
+    *VISUALIZE,
+    *ANIMATE,
+    *EVALUATION,
+    *DICOM,
+    *READ_PT,
+]

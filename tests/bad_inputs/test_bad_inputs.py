@@ -16,7 +16,10 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     found = {}
     for root, folders, names in os.walk(folder):
         paths = [Path(root, name) for name in (*folders, *names)]
-        found |= {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
+        found |= {
+            str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+            for path in paths
+        }
     return found
 
 
@@ -42,5 +45,9 @@ def test_a_bad_input_is_one_clear_line_and_changes_nothing(row, here, capfd):
 
 
 def test_the_table_covers_all_thirteen_scripts():
-    assert len(TABLE) == len(set(map(str, TABLE))) or len({(row.script, row.arguments) for row in TABLE}) == len(TABLE)
-    assert {row.script for row in TABLE} == {path.stem for path in Path(__file__).resolve().parents[2].glob("*.py")}
+    assert len(TABLE) == len(set(map(str, TABLE))) or len(
+        {(row.script, row.arguments) for row in TABLE}
+    ) == len(TABLE)
+    assert {row.script for row in TABLE} == {
+        path.stem for path in Path(__file__).resolve().parents[2].glob("*.py")
+    }

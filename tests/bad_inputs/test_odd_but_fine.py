@@ -25,7 +25,15 @@ NAMES = ["a b  c", "Größe—膝关节", 'quote\'s "x"', "-dash", "n" * 200, "d
 STEPS = [
     (segmentation_preprocessing, "seg.nii.gz", "-i {} -o out", "{}_cleaned.nii.gz"),
     (center_isometric, "ct.nii.gz", "-i {} -o out", "{}.nii.gz"),
-    (create_drr, "ct.nii.gz", "--volume {} --pose_path result/parameters.pt --output_path out/drr.png --method fused --supersampling 1 --device cpu", "drr.png"),
+    (
+        create_drr,
+        "ct.nii.gz",
+        (
+            "--volume {} --pose_path result/parameters.pt --output_path out/drr.png --method fused"
+            " --supersampling 1 --device cpu"
+        ),
+        "drr.png",
+    ),
     (add_dicom_data, "xray.dcm", "--i {} --o out/x.dcm --sdd 1020", "x.dcm"),
 ]
 
@@ -35,8 +43,12 @@ def run(script, command: str, path: str) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("script", "source", "command", "output"), STEPS, ids=[step[0].__name__ for step in STEPS])
-def test_names_with_blanks_letters_of_all_kinds_and_great_length_are_just_names(here, script, source, command, output, name):
+@pytest.mark.parametrize(
+    ("script", "source", "command", "output"), STEPS, ids=[step[0].__name__ for step in STEPS]
+)
+def test_names_with_blanks_letters_of_all_kinds_and_great_length_are_just_names(
+    here, script, source, command, output, name
+):
     ending = source[source.index(".") :]
     path = here / f"{name}{ending}"
     path.write_bytes((here / source).read_bytes())
@@ -44,24 +56,58 @@ def test_names_with_blanks_letters_of_all_kinds_and_great_length_are_just_names(
     assert (here / "out" / output.format(name)).stat().st_size > 0
 
 
-@pytest.mark.parametrize(("script", "source", "command", "output"), STEPS, ids=[step[0].__name__ for step in STEPS])
-def test_read_only_inputs_behind_links_are_read_and_stay_as_they_were(here, script, source, command, output):
+@pytest.mark.parametrize(
+    ("script", "source", "command", "output"), STEPS, ids=[step[0].__name__ for step in STEPS]
+)
+def test_read_only_inputs_behind_links_are_read_and_stay_as_they_were(
+    here, script, source, command, output
+):
     path = here / f"linked{source[source.index('.') :]}"
     path.symlink_to(source)
     (here / source).chmod(0o444)
     before = contents(here)
     assert run(script, command, str(path)) == 0
     assert (here / "out" / output.format("linked")).stat().st_size > 0
-    assert {name: content for name, content in contents(here).items() if not name.startswith("out")} == before
+    assert {
+        name: content for name, content in contents(here).items() if not name.startswith("out")
+    } == before
 
 
 def test_the_same_command_twice_gives_the_same_bytes(here):
     for out in ("one", "two"):
         assert segmentation_preprocessing.main(["-i", "seg.nii.gz", "-o", out]) == 0
         shutil.copytree("patient", f"{out}/patient")
-        assert crop_cts.main(["--base_dir", f"{out}/patient", "--ct_filename", "ct.nii.gz", "--seg_filename", "seg.nii.gz"]) == 0
+        assert (
+            crop_cts.main(
+                [
+                    "--base_dir",
+                    f"{out}/patient",
+                    "--ct_filename",
+                    "ct.nii.gz",
+                    "--seg_filename",
+                    "seg.nii.gz",
+                ]
+            )
+            == 0
+        )
         assert center_isometric.main(["-i", "cohort", "-o", f"{out}/centred"]) == 0
-        assert create_drr.main(["--volume", "ct.nii.gz", "--pose_path", "result/parameters.pt", "--output_path", f"{out}/drr.png", "--supersampling", "1", "--device", "cpu"]) == 0
+        assert (
+            create_drr.main(
+                [
+                    "--volume",
+                    "ct.nii.gz",
+                    "--pose_path",
+                    "result/parameters.pt",
+                    "--output_path",
+                    f"{out}/drr.png",
+                    "--supersampling",
+                    "1",
+                    "--device",
+                    "cpu",
+                ]
+            )
+            == 0
+        )
     assert contents(here / "one") == contents(here / "two")
 
 
@@ -69,37 +115,70 @@ def test_an_output_that_is_a_link_replaces_the_link_and_not_what_it_leads_to(her
     Path("out").mkdir()
     Path("out/x.dcm").symlink_to("../there.png")
     assert add_dicom_data.main(["--i", "xray.dcm", "--o", "out/x.dcm", "--sdd", "1020"]) == 2
-    assert add_dicom_data.main(["--i", "xray.dcm", "--o", "out/x.dcm", "--sdd", "1020", "--overwrite"]) == 0
+    assert (
+        add_dicom_data.main(["--i", "xray.dcm", "--o", "out/x.dcm", "--sdd", "1020", "--overwrite"])
+        == 0
+    )
     assert Path("there.png").read_bytes() == b"somebody's work"
     Path("out/y.dcm").symlink_to("../xray.dcm")
-    assert add_dicom_data.main(["--i", "xray.dcm", "--o", "out/y.dcm", "--sdd", "1020", "--overwrite"]) == 2
+    assert (
+        add_dicom_data.main(["--i", "xray.dcm", "--o", "out/y.dcm", "--sdd", "1020", "--overwrite"])
+        == 2
+    )
 
 
 def test_bytes_in_a_file_name_that_are_no_text_are_carried_along(here):
     path = os.fsencode(here) + b"/b\xffd.nii.gz"
     shutil.copyfile(here / "seg.nii.gz", path)
-    done = subprocess.run([sys.executable, ROOT / "segmentation_preprocessing.py", "-i", path, "-o", "out"], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, ROOT / "segmentation_preprocessing.py", "-i", path, "-o", "out"],
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == b"out/b\xffd_cleaned.nii.gz"
-    assert json.loads(Path("out", os.fsdecode(b"b\xffd_cleaned.json")).read_text())["image"]["name"].startswith("b")
+    assert json.loads(Path("out", os.fsdecode(b"b\xffd_cleaned.json")).read_text())["image"][
+        "name"
+    ].startswith("b")
 
 
-@pytest.mark.parametrize("script", ["read_pt.py result/parameters.pt", "segmentation_preprocessing.py -i seg.nii.gz -o out"])
+@pytest.mark.parametrize(
+    "script",
+    ["read_pt.py result/parameters.pt", "segmentation_preprocessing.py -i seg.nii.gz -o out"],
+)
 def test_a_reader_that_leaves_early_is_no_error(here, script):
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {sys.executable} {ROOT}/{script} | head -c 0"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} {ROOT}/{script} | head -c 0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "Error" not in done.stderr
 
 
 def test_the_patients_name_stays_in_the_dicom(here, capfd):
     dataset = pydicom.dcmread("xray.dcm")
-    dataset.PatientID, dataset.PatientBirthDate, dataset.InstitutionName = "Secret-ID", "19700101", "Secret Clinic"
-    dataset.ImagerPixelSpacing, dataset.StudyDescription = ["1.5", "1.5"], "Secret" * 20  # longer than the standard allows: pydicom remarks on it
+    dataset.PatientID, dataset.PatientBirthDate, dataset.InstitutionName = (
+        "Secret-ID",
+        "19700101",
+        "Secret Clinic",
+    )
+    dataset.ImagerPixelSpacing, dataset.StudyDescription = (
+        ["1.5", "1.5"],
+        "Secret" * 20,
+    )  # longer than the standard allows: pydicom remarks on it
     dataset.save_as("named.dcm")
     assert add_dicom_data.main(["--i", "named.dcm", "--o", "out/x.dcm", "--sdd", "1020"]) == 0
-    assert registration.main(["named.dcm", "-v", "ct.nii.gz", "-o", "out/result", "--device", "cpu", "--init", "search"]) in (0, 3)
+    assert registration.main(
+        ["named.dcm", "-v", "ct.nii.gz", "-o", "out/result", "--device", "cpu", "--init", "search"]
+    ) in (0, 3)
     assert evaluation.main(["--data_dir", "out/result", "--output_name", "e.svg"]) == 0
-    written = {name: content for name, content in contents(here / "out").items() if content is not None and not name.endswith(".dcm")}
+    written = {
+        name: content
+        for name, content in contents(here / "out").items()
+        if content is not None and not name.endswith(".dcm")
+    }
     assert len(written) > 10
     for secret in ("Secret", "19700101"):
         assert not [name for name, content in written.items() if secret.encode() in content]

@@ -69,10 +69,15 @@ def serve() -> None:
         orders = json.loads(line)
         pipes = [(os.pipe(), os.pipe()) for _ in orders]  # no files: their size may be limited
         began = time.monotonic()
-        children = [start(order, out[1], err[1]) for order, (out, err) in zip(orders, pipes, strict=True)]
+        children = [
+            start(order, out[1], err[1]) for order, (out, err) in zip(orders, pipes, strict=True)
+        ]
         answers = []
         for child, order, pair in zip(children, orders, pipes, strict=True):
-            answer = {"code": wait(child, order.get("kill_after")), "seconds": time.monotonic() - began}
+            answer = {
+                "code": wait(child, order.get("kill_after")),
+                "seconds": time.monotonic() - began,
+            }
             for name, (reader, writer) in zip(("out", "err"), pair, strict=True):
                 os.close(writer)
                 with open(reader, errors="replace") as stream:

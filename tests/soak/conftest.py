@@ -23,7 +23,9 @@ tally: dict[str, int] = {}
 
 def pytest_terminal_summary(terminalreporter):
     if tally:
-        terminalreporter.write_line("soak: " + ", ".join(f"{count} {what}" for what, count in tally.items()))
+        terminalreporter.write_line(
+            "soak: " + ", ".join(f"{count} {what}" for what, count in tally.items())
+        )
 
 
 def rounds(share: float, least: int) -> Iterator[int]:
@@ -42,12 +44,19 @@ class Children:
     """Scripts as child processes, see children.py."""
 
     def __init__(self):
-        self.server = subprocess.Popen([sys.executable, Path(__file__).with_name("children.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.server = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("children.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self.server.stdout.readline() == "ready\n"
 
     def run(self, *orders: dict) -> list[dict]:
         """Run scripts at once; answers in their order."""
-        self.server.stdin.write(json.dumps([{**order, "cwd": str(order["cwd"])} for order in orders]) + "\n")
+        self.server.stdin.write(
+            json.dumps([{**order, "cwd": str(order["cwd"])} for order in orders]) + "\n"
+        )
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline())
 

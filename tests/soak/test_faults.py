@@ -17,22 +17,43 @@ import pytest
 import torch
 from conftest import count, rounds
 
-TRAIN = "--name m --iterations 3 --seed 1 --device cpu --model_name test_resnet --height 64 --delx 4 --batch_size 2"
+TRAIN = (
+    "--name m --iterations 3 --seed 1 --device cpu --model_name test_resnet --height 64 --delx 4"
+    " --batch_size 2"
+)
 STEPS = {  # the quick ones first: `make test` does one round of each of those
     "segmentation_preprocessing": "-i seg.nii.gz -o out",
     "crop_cts": "--base_dir patient --ct_filename ct.nii.gz --seg_filename seg.nii.gz",
     "center_isometric": "-i cohort -o out",
     "add_dicom_data": "--i xray.dcm --o out/x.dcm --sdd 1020",
-    "create_drr": "--volume ct.nii.gz --pose_path result/parameters.pt --output_path out/drr.png --method fused --device cpu",
-    "registration": "result/gt.png -v ct.nii.gz -o out --sdd 900 --pixel_spacing 1.6 1.8 --principal_point 57 41 --init fixed --init_pose result/parameters.pt --bone bright --device cpu",
+    "create_drr": (
+        "--volume ct.nii.gz --pose_path result/parameters.pt --output_path out/drr.png --method"
+        " fused --device cpu"
+    ),
+    "registration": (
+        "result/gt.png -v ct.nii.gz -o out --sdd 900 --pixel_spacing 1.6 1.8 --principal_point 57"
+        " 41 --init fixed --init_pose result/parameters.pt --bone bright --device cpu"
+    ),
     "coregister_cts": "--input_dir cohort --output_dir out --reference_file P01.nii.gz",
     "evaluation": "--data_dir result",
-    "visualize_3d_drr": "--volume ct.nii.gz --parameters result/parameters.pt --output_dir out --device cpu",
-    "animate_2d_pose": "--volume ct.nii.gz --parameters result/parameters.pt --output_path out/a.gif --device cpu",
+    "visualize_3d_drr": (
+        "--volume ct.nii.gz --parameters result/parameters.pt --output_dir out --device cpu"
+    ),
+    "animate_2d_pose": (
+        "--volume ct.nii.gz --parameters result/parameters.pt --output_path out/a.gif --device cpu"
+    ),
     "agnostic": f"-i cohort -o out {TRAIN}",
 }
 QUICK = 6
-ALWAYS_SAME = ("segmentation_preprocessing", "crop_cts", "coregister_cts", "center_isometric", "create_drr", "evaluation", "animate_2d_pose")
+ALWAYS_SAME = (
+    "segmentation_preprocessing",
+    "crop_cts",
+    "coregister_cts",
+    "center_isometric",
+    "create_drr",
+    "evaluation",
+    "animate_2d_pose",
+)
 RANDOM = random.Random(int(os.environ.get("SOAK_SEED", "1")))
 
 
@@ -41,7 +62,11 @@ def order(step: str, folder: Path, *more: str, **limits) -> dict:
 
 
 def written(folder: Path, before: set[Path]) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path not in before}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path not in before
+    }
 
 
 def poses(content: bytes, folder: Path) -> np.ndarray:
@@ -56,18 +81,29 @@ def same(step: str, one: dict[str, bytes], other: dict[str, bytes], folder: Path
     if step in ALWAYS_SAME:
         return one == other
     if step == "registration":
-        return np.allclose(poses(one["out/parameters.pt"], folder), poses(other["out/parameters.pt"], folder), atol=1e-4)
+        return np.allclose(
+            poses(one["out/parameters.pt"], folder),
+            poses(other["out/parameters.pt"], folder),
+            atol=1e-4,
+        )
     if step == "agnostic":
         weights = []
         for content in (one["out/m_last.pth"], other["out/m_last.pth"]):
             (folder / "compare.pth").write_bytes(content)
             with torch.serialization.safe_globals([datetime.datetime]):
-                weights.append(torch.load(folder / "compare.pth", weights_only=True)["model_state_dict"])
+                weights.append(
+                    torch.load(folder / "compare.pth", weights_only=True)["model_state_dict"]
+                )
         return all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     if step == "add_dicom_data":
         values = [pydicom.dcmread(io.BytesIO(content["out/x.dcm"])) for content in (one, other)]
-        return values[0].pixel_array.tolist() == values[1].pixel_array.tolist() and values[0].DistanceSourceToDetector == values[1].DistanceSourceToDetector
-    return all(len(one[name]) > 0.9 * len(other[name]) for name in one)  # the scene's HTML holds a random id
+        return (
+            values[0].pixel_array.tolist() == values[1].pixel_array.tolist()
+            and values[0].DistanceSourceToDetector == values[1].DistanceSourceToDetector
+        )
+    return all(
+        len(one[name]) > 0.9 * len(other[name]) for name in one
+    )  # the scene's HTML holds a random id
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +113,9 @@ def uninterrupted(children, patient, tmp_path_factory):
 
     def of(step: str) -> tuple[dict[str, bytes], float]:
         if step not in known:
-            folder = Path(shutil.copytree(patient, tmp_path_factory.mktemp("whole") / "files", symlinks=True))
+            folder = Path(
+                shutil.copytree(patient, tmp_path_factory.mktemp("whole") / "files", symlinks=True)
+            )
             before = set(folder.rglob("*"))
             (answer,) = children.run(order(step, folder))
             assert answer["code"] == 0, answer
@@ -87,7 +125,9 @@ def uninterrupted(children, patient, tmp_path_factory):
     return of
 
 
-def test_a_step_killed_at_any_moment_leaves_only_whole_files_and_its_rerun_gives_what_an_uninterrupted_run_gives(children, fresh, uninterrupted, tmp_path):
+def test_a_step_killed_at_any_moment_leaves_only_whole_files_and_its_rerun_gives_what_an_uninterrupted_run_gives(
+    children, fresh, uninterrupted, tmp_path
+):
     for number in rounds(0.45, QUICK):
         step = list(STEPS)[number % len(STEPS)]
         whole, seconds = uninterrupted(step)
@@ -95,11 +135,15 @@ def test_a_step_killed_at_any_moment_leaves_only_whole_files_and_its_rerun_gives
         before = set(folder.rglob("*"))
         (answer,) = children.run(order(step, folder, kill_after=RANDOM.uniform(0, 1.1 * seconds)))
         count("kills" if answer["code"] == -9 else "runs that ended before the kill")
-        left = {name: content for name, content in written(folder, before).items() if "/." not in name}
+        left = {
+            name: content for name, content in written(folder, before).items() if "/." not in name
+        }
         assert left.keys() <= whole.keys()
         if step in ALWAYS_SAME:
             assert all(whole[name] == content for name, content in left.items())
-        assert all(name.replace(".nii.gz", ".json") in left for name in left if name.endswith(".nii.gz"))  # no volume without its lineage
+        assert all(
+            name.replace(".nii.gz", ".json") in left for name in left if name.endswith(".nii.gz")
+        )  # no volume without its lineage
         (again,) = children.run(order(step, folder, "--overwrite"))
         assert again["code"] == 0, (step, again)
         assert same(step, written(folder, before), whole, tmp_path), step
@@ -108,10 +152,17 @@ def test_a_step_killed_at_any_moment_leaves_only_whole_files_and_its_rerun_gives
 def refused_clearly(step: str, answer: dict) -> bool:
     """Exit code 2 and one line, or one a file in a step of several."""
     lines = [line for line in answer["err"].splitlines() if line.startswith(f"{step}.py: ")]
-    return answer["code"] == 2 and len(lines) in (1, 2) and "Traceback" not in answer["err"] and all(re.fullmatch(r".+: .+; expected .+; .+", line) for line in lines)
+    return (
+        answer["code"] == 2
+        and len(lines) in (1, 2)
+        and "Traceback" not in answer["err"]
+        and all(re.fullmatch(r".+: .+; expected .+; .+", line) for line in lines)
+    )
 
 
-def test_a_disk_that_fills_up_is_one_clear_line_and_leaves_nothing_torn(children, fresh, uninterrupted, tmp_path):
+def test_a_disk_that_fills_up_is_one_clear_line_and_leaves_nothing_torn(
+    children, fresh, uninterrupted, tmp_path
+):
     """A limit on the size of files stands in for the disk's end: it strikes in the middle of any write, and needs no rights."""
     for number in rounds(0.05, QUICK):
         step = list(STEPS)[number % len(STEPS)]
@@ -132,13 +183,24 @@ def test_a_disk_that_fills_up_is_one_clear_line_and_leaves_nothing_torn(children
 def test_a_full_file_system_is_one_clear_line(children, fresh, uninterrupted, tmp_path):
     mount = tmp_path / "small"
     mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        warnings.warn(f"may not mount a small tmpfs ({done.stderr.strip()}): the full disk is tried by limits on file sizes alone", stacklevel=1)
+        warnings.warn(
+            f"may not mount a small tmpfs ({done.stderr.strip()}): the full disk is tried by limits"
+            " on file sizes alone",
+            stacklevel=1,
+        )
         return
     try:
         for number in rounds(0.05, 4):
-            step = ("segmentation_preprocessing", "center_isometric", "create_drr", "registration")[number % 4]
+            step = ("segmentation_preprocessing", "center_isometric", "create_drr", "registration")[
+                number % 4
+            ]
             folder = fresh("files")
             (mount / "out").mkdir()
             (folder / "out").symlink_to(mount / "out")
@@ -150,7 +212,10 @@ def test_a_full_file_system_is_one_clear_line(children, fresh, uninterrupted, tm
             assert not [name for name in os.listdir(mount / "out") if name.startswith(".")]
             whole, _ = uninterrupted(step)
             if step != "registration":
-                assert all(whole[f"out/{path.name}"] == path.read_bytes() for path in (mount / "out").iterdir())
+                assert all(
+                    whole[f"out/{path.name}"] == path.read_bytes()
+                    for path in (mount / "out").iterdir()
+                )
             subprocess.run(["rm", "-rf", str(mount / "out"), str(mount / "fill")], check=True)
     finally:
         subprocess.run(["umount", str(mount)], check=True)
@@ -163,15 +228,29 @@ def test_too_little_memory_is_one_clear_line(children, fresh, uninterrupted):
     for number in rounds(0.05, 3):
         step = steps[number % 3]
         folder = fresh("small")
-        for name in ("ct", "seg", "patient/ct", "patient/seg", "cohort/P01", "cohort/P02"):  # the same bone in a larger field
+        for name in (
+            "ct",
+            "seg",
+            "patient/ct",
+            "patient/seg",
+            "cohort/P01",
+            "cohort/P02",
+        ):  # the same bone in a larger field
             image = nibabel.load(folder / f"{name}.nii.gz")
-            data = np.pad(np.asanyarray(image.dataobj), 120, mode="constant", constant_values=-1000 if "seg" not in name else 0)
+            data = np.pad(
+                np.asanyarray(image.dataobj),
+                120,
+                mode="constant",
+                constant_values=-1000 if "seg" not in name else 0,
+            )
             nibabel.save(nibabel.Nifti1Image(data, image.affine), folder / f"{name}.nii.gz")
             (folder / f"{name}.json").unlink()
         before = set(folder.rglob("*"))
         (answer,) = children.run(order(step, folder, memory_mb=RANDOM.randrange(2, 120)))
         count("address spaces")
-        assert answer["code"] == 0 or (refused_clearly(step, answer) and "memory" in answer["err"]), (step, answer)
+        assert answer["code"] == 0 or (
+            refused_clearly(step, answer) and "memory" in answer["err"]
+        ), (step, answer)
         assert not [name for name in written(folder, before) if "/." in name]
 
 
@@ -191,6 +270,18 @@ def test_of_two_runs_into_one_folder_the_second_refuses(children, fresh, uninter
 def test_runs_with_different_outputs_share_a_folder(children, fresh):
     folder = fresh("shared")
     (folder / "other.nii.gz").write_bytes((folder / "seg.nii.gz").read_bytes())
-    second = {"script": "segmentation_preprocessing", "argv": ["-i", "other.nii.gz", "-o", "out"], "cwd": folder}
-    assert [answer["code"] for answer in children.run(order("segmentation_preprocessing", folder), second)] == [0, 0]
-    assert sorted(os.listdir(folder / "out")) == ["other_cleaned.json", "other_cleaned.nii.gz", "seg_cleaned.json", "seg_cleaned.nii.gz"]
+    second = {
+        "script": "segmentation_preprocessing",
+        "argv": ["-i", "other.nii.gz", "-o", "out"],
+        "cwd": folder,
+    }
+    assert [
+        answer["code"]
+        for answer in children.run(order("segmentation_preprocessing", folder), second)
+    ] == [0, 0]
+    assert sorted(os.listdir(folder / "out")) == [
+        "other_cleaned.json",
+        "other_cleaned.nii.gz",
+        "seg_cleaned.json",
+        "seg_cleaned.nii.gz",
+    ]

@@ -44,7 +44,9 @@ READERS = {  # name: (reader, a good file)
 ODD = (0, 1, 0x7F, 0x80, 0xFF)
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 
@@ -53,10 +55,21 @@ JSON_VALUES = st.recursive(
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
     files.build(folder)
-    (folder / "ct.json").unlink()  # its hash would refuse every change before the voxels are looked at
+    (
+        folder / "ct.json"
+    ).unlink()  # its hash would refuse every change before the voxels are looked at
     (folder / "seg.json").unlink()
     (folder / "unpacked.nii").write_bytes((folder / "unpacked.nii.gz").read_bytes())
-    (folder / "cam.json").write_text(json.dumps({"K": files.K.tolist(), "R": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "t": [0, 0, 900], "image_size": [1760, 1520]}))
+    (folder / "cam.json").write_text(
+        json.dumps(
+            {
+                "K": files.K.tolist(),
+                "R": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+                "t": [0, 0, 900],
+                "image_size": [1760, 1520],
+            }
+        )
+    )
     files.Image.fromarray(files.bright(16)).save(folder / "xray.tif")
     dataset = pydicom.dcmread(folder / "xray.dcm")
     dataset.compress(pydicom.uid.RLELossless)
@@ -76,7 +89,9 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
         if kind < 0.5:
             data[at] = chance.choice(ODD) if chance.random() < 0.5 else chance.randrange(256)
         elif kind < 0.65:
-            data[at : at + 4] = struct.pack(chance.choice(("<i", ">i", "<f")), chance.choice((0, -1, 2**31 - 1, 32767)))
+            data[at : at + 4] = struct.pack(
+                chance.choice(("<i", ">i", "<f")), chance.choice((0, -1, 2**31 - 1, 32767))
+            )
         elif kind < 0.75:
             del data[at : at + chance.randrange(1, 40)]
         elif kind < 0.9:
@@ -93,7 +108,9 @@ def in_archive(content: bytes, chance: random.Random) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(out, "w") as target:
         for name in source.namelist():
             data = source.read(name)
-            target.writestr(name, damaged(data, chance) if name.endswith("data.pkl") and data else data)
+            target.writestr(
+                name, damaged(data, chance) if name.endswith("data.pkl") and data else data
+            )
     return out.getvalue()
 
 
@@ -102,7 +119,9 @@ def must_return_or_refuse(reader, path: Path) -> None:
     with going_on(problems):
         reader(path)
     assert time.monotonic() - began < SLOWEST_S
-    assert all(str(path.parent) in str(problem) or path.name in str(problem) for problem in problems)
+    assert all(
+        str(path.parent) in str(problem) or path.name in str(problem) for problem in problems
+    )
     count("fuzzed files refused" if problems else "fuzzed files read")
 
 
@@ -119,7 +138,13 @@ def test_damaged_files_are_read_or_refused(name, folder, tmp_path, capfd):
 
 def with_hypothesis(test):
     """A few examples in `make test`; in the soak new ones in every round."""
-    return settings(max_examples=200 if SECONDS else 25, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))(test)
+    return settings(
+        max_examples=200 if SECONDS else 25,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )(test)
 
 
 def soaked(make_test, share: float = 0.03) -> None:
@@ -130,7 +155,13 @@ def soaked(make_test, share: float = 0.03) -> None:
 def paths_of(tree, at=()) -> list[tuple]:
     """Where the values of a nested container stand."""
     found = [at] if at else []
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    items = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list | tuple)
+        else ()
+    )
     return found + [path for key, value in items for path in paths_of(value, (*at, key))]
 
 
@@ -146,7 +177,10 @@ def test_json_with_anything_anywhere_is_read_or_refused(kind, folder, tmp_path, 
         image = tmp_path / "v.nii.gz"
         volume = nifti.load_ct(folder / "ct.nii.gz")
         nifti.save(image, volume)
-        target, read = lineage.sidecar(image), lambda path: lineage.read(image, volume.shape, volume.affine)
+        target, read = (
+            lineage.sidecar(image),
+            lambda path: lineage.read(image, volume.shape, volume.affine),
+        )
     else:
         target, read = tmp_path / "cam.json", calibration.read
     good = json.loads((target if kind == "lineage" else folder / "cam.json").read_text())
@@ -155,7 +189,9 @@ def test_json_with_anything_anywhere_is_read_or_refused(kind, folder, tmp_path, 
         @with_hypothesis
         @given(st.sampled_from(paths_of(good)), JSON_VALUES)
         def test(path, value):
-            target.write_text(json.dumps(replaced(good, path, value)), encoding="utf-8", errors="surrogatepass")
+            target.write_text(
+                json.dumps(replaced(good, path, value)), encoding="utf-8", errors="surrogatepass"
+            )
             must_return_or_refuse(read, target)
 
         return test
@@ -164,7 +200,15 @@ def test_json_with_anything_anywhere_is_read_or_refused(kind, folder, tmp_path, 
     capfd.readouterr()
 
 
-TORCH_VALUES = JSON_VALUES | st.sampled_from([torch.zeros(0), torch.tensor(float("nan")), torch.zeros(4, 4), torch.ones(2, 3, dtype=torch.bool), torch.zeros(1).expand(10**9)])
+TORCH_VALUES = JSON_VALUES | st.sampled_from(
+    [
+        torch.zeros(0),
+        torch.tensor(float("nan")),
+        torch.zeros(4, 4),
+        torch.ones(2, 3, dtype=torch.bool),
+        torch.zeros(1).expand(10**9),
+    ]
+)
 
 
 @pytest.mark.parametrize("kind", ["parameters", "checkpoint"])
@@ -176,7 +220,10 @@ def test_pytorch_files_with_anything_anywhere_are_read_or_refused(kind, folder, 
 
     def make_test():
         @with_hypothesis
-        @given(st.sampled_from([path for path in paths_of(good) if "points_mm" not in path[:-1]]), TORCH_VALUES)
+        @given(
+            st.sampled_from([path for path in paths_of(good) if "points_mm" not in path[:-1]]),
+            TORCH_VALUES,
+        )
         def test(path, value):
             torch.save(replaced(good, path, value), target)
             must_return_or_refuse(reader, target)
@@ -195,14 +242,25 @@ def test_dicom_tags_with_any_number_are_read_or_refused(folder, tmp_path, capfd)
 
     def make_test():
         @with_hypothesis
-        @given(st.sampled_from(TAGS), st.integers(-(2**31), 2**31) | st.floats() | st.text("0123456789.-+e\\ aN", max_size=12))
+        @given(
+            st.sampled_from(TAGS),
+            st.integers(-(2**31), 2**31)
+            | st.floats()
+            | st.text("0123456789.-+e\\ aN", max_size=12),
+        )
         def test(tag, value):
             dataset = pydicom.dcmread(folder / "xray.dcm")
             entry = pydicom.dataelem.RawDataElement
             vr = pydicom.datadict.dictionary_VR(tag)
-            raw = struct.pack("<H", int(value) % 65536) if vr == "US" and not isinstance(value, str) and value == value and abs(value) < 1e9 else str(value).encode()[:16]
+            raw = (
+                struct.pack("<H", int(value) % 65536)
+                if vr == "US" and not isinstance(value, str) and value == value and abs(value) < 1e9
+                else str(value).encode()[:16]
+            )
             key = pydicom.tag.Tag(tag)
-            dataset[key] = entry(key, vr[:2], len(raw) + len(raw) % 2, raw + b" " * (len(raw) % 2), 0, False, True)
+            dataset[key] = entry(
+                key, vr[:2], len(raw) + len(raw) % 2, raw + b" " * (len(raw) % 2), 0, False, True
+            )
             dataset.save_as(target)
             must_return_or_refuse(XRAY, target)
 

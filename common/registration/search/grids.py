@@ -16,9 +16,15 @@ def template_grid(ranges: PoseRange) -> np.ndarray:
     """(N, 3) angles in degrees that cover the range."""
 
     def steps(low: float, high: float) -> np.ndarray:
-        return np.linspace(low, high, max(1, int(np.ceil((high - low) / TEMPLATE_STEP_DEG)) + 1)) if high > low else np.array([low])
+        return (
+            np.linspace(low, high, max(1, int(np.ceil((high - low) / TEMPLATE_STEP_DEG)) + 1))
+            if high > low
+            else np.array([low])
+        )
 
-    return np.stack(np.meshgrid(steps(*ranges.r1), steps(*ranges.r2), steps(*ranges.r3), indexing="ij"), -1).reshape(-1, 3)
+    return np.stack(
+        np.meshgrid(steps(*ranges.r1), steps(*ranges.r2), steps(*ranges.r3), indexing="ij"), -1
+    ).reshape(-1, 3)
 
 
 def depth_grid(ranges: PoseRange) -> np.ndarray:
@@ -36,10 +42,24 @@ def all_rotations(step_deg: float) -> np.ndarray:
     s = np.arange(count) + 0.5
     inner, outer = np.sqrt(s / count), np.sqrt(1 - s / count)
     alpha, beta = 2 * np.pi * s / np.sqrt(2), 2 * np.pi * s / 1.533751168755204288118041
-    return Rotation.from_quat(np.stack([inner * np.sin(alpha), inner * np.cos(alpha), outer * np.sin(beta), outer * np.cos(beta)], 1)).as_matrix()
+    return Rotation.from_quat(
+        np.stack(
+            [
+                inner * np.sin(alpha),
+                inner * np.cos(alpha),
+                outer * np.sin(beta),
+                outer * np.cos(beta),
+            ],
+            1,
+        )
+    ).as_matrix()
 
 
 def meeting_point(cameras: Sequence[np.ndarray]) -> np.ndarray:
     """(3,) the point nearest to all optical axes of cameras (frame_from_camera, 4x4), least squares. Parallel axes meet at the mean of their sources."""
     across = [np.eye(3) - np.outer(camera[:3, 2], camera[:3, 2]) for camera in cameras]
-    return np.linalg.lstsq(sum(across), sum(a @ camera[:3, 3] for a, camera in zip(across, cameras, strict=True)), rcond=1e-6)[0]
+    return np.linalg.lstsq(
+        sum(across),
+        sum(a @ camera[:3, 3] for a, camera in zip(across, cameras, strict=True)),
+        rcond=1e-6,
+    )[0]

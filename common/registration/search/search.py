@@ -16,8 +16,15 @@ from common.registration.search.grids import all_rotations, depth_grid, meeting_
 from common.registration.search.templates import TEMPLATE_PX, Picture
 
 FULL_STEP_DEG = 24.0
-SPACE_MM, SPACE_STEP_MM = 120.0, 5.0  # points in space around the place where the cameras' axes meet
-PLACES, PLACES_FULL, PLACES_MM = 1, 4, 12.0  # for one rotation; with few rotations for many orientations: a shaft fits at several places along itself, and along a neighbour
+SPACE_MM, SPACE_STEP_MM = (
+    120.0,
+    5.0,
+)  # points in space around the place where the cameras' axes meet
+PLACES, PLACES_FULL, PLACES_MM = (
+    1,
+    4,
+    12.0,
+)  # for one rotation; with few rotations for many orientations: a shaft fits at several places along itself, and along a neighbour
 BATCH = 64  # templates at a time
 KEEP, KEEP_FULL = 24, 96
 
@@ -30,7 +37,14 @@ class Near:
     reach_mm: float
 
 
-def search(views: Sequence[View], body: Body, ranges: PoseRange, full: bool = False, keep: int | None = None, near: Near | None = None) -> list[np.ndarray]:
+def search(
+    views: Sequence[View],
+    body: Body,
+    ranges: PoseRange,
+    full: bool = False,
+    keep: int | None = None,
+    near: Near | None = None,
+) -> list[np.ndarray]:
     """The ``keep`` best poses (volume_from_rig), best first; nothing needs to be known.
 
     Orientations are those of ``ranges`` relative to the first view, or with ``full`` all. A template is a small rendering for one rotation and depth; masked
@@ -41,57 +55,120 @@ def search(views: Sequence[View], body: Body, ranges: PoseRange, full: bool = Fa
     if full:
         rotations = all_rotations(FULL_STEP_DEG)
     else:
-        rotations = np.array([geometry.camera_from_pose(geometry.pose_from_angles(angles, np.zeros(3)))[:3, :3] for angles in template_grid(ranges)])
-    found = _in_space(views, body, rotations, ranges, full, near) if len(views) > 1 else _in_picture(views[0], body, rotations, ranges, full, near)
+        rotations = np.array(
+            [
+                geometry.camera_from_pose(geometry.pose_from_angles(angles, np.zeros(3)))[:3, :3]
+                for angles in template_grid(ranges)
+            ]
+        )
+    found = (
+        _in_space(views, body, rotations, ranges, full, near)
+        if len(views) > 1
+        else _in_picture(views[0], body, rotations, ranges, full, near)
+    )
     found.sort(key=lambda entry: -entry[0])
-    return distinct([pose for _, pose in found], views[0].rig_from_camera, body, keep or (KEEP_FULL if full else KEEP))
+    return distinct(
+        [pose for _, pose in found],
+        views[0].rig_from_camera,
+        body,
+        keep or (KEEP_FULL if full else KEEP),
+    )
 
 
-def _in_picture(view: View, body: Body, rotations: np.ndarray, ranges: PoseRange, full: bool, near: Near | None) -> list[tuple[float, np.ndarray]]:
+def _in_picture(
+    view: View, body: Body, rotations: np.ndarray, ranges: PoseRange, full: bool, near: Near | None
+) -> list[tuple[float, np.ndarray]]:
     """(value, volume_from_rig) of each rotation (volume_from_camera) and depth at its best places. A shift turns the camera about its source, which leaves the perspective right."""
     picture = Picture(view, body, depths := depth_grid(ranges))
     beside = near and geometry.apply(geometry.invert(view.rig_from_camera), near.point)
     found = []
     for depth in depths:
         x, y = picture.offsets_mm(depth)
-        allowed = _within(y, ranges.tz, TEMPLATE_PX)[:, None] & _within(x, ranges.tx, TEMPLATE_PX)[None]
+        allowed = (
+            _within(y, ranges.tz, TEMPLATE_PX)[:, None] & _within(x, ranges.tx, TEMPLATE_PX)[None]
+        )
         if near:
-            allowed &= (y - beside[1])[:, None] ** 2 + (x - beside[0])[None] ** 2 + (depth - beside[2]) ** 2 <= near.reach_mm**2
+            allowed &= (y - beside[1])[:, None] ** 2 + (x - beside[0])[None] ** 2 + (
+                depth - beside[2]
+            ) ** 2 <= near.reach_mm**2
         if not allowed.any():
             continue
         for first in range(0, len(rotations), BATCH):
             cameras = picture.cameras(rotations[first : first + BATCH], depth)
-            for camera, values in zip(cameras, np.where(allowed, picture.correlate(cameras), -1.0), strict=True):
-                for place in _peaks(values, PLACES_MM * picture.detector.sdd_mm / depth / TEMPLATE_PX, PLACES_FULL if full else PLACES):
+            for camera, values in zip(
+                cameras, np.where(allowed, picture.correlate(cameras), -1.0), strict=True
+            ):
+                for place in _peaks(
+                    values,
+                    PLACES_MM * picture.detector.sdd_mm / depth / TEMPLATE_PX,
+                    PLACES_FULL if full else PLACES,
+                ):
                     down, across = divmod(int(place), picture.size[1])
-                    aimed = _aim(camera, picture.detector, picture.columns[across], picture.rows[down])
-                    found.append((float(values[down, across]), aimed @ geometry.invert(view.rig_from_camera)))
+                    aimed = _aim(
+                        camera, picture.detector, picture.columns[across], picture.rows[down]
+                    )
+                    found.append(
+                        (float(values[down, across]), aimed @ geometry.invert(view.rig_from_camera))
+                    )
     return found
 
 
-def _in_space(views: Sequence[View], body: Body, rotations: np.ndarray, ranges: PoseRange, full: bool, near: Near | None) -> list[tuple[float, np.ndarray]]:
+def _in_space(
+    views: Sequence[View],
+    body: Body,
+    rotations: np.ndarray,
+    ranges: PoseRange,
+    full: bool,
+    near: Near | None,
+) -> list[tuple[float, np.ndarray]]:
     """(value, volume_from_rig) of each rotation (volume_from_camera of the first view) with the body's centre at its best points in space."""
-    middle, reach = (near.point, near.reach_mm) if near else (meeting_point([view.rig_from_camera for view in views]), SPACE_MM)
-    depths = [float(geometry.apply(geometry.invert(view.rig_from_camera), middle)[2]) for view in views]
+    middle, reach = (
+        (near.point, near.reach_mm)
+        if near
+        else (meeting_point([view.rig_from_camera for view in views]), SPACE_MM)
+    )
+    depths = [
+        float(geometry.apply(geometry.invert(view.rig_from_camera), middle)[2]) for view in views
+    ]
     pictures = [Picture(view, body, [depth]) for view, depth in zip(views, depths, strict=True)]
     steps = np.arange(-reach, reach + 1, SPACE_STEP_MM)
     points = middle + np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1)
-    places = [picture.places(geometry.apply(geometry.invert(picture.view.rig_from_camera), points)) for picture in pictures]
+    places = [
+        picture.places(geometry.apply(geometry.invert(picture.view.rig_from_camera), points))
+        for picture in pictures
+    ]
     allowed = np.all([place >= 0 for place in places], axis=0)
     if near:
         allowed &= np.linalg.norm(points - middle, axis=-1) <= reach
     if not full:
-        across, down, depth = np.moveaxis(geometry.apply(geometry.invert(views[0].rig_from_camera), points), -1, 0)
-        allowed &= _within(across, ranges.tx, SPACE_STEP_MM) & _within(down, ranges.tz, SPACE_STEP_MM) & _within(depth, ranges.ty, SPACE_STEP_MM)
+        across, down, depth = np.moveaxis(
+            geometry.apply(geometry.invert(views[0].rig_from_camera), points), -1, 0
+        )
+        allowed &= (
+            _within(across, ranges.tx, SPACE_STEP_MM)
+            & _within(down, ranges.tz, SPACE_STEP_MM)
+            & _within(depth, ranges.ty, SPACE_STEP_MM)
+        )
     found: list[tuple[float, np.ndarray]] = []
     if not allowed.any():
         return found
-    relative = [geometry.invert(views[0].rig_from_camera)[:3, :3] @ view.rig_from_camera[:3, :3] for view in views]
+    relative = [
+        geometry.invert(views[0].rig_from_camera)[:3, :3] @ view.rig_from_camera[:3, :3]
+        for view in views
+    ]
     for first in range(0, len(rotations), BATCH):
         batch = rotations[first : first + BATCH]
-        maps = [picture.correlate(picture.cameras(batch @ turn, depth)).reshape(len(batch), -1) for picture, turn, depth in zip(pictures, relative, depths, strict=True)]
+        maps = [
+            picture.correlate(picture.cameras(batch @ turn, depth)).reshape(len(batch), -1)
+            for picture, turn, depth in zip(pictures, relative, depths, strict=True)
+        ]
         for number, rotation in enumerate(batch):
-            values = np.where(allowed, sum(planes[number, place] for planes, place in zip(maps, places, strict=True)) / len(views), -1.0)
+            values = np.where(
+                allowed,
+                sum(planes[number, place] for planes, place in zip(maps, places, strict=True))
+                / len(views),
+                -1.0,
+            )
             for best in _peaks(values, PLACES_MM / SPACE_STEP_MM, PLACES_FULL if full else PLACES):
                 pose = np.eye(4)
                 pose[:3, :3] = rotation @ views[0].rig_from_camera[:3, :3].T
@@ -117,7 +194,13 @@ def _within(values: np.ndarray, limits: tuple[float, float], slack: float) -> np
 
 def _aim(camera: np.ndarray, detector: Detector, column: float, row: float) -> np.ndarray:
     """The camera turned about its source so that what lay on its axis is seen at (column, row)."""
-    ray = np.array([(column - detector.principal_px[0]) * detector.pixel_mm[0], (row - detector.principal_px[1]) * detector.pixel_mm[1], detector.sdd_mm])
+    ray = np.array(
+        [
+            (column - detector.principal_px[0]) * detector.pixel_mm[0],
+            (row - detector.principal_px[1]) * detector.pixel_mm[1],
+            detector.sdd_mm,
+        ]
+    )
     ray /= np.linalg.norm(ray)
     axis = np.cross([0, 0, 1.0], ray)
     sine = np.linalg.norm(axis)

@@ -18,11 +18,15 @@ from common.xray.xray import Xray
 # the search, on 28 bones in knee X-rays: right candidate among the first four for 89 % with these, 50 % with 6 mm, 16 mm and no rim
 TEMPLATE_PX = 4.0  # mm at the detector
 TEMPLATE_HIGHPASS_MM = 10.0
-TEMPLATE_RIM_MM = 6.0  # around the silhouette: the outer side of the bone's edge belongs to the template
+TEMPLATE_RIM_MM = (
+    6.0  # around the silhouette: the outer side of the bone's edge belongs to the template
+)
 TEMPLATE_CUT_MM = 8.0  # around a cut end: no edge of the X-ray
 LEAST_UNCUT = 0.5  # of a template: a bone seen end-on keeps its cut
 MIN_OVERLAP = 0.35  # share of a template inside the valid field
-LEAST_CONTRAST = 0.2  # of the template's: where the picture shows less, as in empty air, likeness counts less
+LEAST_CONTRAST = (
+    0.2  # of the template's: where the picture shows less, as in empty air, likeness counts less
+)
 
 
 class Picture:
@@ -34,8 +38,12 @@ class Picture:
         self.view, self.centre, self._ends = view, body.renderer.centre_mm, body.ends
         picture, valid, self.detector = _small_picture(view.xray)
         self.size = 2 * self.detector.height, 2 * self.detector.width
-        self._spectra = [rfft2(channel, self.size, workers=-1) for channel in (picture, picture**2, valid)]
-        self._renderer = (body.outline or body.renderer).coarser(TEMPLATE_PX * min(depths) / self.detector.sdd_mm)
+        self._spectra = [
+            rfft2(channel, self.size, workers=-1) for channel in (picture, picture**2, valid)
+        ]
+        self._renderer = (body.outline or body.renderer).coarser(
+            TEMPLATE_PX * min(depths) / self.detector.sdd_mm
+        )
         self._square = _template_detector(body, self.detector, depths)
         # a shift of zero puts the template's corner on the picture's corner, its middle at the square's principal point
         self.columns = self._square.principal_px[0] + np.fft.fftfreq(self.size[1], 1 / self.size[1])
@@ -57,21 +65,32 @@ class Picture:
     def places(self, points: np.ndarray) -> np.ndarray:
         """(...) index into a flat correlation of points (..., 3) of the camera's frame; -1 outside the picture."""
         pixels = geometry.project(points, self.detector, np.eye(4))
-        inside = (points[..., 2] > 0) & ((pixels > -0.5) & (pixels < np.array([self.detector.width, self.detector.height]) - 0.5)).all(axis=-1)
-        shift = np.round(np.where(inside[..., None], pixels, 0) - self._square.principal_px).astype(int) % self.size[::-1]
+        inside = (points[..., 2] > 0) & (
+            (pixels > -0.5) & (pixels < np.array([self.detector.width, self.detector.height]) - 0.5)
+        ).all(axis=-1)
+        shift = (
+            np.round(np.where(inside[..., None], pixels, 0) - self._square.principal_px).astype(int)
+            % self.size[::-1]
+        )
         return np.where(inside, shift[..., 1] * self.size[1] + shift[..., 0], -1)
 
     def correlate(self, cameras: np.ndarray) -> np.ndarray:
         """(B, 2 H, 2 W) normalised cross-correlation of each camera's template with the picture under the template's mask, -1 where too little of it is in the field."""
         from scipy.fft import irfft2, rfft2
 
-        masks, templates = _masked_templates(self._renderer.render(cameras, self._square), self._cuts(cameras), self._square)
+        masks, templates = _masked_templates(
+            self._renderer.render(cameras, self._square), self._cuts(cameras), self._square
+        )
         area = np.maximum(masks.sum((1, 2)), 1e-6)[:, None, None]
         picture, squared, valid = self._spectra
-        template_f, mask_f = (np.conj(rfft2(stack, self.size, workers=-1)) for stack in (templates, masks))
+        template_f, mask_f = (
+            np.conj(rfft2(stack, self.size, workers=-1)) for stack in (templates, masks)
+        )
         overlap = irfft2(valid * mask_f, self.size, workers=-1) / area
         total = irfft2(picture * mask_f, self.size, workers=-1)
-        spread = irfft2(squared * mask_f, self.size, workers=-1) - total**2 / (area * np.maximum(overlap, 1e-3))
+        spread = irfft2(squared * mask_f, self.size, workers=-1) - total**2 / (
+            area * np.maximum(overlap, 1e-3)
+        )
         own = np.maximum((templates**2).sum((1, 2)), 1e-3 * area[:, 0, 0])[:, None, None]
         energy = np.maximum(spread, LEAST_CONTRAST * own) * own
         value = irfft2(picture * template_f, self.size, workers=-1) / np.sqrt(energy)
@@ -86,7 +105,12 @@ class Picture:
         cuts = np.zeros((len(cameras), self._square.height, self._square.width), np.uint8)
         for cut, camera in zip(cuts, cameras, strict=True):
             column, row = np.round(geometry.project(self._ends, self._square, camera)).astype(int).T
-            inside = (column >= 0) & (row >= 0) & (column < self._square.width) & (row < self._square.height)
+            inside = (
+                (column >= 0)
+                & (row >= 0)
+                & (column < self._square.width)
+                & (row < self._square.height)
+            )
             cut[row[inside], column[inside]] = 1
         return maximum_filter(cuts, (1, *_sizes(TEMPLATE_CUT_MM, self._square))) > 0
 
@@ -100,13 +124,17 @@ def _small_picture(xray: Xray) -> tuple[np.ndarray, np.ndarray, Detector]:
 
 def _template_detector(body: Body, detector: Detector, depths: Sequence[float]) -> Detector:
     """A square detector, principal point in its middle, that holds the whole body at any rotation (or the picture's size, if less)."""
-    radius = float(np.linalg.norm(body.points - body.renderer.centre_mm, axis=1).max()) + TEMPLATE_PX
+    radius = (
+        float(np.linalg.norm(body.points - body.renderer.centre_mm, axis=1).max()) + TEMPLATE_PX
+    )
     half = int(np.ceil(radius * detector.sdd_mm / min(depths) / min(detector.pixel_mm)))
     half = min(half, max(detector.height, detector.width) // 2)
     return Detector.centred(2 * half, 2 * half, detector.sdd_mm, detector.pixel_mm)
 
 
-def _masked_templates(images: np.ndarray, cuts: np.ndarray | None, square: Detector) -> tuple[np.ndarray, np.ndarray]:
+def _masked_templates(
+    images: np.ndarray, cuts: np.ndarray | None, square: Detector
+) -> tuple[np.ndarray, np.ndarray]:
     """Masks (B, H, W) of silhouette and rim without ``cuts``, and the local contrast under them with mean zero."""
     from scipy.ndimage import gaussian_filter, maximum_filter
 

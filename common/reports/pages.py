@@ -1,4 +1,4 @@
-"""The pages of a report: what a patient's and a cohort's registrations become in the templates of pipeline/report."""
+"""The pages of a report: what a patient's and a cohort's registrations become in the templates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from common.reports import charts, overlays, registered
 from common.reports.registered import NUMBERS, Registered
 from common.results import cohort
 
-TEMPLATES = Path(__file__).resolve().parents[1] / "pipeline" / "report"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 SEVERITY = ("missing", "failed", "suspect", "unknown", "ok")
 PICTURE_PX, PICTURE_QUALITY = 560, 72  # longest side and WebP quality: some 15 kB a picture
 BAR_MARGIN = 0.05

@@ -27,6 +27,8 @@ soak: env
 lint: env
 	"$(PYTHON)" -m ruff check .
 	"$(PYTHON)" -m ruff format --check .
+	"$(abspath $(VENV))/bin/typos"
+	"$(PYTHON)" -m ty check --output-format concise --python "$(VENV)"
 
 demo: env
 	PYTHON="$(PYTHON)" pipeline/demo.sh

@@ -1,0 +1,3 @@
+"""Version of this suite, recorded in every result."""
+
+VERSION = "1.0.0"

@@ -1,7 +1,7 @@
-"""Expected problems: what is wrong with a file or a setting, as fields that a program can read and a person too.
+"""Expected errors: fields that programs can read, and one line of text for people.
 
-Standard library only. Every message has one order: ``path: found; expected ...; what to do``. Settings are written in
-backticks (`sdd`); a command line shows them as its flags (``--sdd``).
+Standard library only. Every message has one order: ``path: found; expected ...; remedy``. Settings
+are written in backticks (`sdd`); a command line shows them as its flags (``--sdd``).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
-# refused by the machine although program and files are right: full or failing disk, missing
-# permission, a name that is too long
+# the operating system refuses although program and file are correct: full or failing disk, missing
+# permission, name too long, too many open files
 MACHINE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
     errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.EMFILE, errno.ENFILE,
@@ -22,10 +22,10 @@ OUT_OF_MEMORY = re.compile(r"alloc|out of memory|can't start new thread")
 
 
 class InputError(Exception):
-    """An expected problem with what the user gave.
+    """An expected problem with the user's input.
 
-    ``path`` is the file, the folder or the setting in question (None for a whole request); ``found`` is what is wrong
-    with it, ``expected`` what would be right, and ``remedy`` what to do.
+    ``path`` is the file, folder or setting concerned (None for a request as a whole), ``found``
+    what is wrong with it, ``expected`` what would be right, and ``remedy`` what to do.
     """
 
     def __init__(self, path: str | Path | None, found: str, expected: str, remedy: str):
@@ -38,7 +38,7 @@ class InputError(Exception):
 
 
 class SeveralErrors(InputError):
-    """The problems of some files in a step that processed the others."""
+    """Errors of the files that a step skipped (``errors``); the fields are those of the first."""
 
     def __init__(self, errors: Sequence[InputError]):
         first = errors[0]
@@ -50,7 +50,10 @@ class SeveralErrors(InputError):
 
 
 def as_input_error(error: Exception) -> InputError | None:
-    """The `InputError` of an expected problem, including a lack of disk, memory or permission; None for a bug."""
+    """Return an expected error as `InputError`, or None if ``error`` is a bug.
+
+    A lack of memory, disk space or permission counts as expected.
+    """
     if isinstance(error, InputError):
         return error
     if isinstance(error, MemoryError) or (
@@ -66,8 +69,8 @@ def as_input_error(error: Exception) -> InputError | None:
         return InputError(
             error.filename or "output",
             str(error.strerror),
-            "a place to read and write",
-            "free space, or choose another path",
+            "a readable and writable location",
+            "free some space or choose another path",
         )
     return None
 
@@ -75,8 +78,11 @@ def as_input_error(error: Exception) -> InputError | None:
 @contextlib.contextmanager
 def reading(
     path: str | Path, expected: str, remedy: str, found: str = "cannot be read"
-) -> Iterator[None]:
-    """Turn whatever a library raises for a damaged or hostile file into `InputError` (its cause is kept)."""
+) -> Generator[None]:
+    """Turn any exception that a library raises for a damaged file into an `InputError`.
+
+    The exception stays available as its ``__cause__``. A lack of memory is raised unchanged.
+    """
     try:
         yield
     except (InputError, MemoryError):
@@ -86,8 +92,8 @@ def reading(
 
 
 @contextlib.contextmanager
-def going_on(problems: list[InputError]) -> Iterator[None]:
-    """Collect the problem of one file among several in ``problems``, so that the step continues with the next."""
+def going_on(problems: list[InputError]) -> Generator[None]:
+    """Collect the InputError of one file in ``problems``; the step continues with the next."""
     try:
         yield
     except InputError as error:
@@ -95,16 +101,16 @@ def going_on(problems: list[InputError]) -> Iterator[None]:
 
 
 def raise_all(problems: Sequence[InputError]) -> None:
-    """End a step of several files: raise every collected problem, or nothing."""
+    """Raise the collected errors, if any."""
     if problems:
         raise problems[0] if len(problems) == 1 else SeveralErrors(problems)
 
 
 def one_line(error: Exception) -> str:
-    """A library's message, shortened to one line."""
+    """Text of an exception on one line, at most 160 characters; its type if it has no text."""
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def printable(text: str) -> str:
-    """The text with line breaks, terminal codes and undecodable bytes of file names and contents made visible."""
+    """Escape line breaks, terminal codes and undecodable bytes, which file names may contain."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,14 +1,15 @@
-"""Progress of slow work, carried by `logging`: records of level `PROGRESS` whose ``progress`` attribute says how far it is.
+"""Progress of slow work, carried by `logging`.
 
-Standard library only. Whoever wants to see it adds a handler to the logger "common"; `common.command_line.log` has the one of the scripts.
-Without a handler nothing is shown and nothing is stored.
+Records have level `PROGRESS` and an attribute ``progress`` of type `Progress`. To show them, add a
+handler to the logger "common"; `common.command_line.log` has the handler of the scripts. Without a
+handler, nothing is shown or stored. Standard library only.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -21,24 +22,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one piece of work is."""
+    """State of one piece of work."""
 
-    track: int  # the same for all records of one `Track`
+    track: int  # identifies the `Track`
     what: str
     unit: str
     done: int
     total: int | None
     seconds: float  # since the work began
-    about: str  # figures of the moment, such as a loss
+    about: str  # current figures, such as a loss
     finished: bool
 
 
 class Track(Generic[T]):
-    """Counts the steps of a piece of work and logs each: over ``items``, or by `update` up to ``total``."""
+    """Counter of the steps of one piece of work, which logs each step.
+
+    Iterate over it to count ``items``, or use it as a context and call `update` up to ``total``.
+    """
 
     def __init__(self, items: Iterable[T] = (), *, total: int | None = None, what: str, unit: str):
         self._items, self._what, self._unit = items, what, unit
-        self._total = len(items) if total is None and hasattr(items, "__len__") else total
+        self._total = len(items) if total is None and isinstance(items, Sized) else total
         self._began = time.monotonic()
         self.done = 0
         self.about = ""
@@ -56,10 +60,12 @@ class Track(Generic[T]):
         self.close()
 
     def update(self, steps: int = 1) -> None:
+        """Count ``steps`` more and log the state."""
         self.done += steps
         self._log(finished=False)
 
     def close(self) -> None:
+        """Log the end of the work."""
         self._log(finished=True)
 
     def _log(self, finished: bool) -> None:

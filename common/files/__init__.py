@@ -1,4 +1,7 @@
-"""Files that are whole or absent and belong to one run: the one place that checks, names, reads and writes them."""
+"""Files that are complete or absent and belong to one run.
+
+The only package that checks, names, locks and writes files. Standard library only at import.
+"""
 
 from common.files.atomic import atomic as atomic
 from common.files.atomic import unwritable as unwritable

@@ -1,4 +1,7 @@
-"""Files that are whole or absent: written under a hidden name, flushed, renamed. Standard library only."""
+"""Files that are complete or absent: written under a hidden name, flushed, renamed.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from common.errors import MACHINE, InputError
@@ -14,17 +17,22 @@ from common.files import locks
 
 
 def unwritable(path: str | Path, error: OSError) -> InputError:
+    """Return the error of a file that the operating system refuses to write."""
     return InputError(
         path,
         f"cannot be written ({error.strerror})",
-        "room and permission there; free some space or choose another folder",
-        "what was there before is intact",
+        "free space and permission to write",
+        "free some space or choose another folder, the previous file is unchanged",
     )
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a hidden name beside ``path`` with the same ending; on success flush it and rename it to ``path``. InputError where the disk is full or not writable."""
+def atomic(path: str | Path) -> Generator[Path]:
+    """Yield a hidden name in the folder of ``path``, with the same ending, to write to.
+
+    On success the file is flushed to disk and renamed to ``path``, on failure it is removed.
+    Raises InputError if the disk is full or not writable.
+    """
     path = Path(path)
     partial = None
     try:
@@ -48,8 +56,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writing(path: str | Path) -> Iterator[io.BytesIO]:
-    """Yield a stream in memory; on success its content becomes the file, whole. For libraries that do not notice a disk that fills up while they write."""
+def writing(path: str | Path) -> Generator[io.BytesIO]:
+    """Yield a stream in memory whose content is written to ``path`` on success.
+
+    For libraries that do not notice a disk that becomes full while they write. Raises as `atomic`.
+    """
     with atomic(path) as partial:
         stream = io.BytesIO()
         yield stream
@@ -57,10 +68,9 @@ def writing(path: str | Path) -> Iterator[io.BytesIO]:
 
 
 def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text; undecodable bytes of file names are escaped. Raises as `atomic`."""
     with atomic(path) as partial:
-        partial.write_text(
-            text, encoding="utf-8", errors="backslashreplace"
-        )  # bytes of a file name that are no text
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _umask() -> int:

@@ -1,4 +1,4 @@
-"""Checks before slow work: inputs that can be read, outputs that may be written. Standard library only."""
+"""Checks before slow work: inputs are readable, outputs may be written. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from common.files import locks
 from common.files.atomic import unwritable
 from common.files.names import stem
 
-DEFLATE_RATIO = 1032  # the most that zlib can shrink anything
+DEFLATE_RATIO = 1032  # highest compression ratio of zlib
 
 
 def existing_file(path: str | Path, what: str) -> Path:
-    """``path`` as a Path, or InputError where no readable file is there."""
+    """Return ``path`` as a Path; ``what`` describes the file that is expected.
+
+    Raises InputError unless it is a readable regular file with content.
+    """
     path = Path(path)
     try:
         size = path.stat().st_size
     except OSError as error:
-        found = (
-            "not found"
-            if error.errno in (errno.ENOENT, errno.ENOTDIR)
-            else f"not readable ({error.strerror})"
-        )
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        found = "not found" if missing else f"not readable ({error.strerror})"
         raise InputError(path, found, what, "check the path") from None
     if path.is_dir():
         raise InputError(path, "is a folder", what, "name one file")
@@ -40,48 +40,49 @@ def existing_file(path: str | Path, what: str) -> Path:
 
 
 def check_claim(path: str | Path, size: int, compressed: bool, what: str) -> None:
-    """InputError where a header claims ``size`` bytes of pixels or voxels that the file cannot hold, or this machine not store. To be asked before they are read."""
+    """Check the size of pixels or voxels in bytes that a header claims, before they are read.
+
+    Raises InputError if the file cannot contain them, or the machine cannot store them.
+    """
     held = os.stat(path).st_size * (DEFLATE_RATIO if compressed else 1)
     if size > held:
         raise InputError(
             path,
-            f"its header claims {size:.3g} bytes, the file can hold {held:.3g}",
+            f"header claims {size:.3g} bytes, the file can hold at most {held:.3g}",
             what,
-            "the file is truncated or damaged, copy it again",
+            "copy it again, the file is truncated or damaged",
         )
-    memory = (
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if hasattr(os, "sysconf")
-        else sys.maxsize
-    )  # Windows does not say
+    memory = _memory_bytes()
     if size > memory:
         raise InputError(
             path,
-            f"its header claims {size:.3g} bytes, this machine has {memory:.3g}",
+            f"header claims {size:.3g} bytes, this machine has {memory:.3g}",
             what,
-            "crop it on a larger machine, or the header is damaged",
+            "crop it on a larger machine, or convert it again if the header is damaged",
         )
 
 
+def _memory_bytes() -> int:
+    if not hasattr(os, "sysconf"):  # Windows
+        return sys.maxsize
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def output_folder(path: str | Path) -> Path:
-    """Make the folder; InputError where it cannot be made or written to."""
+    """Make a folder and its parents. Raises InputError if that fails or it is not writable."""
     path = Path(path)
+    what = "an output folder"
     try:
         locks.make(path)
     except (FileExistsError, NotADirectoryError):
-        raise InputError(
-            path, "a file has this name", "an output folder", "choose another name"
-        ) from None
+        raise InputError(path, "a file has this name", what, "choose another name") from None
     except OSError as error:
         raise InputError(
-            path,
-            f"cannot be made ({error.strerror})",
-            "an output folder",
-            "choose a writable place",
+            path, f"cannot be made ({error.strerror})", what, "choose a writable location"
         ) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(
-            path, "not writable", "an output folder", "choose another or change its permissions"
+            path, "not writable", what, "choose another folder or change its permissions"
         )
     return path
 
@@ -89,26 +90,14 @@ def output_folder(path: str | Path) -> Path:
 def check_outputs(
     paths: Iterable[str | Path], overwrite: bool, inputs: Iterable[str | Path] = ()
 ) -> None:
-    """Before slow work: refuse to replace an existing file without --overwrite, or an input ever, or to write what another run is writing.
+    """Check the outputs of a run before slow work, make their folders, and lock them for the run.
 
-    A volume's lineage, the JSON beside it, counts with it, among outputs and inputs. The outputs are this run's own until the script ends.
+    The lineage of a volume (``NAME.json``) is checked with the volume. Raises InputError if an
+    output exists and ``overwrite`` is false, is also an input, or is being written by another run.
     """
     sources = {path.resolve() for path in with_lineages(inputs)}
     for path in with_lineages(paths):
-        try:
-            there = os.path.lexists(path)
-        except OSError as error:
-            raise InputError(
-                path.name, error.strerror, "an output name", "choose a shorter one"
-            ) from None
-        if path.resolve() in sources:
-            raise InputError(
-                path, "is also an input", "another output name", "inputs are never changed"
-            )
-        if there and path.is_dir() and path.suffix:
-            raise InputError(path, "is a folder", "the name of an output file", "choose another")
-        if there and not overwrite:
-            raise InputError(path, "exists already", "a new name", "give `overwrite` to replace it")
+        _check_output(path, overwrite, sources)
         output_folder(path.parent)
         try:
             free = locks.claim(path)
@@ -118,18 +107,37 @@ def check_outputs(
             raise InputError(
                 path,
                 "another run is writing it",
-                "one run an output",
+                "one run per output",
                 "wait for that run, or choose another folder",
             )
 
 
+def _check_output(path: Path, overwrite: bool, sources: set[Path]) -> None:
+    """Raise InputError if the name cannot be used, is an input's, or must not be replaced."""
+    try:
+        exists = os.path.lexists(path)
+    except OSError as error:
+        raise InputError(
+            path.name, str(error.strerror), "an output name", "choose a shorter one"
+        ) from None
+    if path.resolve() in sources:
+        raise InputError(
+            path,
+            "is also an input",
+            "another output name",
+            "choose another folder, inputs are never changed",
+        )
+    if exists and path.is_dir() and path.suffix:
+        raise InputError(path, "is a folder", "the name of an output file", "choose another name")
+    if exists and not overwrite:
+        raise InputError(path, "already exists", "a new file name", "use `overwrite` to replace it")
+
+
 def with_lineages(paths: Iterable[str | Path]) -> list[Path]:
-    """The paths, each NIfTI followed by the JSON that belongs to it."""
+    """Return the paths with the lineage (``NAME.json``) inserted after each NIfTI file."""
     found = []
     for path in map(Path, paths):
-        found += (
-            [path, path.with_name(stem(path) + ".json")]
-            if path.name.lower().endswith((".nii.gz", ".nii"))
-            else [path]
-        )
+        found.append(path)
+        if path.name.lower().endswith((".nii.gz", ".nii")):
+            found.append(path.with_name(stem(path) + ".json"))
     return found

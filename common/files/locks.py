@@ -1,8 +1,9 @@
-"""One writer per output: files and folders that a run has claimed until it ends. Standard library only.
+"""One writer per output: files and folders locked by a run until it ends. Standard library only.
 
-A folder with outputs gets a hidden file, and each output one byte of it, held by a record lock, which the kernel drops when
-the process ends, however it ends. Runs that write different files into one folder do not block each other. The lock file is
-removed with the last run that uses it.
+A folder with outputs contains a hidden lock file, and each output corresponds to one byte of it.
+The byte is held by a record lock, which the kernel releases when the process ends, even after a
+crash. Runs that write different files into one folder do not block each other. The last run that
+uses a lock file removes it.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextvars import ContextVar
 from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows has no record locks of this kind; two runs are not kept apart there
+except ImportError:  # Windows has no such record locks: two runs are not kept apart there
     fcntl = None
 
 LOCK = ".writing"
 PARTIAL = ".partial-"
-ATTEMPTS, WAIT_S = 5, 0.05  # another run may just be ending
+# the other run may be about to end
+ATTEMPTS, WAIT_S = 5, 0.05
 
 
 class Claims:
@@ -33,18 +35,19 @@ class Claims:
         self._made: list[Path] = []  # folders, outermost first
 
     def make(self, folder: Path) -> None:
-        """Make a folder and its parents; those that stay empty are removed by `release`."""
+        """Make a folder and its parents; `release` removes those that are still empty."""
         missing = [p for p in (folder, *folder.parents) if not os.path.lexists(p)]
         folder.mkdir(parents=True, exist_ok=True)
         self._made.extend(reversed(missing))
 
     def claim(self, path: Path) -> bool:
-        """Whether ``path`` is this run's to write; leftovers of a killed run are then removed.
+        """Lock ``path`` and return whether this run may write it.
 
-        Raises OSError where its folder cannot be written to.
+        If so, partial files that a killed run left are removed. Raises OSError if the folder is
+        not writable.
         """
         folder = path.parent.resolve()
-        if os.environ.get("RANK", "0") != "0":  # torchrun's further processes write nothing
+        if os.environ.get("RANK", "0") != "0":  # only the first process of torchrun writes
             return True
         for attempt in range(ATTEMPTS):
             time.sleep(WAIT_S * bool(attempt))
@@ -56,7 +59,7 @@ class Claims:
         return False
 
     def release(self) -> None:
-        """Give up all claims, and remove folders that this run has made and left empty."""
+        """Release all locks and remove empty folders that this run has made."""
         for folder, descriptor in self._held.items():
             if _alone(descriptor) and _is_current(folder, descriptor):
                 (folder / LOCK).unlink()
@@ -70,7 +73,7 @@ class Claims:
     def _lock(self, folder: Path, name: str) -> bool:
         if folder not in self._held:
             self._held[folder] = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-            os.write(self._held[folder], b"in use\n")  # fails here on a full disk
+            os.write(self._held[folder], b"in use\n")  # a full disk raises here
         if fcntl is None:
             return True
         byte = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:7])
@@ -80,7 +83,7 @@ class Claims:
             return False
         if _is_current(folder, self._held[folder]):
             return True
-        os.close(self._held.pop(folder))  # the previous run has removed it since we opened it
+        os.close(self._held.pop(folder))  # removed by its last run after it was opened
         return False
 
 
@@ -88,8 +91,8 @@ _current: ContextVar[Claims | None] = ContextVar("claims", default=None)
 
 
 @contextlib.contextmanager
-def claiming() -> Iterator[Claims]:
-    """A run with its own claims, released at its end. Runs of other threads and tasks do not see them."""
+def claiming() -> Generator[Claims]:
+    """Context of one run and its locks, which threads and tasks of other runs do not see."""
     claims = Claims()
     token = _current.set(claims)
     try:
@@ -100,13 +103,13 @@ def claiming() -> Iterator[Claims]:
 
 
 def claim(path: Path) -> bool:
-    """`Claims.claim` for the current run; without one, every path is free."""
+    """Call `Claims.claim` of the current run; outside a run, every path is free."""
     claims = _current.get()
     return claims is None or claims.claim(path)
 
 
 def make(folder: Path) -> None:
-    """`Claims.make` for the current run; without one, the folder stays."""
+    """Call `Claims.make` of the current run; outside a run, the folder is never removed."""
     claims = _current.get()
     if claims is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,11 +118,12 @@ def make(folder: Path) -> None:
 
 
 def tail(path: Path) -> str:
-    """The ending of the names of partial files, short enough for a file name."""
+    """Return the ending of the names of partial files of ``path``, short enough for a name."""
     return "-" + os.fsencode(path.name)[-80:].decode(errors="ignore")
 
 
 def _is_current(folder: Path, descriptor: int) -> bool:
+    """Return whether the open lock file is still the one in the folder."""
     try:
         return os.stat(folder / LOCK).st_ino == os.fstat(descriptor).st_ino
     except FileNotFoundError:
@@ -127,7 +131,7 @@ def _is_current(folder: Path, descriptor: int) -> bool:
 
 
 def _alone(descriptor: int) -> bool:
-    """Whether no other process holds a byte of the lock file; then it is ours as a whole."""
+    """Lock the whole lock file and return whether no other process holds a byte of it."""
     if fcntl is None:
         return True
     try:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 
 def sha256(path: str | Path) -> str:
+    """Return the SHA-256 hash of a file in hexadecimal digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def stem(path: str | Path) -> str:
-    """File name without its ending; ``.nii.gz`` counts as one ending."""
+    """Return the file name without its ending; ``.nii.gz`` is one ending."""
     name = Path(path).name
     for ending in (".nii.gz", ".nii"):
         if name.lower().endswith(ending):
@@ -21,7 +22,7 @@ def stem(path: str | Path) -> str:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name can stand in a file name and leads to no other folder."""
+    """Return whether a name can be part of a file name and does not refer to another folder."""
     return (
         0 < len(name) <= 100
         and name.isprintable()
@@ -31,7 +32,7 @@ def is_plain_name(name: str) -> bool:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of the named distributions, for lineage and results."""
+    """Return the installed versions of distributions, for lineage and results."""
     from importlib.metadata import version
 
     return {name: version(name) for name in packages}

@@ -13,7 +13,10 @@ from common.files.checks import existing_file
 
 
 def as_csv(rows: Sequence[dict], columns: Sequence[str] | None = None) -> str:
-    """A table with a header line; the columns are the first row's keys, or ``columns``, where a row may lack some."""
+    """Return a CSV table with a header line.
+
+    The columns are the keys of the first row, or ``columns``, of which a row may omit some.
+    """
     import csv
 
     text = io.StringIO()
@@ -24,11 +27,12 @@ def as_csv(rows: Sequence[dict], columns: Sequence[str] | None = None) -> str:
 
 
 def write_json(path: str | Path, content: dict) -> None:
+    """Write a dictionary as JSON. Raises as `atomic.atomic`."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path, what: str) -> dict:
-    """The JSON object in a file; InputError for anything else."""
+    """Return the JSON object in a file. Raises InputError if the file contains anything else."""
     path = existing_file(path, what)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -39,7 +43,7 @@ def read_json(path: str | Path, what: str) -> dict:
     if not isinstance(content, dict):
         raise InputError(
             path,
-            f"holds a {type(content).__name__}",
+            f"contains a {type(content).__name__}",
             f"a JSON object with {what}",
             "restore or delete the file",
         )

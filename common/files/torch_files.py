@@ -1,4 +1,7 @@
-"""PyTorch files (.pt, .pth) from anywhere, opened without running what they hold. One reader for parameters.pt, checkpoints and read_pt.py."""
+"""PyTorch files (.pt, .pth), opened without running code that they contain.
+
+The only reader of ``parameters.pt``, of checkpoints, and of `read_pt.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from common.errors import InputError, reading
 
 
 def load(path: str | Path, what: str, unsafe: bool = False) -> Any:
-    """The content of a PyTorch file, on the CPU: tensors, numbers, texts, dates and containers of them.
+    """Return the content of a PyTorch file, on the CPU.
 
-    A file that wants anything else to be imported or called is refused, by name, unless ``unsafe``. Raises InputError for that and for what is no such file.
+    It may consist of tensors, numbers, texts, dates and containers of these. Raises InputError if
+    the file is not a PyTorch file, or, unless ``unsafe``, if it imports or calls anything else.
     """
     import pickle
     import warnings
@@ -23,7 +27,7 @@ def load(path: str | Path, what: str, unsafe: bool = False) -> Any:
 
     path = files.existing_file(path, what)
     try:
-        # xvr's checkpoints are dated; torch remarks on pickle protocols
+        # xvr's checkpoints contain a date; torch warns about pickle protocols
         with (
             reading(path, what, "copy or make the file again"),
             torch.serialization.safe_globals([datetime.datetime]),
@@ -31,23 +35,25 @@ def load(path: str | Path, what: str, unsafe: bool = False) -> Any:
         ):
             return torch.load(path, map_location="cpu", weights_only=not unsafe)
     except InputError as error:
+        cause = error.__cause__
         wanted = (
-            _wanted_globals(path, str(error.__cause__))
-            if isinstance(error.__cause__, pickle.UnpicklingError)
-            else []
+            _wanted_globals(path, str(cause)) if isinstance(cause, pickle.UnpicklingError) else []
         )
         if not wanted:
             raise
         raise InputError(
             path,
-            f"wants {', '.join(wanted)} to be called or built, so it would run code on loading",
+            f"imports or calls {', '.join(wanted)}, so it would run code on loading",
             f"{what} of tensors, numbers, texts and dates",
-            "not opened, read_pt.py `unsafe` shows it if it is your own",
+            "not opened, read_pt.py with `unsafe` shows its content if you trust its source",
         ) from error
 
 
 def _wanted_globals(path: Path, message: str) -> list[str]:
-    """Names of what a pickle would import beyond what is safe, found without running it; empty where it is no pickle."""
+    """Return what a pickle would import beyond the safe names, without running it.
+
+    Empty if the file is not a pickle. ``message`` is the text of torch's UnpicklingError.
+    """
     import zipfile
 
     import torch

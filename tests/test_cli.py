@@ -179,7 +179,7 @@ def test_existing_outputs_are_kept_unless_overwrite_and_inputs_always(tmp_path):
     there.write_text("x")
     files.check_outputs([tmp_path / "new" / "file"], overwrite=False)
     assert (tmp_path / "new").is_dir()
-    with pytest.raises(InputError, match="give `overwrite`"):
+    with pytest.raises(InputError, match="use `overwrite`"):
         files.check_outputs([there], overwrite=False)
     files.check_outputs([there], overwrite=True)
     with pytest.raises(InputError, match="also an input"):
@@ -249,7 +249,7 @@ def test_folders_made_for_outputs_that_never_came_go_again(tmp_path):
 
 def test_a_volumes_lineage_counts_with_it(tmp_path):
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(InputError, match=r"a\.json: exists already"):
+    with pytest.raises(InputError, match=r"a\.json: already exists"):
         files.check_outputs([tmp_path / "a.nii.gz"], overwrite=False)
     with pytest.raises(InputError, match=r"a\.json: is also an input"):
         files.check_outputs([tmp_path / "a.nii.gz"], overwrite=True, inputs=[tmp_path / "a.nii"])
@@ -261,7 +261,7 @@ def test_a_claim_that_no_file_or_machine_can_hold_is_refused_before_memory_is_as
     files.check_claim(path, 1000, False, "a CT")
     files.check_claim(path, 1_000_000, True, "a CT")
     for size, compressed in ((1001, False), (2_000_000, True)):
-        with pytest.raises(InputError, match="its header claims"):
+        with pytest.raises(InputError, match="header claims"):
             files.check_claim(path, size, compressed, "a CT")
 
 

@@ -263,7 +263,7 @@ def test_check_finds_a_range_behind_the_detector_and_one_that_misses_it(
     [
         ((), "add --like"),
         (("--resume", "--like"), "drop one of the two"),
-        (("--like",), "exists already"),
+        (("--like",), "already exists"),
     ],
 )
 def test_check_refuses_before_it_reads_anything(ct, model, like, tmp_path, capsys, more, message):

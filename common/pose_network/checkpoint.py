@@ -147,4 +147,4 @@ def _check_config(checkpoint: Checkpoint, what: str) -> None:
         )
     stated = range_of(config)
     if stated is not None:
-        check(stated, f"{path}: ")
+        check(stated, path)

@@ -1,16 +1,26 @@
-"""What is needed around the code: flavours of the requirements that agree, completion in a shell, files about the project that can be read."""
+"""Around the code: requirements that agree, an installable package, shell completion, metadata."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-from importlib.metadata import version
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import Distribution, PathDistribution, version
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from common.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
 
 
 def pins(name: str) -> dict[str, str]:
@@ -27,6 +37,94 @@ def test_what_is_installed_is_what_the_requirements_pin():
 def test_the_cpu_flavour_is_the_same_release_of_torch_for_the_cpu():
     cpu, every = pins("requirements-cpu.txt"), pins("requirements.txt")
     assert cpu == {name: f"{every[name]}+cpu" for name in ("torch", "torchvision")}
+
+
+def test_the_ranges_of_the_package_hold_what_the_requirements_pin():
+    extras = PROJECT["project"]["optional-dependencies"]
+    ranges = {
+        canonicalize_name(requirement.name): requirement.specifier
+        for text in [*PROJECT["project"]["dependencies"], *chain(*extras.values())]
+        for requirement in [Requirement(text)]
+    }
+    pinned = {
+        canonicalize_name(name): release for name, release in pins("requirements.txt").items()
+    }
+    assert set(ranges) == set(pinned)
+    assert [name for name in pinned if pinned[name] not in ranges[name]] == []
+
+
+def test_every_script_is_a_command_and_a_module_of_the_package():
+    assert PROJECT["project"]["scripts"] == {name: f"{name}:main" for name in SCRIPTS}
+    assert set(PROJECT["tool"]["setuptools"]["py-modules"]) == SCRIPTS
+
+
+def test_the_package_and_the_citation_name_the_same_authors_and_licence():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = PROJECT["project"]
+    assert project["authors"] == [{"name": author["name"]} for author in citation["authors"]]
+    assert project["license"] == citation["license"]
+    assert project["keywords"] == citation["keywords"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The package, installed into a folder of its own, without its dependencies."""
+    folder = tmp_path_factory.mktemp("package")
+    source, site = folder / "source", folder / "site"
+    source.mkdir()  # a build leaves files behind, so it gets a copy
+    for path in [
+        *ROOT.glob("*.py"),
+        *(ROOT / n for n in ("pyproject.toml", "README.md", "LICENSE")),
+    ]:
+        shutil.copy(path, source)
+    shutil.copytree(
+        ROOT / "common", source / "common", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    flags = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *flags, "--target", site, source],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+def distribution(site: Path) -> Distribution:
+    return PathDistribution(next(site.glob("*.dist-info")))
+
+
+def run_installed(site: Path, *command: str | Path) -> subprocess.CompletedProcess:
+    """A command that sees the installed package and not the checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=site.parent, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_the_installed_package_has_every_module_template_and_its_metadata(installed):
+    def files(root: Path, paths: Iterable[Path]) -> set[Path]:
+        return {p.relative_to(root) for p in paths if p.is_file() and "__pycache__" not in p.parts}
+
+    expected = files(ROOT, [*ROOT.glob("*.py"), *(ROOT / "common").rglob("*")])
+    inside = files(installed, [*installed.glob("*.py"), *(installed / "common").rglob("*")])
+    assert inside == expected
+    metadata = distribution(installed).metadata
+    assert (metadata["Name"], metadata["Version"]) == ("bone-registration", VERSION)
+    assert metadata["License-Expression"] == "MIT"
+    assert {point.name for point in distribution(installed).entry_points} == SCRIPTS
+
+
+@pytest.mark.slow
+def test_the_installed_package_imports_and_its_commands_answer(installed):
+    where = "import common.registration.register as m; print(m.__file__)"
+    done = run_installed(installed, "-c", where)
+    assert done.stdout.startswith(str(installed)), done.stderr
+    for name in SCRIPTS:
+        done = run_installed(installed, installed / "bin" / name, "--help")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"usage: {name}")
 
 
 def complete(line: str) -> list[str]:

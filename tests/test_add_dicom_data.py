@@ -1,4 +1,4 @@
-"""DICOM headers: the distances are written, and nothing else changes but what a derived object must change."""
+"""DICOM headers: the distances and the elements of a derived object change, nothing else does."""
 
 import numpy as np
 import pydicom
@@ -104,7 +104,7 @@ def test_pixel_spacing_is_given_along_columns_first_and_stored_rows_first(tmp_pa
     assert list(map(float, after.ImagerPixelSpacing)) == [0.139, 0.139]
 
 
-def test_the_x_ray_reader_takes_the_written_geometry(tmp_path):
+def test_the_x_ray_reader_uses_the_written_geometry(tmp_path):
     from common.xray import reading
 
     source = xray(tmp_path / "in.dcm")
@@ -162,7 +162,7 @@ def test_files_without_pixels_and_other_files_are_refused(tmp_path, capsys):
     del report.PixelData
     report.save_as(tmp_path / "report.dcm")
     assert add(tmp_path / "report.dcm")[0] == 2
-    assert "holds no pixels" in capsys.readouterr().err
+    assert "has no pixels" in capsys.readouterr().err
     (tmp_path / "picture.dcm").write_bytes(b"\x89PNG" + bytes(500))
     assert add(tmp_path / "picture.dcm")[0] == 2
     assert add(tmp_path / "absent.dcm")[0] == 2

@@ -1,4 +1,4 @@
-"""Calibrations of biplane rigs: every form of the same camera projects a point to the same pixel."""
+"""Calibrations of rigs: every format of one camera projects a point to the same pixel."""
 
 import json
 
@@ -37,7 +37,7 @@ def mayacam_2(path, matrix=K, rotation=R, shift=T, size=SIZE):
 
 
 def mayacam_1(path, focal):
-    """A camera as XMALab's older export states it: Maya's axes, pixels from 1, rows counted from the lower edge."""
+    """A camera of XMALab's older export: Maya's axes, pixels from 1, rows from the lower edge."""
     world_from_maya = R.T @ np.diag([1.0, -1, -1])
     about_y = -np.arcsin(world_from_maya[2, 0])
     about_x = np.arctan2(world_from_maya[2, 1], world_from_maya[2, 2])
@@ -96,7 +96,7 @@ def test_mayacam_1_projects_like_mayacam_2_with_its_one_focal_length(tmp_path):
 
 
 @pytest.mark.parametrize("pixel_mm", [0.1, 0.25])
-def test_the_chosen_pixel_size_sets_the_distance_and_leaves_the_picture_alone(tmp_path, pixel_mm):
+def test_the_chosen_pixel_spacing_sets_the_distance_and_keeps_the_image(tmp_path, pixel_mm):
     camera = calibration.read(mayacam_2(tmp_path / "cam.txt"), pixel_mm)
     assert camera.detector.pixel_mm[0] == pytest.approx(pixel_mm)
     assert camera.detector.sdd_mm == pytest.approx(K[0, 0] * pixel_mm)
@@ -109,16 +109,16 @@ def test_the_nominal_detector_lies_behind_the_rigs_origin(tmp_path):
     )
 
 
-def test_a_calibration_of_another_picture_size_is_refused(tmp_path):
-    with pytest.raises(InputError, match="1760 x 1520 pixels; the X-ray has 1760 x 1760"):
+def test_a_calibration_of_another_image_size_is_refused(tmp_path):
+    with pytest.raises(InputError, match="1760 x 1520 pixels; expected the X-ray's 1760 x 1760"):
         calibration.read(mayacam_2(tmp_path / "cam.txt"), image_size=(1760, 1760))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"R": np.diag([1.0, 1, -1]).tolist()}, "no rotation"),
-        ({"R": (2 * R).tolist()}, "no rotation"),
+        ({"R": np.diag([1.0, 1, -1]).tolist()}, "not a rotation matrix"),
+        ({"R": (2 * R).tolist()}, "not a rotation matrix"),
         ({"K": [[6000, 9, 800], [0, 6000, 800], [0, 0, 1]]}, "camera matrix"),
         ({"K": [[-6000, 0, 800], [0, 6000, 800], [0, 0, 1]]}, "camera matrix"),
         ({"distortion": [0.1, 0, 0, 0, 0]}, "lens distortion"),
@@ -126,7 +126,7 @@ def test_a_calibration_of_another_picture_size_is_refused(tmp_path):
         ({"K": "none"}, "not numbers"),
     ],
 )
-def test_a_json_that_is_no_pinhole_camera_is_refused(tmp_path, changes, message):
+def test_a_json_that_is_not_a_pinhole_camera_is_refused(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         calibration.read(as_json(tmp_path / "cam.json", **changes))
 
@@ -139,7 +139,7 @@ def test_zero_distortion_is_accepted(tmp_path):
     )
 
 
-def test_a_json_without_a_rotation_says_what_is_absent(tmp_path):
+def test_a_json_without_a_rotation_names_what_is_missing(tmp_path):
     path = tmp_path / "cam.json"
     path.write_text(json.dumps({"K": K.tolist(), "t": T.tolist()}))
     with pytest.raises(InputError, match="no R, image_size"):
@@ -160,6 +160,6 @@ def test_any_other_text_is_refused(tmp_path):
         calibration.read(path)
 
 
-def test_a_calibration_in_metres_is_pointed_out(tmp_path, capsys):
+def test_a_calibration_in_metres_is_pointed_out(tmp_path, caplog):
     calibration.read(as_json(tmp_path / "cam.json", t=(T / 1000).tolist()))
-    assert "write its translation in millimetres" in capsys.readouterr().err
+    assert "write its translation in millimetres" in caplog.text

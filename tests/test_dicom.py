@@ -1,4 +1,4 @@
-"""Geometry in DICOM headers, compressed pixels, contradictions, and the JSON beside a picture."""
+"""Geometry in DICOM headers, compressed pixels, contradictions, and the JSON next to an image."""
 
 import json
 
@@ -12,7 +12,8 @@ from test_xrays import dicom as write_dicom
 
 from common.errors import InputError
 from common.xray import dicom, positioner, reading
-from common.xray.reading import GeometryFlags
+from common.xray.header import header_of
+from common.xray.reading import StatedGeometry
 
 LOG = {"PixelIntensityRelationship": "LOG", "PixelIntensityRelationshipSign": -1}
 
@@ -22,7 +23,7 @@ def header(**tags):
     dataset.Rows, dataset.Columns = 96, 120
     for keyword, value in tags.items():
         setattr(dataset, keyword, value)
-    return dicom.header_of(dataset)
+    return header_of(dataset)
 
 
 def transcoded(path, syntax):
@@ -43,7 +44,7 @@ def transcoded(path, syntax):
     return out
 
 
-# --------------------------------------------------------------------------------------------------- pixels
+# ------------------------------------------------------------------------------------------- pixels
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_one_frame_of_a_compressed_run_is_read(tmp_path):
     np.testing.assert_array_equal(dicom.read(path, 1)[0], bright()[::-1])
 
 
-def test_a_picture_by_colour_table_is_refused(tmp_path):
+def test_an_image_with_a_colour_table_is_refused(tmp_path):
     with pytest.raises(InputError, match="stored as PALETTE COLOR"):
         reading.read(
             write_dicom(
@@ -80,7 +81,7 @@ def test_a_picture_by_colour_table_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("modality", ["XA", "RF", "DX", "CR"])
-def test_every_kind_of_projection_is_read_alike(tmp_path, modality):
+def test_every_modality_is_read_the_same_way(tmp_path, modality):
     xray = reading.read(
         write_dicom(tmp_path / "x.dcm", bright(), Modality=modality, **LOG, **GEOMETRY)
     )
@@ -88,7 +89,7 @@ def test_every_kind_of_projection_is_read_alike(tmp_path, modality):
     assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (1020, (0.2, 0.3))
 
 
-# -------------------------------------------------------------------------------------------- enhanced objects
+# --------------------------------------------------------------------------------- enhanced objects
 
 
 def groups(**macros):
@@ -142,7 +143,10 @@ def test_the_geometry_of_an_enhanced_run_is_its_frames(tmp_path, frame, sdd_mm):
     ("frame", "source", "behind"), [(0, [0, -700, 0], False), (1, [700, 0, 0], True)]
 )
 def test_the_c_arm_of_an_enhanced_run_stands_where_its_frame_says(tmp_path, frame, source, behind):
-    """From behind the patient, the source sees columns run to the patient's right, as the header says; from the side the header says nothing, and the standard counts."""
+    """From behind the patient, columns run to the patient's right, as the header states.
+
+    From the side the header's letters do not decide, and the standard's rule applies.
+    """
     camera, from_detector = positioner.positioner_camera(enhanced(tmp_path / "x.dcm"), frame)
     np.testing.assert_allclose(camera[:3, 3], source, atol=1e-9)
     assert from_detector == behind
@@ -183,7 +187,7 @@ def test_a_functional_group_that_is_damaged_is_one_clear_line(tmp_path):
         )
 
 
-# ------------------------------------------------------------------------------------------------ pixel size
+# --------------------------------------------------------------------------------------- pixel size
 
 
 def test_a_calibrated_pixel_spacing_is_magnified_by_the_two_distances():
@@ -197,12 +201,12 @@ def test_a_calibrated_pixel_spacing_is_magnified_by_the_two_distances():
     assert not said.findings
 
 
-def test_an_uncalibrated_pixel_spacing_is_taken_at_the_detector_and_that_is_said():
+def test_an_uncalibrated_pixel_spacing_is_used_at_the_detector_with_a_finding():
     said = header(
         DistanceSourceToDetector="1200", DistanceSourceToPatient="800", PixelSpacing=["0.2", "0.1"]
     )
     assert said.pixel_mm == (0.1, 0.2)
-    assert "taken as it is at the detector" in said.findings[0]
+    assert "used as the spacing at the detector" in said.findings[0]
 
 
 @pytest.mark.parametrize(
@@ -274,24 +278,24 @@ def test_tags_that_agree_are_no_finding(tags):
     assert header(**tags).findings == ()
 
 
-def test_findings_are_warned_of_and_kept_with_the_reading(tmp_path, capsys):
+def test_findings_are_warned_of_and_kept_with_the_reading(tmp_path, caplog):
     xray = reading.read(
         write_dicom(
             tmp_path / "x.dcm", bright(), DistanceSourceToPatient="1100", **LOG, **GEOMETRY
         ),
-        GeometryFlags(sdd_mm=990.0),
+        StatedGeometry(sdd_mm=990.0),
     )
     assert xray.detector.sdd_mm == 990
     first, second = xray.reading["findings"]
     assert "DistanceSourceToPatient 1100" in first
-    assert "--sdd 990 mm overrules DistanceSourceToDetector 1020 mm" in second
-    assert "warning: x.dcm: --sdd 990 mm overrules" in capsys.readouterr().err
+    assert "`sdd` 990 mm overrules DistanceSourceToDetector 1020 mm" in second
+    assert "x.dcm: `sdd` 990 mm overrules" in caplog.text
 
 
 @pytest.mark.parametrize(("sdd_mm", "found"), [(2040.0, 0), (1530.0, 1)])
 def test_a_calibration_is_compared_by_its_focal_length(tmp_path, sdd_mm, found):
-    """Its distance is nominal: twice the header's with pixels of twice the size is the same camera."""
-    flags = GeometryFlags(sdd_mm, (0.4, 0.6), (50.0, 40.0), calibrated=True)
+    """Its SDD is nominal: twice the header's with twice the pixel spacing is the same camera."""
+    flags = StatedGeometry(sdd_mm, (0.4, 0.6), (50.0, 40.0), calibrated=True)
     xray = reading.read(write_dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY), flags)
     assert xray.reading["geometry"] == "calibration"
     assert (
@@ -307,7 +311,7 @@ def test_a_calibration_is_compared_by_its_focal_length(tmp_path, sdd_mm, found):
     assert len(xray.reading["findings"]) == found
 
 
-# ------------------------------------------------------------------------------------------- principal point
+# ---------------------------------------------------------------------------------- principal point
 
 PANEL = {
     "DetectorActiveDimensions": ["60", "80"],
@@ -316,13 +320,14 @@ PANEL = {
 }  # 600 x 800 elements, binned by two
 
 
-def test_the_middle_of_the_active_area_is_the_principal_point_of_a_part():
-    # the picture starts 150 elements down and 100 to the right, the active area 10 and 20; its middle is at element edge (310, 420), in the picture ((420 - 100) / 2, (310 - 150) / 2)
+def test_the_centre_of_the_active_area_is_the_principal_point_of_a_part():
+    # the image starts 150 elements down and 100 to the right, the active area 10 and 20; the centre
+    # of the area is element edge (310, 420), which is pixel edge ((420 - 100) / 2, (310 - 150) / 2)
     said = header(DetectorActiveOrigin=["10", "20"], FieldOfViewOrigin=["150", "100"], **PANEL)
     assert said.principal_px == pytest.approx((160 - 0.5, 80 - 0.5))
 
 
-def test_a_picture_of_the_whole_active_area_has_its_principal_point_in_the_middle():
+def test_an_image_of_the_whole_active_area_has_its_principal_point_in_the_centre():
     said = header(
         DetectorActiveOrigin=["10", "20"],
         FieldOfViewOrigin=["10", "20"],
@@ -331,8 +336,8 @@ def test_a_picture_of_the_whole_active_area_has_its_principal_point_in_the_middl
     assert said.principal_px == pytest.approx((59.5, 47.5))
 
 
-def test_turning_and_flipping_the_picture_moves_the_principal_point_with_it():
-    """A mark at the principal point of the unturned picture, turned and flipped as an array."""
+def test_rotating_and_flipping_the_image_moves_the_principal_point_with_it():
+    """A mark at the principal point of the original image, rotated and flipped as an array."""
     part = header(DetectorActiveOrigin=["10", "20"], FieldOfViewOrigin=["250", "320"], **PANEL)
     column, row = (round(p + 0.5) for p in part.principal_px)  # an edge of pixels: 50, 30
     assert (column, row) == (50, 30)
@@ -352,7 +357,7 @@ def test_turning_and_flipping_the_picture_moves_the_principal_point_with_it():
     assert said.principal_px == pytest.approx((at_column - 0.5, at_row - 0.5))
 
 
-def test_a_flag_overrules_the_headers_principal_point(tmp_path):
+def test_a_stated_principal_point_overrules_the_headers(tmp_path):
     tags = (
         {
             "DetectorActiveOrigin": ["10", "20"],
@@ -364,7 +369,7 @@ def test_a_flag_overrules_the_headers_principal_point(tmp_path):
     )
     path = write_dicom(tmp_path / "x.dcm", bright(), **tags)
     assert reading.read(path).detector.principal_px == pytest.approx((159.5, 79.5))
-    assert reading.read(path, GeometryFlags(principal_px=(1.0, 2.0))).detector.principal_px == (
+    assert reading.read(path, StatedGeometry(principal_px=(1.0, 2.0))).detector.principal_px == (
         1.0,
         2.0,
     )
@@ -375,7 +380,7 @@ def test_patient_orientation_is_kept():
     assert header(PatientOrientation=["", ""]).patient_orientation is None
 
 
-# ------------------------------------------------------------------------------------ JSON beside a picture
+# ---------------------------------------------------------------------------- JSON next to an image
 
 
 def beside(tmp_path, **content):
@@ -384,7 +389,7 @@ def beside(tmp_path, **content):
     return path
 
 
-def test_a_json_beside_a_picture_states_its_geometry(tmp_path):
+def test_a_json_next_to_an_image_states_its_geometry(tmp_path):
     xray = reading.read(
         beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6], principal_point_px=[10, 20.5])
     )
@@ -396,18 +401,18 @@ def test_a_json_beside_a_picture_states_its_geometry(tmp_path):
     assert xray.reading["geometry"] == "x.json"
 
 
-def test_flags_win_over_the_json_one_by_one(tmp_path):
+def test_stated_values_overrule_the_json_one_by_one(tmp_path):
     xray = reading.read(
-        beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6]), GeometryFlags(sdd_mm=1000.0)
+        beside(tmp_path, sdd_mm=990, pixel_spacing_mm=[0.4, 0.6]), StatedGeometry(sdd_mm=1000.0)
     )
     assert (xray.detector.sdd_mm, xray.detector.pixel_mm) == (1000, (0.4, 0.6))
-    assert xray.reading["geometry"] == "flags and x.json"
+    assert xray.reading["geometry"] == "settings and x.json"
 
 
-def test_a_json_about_something_else_is_left_alone(tmp_path):
+def test_a_json_about_something_else_is_ignored(tmp_path):
     assert (
         reading.read(beside(tmp_path, patient="P01", knee="left"), FLAGS).reading["geometry"]
-        == "flags"
+        == "settings"
     )
 
 
@@ -426,16 +431,16 @@ def test_a_json_with_broken_geometry_is_refused(tmp_path, content):
         reading.read(beside(tmp_path, **content), FLAGS)
 
 
-def test_half_a_geometry_asks_for_the_rest(tmp_path):
-    with pytest.raises(InputError, match="no pixel size"):
+def test_a_partial_geometry_names_what_is_missing(tmp_path):
+    with pytest.raises(InputError, match="no pixel spacing"):
         reading.read(beside(tmp_path, sdd_mm=990))
 
 
-def test_a_dicom_does_not_look_beside_itself(tmp_path):
+def test_a_dicom_has_no_geometry_file(tmp_path):
     path = write_dicom(tmp_path / "x.dcm", bright(), **LOG, **GEOMETRY)
     (tmp_path / "x.json").write_text(json.dumps({"sdd_mm": 990}))
     assert reading.read(path).detector.sdd_mm == 1020
     Image.fromarray(bright()).save(tmp_path / "x.png")
     assert (
-        reading.read(tmp_path / "x.png", GeometryFlags(pixel_mm=(0.2, 0.3))).detector.sdd_mm == 990
+        reading.read(tmp_path / "x.png", StatedGeometry(pixel_mm=(0.2, 0.3))).detector.sdd_mm == 990
     )

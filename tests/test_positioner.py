@@ -1,4 +1,8 @@
-"""C-arm angles in a DICOM header: the receptor is where they say, the source opposite, and the picture is looked at from the side that the header implies."""
+"""C-arm angles in a DICOM header.
+
+The image receptor is in the stated direction, the source is opposite, and the image is seen from
+the side that the header implies.
+"""
 
 import helpers
 import numpy as np
@@ -27,13 +31,16 @@ TAGS = {
 
 
 def receptor_direction(lao_deg, cra_deg):
-    """From the isocentre to the image receptor, RAS: in front of the chest, turned to the left, then raised to the head."""
+    """Direction from the isocentre to the image receptor, RAS.
+
+    It starts in front of the chest, is turned to the left, then raised to the head.
+    """
     lao, cra = np.radians([lao_deg, cra_deg])
     return np.array([-np.sin(lao) * np.cos(cra), np.cos(lao) * np.cos(cra), np.sin(cra)])
 
 
 def camera_from_source(isocentre, lao_deg, cra_deg):
-    """Of the picture as the source sees it, head up."""
+    """The camera of the image seen from the source, head up."""
     toward = receptor_direction(lao_deg, cra_deg)
     down = -(np.array([0, 0, 1.0]) - toward[2] * toward)
     down /= np.linalg.norm(down)
@@ -45,7 +52,7 @@ def camera_from_source(isocentre, lao_deg, cra_deg):
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory):
-    """A CT as it left the scanner, the same as a mirrored volume, and the true camera."""
+    """An original CT, the same CT mirrored, and the true camera."""
     folder = tmp_path_factory.mktemp("carm")
     ct = helpers.small_ct()
     nifti.save(folder / "left.nii.gz", ct)
@@ -101,10 +108,10 @@ def test_the_header_alone_starts_a_registration_that_finds_the_source(
     points = geometry.apply(
         np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"])
     )
-    error = geometry.pose_error(np.array(view["camera"].tolist()), on_disk, points, DETECTOR)
+    error = geometry.pose_error(view.camera, on_disk, points, DETECTOR)
     assert error.in_plane_mm < 0.2
     assert error.depth_mm < 4
-    start = np.array(view["camera_init"].tolist())[:3, 2]
+    start = view.camera_init[:3, 2]
     assert np.degrees(np.arccos(start @ receptor_direction(LAO_DEG - 4, CRA_DEG + 3))) < 0.01
 
 

@@ -10,7 +10,7 @@ def noise(seed=0, shape=(50, 60)) -> np.ndarray:
     return np.random.default_rng(seed).random(shape)
 
 
-def test_a_picture_agrees_with_itself_at_any_brightness_and_contrast():
+def test_an_image_agrees_with_itself_at_any_brightness_and_contrast():
     found = similarity.compare(300 * noise() - 40, noise())
     assert found["MSE"] == pytest.approx(0, abs=1e-25)
     assert found["SSIM"] == pytest.approx(1)
@@ -25,7 +25,7 @@ def test_a_negative_correlates_with_minus_one_and_keeps_its_information():
     assert found["SSIM"] < 0
 
 
-def test_unrelated_pictures_agree_in_nothing():
+def test_unrelated_images_agree_in_nothing():
     found = similarity.compare(noise(1, (300, 300)), noise(2, (300, 300)))
     assert abs(found["NCC"]) < 0.02
     assert found["NMI"] == pytest.approx(1, abs=0.03)
@@ -39,7 +39,7 @@ def test_mse_and_ncc_of_four_pixels_by_hand():
     assert similarity.compare(*big)["MSE"] == pytest.approx(0.25**2 / 4)
 
 
-def test_what_lies_outside_the_mask_counts_for_nothing():
+def test_pixels_outside_the_mask_are_ignored():
     inside = np.zeros((50, 60), bool)
     inside[5:40, 10:50] = True
     spoilt = np.where(inside, noise(), 1000 * noise(3))
@@ -52,14 +52,14 @@ def test_what_lies_outside_the_mask_counts_for_nothing():
     ] == pytest.approx(1)
 
 
-def test_a_constant_picture_scores_zero_not_nan():
+def test_a_constant_image_scores_zero_not_nan():
     assert similarity.ncc(np.ones((5, 5)), noise(shape=(5, 5))) == 0
     found = similarity.compare(np.ones((50, 60)), noise())
     assert found["NCC"] == 0
     assert all(np.isfinite(list(found.values())))
 
 
-def test_normalise_stretches_over_the_mask():
+def test_normalise_maps_the_mask_to_0_to_1_without_clipping():
     image = np.array([[0.0, 10], [20, 90]])
     np.testing.assert_allclose(similarity.normalise(image), image / 90)
     np.testing.assert_allclose(
@@ -68,7 +68,7 @@ def test_normalise_stretches_over_the_mask():
     assert not similarity.normalise(np.full((2, 2), 7)).any()
 
 
-def test_integer_pictures_do_not_overflow():
+def test_integer_images_do_not_overflow():
     a = np.array([[0, 255], [255, 0]], np.uint8)
     assert similarity.ncc(a, 255 - a) == pytest.approx(-1)
     big = np.kron(a, np.ones((8, 8), np.uint8))

@@ -1,4 +1,4 @@
-"""The X-ray reader: every format gives the same attenuation, geometry has one order of precedence, bad pictures are named."""
+"""The X-ray reader: formats, polarity, precedence of geometry, valid field and invalid files."""
 
 from dataclasses import replace
 
@@ -13,14 +13,17 @@ from common import geometry
 from common.errors import InputError
 from common.geometry import Detector
 from common.xray import reading
-from common.xray.reading import GeometryFlags
+from common.xray.dicom import is_dicom
+from common.xray.grey_values import as_uint8, stretch
+from common.xray.outline import silhouette
+from common.xray.reading import StatedGeometry
 from common.xray.xray import Xray
 
-FLAGS = GeometryFlags(1000.0, (0.5, 0.5))
+FLAGS = StatedGeometry(1000.0, (0.5, 0.5))
 
 
 def thickness(height=96, width=120) -> np.ndarray:
-    """A limb across the picture with a bone in it: line integrals from 0 (open field) to about 3."""
+    """A limb with a bone in it: line integrals (H, W) from 0 (open field) to about 3."""
     rows, columns = np.indices((height, width))
     limb = 1.6 * np.clip(1 - ((columns - width / 2) / (0.3 * width)) ** 2, 0, None)
     bone = 1.4 * np.clip(1 - ((columns - width / 2) / (0.1 * width)) ** 2, 0, None)
@@ -28,7 +31,7 @@ def thickness(height=96, width=120) -> np.ndarray:
 
 
 def counts(bits=16) -> np.ndarray:
-    """What a detector counts: bone dark."""
+    """Photon counts of a detector: bone dark."""
     noise = np.random.default_rng(0).normal(0, 0.002, thickness().shape)
     return np.round((np.exp(-thickness()) + noise).clip(0.001, 1.2) / 1.25 * (2**bits - 1)).astype(
         np.uint8 if bits == 8 else np.uint16
@@ -36,7 +39,7 @@ def counts(bits=16) -> np.ndarray:
 
 
 def bright(bits=16) -> np.ndarray:
-    """The same as a viewer shows it: attenuation, bone bright."""
+    """The same image as a viewer shows it: attenuation, bone bright."""
     noise = np.random.default_rng(0).normal(0, 0.004, thickness().shape)
     return np.round((thickness() + noise + 0.2).clip(0.01, None) / 4 * (2**bits - 1)).astype(
         np.uint8 if bits == 8 else np.uint16
@@ -88,12 +91,12 @@ def agreement(image, like) -> float:
     return float(np.corrcoef(image.ravel(), like.ravel())[0, 1])
 
 
-# ------------------------------------------------------------------------------------------------- formats
+# ------------------------------------------------------------------------------------------ formats
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("ending", ["png", "tif", "jpg"])
-def test_pictures_of_bright_bone_are_attenuation_up_to_scale(tmp_path, ending, bits):
+def test_images_of_bright_bone_are_attenuation_up_to_scale(tmp_path, ending, bits):
     if ending == "jpg" and bits == 16:
         ending = "tiff"
     xray = reading.read(save(tmp_path / f"x.{ending}", bright(bits)), FLAGS)
@@ -162,7 +165,7 @@ def test_monochrome1_counts_are_dark_in_the_file_and_shown_bright(tmp_path, rela
         **GEOMETRY,
     )
     assert agreement(reading.read(path).image, thickness()) > 0.99
-    # --bone speaks of what a viewer shows
+    # `bone` is the polarity that a viewer shows
     assert reading.read(path, bone="bright").reading["bone"] == "dark"
     assert agreement(reading.read(path, bone="bright").image, thickness()) > 0.99
 
@@ -177,13 +180,13 @@ def test_a_frame_of_several_is_chosen_by_number(tmp_path):
     frames = np.stack([bright(), bright()[::-1]])
     path = dicom(tmp_path / "x.dcm", frames, PixelIntensityRelationship="LOG", **GEOMETRY)
     assert agreement(reading.read(path, frame=1).image, thickness()[::-1]) > 0.99
-    with pytest.raises(InputError, match="holds 2 frames"):
+    with pytest.raises(InputError, match="has 2 frames"):
         reading.read(path)
     with pytest.raises(InputError, match="has no frame 2"):
         reading.read(path, frame=2)
 
 
-# ------------------------------------------------------------------------------------------------ geometry
+# ----------------------------------------------------------------------------------------- geometry
 
 
 def test_imager_pixel_spacing_is_rows_first_in_dicom_and_columns_first_here(tmp_path):
@@ -194,7 +197,7 @@ def test_imager_pixel_spacing_is_rows_first_in_dicom_and_columns_first_here(tmp_
     assert detector.principal_px == (59.5, 47.5)
 
 
-def test_pixel_spacing_counts_only_without_the_imagers_and_is_magnified_back(tmp_path):
+def test_pixel_spacing_is_used_only_without_the_imagers_and_is_magnified(tmp_path):
     both = dicom(tmp_path / "a.dcm", bright(), PixelSpacing=["0.1", "0.1"], **GEOMETRY)
     assert reading.read(both).detector.pixel_mm == (0.2, 0.3)
     patient = dicom(
@@ -207,48 +210,46 @@ def test_pixel_spacing_counts_only_without_the_imagers_and_is_magnified_back(tmp
     assert reading.read(patient).detector.pixel_mm == pytest.approx((0.15, 0.3))
 
 
-def test_flags_win_over_the_header_one_by_one(tmp_path):
+def test_stated_values_overrule_the_header_one_by_one(tmp_path):
     path = dicom(tmp_path / "x.dcm", bright(), **GEOMETRY)
-    only_sdd = reading.read(path, GeometryFlags(sdd_mm=990.0))
+    only_sdd = reading.read(path, StatedGeometry(sdd_mm=990.0))
     assert (only_sdd.detector.sdd_mm, only_sdd.detector.pixel_mm) == (990, (0.2, 0.3))
-    assert only_sdd.reading["geometry"] == "flags and DICOM header"
-    everything = reading.read(path, GeometryFlags(990.0, (0.4, 0.6), (10.0, 20.5)))
+    assert only_sdd.reading["geometry"] == "settings and DICOM header"
+    everything = reading.read(path, StatedGeometry(990.0, (0.4, 0.6), (10.0, 20.5)))
     assert everything.detector == Detector(96, 120, 990.0, (0.4, 0.6), (10.0, 20.5))
-    assert everything.reading["geometry"] == "flags"
+    assert everything.reading["geometry"] == "settings"
     assert reading.read(path).reading["geometry"] == "DICOM header"
 
 
-def test_a_picture_without_geometry_takes_the_fallback_and_says_so(tmp_path, capsys):
+def test_an_image_without_geometry_has_the_fallbacks_and_that_is_warned_of(tmp_path, caplog):
     fallback = Detector.centred(256, 256, 1100.0, 1.2)
     xray = reading.read(save(tmp_path / "x.png", bright()), fallback=fallback)
     assert xray.detector.sdd_mm == 1100
     assert max(xray.detector.size_mm) == pytest.approx(256 * 1.2)
-    assert (
-        "state a source-to-detector distance of 1100 mm and a pixel size of"
-        in capsys.readouterr().err
-    )
+    assert "state a source-to-detector distance of 1100 mm and a pixel spacing of" in caplog.text
     assert xray.reading["geometry"] == "checkpoint's training geometry"
     assert len(xray.reading["assumed"]) == 2
 
 
-def test_half_a_geometry_is_kept_and_only_the_other_half_is_the_checkpoints(tmp_path, capsys):
+def test_stated_values_are_kept_and_only_the_others_are_the_checkpoints(tmp_path, caplog):
     fallback = Detector.centred(256, 256, 1100.0, 1.2)
-    xray = reading.read(save(tmp_path / "x.png", bright()), GeometryFlags(sdd_mm=1200.0), fallback)
+    xray = reading.read(save(tmp_path / "x.png", bright()), StatedGeometry(sdd_mm=1200.0), fallback)
     assert xray.detector.sdd_mm == 1200
-    assert xray.reading["geometry"] == "flags and checkpoint's training geometry"
-    assert [what.split(" of ")[0] for what in xray.reading["assumed"]] == ["pixel size"]
-    assert "1200 mm and" not in capsys.readouterr().err
+    assert xray.reading["geometry"] == "settings and checkpoint's training geometry"
+    assert [what.split(" of ")[0] for what in xray.reading["assumed"]] == ["pixel spacing"]
+    assert "pixel spacing" in caplog.text
+    assert "1200 mm and" not in caplog.text
     assert not reading.read(
-        save(tmp_path / "y.png", bright()), GeometryFlags(1200.0, (0.5, 0.5)), fallback
+        save(tmp_path / "y.png", bright()), StatedGeometry(1200.0, (0.5, 0.5)), fallback
     ).reading["assumed"]
 
 
 def test_missing_geometry_names_what_is_missing_and_what_to_do(tmp_path):
     path = save(tmp_path / "x.png", bright())
-    with pytest.raises(InputError, match=r"--sdd, or add_dicom_data\.py\) and no pixel size"):
+    with pytest.raises(InputError, match=r"distance and no pixel spacing in .*add_dicom_data\.py"):
         reading.read(path)
-    with pytest.raises(InputError, match=r"no pixel size \(--pixel_spacing\) in the file"):
-        reading.read(path, GeometryFlags(sdd_mm=1000.0))
+    with pytest.raises(InputError, match=r"no pixel spacing in the file.*set `pixel_spacing`"):
+        reading.read(path, StatedGeometry(sdd_mm=1000.0))
     with pytest.raises(InputError, match="source-to-detector distance"):
         reading.read(dicom(tmp_path / "x.dcm", bright(), ImagerPixelSpacing=["0.3", "0.2"]))
 
@@ -256,10 +257,10 @@ def test_missing_geometry_names_what_is_missing_and_what_to_do(tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        GeometryFlags(1.0, (0.5, 0.5)),
-        GeometryFlags(1000.0, (0.5, 50.0)),
-        GeometryFlags(1000.0, (-0.5, 0.5)),
-        GeometryFlags(float("nan"), (0.5, 0.5)),
+        StatedGeometry(1.0, (0.5, 0.5)),
+        StatedGeometry(1000.0, (0.5, 50.0)),
+        StatedGeometry(1000.0, (-0.5, 0.5)),
+        StatedGeometry(float("nan"), (0.5, 0.5)),
     ],
 )
 def test_impossible_geometry_is_refused(tmp_path, flags):
@@ -267,7 +268,7 @@ def test_impossible_geometry_is_refused(tmp_path, flags):
         reading.read(save(tmp_path / "x.png", bright()), flags)
 
 
-def test_an_empty_distance_in_the_header_counts_as_absent(tmp_path):
+def test_an_empty_distance_in_the_header_is_missing(tmp_path):
     path = dicom(
         tmp_path / "x.dcm", bright(), DistanceSourceToDetector="", ImagerPixelSpacing=["0.3", "0.2"]
     )
@@ -275,12 +276,12 @@ def test_an_empty_distance_in_the_header_counts_as_absent(tmp_path):
         reading.read(path)
 
 
-# --------------------------------------------------------------------------------- field, flip and binning
+# -------------------------------------------------------------------------- field, flip and binning
 
 
 @pytest.mark.parametrize("outside", [0, 65535])
 @pytest.mark.parametrize("shape", ["round", "rectangle"])
-def test_what_lies_behind_a_collimator_is_left_out(tmp_path, shape, outside):
+def test_pixels_behind_a_collimator_are_not_valid(tmp_path, shape, outside):
     rows, columns = np.indices(thickness().shape)
     inside = (
         (rows - 48) ** 2 + (columns - 60) ** 2 < 42**2
@@ -298,7 +299,7 @@ def test_what_lies_behind_a_collimator_is_left_out(tmp_path, shape, outside):
     assert agreement(xray.image[xray.valid], thickness()[xray.valid]) > 0.998
 
 
-def test_the_headers_padding_value_is_left_out(tmp_path):
+def test_the_headers_padding_value_is_not_valid(tmp_path):
     pixels = bright()
     pixels[:, :20] = 777
     path = dicom(
@@ -312,14 +313,14 @@ def test_the_headers_padding_value_is_left_out(tmp_path):
     assert reading.read(path).valid[:, 22:].all()
 
 
-def test_a_dark_spot_in_the_middle_is_part_of_the_picture(tmp_path):
+def test_a_dark_patch_in_the_centre_is_valid(tmp_path):
     pixels = bright()
     pixels[40:60, 50:70] = 0
     assert reading.read(save(tmp_path / "x.png", pixels), FLAGS).valid.all()
 
 
-def test_a_flip_moves_the_principal_point_with_the_picture(tmp_path):
-    flags = GeometryFlags(1000.0, (0.5, 0.7), (40.0, 30.0))
+def test_a_flip_moves_the_principal_point_with_the_image(tmp_path):
+    flags = StatedGeometry(1000.0, (0.5, 0.7), (40.0, 30.0))
     xray = reading.read(save(tmp_path / "x.png", bright()), flags)
     flipped = xray.flip()
     assert flipped.flipped
@@ -355,7 +356,7 @@ def test_binning_keeps_where_a_landmark_is_projected(factor):
     )
 
 
-def test_a_coarser_picture_is_made_once_and_anew_for_another_picture():
+def test_a_coarser_image_is_cached_for_one_x_ray_only():
     xray = Xray(
         np.ones((8, 8), np.float32), np.ones((8, 8), bool), Detector.centred(8, 8, 900.0, 1.0), None
     )
@@ -374,7 +375,7 @@ def test_a_binned_pixel_is_valid_only_where_all_its_parts_are():
     np.testing.assert_allclose(binned.image, 2.0)
 
 
-def test_the_picture_for_the_eye_is_bright_where_bone_is_and_black_outside(tmp_path):
+def test_the_display_image_has_bright_bone_and_is_black_outside_the_field(tmp_path):
     pixels = bright()
     pixels[:, :15] = 0
     xray = reading.read(save(tmp_path / "x.png", pixels), FLAGS)
@@ -385,7 +386,36 @@ def test_the_picture_for_the_eye_is_bright_where_bone_is_and_black_outside(tmp_p
     assert agreement(shown[xray.valid], thickness()[xray.valid]) > 0.998
 
 
-# ----------------------------------------------------------------------------------------------- bad input
+def test_stretching_clips_and_has_no_range_of_zero():
+    image = np.array([-1.0, 2, 3, 4, 9])
+    np.testing.assert_array_equal(stretch(image, 2, 4), [0, 0, 0.5, 1, 1])
+    np.testing.assert_array_equal(as_uint8(stretch(image, 2, 4)), [0, 0, 128, 255, 255])
+    np.testing.assert_array_equal(stretch(np.full(3, 7.0), 7, 7), 0)
+
+
+def test_a_silhouette_is_what_exceeds_a_share_of_the_highest_line_integral():
+    drr = np.array([[0.0, 3.0, 3.01, 100.0]])
+    assert silhouette(drr, 0.03).tolist() == [[False, False, True, True]]
+    assert not silhouette(np.zeros((2, 2)), 0.03).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "found"),
+    [
+        ("a", bytes(128) + b"DICM", True),
+        ("a.DCM", b"", True),
+        ("a.dicom", b"old", True),
+        ("a.png", b"\x89PNG", False),
+        ("a", b"DICM", False),
+    ],
+)
+def test_dicom_is_recognised_by_its_magic_number_or_its_suffix(tmp_path, name, start, found):
+    path = tmp_path / name
+    path.write_bytes(start)
+    assert is_dicom(path) == found
+
+
+# ---------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(
@@ -394,17 +424,17 @@ def test_the_picture_for_the_eye_is_bright_where_bone_is_and_black_outside(tmp_p
         (np.full((40, 40), 7, np.uint8), "single grey value"),
         (
             np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8),
-            "is a colour picture",
+            "is a colour image",
         ),
         (np.arange(100, dtype=np.uint8).reshape(10, 10), "at least 16 x 16"),
     ],
 )
-def test_pictures_that_are_no_x_ray_are_refused(tmp_path, pixels, message):
+def test_images_that_are_not_x_rays_are_refused(tmp_path, pixels, message):
     with pytest.raises(InputError, match=message):
         reading.read(save(tmp_path / "x.png", pixels), FLAGS)
 
 
-def test_a_saturated_picture_is_refused(tmp_path):
+def test_a_saturated_image_is_refused(tmp_path):
     pixels = np.full((60, 60), 90, np.uint8)
     pixels[30, 30:32] = (80, 100)
     with pytest.raises(InputError, match="saturated"):
@@ -430,7 +460,7 @@ def test_several_pages_colour_dicoms_and_torn_files_are_refused(tmp_path):
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
     with pytest.raises(InputError, match="2 pages"):
         reading.read(tmp_path / "pages.tif", FLAGS)
-    with pytest.raises(InputError, match="3 samples a pixel"):
+    with pytest.raises(InputError, match="3 samples per pixel"):
         reading.read(
             dicom(tmp_path / "colour.dcm", bright(), SamplesPerPixel=3, PlanarConfiguration=0),
             FLAGS,
@@ -442,17 +472,17 @@ def test_several_pages_colour_dicoms_and_torn_files_are_refused(tmp_path):
         with pytest.raises(InputError):
             reading.read(path, FLAGS)
     (tmp_path / "text.png").write_text("an X-ray, honestly")
-    with pytest.raises(InputError, match="not a picture"):
+    with pytest.raises(InputError, match="not an image"):
         reading.read(tmp_path / "text.png", FLAGS)
 
 
-def test_a_dicom_without_the_ending_is_known_by_its_magic(tmp_path):
+def test_a_dicom_without_the_suffix_is_recognised_by_its_magic_number(tmp_path):
     path = dicom(tmp_path / "IM0001", bright(), PixelIntensityRelationship="LOG", **GEOMETRY)
     assert reading.read(path).detector.sdd_mm == 1020
     assert pydicom.dcmread(path).Rows == 96
 
 
-def test_a_header_that_claims_a_huge_picture_is_refused(tmp_path):
+def test_a_header_that_claims_a_huge_image_is_refused(tmp_path):
     path = dicom(tmp_path / "x.dcm", bright(), **GEOMETRY)
     dataset = pydicom.dcmread(path)
     dataset.Rows = dataset.Columns = 65535

@@ -1,1 +1,1 @@
-"""X-ray images with their detector: read, calibrated, compared."""
+"""X-rays with their detector, read from image or DICOM files, and comparisons of images."""

@@ -1,72 +1,74 @@
-"""X-ray pictures: read, turned into attenuation (bone bright), with the detector that took them.
-
-PNG, JPEG, TIFF (8 or 16 bit) and DICOM. The geometry comes from flags, else from the DICOM header or from ``NAME.json`` beside a picture,
-else from the caller's fallback; which one it was is part of the result.
-"""
+"""Grey values: stretched for display, and converted to attenuation inside the valid field."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from common.errors import InputError
-from common.xray.dicom import Header
+from common.xray.header import Header, Reading
 
 logger = logging.getLogger(__name__)
 
+# bone in the file as a viewer shows it; auto: from the header, else guessed
+Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 
-GLARE, GLARE_WIDTH = (
-    0.12,
-    0.12,
-)  # of the grey range, of the picture's width: an image intensifier's halo outside its field
-OPEN_BEAM, OPEN_SHARE = (
-    0.8,
-    0.35,
-)  # of the grey range, of the field: a picture with that much that bright counts photons
-MIN_INTENSITY = (
-    1e-3  # of the open field: thinner signals are noise, and their logarithm would be too
-)
+# halo of an image intensifier: highest grey value, as a fraction of the grey range
+GLARE = 0.12
+GLARE_WIDTH = 0.12  # its largest depth, as a fraction of the image width
+# an image counts photons if this fraction of its field is above this fraction of the grey range
+OPEN_SHARE, OPEN_BEAM = 0.35, 0.8
+# lowest signal, as a fraction of the open field: weaker signals are noise
+MIN_INTENSITY = 1e-3
+# attenuation at the upper end of the grey range if bone is bright: that of a knee's bone, so that
+# both polarities have one scale
+BRIGHT_ATTENUATION = 4
+LEAST_FIELD = 0.02  # fraction of the image
+
+
+def stretch(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Grey values from ``low`` to ``high`` mapped to 0..1; values outside are clipped."""
+    return np.clip((image - low) / max(high - low, 1e-9), 0, 1)
+
+
+def as_uint8(image: np.ndarray) -> np.ndarray:
+    """An image in 0..1 as 8-bit grey values."""
+    return (image * 255).round().astype(np.uint8)
+
+
+def stretched(image: np.ndarray) -> np.ndarray:
+    """Line integrals as 8-bit grey values, lowest black, highest white."""
+    return as_uint8(stretch(image, float(image.min()), float(image.max())))
 
 
 def to_attenuation(
-    path: Path, pixels: np.ndarray, header: Header, bone: str
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Attenuation image, valid field, and how it was decided.
+    path: Path, pixels: np.ndarray, header: Header, bone: Polarity
+) -> tuple[np.ndarray, np.ndarray, Reading]:
+    """Attenuation (H, W) float32, valid field (H, W) bool, and how the polarity was decided.
 
-    A detector that counts photons (bone dark) is linearised by the logarithm of the open field over the pixel (Beer and Lambert);
-    a picture with bright bone is taken as attenuation with a tone curve, which the solver estimates.
+    If bone is dark, the detector counted photons: attenuation is the logarithm of the open field
+    over the pixel (Beer-Lambert law). If bone is bright, the image is attenuation up to a tone
+    curve, which the solver estimates. Raises InputError if little of the image is exposed or the
+    valid field is saturated.
     """
     valid = ~border_padding(pixels, header.padding)
-    if valid.mean() < 0.02 or np.ptp(pixels[valid]) == 0:
+    if valid.mean() < LEAST_FIELD or np.ptp(pixels[valid]) == 0:
         raise InputError(
             path,
-            f"only {100 * valid.mean():.1f} % of the picture holds an image",
+            f"only {100 * valid.mean():.1f} % of the file holds an image",
             "an exposed field",
             "choose another file",
         )
-    shown_inverted = bool(header.inverted)
-    if bone != "auto":
-        dark, reason = (bone == "dark") != shown_inverted, "--bone"
-    elif header.relationship in ("LIN", "LOG"):
-        dark, reason = (
-            (header.relationship == "LIN" and header.sign != -1),
-            "DICOM PixelIntensityRelationship",
-        )
-    else:
-        dark, reason = _bone_is_dark(pixels, valid), "guess from centre and border"
-        logger.info(
-            f"{path.name}: bone taken as {'dark' if dark else 'bright'} in the stored values"
-            f" ({reason}); `bone` bright|dark overrules"
-        )
+    dark, reason = _polarity(path, pixels, valid, header, bone)
     inside = pixels[valid]
     low, high = np.percentile(inside, [0.05, 99.5])
     if high <= low:
         raise InputError(
             path,
-            f"is saturated (99 % of the field has the grey value {low:g})",
+            f"is saturated (99 % of the valid field has the grey value {low:g})",
             "an X-ray with contrast",
             "export it again",
         )
@@ -74,33 +76,61 @@ def to_attenuation(
         floor = min(0.0, float(inside.min()))
         image = -np.log(np.clip((pixels - floor) / (high - floor), MIN_INTENSITY, None))
     else:
-        image = (
-            (pixels - low) / (high - low) * 4
-        )  # a knee's bone attenuates about e^-4: keeps both kinds on one scale
+        image = (pixels - low) / (high - low) * BRIGHT_ATTENUATION
     image = np.where(valid, np.maximum(image, 0), 0).astype(np.float32)
-    return (
-        image,
-        valid,
-        {
-            "bone": "dark" if dark else "bright",
-            "decided_by": reason,
-            "linearised": "log" if dark else "as stored",
-        },
+    about: Reading = {
+        "bone": "dark" if dark else "bright",
+        "decided_by": reason,
+        "linearised": "log" if dark else "as stored",
+    }
+    return image, valid, about
+
+
+def _polarity(
+    path: Path, pixels: np.ndarray, valid: np.ndarray, header: Header, bone: Polarity
+) -> tuple[bool, str]:
+    """Whether bone is dark in the stored grey values, and what decided it."""
+    if bone != "auto":
+        return (bone == "dark") != header.inverted, "stated polarity"
+    if header.relationship in ("LIN", "LOG"):
+        dark = header.relationship == "LIN" and header.sign != -1
+        return dark, "DICOM PixelIntensityRelationship"
+    dark, reason = _bone_is_dark(pixels, valid), "guess from centre and border"
+    logger.info(
+        f"{path.name}: bone assumed {'dark' if dark else 'bright'} in the stored grey values"
+        f" ({reason}); `bone` bright or `bone` dark overrules this"
     )
+    return dark, reason
+
+
+def _bone_is_dark(pixels: np.ndarray, valid: np.ndarray) -> bool:
+    """Whether much of the field shows the open beam, or the centre is darker than the rim.
+
+    The limb is in the centre of the field.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    low, high = np.percentile(pixels[valid], [0.5, 99.5])
+    if (pixels[valid] > low + OPEN_BEAM * (high - low)).mean() > OPEN_SHARE:
+        return True
+    small, inside = pixels[::4, ::4], valid[::4, ::4]
+    depth = distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    rim, centre = inside & (depth <= max(1.0, 0.15 * depth.max())), depth > 0.6 * depth.max()
+    return bool(np.median(small[centre]) < np.percentile(small[rim], 60))
 
 
 def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarray:
-    """Pixels of one constant value (0, the extremes, or the header's padding) in patches that touch the border: collimator, round field.
+    """Mask (H, W) of what surrounds the exposed field: collimator, or outside of a round field.
 
-    With them goes the glare along their edge, and 1 % of the picture's width, because that edge is blurred.
+    These are patches of one grey value (lowest, highest or the header's ``padding``) that touch
+    the border, the glare along their edge, and 1 % of the image width, because the edge is blurred.
     """
     from scipy.ndimage import binary_dilation, label
 
     outside = np.zeros(pixels.shape, bool)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    for value in {float(pixels.min()), float(pixels.max())} | (
-        {float(padding)} if padding is not None else set()
-    ):
+    extremes = {float(pixels.min()), float(pixels.max())}
+    for value in extremes | ({float(padding)} if padding is not None else set()):
         if not (border == value).any():
             continue
         patches, _ = label(pixels == value)
@@ -118,7 +148,11 @@ def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarr
 
 
 def _glare(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Nearly black patches between the blackened outside of the field and its sharp edge. A patch that reaches far into the field is anatomy and stays."""
+    """Nearly black patches between the blackened outside of the field and its sharp edge.
+
+    A patch that reaches far into the field is anatomy. One without a sharp edge is an open field
+    that is black and shades off. Both are kept in the image.
+    """
     from scipy.ndimage import binary_dilation, distance_transform_edt, label, maximum
 
     low, high = float(pixels.min()), np.percentile(pixels[~outside], 99.5)
@@ -131,29 +165,5 @@ def _glare(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
         patches, [t for t in touching if t and depth[t] < GLARE_WIDTH * pixels.shape[1]]
     )
     beyond = binary_dilation(glare, iterations=4) & ~glare & ~outside
-    sharp = beyond.any() and np.median(pixels[beyond]) > low + 1.5 * GLARE * (
-        high - low
-    )  # else it shades off, as an open field does that is black
+    sharp = beyond.any() and np.median(pixels[beyond]) > low + 1.5 * GLARE * (high - low)
     return glare if sharp else np.zeros_like(outside)
-
-
-def _bone_is_dark(pixels: np.ndarray, valid: np.ndarray) -> bool:
-    """Whether bone is dark: much of the field is as bright as the open beam, or its middle, where the limb lies, is darker than its rim."""
-    from scipy.ndimage import distance_transform_edt
-
-    low, high = np.percentile(pixels[valid], [0.5, 99.5])
-    if (pixels[valid] > low + OPEN_BEAM * (high - low)).mean() > OPEN_SHARE:
-        return True
-
-    padded = np.pad(valid[::4, ::4], 1)
-    depth = distance_transform_edt(padded)[1:-1, 1:-1]
-    small = pixels[::4, ::4]
-    inside = valid[::4, ::4]
-    rim, middle = inside & (depth <= max(1.0, 0.15 * depth.max())), depth > 0.6 * depth.max()
-    return bool(np.median(small[middle]) < np.percentile(small[rim], 60))
-
-
-def stretched(image: np.ndarray) -> np.ndarray:
-    """Line integrals as 8-bit grey, lowest black, highest white."""
-    low, high = float(image.min()), float(image.max())
-    return ((image - low) / max(high - low, 1e-9) * 255).round().astype(np.uint8)

@@ -1,24 +1,30 @@
-"""A registered view for 3D Slicer: transforms, the X-ray on its detector, and the bone's outline. Needs only ``scanner_pose``.
-
-Slicer's scene is the original CT's RAS millimetres; the files are in LPS, as ITK's are. A transform file holds what ITK resamples with, from
-parent to child; Slicer inverts it on loading, so that a node under the transform is moved from child to parent.
-"""
+"""Silhouettes of DRRs, and their outlines."""
 
 from __future__ import annotations
 
 import numpy as np
 
-OUTLINE_SHARE = (
-    0.05  # of the DRR's largest value: the silhouette's edge, above interpolation's fringe
-)
-MIN_OUTLINE_PX = 12  # shorter closed curves are specks of the rendering
+# shares of the highest line integral of a DRR above which a pixel belongs to the silhouette
+COMPARED_SHARE = 0.03  # pixels compared with the X-ray in registration
+OUTLINE_SHARE = 0.05  # drawn outlines: above the fringe of interpolation
+TONE_SHARE = 0.02  # pixels whose grey values are matched to the X-ray's for display
+
+MIN_OUTLINE_PX = 12  # points of a curve; shorter closed curves are specks of the DRR
+
+
+def silhouette(drr: np.ndarray, share: float) -> np.ndarray:
+    """Mask, bool, of the pixels of a DRR above ``share`` of its highest line integral."""
+    return drr > share * drr.max()
 
 
 def outline(drr: np.ndarray) -> list[np.ndarray]:
-    """Closed curves (N, 2), pixels (column, row), around the silhouette of a rendering (H, W) of line integrals."""
+    """Closed curves (N, 2), pixels (column, row), around the silhouette of a DRR (H, W).
+
+    The DRR holds line integrals. A structure cut by the edge of the image is closed along it.
+    """
     from skimage.measure import find_contours
 
-    padded = np.pad(drr, 1)  # a bone cut by the picture's edge is closed along it
+    padded = np.pad(drr, 1)
     curves = find_contours(padded, OUTLINE_SHARE * float(drr.max())) if drr.max() > 0 else []
     limits = np.array(drr.shape[::-1]) - 1
     return [

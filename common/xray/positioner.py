@@ -1,7 +1,4 @@
-"""X-rays in DICOM (XA, RF, DX, CR, enhanced XA and XRF): pixels of one frame, and what the header says about geometry and grey values.
-
-Tags that contradict each other are reported, never averaged: the one that counts is named.
-"""
+"""The camera of a C-arm X-ray from its positioner angles in the DICOM header."""
 
 from __future__ import annotations
 
@@ -11,64 +8,62 @@ import numpy as np
 
 from common import geometry
 from common.errors import InputError, reading
-from common.xray.dicom import (
-    ANATOMY,
-    SOURCE_TO_PATIENT,
-    number,
-    open_dataset,
-    quiet,
-    source_to_patient,
-    spread_frame,
-)
+from common.xray.dicom import ANATOMY, is_dicom, open_dataset, quiet
+from common.xray.tags import SOURCE_TO_PATIENT, number, source_to_patient, spread_frame
 
-OBLIQUE = 0.3  # cosine below which a direction's letter says nothing
+# cosine between the stated direction and the image columns above which they agree
+OBLIQUE = 0.3
 
 
 def positioner_camera(path: Path, frame: int | None = None) -> tuple[np.ndarray, bool]:
-    """Where the C-arm's tags put the camera, for a frame of several, and whether the picture is seen from the detector's side.
+    """The camera of the C-arm's tags, and whether the image is stored as seen from the detector.
 
-    The camera is isocentre_from_camera (4, 4): RAS millimetres of a patient who lies as in the CT, for the picture seen from the source. The angles place the image receptor (PS3.3
-    C.8.7.5): from 0 in front of the chest, the primary one towards the patient's left, the secondary one towards the head; the source is opposite. Pictures are looked at towards the
-    source (PS3.3 C.8.19.6.13) unless PatientOrientation says that columns run the other way. Raises InputError where a tag is absent or the C-arm moved.
+    The camera is isocentre_from_camera (4, 4), RAS mm of a patient who lies as in the CT, for the
+    image seen from the source. The angles place the image receptor (PS3.3 C.8.7.5): from 0 in
+    front of the chest, the primary angle towards the patient's left, the secondary one towards the
+    head; the source is opposite. Images are stored as seen towards the source (PS3.3 C.8.19.6.13),
+    unless PatientOrientation states that columns run the other way. ``frame`` is that of a
+    multi-frame file. Raises InputError if a tag is missing or the C-arm moved.
     """
     import pydicom
 
     tags = ("PositionerPrimaryAngle", "PositionerSecondaryAngle", SOURCE_TO_PATIENT[0])
-    header = open_dataset(path) if pydicom.misc.is_dicom(path) else pydicom.Dataset()
+    header = open_dataset(path) if is_dicom(path) else pydicom.Dataset()
     with (
         reading(
             path,
             "angles and a distance that are numbers",
-            "correct the header, or use --init search",
+            "correct the header, or set `init` to search",
         ),
         quiet(),
     ):
         spread_frame(header, frame)
-        values = [*(number(header, tag) for tag in tags[:2]), source_to_patient(header)[0]]
-    absent = [tag for tag, value in zip(tags, values, strict=True) if value is None]
-    if absent:
+        primary, secondary = number(header, tags[0]), number(header, tags[1])
+        distance, _ = source_to_patient(header)
+    if primary is None or secondary is None or distance is None:
+        values = zip(tags, (primary, secondary, distance), strict=True)
+        missing = ", ".join(tag for tag, value in values if value is None)
         raise InputError(
             path,
-            f"`init` dicom, but no {', '.join(absent)} in the file",
+            f"has no {missing} for `init` dicom",
             f"all of {', '.join(tags)}",
             "use `init` search",
         )
     if header.get("PositionerMotion") == "DYNAMIC":
         raise InputError(
             path,
-            "`init` dicom, but the C-arm moved during the run (PositionerMotion DYNAMIC)",
+            "the C-arm moved during the run (PositionerMotion DYNAMIC), for `init` dicom",
             "one pair of angles",
             "use `init` search",
         )
-    primary, secondary, distance = values
     camera = geometry.camera_from_pose(
         geometry.pose_from_angles([primary + 180, -secondary, 0], [0, distance, 0])
     )
-    orientation = header.get("PatientOrientation")
+    return camera, _seen_from_detector(header.get("PatientOrientation"), camera)
+
+
+def _seen_from_detector(orientation: list[str] | None, camera: np.ndarray) -> bool:
+    """Whether the stated direction of columns is not that of the image seen from the source."""
     letter = str(orientation[0])[:1] if orientation and len(orientation) == 2 else ""
     axis, sign = ANATOMY.get(letter, (0, 0))
-    along = sign * float(camera[axis, 0])
-    return (
-        camera,
-        along < OBLIQUE,
-    )  # columns of the picture seen from the source run along the stated direction only if it is seen so
+    return sign * float(camera[axis, 0]) < OBLIQUE

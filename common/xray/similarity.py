@@ -1,4 +1,4 @@
-"""Agreement of two pictures of one size: MSE, SSIM, NMI, NCC. numpy and scikit-image."""
+"""Similarity of two images of the same size: MSE, SSIM, NMI, NCC. numpy and scikit-image."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ BETTER = {"MSE": "lower", "SSIM": "higher", "NMI": "higher", "NCC": "higher"}
 
 
 def normalise(image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Grey values stretched to 0..1 over the mask (all pixels by default)."""
+    """Grey values (H, W) float64, mapped to 0..1 over the mask (by default, all pixels).
+
+    Values outside the mask are mapped with it and not clipped, because SSIM averages across its
+    edge; a constant image becomes 0.
+    """
     inside = image if mask is None else image[mask]
     low, high = float(inside.min()), float(inside.max())
     return (image.astype(np.float64) - low) / (high - low if high > low else 1.0)
 
 
 def ncc(a: np.ndarray, b: np.ndarray) -> float:
-    """Normalised cross-correlation (Pearson) in -1..1; 0 where one of the pictures is constant."""
+    """Normalised cross-correlation (Pearson) in -1..1; 0 if one of the images is constant."""
     a, b = a.astype(np.float64) - a.mean(), b.astype(np.float64) - b.mean()
     scale = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / scale) if scale > 0 else 0.0
@@ -24,9 +28,10 @@ def ncc(a: np.ndarray, b: np.ndarray) -> float:
 def compare(
     image: np.ndarray, reference: np.ndarray, mask: np.ndarray | None = None
 ) -> dict[str, float]:
-    """MSE, SSIM, NMI (Studholme 1999, 1..2) and NCC of two pictures, each stretched to 0..1 over the mask first.
+    """MSE, SSIM, NMI (Studholme 1999, 1..2) and NCC of two images (H, W) over the mask.
 
-    SSIM is averaged over the mask; scikit-image's defaults (7 x 7 window).
+    Each image is first mapped to 0..1 over the mask. SSIM has scikit-image's defaults (7 x 7
+    window) and is averaged over the mask.
     """
     from skimage.metrics import normalized_mutual_information, structural_similarity
 

@@ -1,38 +1,36 @@
-"""X-ray pictures: read, turned into attenuation (bone bright), with the detector that took them.
-
-PNG, JPEG, TIFF (8 or 16 bit) and DICOM. The geometry comes from flags, else from the DICOM header or from ``NAME.json`` beside a picture,
-else from the caller's fallback; which one it was is part of the result.
-"""
+"""An X-ray with its detector: flipped, binned, rotated and inverted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from common.geometry import Detector
+from common.geometry.blocks import block_mean
+from common.xray.grey_values import as_uint8, stretch
+from common.xray.header import Reading
+
+ALL_VALID = 0.99  # share of valid pixels above which a binned pixel is valid
 
 
 @dataclass(frozen=True)
 class Xray:
     """An X-ray as the solver sees it."""
 
-    image: (
-        np.ndarray
-    )  # (H, W) float32, attenuation up to scale and tone: 0 where nothing absorbs, bone bright
-    valid: np.ndarray  # (H, W) bool: inside the collimated field, neither padding nor saturated
-    detector: Detector  # of this picture, after the flip
+    # (H, W) float32: attenuation up to scale and tone curve, bone bright, 0 in the open field
+    image: np.ndarray
+    valid: np.ndarray  # (H, W) bool: exposed, neither padded nor saturated
+    detector: Detector  # of this image, after the flip
     path: Path
-    flipped: bool = False  # mirrored left to right after reading
+    flipped: bool = False  # left to right, after reading
     frame: int | None = None  # of a multi-frame DICOM
-    reading: dict[str, Any] = field(
-        default_factory=dict
-    )  # how it was read: bone, tone, where the geometry came from and what of it is the checkpoint's
+    reading: Reading = field(default_factory=Reading)
     _binned: dict[int, Xray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def flip(self) -> Xray:
+        """The X-ray flipped left to right, with its detector."""
         return replace(
             self,
             image=self.image[:, ::-1].copy(),
@@ -42,41 +40,37 @@ class Xray:
         )
 
     def binned(self, factor: int) -> Xray:
-        """The picture with ``factor`` x ``factor`` pixels averaged; a pixel is valid where all of its parts are."""
+        """The X-ray with ``factor`` x ``factor`` pixels averaged, over the valid ones.
+
+        A binned pixel is valid if all its parts are.
+        """
         if factor == 1:
             return self
-        height, width = (n // factor * factor for n in self.image.shape)
-        weight = _blocks(self.valid[:height, :width].astype(np.float32), factor)
-        total = _blocks(np.where(self.valid, self.image, 0)[:height, :width], factor)
+        weight = block_mean(self.valid.astype(np.float32), (factor, factor))
+        total = block_mean(np.where(self.valid, self.image, 0), (factor, factor))
         image = np.where(weight > 0, total / np.maximum(weight, 1e-6), 0).astype(np.float32)
         return replace(
-            self, image=image, valid=weight > 0.99, detector=self.detector.binned(factor)
+            self, image=image, valid=weight > ALL_VALID, detector=self.detector.binned(factor)
         )
 
     def coarser(self, pixel_mm: float) -> Xray:
-        """The picture binned to pixels of about ``pixel_mm``, itself where it is coarser; kept for the next who asks."""
+        """The X-ray binned to a pixel spacing of about ``pixel_mm``, cached.
+
+        Returns the X-ray itself if its pixels are that large.
+        """
         factor = max(1, round(pixel_mm / max(self.detector.pixel_mm)))
         if factor not in self._binned:
             self._binned[factor] = self.binned(factor)
         return self._binned[factor]
 
     def as_uint8(self) -> np.ndarray:
-        """The picture for the eye: bone bright, the valid field stretched to 0..255, the rest black."""
+        """Display image (uint8): bone bright, valid field stretched to 0..255, other pixels 0."""
         low, high = np.percentile(self.image[self.valid], [0.1, 99.9])
-        return (
-            np.where(self.valid, np.clip((self.image - low) / max(high - low, 1e-6), 0, 1) * 255, 0)
-            .round()
-            .astype(np.uint8)
-        )
-
-
-def _blocks(array: np.ndarray, factor: int) -> np.ndarray:
-    height, width = array.shape
-    return array.reshape(height // factor, factor, width // factor, factor).mean(axis=(1, 3))
+        return as_uint8(np.where(self.valid, stretch(self.image, low, high), 0))
 
 
 def turned(xray: Xray, quarters: int) -> Xray:
-    """The picture turned anticlockwise by quarters of a turn, with its detector."""
+    """The X-ray rotated anticlockwise by quarters of a turn, with its detector."""
     for _ in range(quarters % 4):
         detector = xray.detector
         column, row = detector.principal_px
@@ -97,8 +91,7 @@ def turned(xray: Xray, quarters: int) -> Xray:
 
 
 def inverted(xray: Xray) -> Xray:
-    """The picture with bright and dark exchanged, on the same scale."""
+    """The X-ray with bright and dark exchanged, on the same scale."""
     top = float(np.percentile(xray.image[xray.valid], 99.5))
-    return replace(
-        xray, image=np.where(xray.valid, np.clip(top - xray.image, 0, None), 0).astype(np.float32)
-    )
+    image = np.where(xray.valid, np.clip(top - xray.image, 0, None), 0).astype(np.float32)
+    return replace(xray, image=image)

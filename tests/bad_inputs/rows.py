@@ -50,7 +50,7 @@ CT_FAULTS = [  # those of every reader first
     ("bomb.nii.gz", "header claims|truncated or damaged"),
 ]
 MORE_CT_FAULTS = [
-    ("folder.nii.gz", "holds no .nii.gz or .nii file"),
+    ("folder.nii.gz", "contains no .nii.gz or .nii file"),
     ("dangling.nii.gz", "not found"),
     ("loop.nii.gz", "not readable|symbolic links"),
     ("/dev/null", "is a device or a pipe|name one file"),
@@ -88,7 +88,7 @@ MORE_CT_FAULTS = [
     ("lineage_later.nii.gz", "schema is 'ct-lineage/99'"),
     ("lineage_skewed.nii.gz", "is not rigid|run the step again"),
     ("lineage_nan.nii.gz", "is not rigid|run the step again"),
-    ("lineage_away.nii.gz", "bone|stand in a file name"),
+    ("lineage_away.nii.gz", "bone|part of a file name"),
     ("lineage_short.nii.gz", "incomplete lineage|run the step again"),
 ]
 PARAMETERS_READERS = {
@@ -154,7 +154,7 @@ SEGMENTATION = rows("segmentation_preprocessing", [
 ])  # fmt: skip
 
 CROP = [*rows("crop_cts", [
-    ("--base_dir gone --ct_filename ct.nii.gz --seg_filename seg.nii.gz", "gone|is not a folder|--base_dir"),
+    ("--base_dir gone --ct_filename ct.nii.gz --seg_filename seg.nii.gz", "gone|not a folder|--base_dir"),
     ("--base_dir patient --ct_filename gone.nii.gz --seg_filename seg.nii.gz", "not found"),
     ("--base_dir . --ct_filename ct.nii.gz --seg_filename seg_fractions.nii.gz", "seg_fractions|fractions"),
     ("--base_dir . --ct_filename ct.nii.gz --seg_filename seg_nothing.nii.gz", "holds none of the labels|it holds []"),
@@ -174,9 +174,9 @@ CROP = [*rows("crop_cts", [
 ]  # fmt: skip
 
 COREGISTER = [*rows("coregister_cts", [
-    ("--input_dir gone --output_dir out --reference_file ct.nii.gz", "gone|is not a folder"),
-    ("--input_dir nothing --output_dir out --reference_file ct.nii.gz", "holds no .nii.gz or .nii file"),
-    ("--input_dir twice --output_dir out --reference_file ct.nii.gz", "holds both P01.nii and P01.nii.gz|move one away"),
+    ("--input_dir gone --output_dir out --reference_file ct.nii.gz", "gone|not a folder"),
+    ("--input_dir nothing --output_dir out --reference_file ct.nii.gz", "contains no .nii.gz or .nii file"),
+    ("--input_dir twice --output_dir out --reference_file ct.nii.gz", "contains both P01.nii and P01.nii.gz|move one of them"),
     ("--input_dir cohort --output_dir cohort --reference_file P01.nii.gz", "is also an input|inputs are never changed"),
     ("--input_dir cohort --output_dir there.png --reference_file P01.nii.gz", "a file has this name"),
     ("--input_dir cohort --output_dir out --reference_file P09.nii.gz", "P09.nii.gz|not found"),
@@ -185,10 +185,10 @@ COREGISTER = [*rows("coregister_cts", [
 ]  # fmt: skip
 
 CENTER = [*rows("center_isometric", [
-    ("-i nothing -o out", "holds no .nii.gz or .nii file"),
-    ("-i twice -o out", "holds both"),
+    ("-i nothing -o out", "contains no .nii.gz or .nii file"),
+    ("-i twice -o out", "contains both"),
     ("-i cohort -o out.nii.gz", "is a file name|name a folder"),
-    ("-i cohort -o out --mask seg.nii.gz", "is not a folder|name a folder"),
+    ("-i cohort -o out --mask seg.nii.gz", "not a folder|name a folder"),
     ("-i cohort -o out --mask patient", "P01.nii.gz|not found|labelmap"),
     ("-i ct.nii.gz -o out --mask seg_other_grid.nii.gz", "seg_other_grid.nii.gz|grid|same step"),
     ("-i ct.nii.gz -o out --mask seg_fractions.nii.gz", "fractions"),
@@ -254,22 +254,22 @@ XRAY_FAULTS = [
     ("gone.png", "not found"),
     ("empty.png", "is empty"),
     ("copy", "is a folder"),
-    ("text.png", "not a picture"),
+    ("text.png", "not an image"),
     ("cut.png", "cannot be read"),
-    ("ct.nii.gz", "not a picture|PNG, JPEG, TIFF or DICOM"),
+    ("ct.nii.gz", "not an image|PNG, JPEG, TIFF or DICOM"),
     ("one_colour.png", "single grey value (77)|contrast"),
     ("black.tif", "single grey value"),
     ("two_greys.png", "2 different grey values|mask"),
     ("one_bit.png", "2 different grey values|mask"),
-    ("rgb.png", "colour picture"),
-    ("rgba.png", "colour picture"),
-    ("rgb.jpg", "colour picture"),
-    ("palette.png", "colour picture"),
+    ("rgb.png", "colour image"),
+    ("rgba.png", "colour image"),
+    ("rgb.jpg", "colour image"),
+    ("palette.png", "colour image"),
     ("tiny.png", "8 x 8 pixels|16 x 16"),
     ("nan.tif", "NaN or infinite pixels"),
     ("pages.tif", "2 pages"),
-    ("picture.gif", "not a picture"),
-    ("script.eps", "not a picture"),
+    ("picture.gif", "not an image"),
+    ("script.eps", "not an image"),
     ("bomb.png", "cannot be read|exceeds limit"),
     ("saturated.png", "holds an image|exposed field"),
     ("json_text.png", "json_text.json|not valid JSON"),
@@ -278,20 +278,20 @@ XRAY_FAULTS = [
 ]
 DICOM_FAULTS = [
     ("empty.dcm", "is empty"),
-    ("text.dcm", "no DICOM file or a damaged one"),
-    ("head.dcm", "no pixels|choose the picture"),
+    ("text.dcm", "damaged or not DICOM"),
+    ("head.dcm", "no pixels|choose the image"),
     ("cut.dcm", "header claims|truncated or damaged"),
-    ("report.dcm", "no pixels|choose the picture"),
+    ("report.dcm", "no pixels|choose the image"),
     ("no_sdd.dcm", "no source-to-detector distance|add_dicom_data.py"),
     ("zero_sdd.dcm", "no source-to-detector distance"),
     ("negative_sdd.dcm", "SDD -1020 mm|50 to 10000 mm"),
-    ("words.dcm", "DistanceSourceToDetector is no number|correct the header"),
-    ("no_spacing.dcm", "no pixel size|--pixel_spacing"),
-    ("zero_spacing.dcm", "pixels of 0 x 0 mm"),
+    ("words.dcm", "DistanceSourceToDetector is not a number|correct the header"),
+    ("no_spacing.dcm", "no pixel spacing|--pixel_spacing"),
+    ("zero_spacing.dcm", "pixel spacing of 0 x 0 mm"),
     ("frames.dcm", "3 frames|--frame 0 to 2"),
     ("frames.dcm --frame 3", "no frame 3|--frame"),
     ("constant.dcm", "single grey value"),
-    ("colour.dcm", "3 samples a pixel|export the original"),
+    ("colour.dcm", "3 samples per pixel|export the original"),
     ("palette.dcm", "PALETTE COLOR|export the original"),
     ("many_frames.dcm", "claims 2000000000 frames|damaged"),
     ("wide.dcm", "header claims|truncated or damaged"),
@@ -301,7 +301,7 @@ REGISTRATION = [
     *[Row("registration", f"{name} -v ct.nii.gz -o out {'' if name.startswith('json') else GEOMETRY}", f"{name}|{words}" if not name.startswith("json") else words) for name, words in XRAY_FAULTS],
     *[Row("registration", f"{name} -v ct.nii.gz -o out", f"{name.split()[0]}|{words}") for name, words in DICOM_FAULTS],
     *rows("registration", [
-        ("xray.png -v ct.nii.gz -o out", "xray.png|no source-to-detector distance|no pixel size"),
+        ("xray.png -v ct.nii.gz -o out", "xray.png|no source-to-detector distance|no pixel spacing"),
         (f"xray.png -v ct.nii.gz -o there.png {GEOMETRY}", "a file has this name"),
         (f"xray.png copy/xray.png -v ct.nii.gz -o out {GEOMETRY}", "share a name (xray)"),
         (f"xray.png -v ct.nii.gz -o out {GEOMETRY} --sdd -5", "SDD -5 mm"),
@@ -328,7 +328,7 @@ REGISTRATION = [
     ]),
     *[Row("registration", f"xray.png -v ct.nii.gz -o out --calibration {name}", f"{name}|{words}") for name, words in [
         ("gone.txt", "not found"), ("cam_empty.txt", "is empty"), ("cam_words.txt", "does not hold 5 rows"), ("cam_binary.txt", "not text"), ("cam_cut.txt", "section 'rotation' does not hold 3 rows"),
-        ("cam_inf.txt", "export it again"), ("cam_flat.txt", "camera matrix|positive focal lengths"), ("cam_mirrored.txt", "no rotation (determinant -1.000)"),
+        ("cam_inf.txt", "export it again"), ("cam_flat.txt", "camera matrix|positive focal lengths"), ("cam_mirrored.txt", "not a rotation matrix (determinant -1.000)"),
         ("cam_lens.json", "lens distortion|undistort"), ("cam_short.json", "no R, t, image_size"), ("cam_ragged.json", "not numbers in that shape"),
     ]],
 ]  # fmt: skip
@@ -349,7 +349,7 @@ VISUALIZE = rows("visualize_3d_drr", [
     ("--volume ct.nii.gz --parameters result/parameters.pt --output_dir out --threshold nan", "--threshold"),
 ])  # fmt: skip
 ANIMATE = rows("animate_2d_pose", [
-    ("--volume ct.nii.gz --parameters result/parameters.pt --output_path out/animation", "no GIF name|.gif"),
+    ("--volume ct.nii.gz --parameters result/parameters.pt --output_path out/animation", "not a GIF file name|.gif"),
     ("--volume ct.nii.gz --parameters result/parameters.pt --output_path out/a.gif --max_frames 1", "--max_frames"),
     ("--volume ct.nii.gz --parameters result/parameters.pt --output_path out/a.gif --mode flicker", "--mode|invalid choice"),
 ])  # fmt: skip
@@ -357,7 +357,7 @@ EVALUATION = rows("evaluation", [
     ("--data_dir gone", "gone|is no folder"),
     ("--data_dir nothing", "gt.png|not found"),
     ("--data_dir result --gt_name ../flat_gt.png", "flat_gt.png|holds no picture|--gt_name"),
-    ("--data_dir result --gt_name ../rgb.png", "colour picture"),
+    ("--data_dir result --gt_name ../rgb.png", "colour image"),
     ("--data_dir result --gt_name ../wide.png", "has 110 x 90 pixels|same registration"),
     ("--data_dir result --drr_name ../cut.png", "cut.png|cannot be read"),
     ("--data_dir result --output_name figure.exe", "ends in '.exe'|--output_name"),
@@ -374,7 +374,7 @@ EVALUATION = rows("evaluation", [
 ])  # fmt: skip
 DICOM = rows("add_dicom_data", [
     (f"--i {name} --o out/x.dcm --sdd 1020", f"{name}|{words}")
-    for name, words in [("gone.dcm", "not found"), ("empty.dcm", "is empty"), ("text.dcm", "no DICOM file"), ("head.dcm", "head.dcm"), ("report.dcm", "no pixels"), ("xray.png", "no DICOM file"), ("copy", "is a folder")]
+    for name, words in [("gone.dcm", "not found"), ("empty.dcm", "is empty"), ("text.dcm", "not DICOM"), ("head.dcm", "head.dcm"), ("report.dcm", "no pixels"), ("xray.png", "not DICOM"), ("copy", "is a folder")]
 ] + [
     ("--i xray.dcm --o xray.dcm --sdd 1020", "xray.dcm|never changed"),
     ("--i xray.dcm --o there.png --sdd 1020", "already exists|--overwrite"),

@@ -10,7 +10,13 @@ from common import geometry
 from common.drr import joseph
 from common.geometry import Detector
 from common.results import parameters_file
-from common.results.result import TRAJECTORY_COLUMNS, Result, detector_entries, scanner_view
+from common.results.result import (
+    TRAJECTORY_COLUMNS,
+    Result,
+    ScannerView,
+    Verdict,
+    detector_entries,
+)
 from common.volume import attenuation, nifti
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume, points_of
@@ -120,10 +126,10 @@ def save_registration(
             name: list(map(float, column))
             for name, column in zip(TRAJECTORY_COLUMNS, columns, strict=True)
         },
-        verdict={"converged": True},
+        verdict=Verdict("ok", (), 0.05, 0.9, 0.1, 1.0, 0.9, 1.0, None),
         metrics={"similarity": float(columns[6][-1])},
         scanner_pose=[
-            scanner_view(
+            ScannerView.of(
                 detector, cameras[-1], cameras[0], ct.lineage.scanner_from_volume, flipped=False
             )
         ],

@@ -1,5 +1,5 @@
 import numpy as np
-from test_refinement import error, moved, take_xray
+from test_refinement import body, error, moved, take_xray, truth  # noqa: F401
 
 from common import geometry
 from common.registration import adam

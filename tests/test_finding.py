@@ -11,12 +11,14 @@ from common import geometry
 from common.drr import joseph
 from common.geometry.pose_range import PoseRange
 from common.registration import competition, neighbours, register
-from common.registration.competition import Winner
+from common.registration.competition import Solution
 from common.registration.gauss_newton import Fit, Trace
 from common.registration.pyramid import Body, View
-from common.registration.register import Followed
+from common.registration.neighbours import Found
+from common.registration.request import Followed
 from common.registration.scene import Structure
 from common.registration.starts import Starter
+from common.registration.verdict import judge
 from common.volume import attenuation
 from common.volume.attenuation import SOFT_TISSUE_HU
 from common.volume.volume import points_of
@@ -60,8 +62,8 @@ def pair() -> tuple[list[Structure], list[np.ndarray]]:
     ]
 
 
-def winner_at(pose: np.ndarray, similarity: float) -> Winner:
-    return Winner(
+def winner_at(pose: np.ndarray, similarity: float) -> Solution:
+    return Solution(
         pose,
         Fit([pose], similarity, np.diag([1e-6] * 3 + [1e-3] * 3)),
         Trace(),
@@ -98,24 +100,24 @@ def test_a_bone_that_was_taken_for_its_neighbour_is_found_beside_it(pair):
         geometry.translation(bones[1].body.renderer.centre_mm - bones[0].body.renderer.centre_mm)
         @ poses[0]
     )
-    found = [(poses[0], winner_at(poses[0], 0.95)), (wrong, winner_at(wrong, 0.9))]
+    found = [Found(poses[0], winner_at(poses[0], 0.95)), Found(wrong, winner_at(wrong, 0.9))]
     starter = Starter("search", RANGES, False, None, None)
-    first, second = neighbours.look_beside(views, bones, starter, 0, found)
+    first, second = neighbours.search_beside(views, bones, starter, 0, found)
     assert first is found[0]
-    assert error(second[1].fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
+    assert error(second.solution.fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
     assert (
-        neighbours.look_beside(views, bones, replace(starter, method="dicom"), 0, found) is found
+        neighbours.search_beside(views, bones, replace(starter, method="dicom"), 0, found) == found
     )  # a given start is not second-guessed
 
 
 def test_a_bone_inside_another_is_suspect(pair):
     (bone, _), (pose, _) = pair
     view = View(take_xray([bone.body], [pose]))
-    assert register.verdict_of(winner_at(pose, 0.9), [view], bone)["verdict"] == "ok"
-    verdict = register.verdict_of(winner_at(pose, 0.9), [view], bone, overlapping=0.4)
-    assert (verdict["verdict"], verdict["reasons"]) == (
+    assert judge(winner_at(pose, 0.9), [view], bone).code == "ok"
+    verdict = judge(winner_at(pose, 0.9), [view], bone, overlap=0.4)
+    assert (verdict.code, verdict.reasons) == (
         "suspect",
-        ["40 % of the bone lies inside another"],
+        ("40 % of the bone lies inside another bone",),
     )
 
 
@@ -142,9 +144,9 @@ def test_a_bone_follows_its_neighbour_into_a_frame_where_both_have_moved_far(pai
     frame = [View(take_xray([bone.body for bone in bones], [pose @ far for pose in poses]))]
     starter = Starter("search", RANGES, False, None, None)
     found = register.register(frame, bones, starter, 0, [Followed(pose, 0.9) for pose in poses])
-    for bone, pose, (_, winner, verdict) in zip(bones, poses, found, strict=True):
-        assert error(winner.fit.poses[0], pose @ far, bone.body).in_plane_mm < 0.3
-        assert verdict["verdict"] == "ok"
+    for bone, pose, each in zip(bones, poses, found, strict=True):
+        assert error(each.pose, pose @ far, bone.body).in_plane_mm < 0.3
+        assert each.verdict.code == "ok"
 
 
 def test_a_pose_that_slides_away_from_frame_to_frame_is_tried_from_further_starts_and_suspect_where_that_does_not_help(
@@ -160,16 +162,16 @@ def test_a_pose_that_slides_away_from_frame_to_frame_is_tried_from_further_start
         lambda *given, **more: tried.append(given) or competition.compete(*given, **more),
     )
     near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
-    ((_, winner, verdict),) = register.register(views, [bone], starter, 0, [Followed(near, 0.9)])
-    assert (tried, verdict["verdict"]) == ([], "ok")
-    assert error(winner.fit.poses[0], pose, bone.body).in_plane_mm < 0.2
-    ((_, winner, verdict),) = register.register(
-        views, [bone], starter, 0, [Followed(near, winner.evidence + 0.06)]
+    (found,) = register.register(views, [bone], starter, 0, [Followed(near, 0.9)])
+    assert (tried, found.verdict.code) == ([], "ok")
+    assert error(found.pose, pose, bone.body).in_plane_mm < 0.2
+    (found,) = register.register(
+        views, [bone], starter, 0, [Followed(near, found.solution.evidence + 0.06)]
     )
     assert len(tried) == 1
-    assert verdict["verdict"] == "suspect"
-    assert "less of the picture than in other frames" in verdict["reasons"][0]
-    assert Followed(pose, 0.5).then(winner).evidence == winner.evidence
+    assert found.verdict.code == "suspect"
+    assert "less of the image than in other frames" in found.verdict.reasons[0]
+    assert found.followed(Followed(pose, 0.5)).evidence == found.solution.evidence
 
 
 def test_a_bone_that_explains_much_less_than_its_neighbour_is_looked_for_again_and_one_that_explains_as_much_is_not(
@@ -180,16 +182,16 @@ def test_a_bone_that_explains_much_less_than_its_neighbour_is_looked_for_again_a
     aside = geometry.translation([0.0, 0, 40]) @ poses[1]
     starter = Starter("search", RANGES, False, None, None)
     less, as_much = (
-        [(poses[0], winner_at(poses[0], 0.95)), (aside, winner_at(aside, value))]
+        [Found(poses[0], winner_at(poses[0], 0.95)), Found(aside, winner_at(aside, value))]
         for value in (0.8, 0.93)
     )
     assert neighbours.overlap(bones[1], aside, bones[0], poses[0]) < neighbours.OVERLAPPING
     assert (
         error(
-            neighbours.look_beside(views, bones, starter, 0, less)[1][1].fit.poses[0],
+            neighbours.search_beside(views, bones, starter, 0, less)[1].solution.fit.poses[0],
             poses[1],
             bones[1].body,
         ).in_plane_mm
         < 0.5
     )
-    assert neighbours.look_beside(views, bones, starter, 0, as_much)[1] is as_much[1]
+    assert neighbours.search_beside(views, bones, starter, 0, as_much)[1] is as_much[1]

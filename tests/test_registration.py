@@ -1,5 +1,6 @@
 import itertools
 import json
+from dataclasses import replace
 
 import helpers
 import numpy as np
@@ -9,10 +10,11 @@ from test_xrays import dicom as write_dicom
 
 import registration
 from common import files, geometry
-from common.command_line import script
+from common.command_line import registration_inputs, script
 from common.drr import joseph
 from common.geometry import Detector
 from common.results import parameters_file
+from common.version import VERSION
 from common.volume import attenuation, nifti
 from common.volume.volume import Volume
 
@@ -92,9 +94,7 @@ def error(result, camera, points=None):
         if points is None
         else points
     )
-    return geometry.pose_error(
-        np.array(result.scanner_pose[0]["camera"].tolist()), camera, points, DETECTOR
-    )
+    return geometry.pose_error(result.scanner_pose[0].camera, camera, points, DETECTOR)
 
 
 def test_the_known_pose_comes_back_in_exactly_the_documented_files(patient, tmp_path, capsys):
@@ -111,9 +111,9 @@ def test_the_known_pose_comes_back_in_exactly_the_documented_files(patient, tmp_
     result = parameters_file.load(tmp_path / "out" / "parameters.pt")
     assert error(result, camera).in_plane_mm < 0.2
     assert error(result, camera).rotation_deg < 0.6
-    assert result.verdict["verdict"] == "ok"
+    assert result.verdict.code == "ok"
     assert np.allclose(
-        result.volume_from_camera(), np.array(result.scanner_pose[0]["camera"].tolist()), atol=1e-3
+        result.volume_from_camera(), result.scanner_pose[0].camera, atol=1e-3
     )  # no lineage: the CT is its own scanner
     assert {len(column) for column in result.trajectory.values()} == {len(result.trajectory["r1"])}
     assert np.allclose(result.trajectory_poses()[0], result.init_pose, atol=1e-6)
@@ -228,7 +228,7 @@ def test_cameras_with_different_numbers_of_frames_are_refused(patient, tmp_path,
         == script.EXIT_BAD_INPUT
     )
     assert (
-        "cine1.dcm: has 3 frames, cine2.dcm 2; expected as many of each camera"
+        "cine1.dcm: has 3 frames, cine2.dcm 2; expected the same number from each camera"
         in capsys.readouterr().err
     )
 
@@ -303,8 +303,8 @@ def test_a_frame_that_shows_nothing_is_looked_for_anew_and_the_next_goes_on_from
         parameters_file.load(tmp_path / name.removesuffix(".png") / "parameters.pt")
         for name in names
     )
-    assert lost.verdict["verdict"] == "failed"
-    assert "frame2.png: lost ct.nii.gz of the frame before" in capsys.readouterr().err
+    assert lost.verdict.code == "failed"
+    assert "frame2.png: ct.nii.gz was lost after the previous frame" in capsys.readouterr().err
     np.testing.assert_allclose(third.init_pose, first.final_pose, atol=1e-4)
     assert error(third, cameras[2]).in_plane_mm < 0.2
 
@@ -316,18 +316,24 @@ def test_each_of_several_bones_has_its_own_start_or_all_have_one(patient, tmp_pa
         "-v",
         *[str(folder / "ct.nii.gz")] * 2,
         "-o",
-        str(tmp_path),
+        str(tmp_path / "out"),
+        "--labels",
+        "1",
+        "2",
         "--device",
         "cpu",
         "--init",
         "fixed",
         "--init_pose",
     ]
-    for given in (["one.json", "two.json"], ["one.json"]):
-        structures = registration.load_structures(
-            registration.build_parser().parse_args([*words, *given])
-        )
-        assert [structure.given.name for structure in structures] == [given[0], given[-1]]
+    for name, x in (("one.json", 1.0), ("two.json", 2.0)):
+        camera = geometry.translation([x, 0, 0])
+        (tmp_path / name).write_text(json.dumps({"camera": camera.tolist()}))
+    for names, x in ((["one.json", "two.json"], [1, 2]), (["one.json"], [1, 1])):
+        given = [str(tmp_path / name) for name in names]
+        args = registration.build_parser().parse_args([*words, *given])
+        (planned,) = registration_inputs.plan(args, None)
+        assert [each.start_camera[0, 3] for each in planned.request.structures] == x
 
 
 def test_the_fields_first_order_optimiser_is_there_for_comparison(patient, tmp_path):
@@ -353,7 +359,7 @@ def test_existing_results_are_kept_unless_told(patient, tmp_path, capsys):
     (tmp_path / "gt.png").write_text("mine")
     assert register(folder, tmp_path) == script.EXIT_BAD_INPUT
     assert (tmp_path / "gt.png").read_text() == "mine"
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_a_picture_of_something_else_is_failed_with_exit_code_3(patient, tmp_path, capsys):
@@ -366,7 +372,7 @@ def test_a_picture_of_something_else_is_failed_with_exit_code_3(patient, tmp_pat
     )
     Image.fromarray(noise).save(folder / "noise.png")
     assert register(folder, tmp_path, xrays=("noise.png",)) == script.EXIT_NOT_CONVERGED
-    assert parameters_file.load(tmp_path / "parameters.pt").verdict["verdict"] == "failed"
+    assert parameters_file.load(tmp_path / "parameters.pt").verdict.code == "failed"
     assert "failed" in capsys.readouterr().err
 
 
@@ -394,13 +400,13 @@ def test_a_right_bone_and_its_mirror_image_taken_as_a_left_one_agree(patient, tm
         parameters_file.load(tmp_path / "plain" / "parameters.pt"),
     )
     assert result.xray["flipped"]
-    view = np.array(result.scanner_pose[0]["camera"].tolist())
+    view = result.scanner_pose[0].camera
     assert np.linalg.det(view[:3, :3]) == pytest.approx(1, abs=1e-6)
     assert error(result, camera).in_plane_mm < 0.2
     assert (
         geometry.pose_error(
             view,
-            np.array(plain.scanner_pose[0]["camera"].tolist()),
+            plain.scanner_pose[0].camera,
             np.array(plain.drr["points_mm"]),
             DETECTOR,
         ).mtre_mm
@@ -415,11 +421,11 @@ def test_the_stored_projection_puts_a_scanner_landmark_on_the_picture_of_the_dis
     register(folder, tmp_path)
     view = parameters_file.load(tmp_path / "parameters.pt").scanner_pose[0]
     landmark = np.array([100.0, -50, 260])
-    homogeneous = np.array(view["projection"].tolist()) @ np.r_[landmark, 1]
-    in_camera = np.linalg.inv(np.array(view["camera"].tolist())) @ np.r_[landmark, 1]
+    homogeneous = view.projection @ np.r_[landmark, 1]
+    in_camera = np.linalg.inv(view.camera) @ np.r_[landmark, 1]
     by_hand = (
-        in_camera[:2] / in_camera[2] * view["sdd_mm"] / np.array(view["pixel_spacing_mm"])
-        + view["principal_point_px"]
+        in_camera[:2] / in_camera[2] * view.sdd_mm / np.array(view.pixel_spacing_mm)
+        + view.principal_point_px
     )
     assert homogeneous[:2] / homogeneous[2] == pytest.approx(by_hand, abs=1e-6)
 
@@ -454,3 +460,50 @@ def test_an_xray_without_geometry_says_which_flags_to_give(patient, tmp_path, ca
         == script.EXIT_BAD_INPUT
     )
     assert "--sdd" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------- repetition
+
+
+def test_a_result_is_repeated_from_its_own_file(patient, tmp_path, monkeypatch, capsys):
+    folder, _ = patient
+    assert register(folder, tmp_path / "first") == 0
+    first = parameters_file.load(tmp_path / "first" / "parameters.pt")
+    assert first.settings["request"]["seed"] == 0
+    assert first.settings["pose_range"]["ty"] == [750.0, 950.0]
+    assert first.versions["suite"] == VERSION
+    monkeypatch.chdir(tmp_path)
+    repeat = ["--repeat", str(tmp_path / "first" / "parameters.pt"), "-o", str(tmp_path / "again")]
+    assert registration.main(repeat) == 0
+    again = parameters_file.load(tmp_path / "again" / "parameters.pt")
+    np.testing.assert_allclose(again.final_pose, first.final_pose, atol=1e-6)
+    np.testing.assert_allclose(again.init_pose, first.init_pose, atol=1e-9)
+    assert registration.main(["x.png", *repeat]) == script.EXIT_BAD_INPUT
+    assert "--repeat: given with X-rays" in capsys.readouterr().err
+
+
+def test_a_frame_of_a_sequence_and_two_structures_are_repeated_too(patient, tmp_path):
+    folder, camera = patient
+    moved = geometry.twist(np.r_[0.03, 0, 0.02, 2, -1, 3], camera[:3, 3]) @ camera
+    for name, at in (("one.png", camera), ("two.png", moved)):
+        Image.fromarray(xray_of(helpers.small_ct(), at)).save(folder / name)
+    assert register(folder, tmp_path, "--sequence", xrays=("one.png", "two.png")) == 0
+    second = tmp_path / "two" / "parameters.pt"
+    assert registration.main(["--repeat", str(second), "-o", str(tmp_path / "again")]) == 0
+    again = parameters_file.load(tmp_path / "again" / "parameters.pt")
+    np.testing.assert_allclose(again.final_pose, parameters_file.load(second).final_pose, atol=1e-6)
+
+
+def test_a_result_whose_ct_has_changed_is_not_repeated(patient, tmp_path, capsys):
+    folder, _ = patient
+    register(folder, tmp_path / "first")
+    parameters = tmp_path / "first" / "parameters.pt"
+    result = parameters_file.load(parameters)
+    parameters_file.save(parameters, replace(result, drr={**result.drr, "volume_sha256": "0"}))
+    repeat = ["--repeat", str(parameters), "-o", str(tmp_path / "again")]
+    assert registration.main(repeat) == script.EXIT_BAD_INPUT
+    assert "ct.nii.gz: has changed since" in capsys.readouterr().err
+    parameters_file.save(parameters, replace(result, settings={}))
+    assert registration.main(repeat) == script.EXIT_BAD_INPUT
+    assert "records no request" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()

@@ -83,7 +83,7 @@ def register(folder, out, volume, *more):
 
 
 def camera_of(out):
-    return np.array(parameters_file.load(out / "parameters.pt").scanner_pose[0]["camera"].tolist())
+    return np.array(parameters_file.load(out / "parameters.pt").scanner_pose[0].camera)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_mirrored_right_bone_gives_the_pose_of_the_unmirrored_one(
     result = parameters_file.load(tmp_path / "mirrored" / "parameters.pt")
     assert result.xray["flipped"]
     assert result.detector.principal_px == pytest.approx((DETECTOR.width - 1 - 52.0, 71.5))
-    assert result.scanner_pose[0]["principal_point_px"] == pytest.approx(
+    assert result.scanner_pose[0].principal_point_px == pytest.approx(
         [52.0, 71.5]
     )  # of the picture on disk
     camera = camera_of(tmp_path / "mirrored")

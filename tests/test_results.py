@@ -13,12 +13,17 @@ from common.geometry import Detector
 from common.results import parameters_file
 from common.results.result import (
     TRAJECTORY_COLUMNS,
+    BoneMotion,
     Result,
+    Rival,
+    ScannerView,
+    Verdict,
     detector_entries,
-    scanner_view,
     world_from_registered,
 )
 from common.volume.lineage import Lineage
+
+VERDICT = Verdict("suspect", ("a reason",), 0.1, 2.0, 0.3, 0.9, 0.7, 0.4, Rival(1.2, 3.0, 0.69))
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +42,20 @@ def test_what_is_saved_is_loaded(registration):
     assert loaded.trajectory == saved.trajectory
     assert loaded.drr == saved.drr
     assert loaded.verdict == saved.verdict
-    np.testing.assert_allclose(
-        loaded.scanner_pose[0]["projection"], saved.scanner_pose[0]["projection"]
-    )
+    np.testing.assert_allclose(loaded.scanner_pose[0].projection, saved.scanner_pose[0].projection)
+
+
+def test_a_verdict_and_a_view_survive_their_stored_entries(registration):
+    assert Verdict.from_entries(VERDICT.entries()) == VERDICT
+    assert VERDICT.entries()["other_start"]["rotation_deg"] == 3.0
+    bone = BoneMotion("tibia", "left", geometry.translation([1.0, 2, 3]), np.eye(4))
+    view = dataclasses.replace(registration[1].scanner_pose[0], bones=(bone,), xray="knee.dcm")
+    again = ScannerView.from_entries(view.entries())
+    np.testing.assert_array_equal(again.bones[0].motion, bone.motion)
+    np.testing.assert_array_equal(again.camera, view.camera)
+    assert (again.xray, again.size_px, again.detector) == ("knee.dcm", view.size_px, view.detector)
+    with pytest.raises(ValueError, match="verdict 'certain'"):
+        Verdict.from_entries({**VERDICT.entries(), "verdict": "certain"})
 
 
 def test_only_plain_types_and_tensors_are_in_the_file(registration):
@@ -53,7 +69,7 @@ def test_only_plain_types_and_tensors_are_in_the_file(registration):
 def test_the_detector_survives_diffdrrs_arguments():
     detector = Detector(90, 111, 1020.0, (0.31, 0.43), (20.25, 70.5))
     entries = detector_entries(detector, np.array([1.0, 2, 3]))
-    result = Result(entries, {}, np.eye(4), np.eye(4), {}, {}, {}, [], {}, {}, {})
+    result = Result(entries, {}, np.eye(4), np.eye(4), {}, VERDICT, {}, [], {}, {}, {})
     assert result.detector.height == 90
     assert result.detector.width == 111
     np.testing.assert_allclose(result.detector.principal_px, detector.principal_px)
@@ -103,19 +119,19 @@ def test_the_projection_in_scanner_space_sees_what_the_registration_saw(registra
     point = np.array(result.drr["isocentre_mm"]) + np.array([10, -7, 4])
     expected = geometry.project(point[None], result.detector, result.volume_from_camera())[0]
     scanner_from_volume = geometry.twist(np.array([0.1, 0.2, -0.3, 40, 50, 60]), np.zeros(3))
-    view = scanner_view(
+    view = ScannerView.of(
         result.detector,
         result.volume_from_camera(),
         result.volume_from_camera(result.init_pose),
         scanner_from_volume,
         flipped=False,
     )
-    seen = np.asarray(view["projection"]) @ [*geometry.apply(scanner_from_volume, point), 1]
+    seen = view.projection @ [*geometry.apply(scanner_from_volume, point), 1]
     np.testing.assert_allclose(seen[:2] / seen[2], expected)
     np.testing.assert_allclose(
-        view["source_mm"], geometry.apply(scanner_from_volume, result.volume_from_camera()[:3, 3])
+        view.source_mm, geometry.apply(scanner_from_volume, result.volume_from_camera()[:3, 3])
     )
-    corners = np.c_[view["detector_corners_mm"], np.ones(4)] @ np.asarray(view["projection"]).T
+    corners = np.c_[view.detector_corners_mm, np.ones(4)] @ view.projection.T
     np.testing.assert_allclose(
         corners[:, :2] / corners[:, 2:], [(0, 0), (109, 0), (0, 89), (109, 89)], atol=1e-9
     )
@@ -124,19 +140,19 @@ def test_the_projection_in_scanner_space_sees_what_the_registration_saw(registra
 def test_mirror_and_flip_together_give_a_proper_camera_of_the_picture_on_disk(registration):
     _, result = registration
     mirror = np.diag([-1.0, 1, 1, 1])
-    view = scanner_view(
+    view = ScannerView.of(
         result.detector,
         result.volume_from_camera(),
         result.volume_from_camera(),
         mirror,
         flipped=True,
     )
-    assert np.linalg.det(np.asarray(view["camera"])[:3, :3]) == pytest.approx(1)
+    assert np.linalg.det(view.camera[:3, :3]) == pytest.approx(1)
     point = np.array(result.drr["isocentre_mm"]) + np.array([10, -7, 4])
     column, row = geometry.project(point[None], result.detector, result.volume_from_camera())[0]
-    seen = np.asarray(view["projection"]) @ [*(mirror[:3, :3] @ point), 1]
+    seen = view.projection @ [*(mirror[:3, :3] @ point), 1]
     np.testing.assert_allclose(seen[:2] / seen[2], [109 - column, row])
-    assert view["principal_point_px"] == pytest.approx([109 - 57.0, 41.0])
+    assert view.principal_point_px == pytest.approx([109 - 57.0, 41.0])
 
 
 def test_a_trajectory_of_unequal_columns_is_not_written(registration, tmp_path):

@@ -257,14 +257,14 @@ def test_two_right_bones_in_two_views_are_found_together_and_the_second_ones_mot
 
     views = parameters_file.load(tmp_path / "out" / "upper" / "parameters.pt").scanner_pose
     point = geometry.apply(second.affine, np.array(second.shape) / 3)
-    assert [entry["name"] for entry in views[0]["bones"]] == ["upper", "lower"]
+    assert [bone.name for bone in views[0].bones] == ["upper", "lower"]
     for view, camera, detector in zip(views, cameras, detectors, strict=True):
-        found = np.array(view["bones"][1]["motion"].tolist())
+        found = view.bones[1].motion
         np.testing.assert_allclose(
             geometry.apply(found, point), geometry.apply(motion, point), atol=0.5
         )
         assert geometry.rotation_angle_deg(found[:3, :3].T @ motion[:3, :3]) < 0.5
-        x, y, w = np.array(view["projection"].tolist()) @ [*geometry.apply(found, point), 1]
+        x, y, w = view.projection @ [*geometry.apply(found, point), 1]
         np.testing.assert_allclose(
             [x / w, y / w],
             geometry.project(geometry.apply(motion, point)[None], detector, camera)[0],

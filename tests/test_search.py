@@ -1,7 +1,7 @@
 import helpers
 import numpy as np
 import pytest
-from test_refinement import DETECTOR, error, moved, take_xray
+from test_refinement import DETECTOR, body, error, moved, take_xray, truth  # noqa: F401
 
 from common import geometry
 from common.geometry.pose_range import PoseRange

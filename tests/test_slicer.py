@@ -33,11 +33,11 @@ def exported(request, tmp_path):
         scanner_from_volume @ camera() @ (np.diag([-1.0, 1, 1, 1]) if request.param else np.eye(4))
     )
     bones = [
-        result.bone_entry("femur", "left", scanner_from_volume),
-        result.bone_entry("tibia", "left", scanner_from_volume, MOTION),
+        result.BoneMotion("femur", "left", np.eye(4), scanner_from_volume),
+        result.BoneMotion("tibia", "left", MOTION, scanner_from_volume),
     ]
     seen = DETECTOR.flipped() if request.param else DETECTOR
-    view = result.scanner_view(
+    view = result.ScannerView.of(
         seen, volume_from_camera, volume_from_camera, scanner_from_volume, request.param, bones
     )
     picture = (
@@ -61,20 +61,20 @@ def test_the_camera_file_projects_a_landmark_onto_its_pixel(exported):
     transform = sitk.ReadTransform(str(folder / "camera_LPS.tfm"))
     in_camera = np.array([transform.TransformPoint((p * LPS).tolist()) for p in LANDMARKS]) * LPS
     pixels = (
-        in_camera[:, :2] / in_camera[:, 2:] * view["sdd_mm"] / view["pixel_spacing_mm"]
-        + view["principal_point_px"]
+        in_camera[:, :2] / in_camera[:, 2:] * view.sdd_mm / view.pixel_spacing_mm
+        + view.principal_point_px
     )
     np.testing.assert_allclose(pixels, geometry.project(LANDMARKS, DETECTOR, camera()), atol=0.05)
-    homogeneous = np.c_[LANDMARKS, np.ones(3)] @ np.array(view["projection"]).T
+    homogeneous = np.c_[LANDMARKS, np.ones(3)] @ np.array(view.projection).T
     np.testing.assert_allclose(homogeneous[:, :2] / homogeneous[:, 2:], pixels, atol=0.05)
 
 
 def test_the_camera_node_puts_its_origin_at_the_source(exported):
     folder, view, _, _ = exported
     np.testing.assert_allclose(
-        to_parent(folder / "camera_LPS.tfm", np.zeros((1, 3)))[0], view["source_mm"], atol=1e-6
+        to_parent(folder / "camera_LPS.tfm", np.zeros((1, 3)))[0], view.source_mm, atol=1e-6
     )
-    np.testing.assert_allclose(view["source_mm"], camera()[:3, 3], atol=1e-6)
+    np.testing.assert_allclose(view.source_mm, camera()[:3, 3], atol=1e-6)
 
 
 def test_each_bones_node_moves_the_ct_to_where_the_bone_was_seen(exported):
@@ -91,7 +91,7 @@ def test_each_bones_node_moves_the_ct_to_where_the_bone_was_seen(exported):
 
 def test_the_volumes_node_puts_the_registered_file_into_the_ct(exported):
     folder, view, _, _ = exported
-    expected = geometry.apply(np.array(view["bones"][0]["scanner_from_volume"]), LANDMARKS)
+    expected = geometry.apply(view.bones[0].scanner_from_volume, LANDMARKS)
     np.testing.assert_allclose(
         to_parent(folder / "femur_volume_LPS.tfm", LANDMARKS), expected, atol=1e-6
     )
@@ -105,7 +105,7 @@ def test_a_pixel_of_the_x_ray_lies_on_the_ray_through_its_landmark(exported):
         LANDMARKS, geometry.project(LANDMARKS, DETECTOR, camera()), strict=True
     ):
         on_plane = np.array(image.TransformContinuousIndexToPhysicalPoint([*pixel, 0.0])) * LPS
-        source = np.array(view["source_mm"])
+        source = np.array(view.source_mm)
         ray, to_landmark = on_plane - source, landmark - source
         assert np.linalg.norm(np.cross(ray, to_landmark)) / np.linalg.norm(ray) < 1e-3
         assert np.linalg.norm(ray) > np.linalg.norm(
@@ -123,7 +123,7 @@ def test_the_outline_lies_on_the_detector_where_it_was_drawn(exported):
         "mm",
     )
     points = np.array([p["position"] for p in markup["controlPoints"]]) * LPS
-    homogeneous = np.c_[points, np.ones(len(points))] @ np.array(view["projection"]).T
+    homogeneous = np.c_[points, np.ones(len(points))] @ np.array(view.projection).T
     np.testing.assert_allclose(homogeneous[:, :2] / homogeneous[:, 2:], curve, atol=1e-6)
     drawn = np.asarray(Image.open(folder / "outline.png")).astype(int)
     scale = drawn.shape[0] // DETECTOR.height

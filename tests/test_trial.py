@@ -217,7 +217,7 @@ def test_one_call_registers_a_frame_and_a_second_call_finds_it_done(trial, tmp_p
     points = np.array(result.drr["points_mm"])
     for view, camera, detector in zip(result.scanner_pose, cameras, DETECTORS, strict=True):
         error = geometry.pose_error(
-            np.array(view["camera"].tolist()),
+            view.camera,
             geometry.invert(rig_from_volume) @ camera,
             points,
             detector,

@@ -1,19 +1,26 @@
 from dataclasses import replace
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from test_refinement import moved, take_xray
+from test_refinement import body, moved, take_xray, truth  # noqa: F401
 
 from common import geometry
-from common.registration.competition import Winner
+from common.registration.competition import Solution
 from common.registration.gauss_newton import Fit, Trace
-from common.registration.pyramid import View
+from common.registration.pyramid import Body, View
 from common.registration.verdict import judge
+from common.results.result import Verdict
+
+
+def judged(solution: Solution, view: View, body: Body, lone_bone: bool = True) -> Verdict:
+    return judge(solution, [view], SimpleNamespace(body=body, excess=lone_bone))
 
 
 @pytest.fixture
 def winner(truth):
-    return Winner(
+    return Solution(
         truth, Fit([truth], 0.9, np.diag([1e-6] * 3 + [1e-3] * 3)), Trace(), None, 201, 0.8, 0.9
     )
 
@@ -31,14 +38,12 @@ def test_a_well_determined_pose_is_ok_and_its_deviations_are_those_of_the_camera
     covariance = np.zeros((6, 6))
     covariance[:3, :3] = np.radians(0.5) ** 2 * np.eye(3)
     covariance[3:, 3:] = shift
-    verdict = judge(
-        replace(winner, fit=replace(winner.fit, covariance=covariance)), [view], body, True
-    )
-    assert (verdict["verdict"], verdict["reasons"], verdict["agreement"]) == ("ok", [], 0.8)
-    assert verdict["in_plane_sd_mm"] == pytest.approx(0.1)
-    assert verdict["depth_sd_mm"] == pytest.approx(1.0)
-    assert verdict["rotation_sd_deg"] == pytest.approx(0.5)
-    assert verdict["in_view"] == 1.0
+    verdict = judged(replace(winner, fit=replace(winner.fit, covariance=covariance)), view, body)
+    assert (verdict.code, verdict.reasons, verdict.agreement) == ("ok", (), 0.8)
+    assert verdict.in_plane_sd_mm == pytest.approx(0.1)
+    assert verdict.depth_sd_mm == pytest.approx(1.0)
+    assert verdict.rotation_sd_deg == pytest.approx(0.5)
+    assert verdict.in_view == 1.0
 
 
 def test_another_pose_that_fits_as_well_makes_it_suspect_and_one_that_fits_worse_does_not(
@@ -46,31 +51,26 @@ def test_another_pose_that_fits_as_well_makes_it_suspect_and_one_that_fits_worse
 ):
     other = moved(truth, body, (8, 0, 0), (0, 0, 0))
     rival = Fit([other], 0.89, winner.fit.covariance)
-    verdict = judge(replace(winner, runner_up=rival), [view], body, True)
-    assert verdict["verdict"] == "suspect"
-    assert "another pose" in verdict["reasons"][0]
-    assert verdict["other_start"]["rotation_deg"] == pytest.approx(8, abs=0.01)
+    verdict = judged(replace(winner, runner_up=rival), view, body)
+    assert verdict.code == "suspect"
+    assert "another pose" in verdict.reasons[0]
+    assert verdict.rival.rotation_deg == pytest.approx(8, abs=0.01)
     assert (
-        judge(replace(winner, runner_up=replace(rival, similarity=0.7)), [view], body, True)[
-            "verdict"
-        ]
-        == "ok"
+        judged(replace(winner, runner_up=replace(rival, similarity=0.7)), view, body).code == "ok"
     )
 
 
 def test_a_flat_objective_is_suspect(winner, view, body):
     flat = replace(winner.fit, covariance=np.diag([1e-6] * 3 + [9.0] * 3))
-    assert judge(replace(winner, fit=flat), [view], body, True)["reasons"] == [
-        "the picture determines the pose poorly (in plane 3.0 mm, rotation 0.1 deg)"
-    ]
+    assert judged(replace(winner, fit=flat), view, body).reasons == (
+        "the image determines the pose poorly (in plane 3.0 mm, rotation 0.1 deg)",
+    )
 
 
 @pytest.mark.parametrize(("similarity", "verdict"), [(0.5, "suspect"), (0.1, "failed")])
 def test_a_rendering_that_explains_little_is_not_ok(winner, view, body, similarity, verdict):
     assert (
-        judge(replace(winner, fit=replace(winner.fit, similarity=similarity)), [view], body, True)[
-            "verdict"
-        ]
+        judged(replace(winner, fit=replace(winner.fit, similarity=similarity)), view, body).code
         == verdict
     )
 
@@ -84,27 +84,25 @@ def test_a_bone_outside_the_picture_has_failed_and_one_half_outside_is_suspect_u
             fit=replace(winner.fit, poses=[geometry.translation(truth[:3, 0] * shift_mm) @ truth]),
         )
 
-    assert judge(sideways(300), [view], body, True)["verdict"] == "failed"
+    assert judged(sideways(300), view, body).code == "failed"
     half = next(
-        shift
-        for shift in range(0, 300, 4)
-        if judge(sideways(shift), [view], body, True)["in_view"] < 0.5
+        shift for shift in range(0, 300, 4) if judged(sideways(shift), view, body).in_view < 0.5
     )
-    verdict = judge(sideways(half), [view], body, True)
-    assert verdict["verdict"] == "suspect"
-    assert "inside the picture" in verdict["reasons"][0]
-    assert judge(sideways(half), [view], body, False)["verdict"] == "ok"
+    verdict = judged(sideways(half), view, body)
+    assert verdict.code == "suspect"
+    assert "inside the image" in verdict.reasons[0]
+    assert judged(sideways(half), view, body, lone_bone=False).code == "ok"
 
 
 def test_a_geometry_that_is_the_checkpoints_makes_it_suspect(winner, view, body):
-    assert judge(winner, [view], body, True)["verdict"] == "ok"
+    assert judged(winner, view, body).code == "ok"
     assumed = replace(view.xray, reading={"assumed": ["pixel size of 0.5 mm"]})
-    verdict = judge(winner, [replace(view, xray=assumed)], body, True)
-    assert verdict["verdict"] == "suspect"
-    assert verdict["reasons"] == [
-        "the pixel size of 0.5 mm is the checkpoint's, not the X-ray's: depth and scale are only as"
-        " true as that"
-    ]
+    verdict = judged(winner, replace(view, xray=assumed), body)
+    assert verdict.code == "suspect"
+    assert verdict.reasons == (
+        "the pixel size of 0.5 mm is taken from the checkpoint, not from the X-ray: "
+        "depth and scale are only as reliable as that",
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,4 +115,4 @@ def test_a_pose_that_no_other_start_came_to_has_to_explain_more(
     lonely = replace(
         winner, agreement=agreement, runner_up=None, fit=replace(winner.fit, similarity=similarity)
     )
-    assert judge(lonely, [view], body, True)["verdict"] == verdict
+    assert judged(lonely, view, body).code == verdict

@@ -1,162 +1,207 @@
-"""The X-rays of one call, instant by instant: files, or frames of multi-frame files, with the cameras that took them."""
+"""From the flags of registration.py to requests: one per instant, with the folder that its results go to."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from common import files
+from common.command_line.flags import pose_range_from
 from common.errors import InputError
-from common.geometry import MIRROR
 from common.pose_network.checkpoint import Checkpoint
 from common.registration.preflight import PICTURE
-from common.registration.pyramid import View
-from common.registration.scene import Structure
-from common.results.names import names
-from common.xray import calibration, reading
-from common.xray.dicom import count_frames
-from common.xray.positioner import positioner_camera
-from common.xray.reading import GeometryFlags, read
-
-logger = logging.getLogger(__name__)
+from common.registration.request import Request, StructureRequest, XrayRequest
+from common.registration.starts import read_start_camera
+from common.results import names, parameters_file
+from common.xray import dicom
+from common.xray.reading import is_dicom
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One picture."""
+class Planned:
+    """A request, and the folder of each of its structures."""
 
-    path: Path
-    frame: int | None  # of a multi-frame file
-    camera: int  # which of the calibrations
-
-    @property
-    def name(self) -> str:
-        return self.path.name if self.frame is None else f"{self.path.name} frame {self.frame}"
+    request: Request
+    folders: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class Instant:
-    """What is registered together, and where its results go."""
+def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planned]:
+    """The requests of a call, in order; with --sequence, a multi-frame file becomes one request per frame.
 
-    shots: tuple[Shot, ...]
-    folder: Path
-
-
-def group_xrays(args: argparse.Namespace, folders: Sequence[str]) -> list[Instant]:
-    """The instants of a call, in order; with --sequence, a multi-frame file is as many instants as it has frames.
-
-    ``folders`` are the structures' below an instant's. Raises InputError for X-rays that do not go together, and where results are already there.
+    Raises InputError for X-rays that do not belong together, and for results that exist already.
     """
+    folders = structure_folders(args)
+    cameras = len(args.calibration or [None])
+    together = cameras if args.views else 1
+    base = _request(args, checkpoint)
+    planned = []
+    for number, (paths, folder) in enumerate(_sets(args, together)):
+        frames = _frames(paths) if args.sequence and args.frame is None else [args.frame]
+        for frame in frames:
+            xrays = tuple(
+                _xray(args, path, frame, (number * together + index) % cameras)
+                for index, path in enumerate(paths)
+            )
+            place = folder / f"frame_{frame:04d}" if len(frames) > 1 else folder
+            planned.append(
+                Planned(replace(base, xrays=xrays), tuple(place / name for name in folders))
+            )
+    _check_outputs(args, planned, together)
+    return planned
+
+
+def repeated(args: argparse.Namespace) -> list[Planned]:
+    """The request that a parameters.pt records. Raises InputError if its files have changed since."""
+    result = parameters_file.load(args.repeat)
+    if "request" not in result.settings:
+        raise InputError(
+            args.repeat,
+            "records no request",
+            "a file that this version of registration.py wrote",
+            "register again with the flags that made it",
+        )
+    request = Request.from_entries(result.settings["request"])
+    recorded = {
+        result.drr["volume"]: result.drr.get("volume_sha256"),
+        result.xray["file"]: result.xray["sha256"],
+    }
+    for path, sha256 in recorded.items():
+        if files.sha256(files.existing_file(path, "the file that was registered")) != sha256:
+            raise InputError(
+                path,
+                f"has changed since {args.repeat} was written",
+                "the very file that was registered",
+                "restore it, or register anew",
+            )
+    folders = _folders(
+        [s.volume for s in request.structures], [s.labels for s in request.structures]
+    )
+    planned = [Planned(request, tuple(args.output / name for name in folders))]
+    targets = [
+        f / name for f in planned[0].folders for name in names.result_names(len(request.xrays))
+    ]
+    files.check_outputs(targets, args.overwrite, [args.repeat, *_input_paths(request)])
+    return planned
+
+
+def structure_folders(args: argparse.Namespace) -> list[str]:
+    """Sub-folder of each volume: none for a single one, else its stem, with its label if stems are equal."""
+    labels = [(label,) for label in args.labels] if args.labels else [None] * len(args.volume)
+    return _folders(args.volume, labels if len(args.volume) > 1 else [None])
+
+
+def _folders(volumes: Sequence[Path], labels: Sequence[tuple[int, ...] | None]) -> list[str]:
+    if len(volumes) == 1:
+        return [""]
+    stems = [files.stem(path) for path in volumes]
+    if len(set(stems)) == len(stems):
+        return stems
+    named = [
+        f"{stem}_{label[0] if label else number}"
+        for number, (stem, label) in enumerate(zip(stems, labels, strict=True))
+    ]
+    if len(set(named)) < len(named):
+        found = f"volumes share a name and label ({', '.join(named)})"
+        raise InputError("-v", found, "different bones", "correct -v or --labels")
+    return named
+
+
+def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request:
+    """What all requests of the call have in common; without X-rays."""
+    cameras = [read_start_camera(path) for path in args.init_pose or []]
+    structures = []
+    for number, volume in enumerate(args.volume):
+        labels = args.labels if len(args.volume) == 1 or not args.labels else [args.labels[number]]
+        structures.append(
+            StructureRequest(
+                volume,
+                args.mask[number] if args.mask else None,
+                tuple(labels) if labels else None,
+                cameras[number if len(cameras) > 1 else 0] if cameras else None,
+            )
+        )
+    return Request(
+        xrays=(),
+        structures=tuple(structures),
+        checkpoint=args.checkpoint,
+        context=args.context,
+        init=args.init or ("model" if checkpoint else "search"),
+        pose_range=pose_range_from(args, checkpoint.pose_range if checkpoint else None),
+        search=args.search,
+        optimizer=args.optimizer,
+        attenuation=args.attenuation,
+        bone=args.bone,
+        flip=args.flip,
+        side=args.side,
+        seed=args.seed,
+        device=args.device,
+        sequence=args.sequence,
+    )
+
+
+def _xray(args: argparse.Namespace, path: Path, frame: int | None, camera: int) -> XrayRequest:
+    spacing = args.pixel_spacing
+    return XrayRequest(
+        path,
+        frame,
+        args.calibration[camera] if args.calibration else None,
+        args.sdd,
+        (spacing[0], spacing[-1]) if spacing else None,
+        tuple(args.principal_point) if args.principal_point else None,
+    )
+
+
+def _sets(args: argparse.Namespace, together: int) -> list[tuple[list[Path], Path]]:
+    """The X-rays of each instant (or multi-frame set), and the folder for its results."""
     for path in args.xray:
         files.existing_file(path, "an X-ray (PNG, JPEG, TIFF or DICOM)")
-    cameras, together = len(args.calibration or [None]), len(args.calibration) if args.views else 1
     sets = [args.xray[first : first + together] for first in range(0, len(args.xray), together)]
     stems = [files.stem(paths[0]) for paths in sets]
     if len(set(stems)) != len(stems):
-        twice = sorted({s for s in stems if stems.count(s) > 1})
+        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
         raise InputError(
             None,
             f"X-rays share a name ({', '.join(twice)})",
             "different file names in one call",
             "register them in separate calls",
         )
-    instants = []
-    for number, (paths, stem) in enumerate(zip(sets, stems, strict=True)):
-        folder = args.output / stem if len(stems) > 1 else args.output
-        frames = _frames(paths) if args.sequence and args.frame is None else [args.frame]
-        for frame in frames:
-            shots = tuple(
-                Shot(path, frame, (number * together + index) % cameras)
-                for index, path in enumerate(paths)
-            )
-            instants.append(
-                Instant(shots, folder / f"frame_{frame:04d}" if len(frames) > 1 else folder)
-            )
-    results = [PICTURE] if args.check else names(together)
-    targets = [
-        instant.folder / sub / name for instant in instants for sub in folders for name in results
+    several = len(stems) > 1
+    return [
+        (paths, args.output / stem if several else args.output)
+        for paths, stem in zip(sets, stems, strict=True)
     ]
-    inputs = [
-        *args.xray,
-        *args.volume,
-        *(args.mask or []),
-        *(args.calibration or []),
-        *(args.init_pose or []),
-        *(path for path in (args.checkpoint, args.context) if path),
-    ]
-    files.check_outputs(targets, args.overwrite, inputs)
-    return instants
 
 
 def _frames(paths: Sequence[Path]) -> list[int | None]:
-    """Numbers of the frames that the files of one set hold; [None] for single pictures. Raises InputError where the files hold different numbers."""
-    counts = [count_frames(path) if reading.is_dicom(path) else 1 for path in paths]
+    """Numbers of the frames that the files of one set hold; [None] for single images.
+
+    Raises InputError if the files hold different numbers of frames.
+    """
+    counts = [dicom.count_frames(path) if is_dicom(path) else 1 for path in paths]
     if len(set(counts)) > 1:
         raise InputError(
             paths[0],
             f"has {counts[0]} frames, {paths[-1].name} {counts[-1]}",
-            "as many of each camera",
+            "the same number from each camera",
             "cut the files to the same instants",
         )
     return list(range(counts[0])) if counts[0] > 1 else [None]
 
 
-def load_views(
-    instant: Instant,
-    args: argparse.Namespace,
-    structures: Sequence[Structure],
-    checkpoint: Checkpoint | None,
-) -> list[View]:
-    """The X-rays of one instant with their cameras; flipped, rig and all, for mirrored volumes."""
-    spacing = args.pixel_spacing and (args.pixel_spacing[0], args.pixel_spacing[-1])
-    mirrored = structures[0].ct.lineage.mirrored
-    from_behind = checkpoint is not None and not checkpoint.config.get("reverse_x_axis", False)
-    views = []
-    for shot in instant.shots:
-        path = shot.path
-        behind = positioner_camera(path, shot.frame)[1] if args.init == "dicom" else from_behind
-        flip = args.flip == "yes" or (args.flip == "auto" and mirrored != behind)
-        flags, rig_from_camera = (
-            GeometryFlags(
-                args.sdd,
-                spacing or None,
-                tuple(args.principal_point) if args.principal_point else None,
-            ),
-            np.eye(4),
-        )
-        if args.calibration:
-            camera = calibration.read(
-                args.calibration[shot.camera], spacing[0] if spacing else None
-            )
-            flags, rig_from_camera = (
-                GeometryFlags(
-                    camera.detector.sdd_mm,
-                    camera.detector.pixel_mm,
-                    camera.detector.principal_px,
-                    calibrated=True,
-                ),
-                camera.rig_from_camera if args.views else np.eye(4),
-            )
-        xray = read(path, flags, checkpoint.detector if checkpoint else None, args.bone, shot.frame)
-        if args.calibration and (xray.detector.width, xray.detector.height) != camera.image_size:
-            raise InputError(
-                path,
-                f"has {xray.detector.width} x {xray.detector.height} pixels, its calibration"
-                f" {camera.image_size}",
-                "the same",
-                "give the X-rays that were calibrated",
-            )
-        if flip:
-            logger.info(
-                f"{path.name}: flipped left to right"
-                f" ({'the volume is mirrored' if mirrored else 'as seen from the detector'})"
-            )
-            views.append(View(xray.flip(), MIRROR @ rig_from_camera @ MIRROR))
-        else:
-            views.append(View(xray, rig_from_camera))
-    return views
+def _check_outputs(args: argparse.Namespace, planned: Sequence[Planned], together: int) -> None:
+    wanted = [PICTURE] if args.check else names.result_names(together)
+    targets = [folder / name for each in planned for folder in each.folders for name in wanted]
+    inputs = [*args.xray, *(args.calibration or []), *(args.init_pose or [])]
+    inputs += _input_paths(planned[0].request)
+    files.check_outputs(targets, args.overwrite, inputs)
+
+
+def _input_paths(request: Request) -> list[Path]:
+    paths = [request.checkpoint, request.context]
+    for xray in request.xrays:
+        paths += [xray.path, xray.calibration]
+    for structure in request.structures:
+        paths += [structure.volume, structure.mask]
+    return [path for path in paths if path is not None]

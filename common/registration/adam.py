@@ -15,7 +15,7 @@ from common import geometry
 from common.drr import autodiff
 from common.pose_network.xvr_parts import xvr_module
 from common.progress import track
-from common.registration.gauss_newton import Fit, Trace, assess
+from common.registration.gauss_newton import Fit, Trace, assess_fit
 from common.registration.pyramid import JUDGED, Body, View
 
 SCALES_MM = (6.0, 3.0)  # pixel at the detector
@@ -56,9 +56,10 @@ def ascend(views: Sequence[View], body: Body, start: np.ndarray, trace: Trace) -
         for _ in track(range(MOST_STEPS), what=f"ascent at {pixel_mm:g} mm", unit="step"):
             volume_from_rig = centre @ pose().matrix[0] @ torch.linalg.inv(camera_from_carm)
             moved = volume_from_rig.detach().numpy()
-            value = sum(
+            values = [
                 _value(similarity, view, xray, body, volume_from_rig) for view, xray in frames
-            ) / len(frames)
+            ]
+            value = torch.stack(values).sum() / len(frames)
             trace.add([moved], float(value.detach()), pixel_mm)
             optimizer.zero_grad()
             value.backward()
@@ -67,7 +68,7 @@ def ascend(views: Sequence[View], body: Body, start: np.ndarray, trace: Trace) -
             if optimizer.param_groups[0]["lr"] < first_rate * FALL**MOST_FALLS * 1.01:
                 break
     best = max(trace.rows, key=lambda row: (-row[3], row[1]))  # of the finest scale
-    return assess(views, [body], best[0], JUDGED)
+    return assess_fit(views, [body], best[0], JUDGED)
 
 
 def _value(

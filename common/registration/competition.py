@@ -31,7 +31,7 @@ SAME_DEG, SAME_MM = 6.0, 6.0  # candidates nearer than both are one
 
 
 @dataclass(frozen=True)
-class Winner:
+class Solution:
     """The best of several refined starts."""
 
     start: np.ndarray  # volume_from_rig it came from
@@ -52,7 +52,7 @@ def compete(
     scatter: int = SCATTER_COUNT,
     keep: int = KEEP,
     seed: int = 0,
-) -> Winner | None:
+) -> Solution | None:
     """Refine the most promising of ``starts`` (volume_from_rig) and of poses scattered around the first of them; the fit that explains most wins.
 
     A whole CT comes back from far by itself: nothing else is tried where its one start ends well.
@@ -68,23 +68,24 @@ def compete(
     field = advance(views, body, starts, scatter, keep, seed)
     if field and far:
         field = replace(field, finals=best_first([*field.finals, far]))
-    return field and finish(views, body, field)
+    return finish(views, body, field) if field else None
 
 
 def compete_from(
     views: Sequence[View], body: Body, starts: Sequence[np.ndarray], seed: int = 0
-) -> Winner | None:
+) -> Solution | None:
     """`compete` around one start; a search's list competes by itself first, and what is scattered around its best then."""
     if len(starts) == 1:
         return compete(views, body, starts, seed=seed)
     field = advance(views, body, starts, 0, len(starts), seed)
-    settled = field is None or (body.complete and clear(field.finals[0]))
-    around = (
-        None if settled else advance(views, body, [field.finals[0].pose], SCATTER_COUNT, KEEP, seed)
-    )
-    if around and around.finals[0].evidence > field.finals[0].evidence - SAME_EVIDENCE:
-        field = around
-    return field and finish(views, body, field)
+    if field is None:
+        return None
+    first = field.finals[0]
+    if not (body.complete and clear(first)):
+        around = advance(views, body, [first.pose], SCATTER_COUNT, KEEP, seed)
+        if around and around.finals[0].evidence > first.evidence - SAME_EVIDENCE:
+            field = around
+    return finish(views, body, field)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def advance(
     return Field(finals, coarse, candidates) if finals else None
 
 
-def finish(views: Sequence[View], body: Body, field: Field) -> Winner | None:
+def finish(views: Sequence[View], body: Body, field: Field) -> Solution | None:
     """The best run and its rival at full resolution."""
     best = field.finals[0].further(views, body, FINE)
     if best is None:
@@ -140,24 +141,24 @@ def finish(views: Sequence[View], body: Body, field: Field) -> Winner | None:
     together = sum(run.starts for run in field.coarse if same(run)) / sum(
         run.starts for run in field.coarse
     )
-    return Winner(
+    return Solution(
         best.start,
         best.fit,
         best.trace,
-        rival and rival.fit,
+        rival.fit if rival else None,
         field.candidates,
         together,
         best.evidence,
     )
 
 
-def follow(views: Sequence[View], body: Body, pose: np.ndarray) -> Winner | None:
+def follow(views: Sequence[View], body: Body, pose: np.ndarray) -> Solution | None:
     """Refined from one pose that is near, such as that of the frame before. None where it shows nothing inside the pictures."""
     run = Run.from_start(views, body, pose, LEVELS)
-    return run and run.alone()
+    return run.alone() if run else None
 
 
-def better(one: Winner | None, other: Winner | None) -> Winner | None:
+def better(one: Solution | None, other: Solution | None) -> Solution | None:
     """The winner that explains more of the picture; the first where both do equally."""
     if one is None or other is None:
         return one or other
@@ -229,16 +230,16 @@ class Run:
         """Refined from ``start``; None where the body lies outside all pictures."""
         trace = Trace()
         fit = refine(views, [body], [start], levels, trace)
-        return fit and cls(start, fit, trace, evidence(views, body, fit))
+        return cls(start, fit, trace, evidence(views, body, fit)) if fit else None
 
     def further(self, views: Sequence[View], body: Body, levels: Sequence[Level]) -> Run | None:
         """The same run after further levels."""
         fit = refine(views, [body], self.fit.poses, levels, self.trace)
-        return fit and replace(self, fit=fit, evidence=evidence(views, body, fit))
+        return replace(self, fit=fit, evidence=evidence(views, body, fit)) if fit else None
 
-    def alone(self) -> Winner:
+    def alone(self) -> Solution:
         """The winner where nothing competed."""
-        return Winner(self.start, self.fit, self.trace, None, 1, 1.0, self.evidence)
+        return Solution(self.start, self.fit, self.trace, None, 1, 1.0, self.evidence)
 
 
 def clear(run: Run) -> bool:

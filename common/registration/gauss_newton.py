@@ -61,12 +61,12 @@ def refine(
             return None
         poses = fit.poses
     if fit is not None and levels[-1].pixel_mm < JUDGED.pixel_mm:
-        judged = assess(views, bodies, poses, JUDGED)
+        judged = assess_fit(views, bodies, poses, JUDGED)
         fit = replace(fit, similarity=judged.similarity if judged else 0.0)
     return fit
 
 
-def assess(
+def assess_fit(
     views: Sequence[View], bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level
 ) -> Fit | None:
     """Similarity and covariance at ``poses`` (volume_from_rig) as they are. None where nothing of the bodies is in view."""
@@ -81,7 +81,8 @@ def assess(
 
 def _refine_level(pyramid: Pyramid, poses: list[np.ndarray], trace: Trace) -> Fit | None:
     rendered = pyramid.evaluate(poses)
-    damping, residuals = 1e-2, None
+    residuals: list[Residual] = []
+    damping = 1e-2
     pixel = pyramid.level.pixel_mm
     for step in range(pyramid.level.steps):
         weights = [r.weights() for r in rendered]

@@ -1,15 +1,15 @@
-"""Where each structure is in the X-rays of one instant: start poses, competition, verdict, and what one bone that is found says about the others."""
+"""What one structure that is found says about the others: they do not overlap, and lie beside it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from common import geometry
-from common.registration.competition import Winner, advance, better, compete
+from common.registration.competition import Solution, advance, better, compete
 from common.registration.pyramid import LEVELS, SILHOUETTE, Body, View
 from common.registration.scene import Structure
 from common.registration.search import search
@@ -19,82 +19,93 @@ from common.volume.attenuation import SOFT_TISSUE_HU, WATER_PER_MM
 
 logger = logging.getLogger(__name__)
 
+# of evidence: a bone with so much less than another in the same images is searched for beside it
+# (a wrong ulna that was ok had 0.14 less than the radius)
+UNEQUAL = 0.05
+# share of a bone inside another from which one of the two is wrong: a crop box holds some of its neighbour
+OVERLAPPING = 0.2
 
-UNEQUAL = 0.05  # of evidence: a bone that has so much less than another in the same pictures is looked for beside it (a wrong ulna had 0.14 less than the radius and was ok)
-OVERLAPPING = 0.2  # share of a bone inside another from which one of the two is wrong: a crop box holds some of its neighbour
+
+@dataclass(frozen=True)
+class Found:
+    """A solution and the best start pose, which it may not have come from."""
+
+    start: np.ndarray  # (4, 4) volume_from_rig
+    solution: Solution
 
 
-def look_beside(
+def search_beside(
     views: Sequence[View],
     structures: Sequence[Structure],
     starter: Starter,
     seed: int,
-    found: list[tuple[np.ndarray, Winner]],
-) -> list[tuple[np.ndarray, Winner]]:
-    """Bones that are not certain, explain less than the one with most evidence, or lie inside it, looked for beside that one: its shadow is taken out of the pictures, so that no neighbour of like shape misleads."""
-    best = max(range(len(found)), key=lambda number: found[number][1].evidence)
-    known, pose = structures[best], found[best][1].fit.poses[0]
-    if (
-        found[best][1].fit.similarity < SUSPECT_SIMILARITY
-        or starter.optimizer == "adam"
-        or starter.method not in ("model", "search")
-    ):
-        return found
-    beside, cleared, again = (
-        geometry.apply(geometry.invert(pose), known.body.renderer.centre_mm),
-        None,
-        list(found),
-    )
-    for number, (structure, (_, winner)) in enumerate(zip(structures, found, strict=True)):
-        equal = winner.evidence > found[best][1].evidence - UNEQUAL and is_ok(
-            winner, views, structure
+    found: Sequence[Found],
+) -> list[Found]:
+    """Search again, beside the structure with the highest evidence, for those that are uncertain, explain less, or overlap it.
+
+    The attenuation of that structure is removed from the images first, so that it cannot mislead.
+    """
+    again = list(found)
+    best = max(range(len(found)), key=lambda number: found[number].solution.evidence)
+    known, solution = structures[best], found[best].solution
+    searchable = starter.method in ("model", "search") and starter.optimizer != "adam"
+    if not searchable or solution.fit.similarity < SUSPECT_SIMILARITY:
+        return again
+    pose = solution.fit.poses[0]
+    centre = geometry.apply(geometry.invert(pose), known.body.renderer.centre_mm)
+    cleared: list[View] = []
+    for number, (structure, one) in enumerate(zip(structures, found, strict=True)):
+        overlaps = overlap(structure, one.solution.fit.poses[0], known, pose) >= OVERLAPPING
+        equal = one.solution.evidence > solution.evidence - UNEQUAL and is_ok(
+            one.solution, views, structure
         )
-        if number == best or (
-            equal and overlap(structure, winner.fit.poses[0], known, pose) < OVERLAPPING
-        ):
+        if number == best or (equal and not overlaps):
             continue
         logger.info(
-            f"{views[0].xray.path.name}: {structure.ct.name} is less certain than {known.ct.name};"
-            " looking for it beside that"
+            f"{views[0].xray.path.name}: {structure.ct.name} is less certain than {known.ct.name}; "
+            "searching beside it"
         )
         cleared = cleared or [without(view, known.body, pose) for view in views]
-        starts = search.search(
-            cleared,
-            structure.body,
-            starter.ranges,
-            starter.full,
-            near=search.Near(beside, radius(known.body) + radius(structure.body)),
-        )
+        near = search.Near(centre, radius_mm(known.body) + radius_mm(structure.body))
+        starts = search.search(cleared, structure.body, starter.ranges, starter.full, near=near)
         field = advance(cleared, structure.body, starts, 0, len(starts), seed) if starts else None
-        other = field and compete(views, structure.body, [field.finals[0].pose], seed=seed)
-        if other and (
-            overlap(structure, winner.fit.poses[0], known, pose) >= OVERLAPPING
-            or better(winner, other) is other
-        ):
-            again[number] = starts[0], other
+        other = compete(views, structure.body, [field.finals[0].pose], seed=seed) if field else None
+        if other and (overlaps or better(one.solution, other) is other):
+            again[number] = Found(starts[0], other)
     return again
+
+
+def largest_overlap(
+    number: int, structures: Sequence[Structure], poses: Sequence[np.ndarray]
+) -> float:
+    """Largest share of one structure inside any of the others, 0 if acceptable."""
+    others = [other for other in range(len(structures)) if other != number]
+    shares = [
+        overlap(structures[number], poses[number], structures[other], poses[other])
+        for other in others
+    ]
+    largest = max(shares, default=0.0)
+    return largest if largest >= OVERLAPPING else 0.0
 
 
 def overlap(
     one: Structure, pose_one: np.ndarray, other: Structure, pose_other: np.ndarray
 ) -> float:
-    """Share of a bone's points that lie in the dense voxels of another, each at its pose (volume_from_rig): none where two bones are where they belong."""
-    points = geometry.apply(geometry.invert(pose_one), one.body.points)
-    index = np.round(
-        geometry.apply(geometry.invert(other.whole.affine), geometry.apply(pose_other, points))
-    ).astype(int)
+    """Share of a bone's points that lie in dense voxels of another, each at its pose (volume_from_rig)."""
+    points = geometry.apply(pose_other, geometry.apply(geometry.invert(pose_one), one.body.points))
+    index = np.round(geometry.apply(geometry.invert(other.whole.affine), points)).astype(int)
     inside = ((index >= 0) & (index < other.whole.shape)).all(axis=1)
     dense = other.whole.data[tuple(index[inside].T)] > WATER_PER_MM * (1 + SOFT_TISSUE_HU / 1000)
     return float(dense.sum() / len(points))
 
 
-def radius(body: Body) -> float:
-    """Of the sphere around the body's centre that holds it, mm."""
+def radius_mm(body: Body) -> float:
+    """Radius of the sphere around the body's centre that holds it."""
     return float(np.linalg.norm(body.points - body.renderer.centre_mm, axis=1).max())
 
 
 def without(view: View, body: Body, pose: np.ndarray) -> View:
-    """The view less what a body at its pose (volume_from_rig) absorbs; the picture's unit follows from its local contrast in the body's silhouette."""
+    """The view without the attenuation of a body at its pose (volume_from_rig), scaled to the image by its local contrast in the silhouette."""
     from scipy.ndimage import gaussian_filter
 
     xray, level, camera = view.xray, LEVELS[1], pose @ view.rig_from_camera
@@ -105,10 +116,6 @@ def without(view: View, body: Body, pose: np.ndarray) -> View:
     rendered, seen = (
         (stack - gaussian_filter(stack, sigma))[inside] for stack in (shadow, small.image)
     )
-    unit = max(0.0, float(rendered @ seen) / max(float(rendered @ rendered), 1e-12))
-    return replace(
-        view,
-        xray=replace(
-            xray, image=xray.image - unit * body.renderer.render(camera[None], xray.detector)[0]
-        ),
-    )
+    scale = max(0.0, float(rendered @ seen) / max(float(rendered @ rendered), 1e-12))
+    image = xray.image - scale * body.renderer.render(camera[None], xray.detector)[0]
+    return replace(view, xray=replace(xray, image=image))

@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from common import files, geometry
-from common.command_line import script
 from common.drr.renderer import Renderer
 from common.geometry import Detector
 from common.progress import track
+from common.registration.competition import compete_from
+from common.registration.pyramid import View
+from common.registration.scene import Structure
+from common.registration.starts import Starter
 from common.registration.verdict import SUSPECT_SIMILARITY
 from common.xray.dicom import ANATOMY
 from common.xray.xray import Xray, inverted, turned
@@ -132,6 +135,29 @@ def examine(
         ],
     ]
     return Report(rows, findings, drr, fits)
+
+
+def examine_views(
+    views: Sequence[View], structure: Structure, starter: Starter, seed: int
+) -> list[Report]:
+    """Check each view against a structure at the starter's first pose; the orientation of a single view is judged by quick registrations."""
+    start = starter(views, structure)[0]
+    cameras = [start @ view.rig_from_camera for view in views]
+    body, frame = structure.body, structure.ct.lineage.scanner_from_volume
+
+    def fit(xray: Xray) -> float:
+        """Similarity of a registration that starts as the real one would; a stated pose stays where it is."""
+        view = View(xray)
+        stated = starter.method in ("fixed", "dicom")
+        starts = [cameras[0]] if stated else starter([view], structure)[:STARTS]
+        solution = compete_from([view], body, starts, seed)
+        return solution.fit.similarity if solution else -1.0
+
+    quick = fit if len(views) == 1 else None
+    return [
+        examine(view.xray, body.renderer, body.points, camera, frame, quick)
+        for view, camera in zip(views, cameras, strict=True)
+    ]
 
 
 def _detector_findings(detector: Detector) -> list[Finding]:
@@ -275,7 +301,7 @@ def orientation_fits(xray: Xray, fit: Callable[[Xray], float]) -> dict[str, floa
 
 
 def _orientation_findings(fits: dict[str, float], flipped: bool) -> list[Finding]:
-    best = max(fits, key=fits.get)
+    best = max(fits, key=lambda name: fits[name])
     unexplained = {name: 1 - max(similarity, 0) ** 2 for name, similarity in fits.items()}
     if fits[best] >= SUSPECT_SIMILARITY and unexplained[AS_IT_IS] >= CLEARLY * unexplained[best]:
         changes = []
@@ -421,9 +447,8 @@ def write_picture(
     plt.close(figure)
 
 
-def exit_code(reports: Sequence[Report]) -> int:
-    """0, or that of bad input where something is impossible."""
-    impossible = any(
+def impossible(reports: Sequence[Report]) -> bool:
+    """Whether a finding makes the registration impossible."""
+    return any(
         finding.severity == "impossible" for report in reports for finding in report.findings
     )
-    return script.EXIT_BAD_INPUT if impossible else 0

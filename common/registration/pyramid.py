@@ -160,7 +160,10 @@ class LevelView:
         return self.valid * (stack - _blur(self.valid * stack, self.sigma) * self._norm)
 
     def render(self, bodies: Sequence[Body], poses: Sequence[np.ndarray]) -> Rendered:
-        total, shape, jacobians, cut = 0.0, 0.0, [], np.zeros(self.image.shape, bool)
+        total = np.zeros(self.image.shape, np.float32)
+        shape = np.zeros(self.image.shape, np.float32)
+        cut = np.zeros(self.image.shape, bool)
+        jacobians = []
         for body, pose in zip(bodies, poses, strict=True):
             camera = pose @ self.rig_from_camera
             if body.ends is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from common.drr.renderer import make_renderer
 from common.errors import InputError
 from common.registration.pyramid import Body
+from common.registration.request import AttenuationMode
 from common.volume import cut_ends
 from common.volume.attenuation import SOFT_TISSUE_HU, WHOLE_ATTENUATION_HU, select_structures
 from common.volume.folders import labelmap_beside
@@ -18,6 +20,8 @@ from common.volume.nifti import load_ct, load_labelmap
 from common.volume.volume import Volume, points_of, same_grid
 
 logger = logging.getLogger(__name__)
+
+LEAST_ATTENUATION_PER_MM = 0.002  # of points that stand for a whole CT
 
 
 @dataclass(frozen=True)
@@ -29,70 +33,59 @@ class Structure:
     body: Body
     excess: bool  # the solver renders what exceeds soft tissue
     mask: Path | None
-    labels: list[int] | None
-    given: Path | None = None  # file of its start pose, for --init fixed
+    labels: tuple[int, ...] | None
+    start_camera: np.ndarray | None = (
+        None  # (4, 4) scanner_from_camera of the X-ray as stored on disk
+    )
 
 
 def load_structure(
     volume: Path,
-    mask: Path | None,
-    labels: list[int] | None,
-    attenuation: str,
-    context: Path | None,
-    device: str,
+    mask: Path | None = None,
+    labels: Sequence[int] | None = None,
+    attenuation: AttenuationMode = "auto",
+    context: Path | None = None,
+    device: str = "cpu",
 ) -> Structure:
     """Read a CT and, with a labelmap, cut it to the structure.
 
-    ``attenuation`` is auto, whole or excess; auto takes the excess over soft tissue for a labelled or cropped bone. With ``context``, a CT
-    that shares the volume's world, the solver renders that whole CT and compares it around the structure only.
+    ``attenuation`` "auto" takes the excess over soft tissue for a labelled or cropped bone, and the whole attenuation otherwise. With
+    ``context``, a CT that shares the volume's world, the solver renders that whole CT and compares it around the structure only.
+    Raises InputError for files that are not a CT or a labelmap on its grid, and if nothing in them absorbs X-rays.
     """
     ct = load_ct(volume)
     labelmap = load_labelmap(mask) if mask else None
-    excess = context is None and (
-        attenuation == "excess"
-        or (attenuation == "auto" and (mask is not None or ct.lineage.bone is not None))
-    )
-    whole = select_structures(ct, labelmap, labels, WHOLE_ATTENUATION_HU)
-    shown = select_structures(ct, labelmap, labels, SOFT_TISSUE_HU) if excess else whole
+    chosen = list(labels) if labels else None
+    cropped = mask is not None or ct.lineage.bone is not None
+    excess = context is None and (attenuation == "excess" or (attenuation == "auto" and cropped))
+    whole = select_structures(ct, labelmap, chosen, WHOLE_ATTENUATION_HU)
+    shown = select_structures(ct, labelmap, chosen, SOFT_TISSUE_HU) if excess else whole
     if not shown.data.any():
         raise InputError(
             volume, "nothing in it absorbs X-rays", "a CT in Hounsfield units", "check the file"
         )
-    what = f"labels {labels or 'all'} of {mask.name}" if mask else "the whole volume"
-    logger.info(
-        f"{volume.name}: {'excess over soft tissue' if excess else 'whole attenuation'} of {what}"
-    )
-    if mask is None and (beside := labelmap_beside(volume)):
-        logger.info(
-            f"{volume.name}: what else is in its box is rendered with the bone; `mask` {beside}"
-            " renders the bone alone"
-        )
-    points = points_of(shown, shown.data > 0 if excess else shown.data > 0.002)
+    _tell(volume, mask, chosen, excess)
+    points = points_of(shown, shown.data > 0 if excess else shown.data > LEAST_ATTENUATION_PER_MM)
     centre = shown.isocentre_mm if mask else ct.isocentre_mm
     renderer = make_renderer(shown, device, centre)
     if context is None:
-        return Structure(
-            ct,
-            whole,
-            Body(
-                renderer,
-                points,
-                complete=not excess and mask is None,
-                ends=_ends(ct, shown, labelmap, labels),
-            ),
-            excess,
-            mask,
-            labels,
+        ends = _ends(ct, shown, labelmap, chosen)
+        body = Body(renderer, points, complete=not excess and mask is None, ends=ends)
+    else:
+        around = surroundings(ct, load_ct(context))
+        body = Body(make_renderer(around, device, centre), points, renderer)
+    return Structure(ct, whole, body, excess, mask, tuple(chosen) if chosen else None)
+
+
+def _tell(volume: Path, mask: Path | None, labels: list[int] | None, excess: bool) -> None:
+    what = f"labels {labels or 'all'} of {mask.name}" if mask else "the whole volume"
+    kind = "excess over soft tissue" if excess else "whole attenuation"
+    logger.info(f"{volume.name}: {kind} of {what}")
+    if mask is None and (beside := labelmap_beside(volume)):
+        logger.info(
+            f"{volume.name}: other structures in the crop box are rendered too; "
+            f"`mask` {beside} renders the bone alone"
         )
-    around = surroundings(ct, load_ct(context))
-    return Structure(
-        ct,
-        whole,
-        Body(make_renderer(around, device, centre), points, renderer),
-        excess,
-        mask,
-        labels,
-    )
 
 
 def _ends(

@@ -1,123 +1,183 @@
-"""How far a registered pose can be trusted, from what the solver knows."""
+"""How far a registered pose can be trusted: numbers (`assess`), a decision on them (`decide`), sentences for it (`explain`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum, auto
 
 import numpy as np
 
 from common import geometry
-from common.registration.competition import RIVAL_SIMILARITY, Winner, share_in_view
-from common.registration.pyramid import Body, View
+from common.registration.competition import RIVAL_SIMILARITY, Solution, share_in_view
+from common.registration.pyramid import View
 from common.registration.scene import Structure
+from common.results.result import Rival, Verdict, VerdictCode
 
-# similarity of 84 fits of knee bones in full X-rays with known truth: right ones 0.81 to 0.97, wrong ones 0.13 to 0.66; a scapula's crop in a chest, right, 0.4
+# 84 fits of knee bones with known truth: right ones 0.81 to 0.97, wrong ones 0.13 to 0.66
+# (python benchmarks/accuracy.py); a scapula's crop in a chest, right, 0.4
 FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.75
-# of 28 right fits of knee bones those that less than a tenth of the starts had come to had 0.87 to 0.94; a femur 3.4 mm and 11 degrees off, which none had, 0.80
+# 28 right fits: those that few starts reached had 0.87 to 0.94; a wrong one that none reached 0.80
 LONELY_AGREEMENT, LONELY_SIMILARITY = 0.1, 0.85
-LOST_EVIDENCE = 0.05  # a phantom's femur that slid off by 3 mm and 15 degrees in a sequence lost 0.07, right frames 0.03
+# a phantom's femur that drifted by 3 mm and 15 degrees in a sequence lost 0.07, right frames 0.03
+LOST_EVIDENCE = 0.05
 LARGE_IN_PLANE_MM, LARGE_ROTATION_DEG = 1.0, 2.0
+FAILED_IN_VIEW, SUSPECT_IN_VIEW = 0.05, 0.5
+
+
+class Reason(Enum):
+    """Why a pose is not simply right."""
+
+    RIVAL = auto()
+    POORLY_DETERMINED = auto()
+    OUT_OF_VIEW = auto()
+    LESS_THAN_BEFORE = auto()
+    ASSUMED_GEOMETRY = auto()
+    OVERLAP = auto()
+    LONELY = auto()
+    LOW_SIMILARITY = auto()
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The numbers that the verdict rests on. Standard deviations as in `Verdict`."""
+
+    in_plane_sd_mm: float
+    depth_sd_mm: float
+    rotation_sd_deg: float
+    in_view: float
+    similarity: float
+    agreement: float
+    evidence: float
+    rival: Rival | None
+    lone_bone: bool  # False for a whole CT, which is larger than most images
+    overlap: float  # share of the bone inside another, 0 if acceptable
+    expected_evidence: float  # the highest of a sequence, 0 without one
+    assumed: tuple[str, ...]  # geometry taken from the checkpoint
 
 
 def judge(
-    winner: Winner,
-    views: Sequence[View],
-    body: Body,
-    lone_bone: bool,
-    overlapping: float = 0.0,
-    expected: float = 0.0,
-) -> dict[str, Any]:
-    """Verdict (ok, suspect, failed) with its reasons: agreement of starts, curvature, share in view, unexplained contrast, assumed geometry.
-
-    Standard deviations are of the body in the first camera's frame: in plane (rms of two axes), depth, and rotation (rms of three axes).
-    ``lone_bone`` is false for a whole CT, which is larger than most pictures; ``overlapping`` is the share of the bone inside another, where that is too much;
-    ``expected`` the evidence of the best frame of a sequence.
-    """
-    fit, rival = winner.fit, winner.runner_up
-    camera = fit.poses[0] @ views[0].rig_from_camera
-    shift = camera[:3, :3].T @ fit.covariance[3:6, 3:6] @ camera[:3, :3]
-    in_plane, depth = float(np.sqrt((shift[0, 0] + shift[1, 1]) / 2)), float(np.sqrt(shift[2, 2]))
-    rotation = float(np.degrees(np.sqrt(np.trace(fit.covariance[:3, :3]) / 3)))
-    in_view = min(share_in_view(view, body, fit.poses[0]) for view in views)
-    reasons, other = [], None
-    if rival is not None:
-        error = geometry.pose_error(
-            rival.poses[0] @ views[0].rig_from_camera, camera, body.points, views[0].xray.detector
-        )
-        other = {
-            "in_plane_mm": error.in_plane_mm,
-            "rotation_deg": error.rotation_deg,
-            "similarity": rival.similarity,
-        }
-        if (
-            error.in_plane_mm > LARGE_IN_PLANE_MM or error.rotation_deg > LARGE_ROTATION_DEG
-        ) and rival.similarity > fit.similarity - RIVAL_SIMILARITY:
-            reasons.append(
-                f"another pose, {error.in_plane_mm:.1f} mm and {error.rotation_deg:.1f} deg away,"
-                " fits nearly as well"
-            )
-    if in_plane > LARGE_IN_PLANE_MM or rotation > LARGE_ROTATION_DEG:
-        reasons.append(
-            f"the picture determines the pose poorly (in plane {in_plane:.1f} mm, rotation"
-            f" {rotation:.1f} deg)"
-        )
-    if in_view < 0.5 and lone_bone:
-        reasons.append(f"only {100 * in_view:.0f} % of the structure is inside the picture")
-    if winner.evidence < expected - LOST_EVIDENCE:
-        reasons.append(
-            f"it explains less of the picture than in other frames ({winner.evidence:.2f}, there"
-            f" {expected:.2f})"
-        )
-    if assumed := sorted({what for view in views for what in view.xray.reading.get("assumed", ())}):
-        reasons.append(
-            f"the {' and the '.join(assumed)} {'are' if len(assumed) > 1 else 'is'} the"
-            " checkpoint's, not the X-ray's: depth and scale are only as true as that"
-        )
-    if overlapping:
-        reasons.append(f"{100 * overlapping:.0f} % of the bone lies inside another")
-    if (
-        winner.agreement < LONELY_AGREEMENT
-        and SUSPECT_SIMILARITY <= fit.similarity < LONELY_SIMILARITY
-    ):
-        reasons.append(
-            "other starts ended elsewhere, and the rendering explains too little of the picture"
-            f" for that (similarity {fit.similarity:.2f})"
-        )
-    if fit.similarity < SUSPECT_SIMILARITY:
-        reasons.append(
-            f"the rendering explains little of the picture (similarity {fit.similarity:.2f})"
-        )
-    failed = fit.similarity < FAILED_SIMILARITY or in_view < 0.05
-    return {
-        "verdict": "failed" if failed else "suspect" if reasons else "ok",
-        "reasons": reasons,
-        "in_plane_sd_mm": in_plane,
-        "depth_sd_mm": depth,
-        "rotation_sd_deg": rotation,
-        "in_view": in_view,
-        "similarity": fit.similarity,
-        "agreement": winner.agreement,
-        "other_start": other,
-    }
-
-
-def is_ok(winner: Winner, views: Sequence[View], structure: Structure) -> bool:
-    return verdict_of(winner, views, structure)["verdict"] == "ok"
-
-
-def verdict_of(
-    winner: Winner,
+    solution: Solution,
     views: Sequence[View],
     structure: Structure,
-    overlapping: float = 0.0,
-    expected: float = 0.0,
-) -> dict[str, Any]:
-    return judge(
-        winner,
-        views,
-        structure.body,
-        lone_bone=structure.excess,
-        overlapping=overlapping,
-        expected=expected,
+    overlap: float = 0.0,
+    expected_evidence: float = 0.0,
+) -> Verdict:
+    """The verdict on a solution, with its reasons in words."""
+    numbers = assess(solution, views, structure, overlap, expected_evidence)
+    code, reasons = decide(numbers)
+    return Verdict(
+        code=code,
+        reasons=tuple(explain(reason, numbers) for reason in reasons),
+        in_plane_sd_mm=numbers.in_plane_sd_mm,
+        depth_sd_mm=numbers.depth_sd_mm,
+        rotation_sd_deg=numbers.rotation_sd_deg,
+        in_view=numbers.in_view,
+        similarity=numbers.similarity,
+        agreement=numbers.agreement,
+        rival=numbers.rival,
     )
+
+
+def is_ok(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
+    """Whether a solution taken by itself is ok."""
+    return decide(assess(solution, views, structure))[0] == "ok"
+
+
+def assess(
+    solution: Solution,
+    views: Sequence[View],
+    structure: Structure,
+    overlap: float = 0.0,
+    expected_evidence: float = 0.0,
+) -> Assessment:
+    """Agreement of starts, curvature, share in view, unexplained contrast and assumed geometry of a solution."""
+    fit, body = solution.fit, structure.body
+    pose = fit.poses[0]
+    camera = pose @ views[0].rig_from_camera
+    shift = camera[:3, :3].T @ fit.covariance[3:6, 3:6] @ camera[:3, :3]
+    rival = None
+    if solution.runner_up is not None:
+        other = solution.runner_up
+        error = geometry.pose_error(
+            other.poses[0] @ views[0].rig_from_camera, camera, body.points, views[0].xray.detector
+        )
+        rival = Rival(error.in_plane_mm, error.rotation_deg, other.similarity)
+    assumed = {what for view in views for what in view.xray.reading.get("assumed", ())}
+    return Assessment(
+        in_plane_sd_mm=float(np.sqrt((shift[0, 0] + shift[1, 1]) / 2)),
+        depth_sd_mm=float(np.sqrt(shift[2, 2])),
+        rotation_sd_deg=float(np.degrees(np.sqrt(np.trace(fit.covariance[:3, :3]) / 3))),
+        in_view=min(share_in_view(view, body, pose) for view in views),
+        similarity=fit.similarity,
+        agreement=solution.agreement,
+        evidence=solution.evidence,
+        rival=rival,
+        lone_bone=structure.excess,
+        overlap=overlap,
+        expected_evidence=expected_evidence,
+        assumed=tuple(sorted(assumed)),
+    )
+
+
+def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
+    """The verdict that the numbers lead to, and the reasons against ``ok``."""
+    rival = numbers.rival
+    holds = {
+        Reason.RIVAL: rival is not None
+        and (rival.in_plane_mm > LARGE_IN_PLANE_MM or rival.rotation_deg > LARGE_ROTATION_DEG)
+        and rival.similarity > numbers.similarity - RIVAL_SIMILARITY,
+        Reason.POORLY_DETERMINED: numbers.in_plane_sd_mm > LARGE_IN_PLANE_MM
+        or numbers.rotation_sd_deg > LARGE_ROTATION_DEG,
+        Reason.OUT_OF_VIEW: numbers.lone_bone and numbers.in_view < SUSPECT_IN_VIEW,
+        Reason.LESS_THAN_BEFORE: numbers.evidence < numbers.expected_evidence - LOST_EVIDENCE,
+        Reason.ASSUMED_GEOMETRY: bool(numbers.assumed),
+        Reason.OVERLAP: numbers.overlap > 0,
+        Reason.LONELY: numbers.agreement < LONELY_AGREEMENT
+        and SUSPECT_SIMILARITY <= numbers.similarity < LONELY_SIMILARITY,
+        Reason.LOW_SIMILARITY: numbers.similarity < SUSPECT_SIMILARITY,
+    }
+    reasons = tuple(reason for reason, true in holds.items() if true)
+    if numbers.similarity < FAILED_SIMILARITY or numbers.in_view < FAILED_IN_VIEW:
+        return "failed", reasons
+    return ("suspect" if reasons else "ok"), reasons
+
+
+def explain(reason: Reason, numbers: Assessment) -> str:
+    """A reason as a sentence for the user."""
+    similarity = f"(similarity {numbers.similarity:.2f})"
+    match reason:
+        case Reason.RIVAL:
+            rival = numbers.rival
+            assert rival is not None
+            return (
+                f"another pose, {rival.in_plane_mm:.1f} mm and {rival.rotation_deg:.1f} deg away, "
+                "fits nearly as well"
+            )
+        case Reason.POORLY_DETERMINED:
+            return (
+                "the image determines the pose poorly "
+                f"(in plane {numbers.in_plane_sd_mm:.1f} mm, rotation {numbers.rotation_sd_deg:.1f} deg)"
+            )
+        case Reason.OUT_OF_VIEW:
+            return f"only {100 * numbers.in_view:.0f} % of the structure is inside the image"
+        case Reason.LESS_THAN_BEFORE:
+            return (
+                "it explains less of the image than in other frames "
+                f"({numbers.evidence:.2f} against {numbers.expected_evidence:.2f})"
+            )
+        case Reason.ASSUMED_GEOMETRY:
+            verb = "are" if len(numbers.assumed) > 1 else "is"
+            return (
+                f"the {' and the '.join(numbers.assumed)} {verb} taken from the checkpoint, not from "
+                "the X-ray: depth and scale are only as reliable as that"
+            )
+        case Reason.OVERLAP:
+            return f"{100 * numbers.overlap:.0f} % of the bone lies inside another bone"
+        case Reason.LONELY:
+            return (
+                "no other start pose ended here, and the DRR explains too little of the image to "
+                f"make up for that {similarity}"
+            )
+        case Reason.LOW_SIMILARITY:
+            return f"the DRR explains little of the image {similarity}"

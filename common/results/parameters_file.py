@@ -6,14 +6,15 @@ Plain types and tensors only, so that ``torch.load(..., weights_only=True)`` ope
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common import files, geometry
 from common.errors import InputError, reading
-from common.results.result import TRAJECTORY_COLUMNS, Result, as_tensor
+from common.results.result import TRAJECTORY_COLUMNS, Result, ScannerView, Verdict, as_tensor
 
 SCHEMA = "registration/1"
 MAX_PIXELS = 200_000_000
@@ -26,16 +27,25 @@ def save(path: str | Path, result: Result) -> None:
     lengths = {name: len(result.trajectory[name]) for name in TRAJECTORY_COLUMNS}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"trajectory columns differ in length: {lengths}")
-    content = {"schema": SCHEMA, **asdict(result)}
-    content["init_pose"] = as_tensor(result.init_pose)[None]
-    content["final_pose"] = as_tensor(result.final_pose)[None]
-    content["trajectory"] = {
-        name: torch.tensor(result.trajectory[name], dtype=torch.float64)
-        for name in TRAJECTORY_COLUMNS
-    }
-    content["xray"] = {
-        **result.xray,
-        "image": torch.as_tensor(np.ascontiguousarray(result.xray["image"])),
+    content = {
+        "schema": SCHEMA,
+        "drr": result.drr,
+        "xray": {
+            **result.xray,
+            "image": torch.as_tensor(np.ascontiguousarray(result.xray["image"])),
+        },
+        "init_pose": as_tensor(result.init_pose)[None],
+        "final_pose": as_tensor(result.final_pose)[None],
+        "trajectory": {
+            name: torch.tensor(result.trajectory[name], dtype=torch.float64)
+            for name in TRAJECTORY_COLUMNS
+        },
+        "verdict": result.verdict.entries(),
+        "metrics": result.metrics,
+        "scanner_pose": [view.entries() for view in result.scanner_pose],
+        "runtime_s": result.runtime_s,
+        "settings": result.settings,
+        "versions": result.versions,
     }
     with files.writing(path) as stream:
         torch.save(content, stream)
@@ -53,11 +63,8 @@ def load(path: str | Path) -> Result:
     content = torch_files.load(path, what)
     schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
     if schema != SCHEMA:
-        found = (
-            "a model checkpoint"
-            if isinstance(content, dict) and "model_state_dict" in content
-            else f"schema {schema!r}"
-        )
+        checkpoint = isinstance(content, dict) and "model_state_dict" in content
+        found = "a model checkpoint" if checkpoint else f"schema {schema!r}"
         raise InputError(
             path,
             f"is {found}",
@@ -65,29 +72,41 @@ def load(path: str | Path) -> Result:
             "look inside with read_pt.py",
         )
     with reading(path, f"all entries of {SCHEMA!r}", "register again", "incomplete"):
-        content.pop("schema")
-        content["trajectory"] = {
-            name: content["trajectory"][name].tolist() for name in TRAJECTORY_COLUMNS
-        }
-        content["init_pose"] = content["init_pose"][0].double().numpy()
-        content["final_pose"] = content["final_pose"][0].double().numpy()
-        content["xray"] = {**content["xray"], "image": content["xray"]["image"].numpy()}
-        result = Result(**content)
-        wrong = list(_what_is_wrong(result))
+        unknown = set(content) - {"schema", *(each.name for each in fields(Result))}
+        if unknown:
+            raise ValueError(f"unknown entries {sorted(unknown)}")
+        views = content["scanner_pose"]
+        wrong = [] if _holds_views(views) else ["it has no scanner_pose"]
+        if not wrong:
+            result = _result_of(content)
+            wrong = list(_what_is_wrong(result))
     if wrong:
         raise InputError(path, wrong[0], "what registration.py writes", "register again")
     return result
 
 
+def _holds_views(views: Any) -> bool:
+    return isinstance(views, list) and bool(views) and all(isinstance(view, dict) for view in views)
+
+
+def _result_of(content: dict[str, Any]) -> Result:
+    return Result(
+        drr=content["drr"],
+        xray={**content["xray"], "image": content["xray"]["image"].numpy()},
+        init_pose=content["init_pose"][0].double().numpy(),
+        final_pose=content["final_pose"][0].double().numpy(),
+        trajectory={name: content["trajectory"][name].tolist() for name in TRAJECTORY_COLUMNS},
+        verdict=Verdict.from_entries(content["verdict"]),
+        metrics=content["metrics"],
+        scanner_pose=[ScannerView.from_entries(view) for view in content["scanner_pose"]],
+        runtime_s=content["runtime_s"],
+        settings=content["settings"],
+        versions=content["versions"],
+    )
+
+
 def _what_is_wrong(result: Result) -> Iterator[str]:
-    """What in a result cannot be, the first things first. Raises anything for entries of another type."""
-    if (
-        not isinstance(result.scanner_pose, list)
-        or not result.scanner_pose
-        or not all(isinstance(view, dict) for view in result.scanner_pose)
-    ):
-        yield "it has no scanner_pose"
-        return
+    """What is wrong with a result, the basics first. Raises anything for entries of another type."""
     if not all(
         isinstance(result.drr[key], int | float)
         for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0")
@@ -99,27 +118,30 @@ def _what_is_wrong(result: Result) -> Iterator[str]:
         [detector.sdd_mm, *detector.pixel_mm, *detector.principal_px, *result.drr["isocentre_mm"]]
     )
     if not np.isfinite(numbers).all() or min(detector.sdd_mm, *detector.pixel_mm) <= 0:
-        yield f"its detector cannot be (SDD {detector.sdd_mm:g} mm, pixels of {detector.pixel_mm[0]:g} x {detector.pixel_mm[1]:g} mm)"
+        yield (
+            f"its detector cannot be (SDD {detector.sdd_mm:g} mm, pixels of"
+            f" {detector.pixel_mm[0]:g} x {detector.pixel_mm[1]:g} mm)"
+        )
     if (
         image.dtype != np.uint8
         or image.shape != (detector.height, detector.width)
         or not 0 < image.size <= MAX_PIXELS
     ):
-        yield f"its picture is {image.shape} {image.dtype}, its detector {detector.height} x {detector.width}"
+        yield (
+            f"its picture is {image.shape} {image.dtype}, its detector {detector.height} x"
+            f" {detector.width}"
+        )
     if orientation not in list(geometry.REORIENT) or result.drr["reverse_x_axis"] not in (
         True,
         False,
     ):
         yield f"its orientation is {orientation!r}"
     rigid = {"init_pose": result.init_pose, "final_pose": result.final_pose}
-    rigid |= {
-        f"scanner_pose {key}": np.array(view[key].tolist())
-        for view in result.scanner_pose
-        for key in ("camera", "camera_init")
-    }
+    for view in result.scanner_pose:
+        rigid |= {"scanner_pose camera": view.camera, "scanner_pose camera_init": view.camera_init}
     for name, matrix in rigid.items():
         if not geometry.is_rigid(matrix):
-            yield f"its {name} is no rigid 4x4 transform"
+            yield f"its {name} is not a rigid 4x4 transform"
     columns = [np.array(column, float) for column in result.trajectory.values()]
     if (
         len({column.shape for column in columns}) != 1
@@ -135,6 +157,6 @@ def _what_is_wrong(result: Result) -> Iterator[str]:
         or placed.shape != (4, 4)
         or not (np.isfinite(points).all() and np.isfinite(placed).all())
     ):
-        yield "its points_mm or scanner_from_volume are none"
+        yield "its points_mm or scanner_from_volume is invalid"
     if not isinstance(result.xray["file"], str) or not isinstance(result.drr["volume"], str):
         yield "it does not name its X-ray and volume"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from common import files, geometry
 from common.errors import InputError, one_line
 from common.geometry import RAS_FROM_LPS
+from common.results.result import ScannerView
 from common.volume import itk
 
 FOLDER = "slicer"
@@ -25,7 +25,7 @@ MAX_POINTS = 400  # control points of a curve: Slicer draws a handle for each
 
 def export(
     folder: Path,
-    views: Sequence[dict[str, Any]],
+    views: Sequence[ScannerView],
     pictures: Sequence[np.ndarray],
     outlines: Sequence[dict[str, list[np.ndarray]]],
 ) -> None:
@@ -38,15 +38,13 @@ def export(
         zip(views, pictures, outlines, strict=True), start=1
     ):
         prefix = f"view{number}_" if len(views) > 1 else ""
-        write_transform(folder / f"{prefix}camera_LPS.tfm", np.asarray(view["camera"]))
+        write_transform(folder / f"{prefix}camera_LPS.tfm", view.camera)
         write_picture_volume(folder / f"{prefix}xray.nrrd", picture, view)
         write_outline_picture(folder / f"{prefix}outline.png", picture, curves)
         write_outline_markups(folder / f"{prefix}outline.mrk.json", curves, view)
-    for bone in views[0]["bones"]:
-        write_transform(folder / f"{bone['name']}_motion_LPS.tfm", np.asarray(bone["motion"]))
-        write_transform(
-            folder / f"{bone['name']}_volume_LPS.tfm", np.asarray(bone["scanner_from_volume"])
-        )
+    for bone in views[0].bones:
+        write_transform(folder / f"{bone.name}_motion_LPS.tfm", bone.motion)
+        write_transform(folder / f"{bone.name}_volume_LPS.tfm", bone.scanner_from_volume)
 
 
 def write_transform(path: Path, parent_from_child: np.ndarray) -> None:
@@ -54,21 +52,19 @@ def write_transform(path: Path, parent_from_child: np.ndarray) -> None:
     itk.write_transform(path, geometry.invert(parent_from_child))
 
 
-def on_detector(view: dict[str, Any], pixels: np.ndarray) -> np.ndarray:
+def on_detector(view: ScannerView, pixels: np.ndarray) -> np.ndarray:
     """(N, 3) RAS millimetres of pixels (column, row) on the detector's plane."""
-    offsets = (np.asarray(pixels, float) - view["principal_point_px"]) * view["pixel_spacing_mm"]
-    return geometry.apply(
-        np.asarray(view["camera"]), np.c_[offsets, np.full(len(offsets), view["sdd_mm"])]
-    )
+    offsets = (np.asarray(pixels, float) - view.principal_point_px) * view.pixel_spacing_mm
+    return geometry.apply(view.camera, np.c_[offsets, np.full(len(offsets), view.sdd_mm)])
 
 
-def write_picture_volume(path: Path, picture: np.ndarray, view: dict[str, Any]) -> None:
+def write_picture_volume(path: Path, picture: np.ndarray, view: ScannerView) -> None:
     """The X-ray as a volume of one slice that lies where its detector stood."""
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(picture[None])
-    axes = RAS_FROM_LPS[:3, :3] @ np.asarray(view["camera"])[:3, :3]
-    image.SetSpacing([*map(float, view["pixel_spacing_mm"]), 1.0])
+    axes = RAS_FROM_LPS[:3, :3] @ view.camera[:3, :3]
+    image.SetSpacing([*map(float, view.pixel_spacing_mm), 1.0])
     image.SetDirection(axes.ravel().tolist())
     image.SetOrigin((RAS_FROM_LPS[:3, :3] @ on_detector(view, np.zeros((1, 2)))[0]).tolist())
     with files.atomic(path) as partial:
@@ -110,7 +106,7 @@ def write_outline_picture(
 
 
 def write_outline_markups(
-    path: Path, curves: dict[str, list[np.ndarray]], view: dict[str, Any]
+    path: Path, curves: dict[str, list[np.ndarray]], view: ScannerView
 ) -> None:
     """The outlines as closed curves on the detector's plane, in Slicer's markups format, LPS millimetres."""
     markups = []

@@ -1,4 +1,4 @@
-"""Known poses: what an X-ray's truth file says about where its camera stood."""
+"""Ground truth: the camera of an X-ray, and points of the bone, from a file."""
 
 from __future__ import annotations
 
@@ -9,26 +9,32 @@ from typing import Any
 
 import numpy as np
 
-from common import files
+from common import files, geometry
 from common.errors import InputError, reading
 
 logger = logging.getLogger(__name__)
 
+CAMERA_KEYS = ("camera", "C2W")
+
 
 @dataclass(frozen=True)
 class Truth:
-    """The true camera, scanner_from_camera (4, 4), and points of the bone in the scanner's frame (N, 3), if the file has any."""
+    """The true pose of a bone in an X-ray."""
 
-    camera: np.ndarray
-    points_mm: np.ndarray | None
+    camera: np.ndarray  # (4, 4) scanner_from_camera, RAS mm of the original CT
+    points_mm: np.ndarray | None  # (N, 3) points of the bone in the scanner frame, if known
 
 
 def read_truth(path: str | Path, label: int | None) -> Truth:
-    """The true pose from JSON or from another parameters.pt. Raises InputError where the file or the label does not say."""
+    """Read the true pose from JSON or from another parameters.pt.
+
+    ``label`` selects the bone, if bones have moved since the CT. Raises InputError if the file has
+    no camera, or nothing for the label.
+    """
     if str(path).lower().endswith((".pt", ".pth")):
         from common.results import parameters_file
 
-        return Truth(np.asarray(parameters_file.load(path).scanner_pose[0]["camera"]), None)
+        return Truth(parameters_file.load(path).scanner_pose[0].camera, None)
     content = files.read_json(path, "a true pose")
     with reading(path, "moved_bones with labels and C2W_of_bone", "correct the file"):
         moved = [
@@ -36,11 +42,11 @@ def read_truth(path: str | Path, label: int | None) -> Truth:
             for bone in content.get("moved_bones", ())
             if label in bone["labels"]
         ]
-    matrix = moved[0] if moved else content.get("camera", content.get("C2W"))
+    matrix = moved[0] if moved else next((content[k] for k in CAMERA_KEYS if k in content), None)
     if not moved and content.get("moved_bones") and label is None:
         logger.warning(
-            f"{path}: says that bones have moved since the CT; taken as one that has not; give"
-            " `label` to choose"
+            f"{path}: bones have moved since the CT; the camera of the bones that have not moved is"
+            " used; set `label` to select a bone"
         )
     return Truth(_camera(path, matrix), _fiducials(path, content.get("fiducials"), label))
 
@@ -50,14 +56,10 @@ def _camera(path: str | Path, matrix: Any) -> np.ndarray:
         camera = np.array(matrix, float)
     except (TypeError, ValueError):
         camera = np.empty(0)
-    if (
-        camera.shape != (4, 4)
-        or not np.allclose(camera[3], [0, 0, 0, 1])
-        or not np.allclose(camera[:3, :3].T @ camera[:3, :3], np.eye(3), atol=1e-3)
-    ):
+    if not geometry.is_rigid(camera):
         raise InputError(
             path,
-            "holds no usable camera",
+            "no usable camera",
             'a rigid 4x4 matrix, RAS mm, under "camera" or "C2W"',
             "see `help`",
         )
@@ -65,18 +67,20 @@ def _camera(path: str | Path, matrix: Any) -> np.ndarray:
 
 
 def _fiducials(path: str | Path, content: Any, label: int | None) -> np.ndarray | None:
+    """Points (N, 3) of the bone: of ``label`` if they are stored by label."""
     if isinstance(content, dict):
         if label is None:
             return None
         if str(label) not in content:
             raise InputError(
                 path,
-                f"has no fiducials of label {label}",
+                f"no fiducials of label {label}",
                 f"one of {sorted(content)}",
                 "correct `label`",
             )
         content = content[str(label)]
-    with reading(path, "fiducials as a list of (x, y, z) in RAS mm", "correct the file"):
+    expected = "a list of (x, y, z) in RAS mm"
+    with reading(path, f"fiducials as {expected}", "correct the file"):
         points = np.array(
             content["ras_in_ct"] if isinstance(content, dict) else content or np.empty((0, 3)),
             float,
@@ -85,9 +89,6 @@ def _fiducials(path: str | Path, content: Any, label: int | None) -> np.ndarray 
         return None
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise InputError(
-            path,
-            f"its fiducials have shape {points.shape}",
-            "a list of (x, y, z) in RAS mm",
-            "correct the file",
+            path, f"its fiducials have shape {points.shape}", expected, "correct the file"
         )
     return points

@@ -80,7 +80,7 @@ def _in_picture(
 ) -> list[tuple[float, np.ndarray]]:
     """(value, volume_from_rig) of each rotation (volume_from_camera) and depth at its best places. A shift turns the camera about its source, which leaves the perspective right."""
     picture = Picture(view, body, depths := depth_grid(ranges))
-    beside = near and geometry.apply(geometry.invert(view.rig_from_camera), near.point)
+    camera_from_rig = geometry.invert(view.rig_from_camera)
     found = []
     for depth in depths:
         x, y = picture.offsets_mm(depth)
@@ -88,9 +88,9 @@ def _in_picture(
             _within(y, ranges.tz, TEMPLATE_PX)[:, None] & _within(x, ranges.tx, TEMPLATE_PX)[None]
         )
         if near:
-            allowed &= (y - beside[1])[:, None] ** 2 + (x - beside[0])[None] ** 2 + (
-                depth - beside[2]
-            ) ** 2 <= near.reach_mm**2
+            centre = geometry.apply(camera_from_rig, near.point)
+            squared = (y - centre[1])[:, None] ** 2 + (x - centre[0])[None] ** 2
+            allowed &= squared + (depth - centre[2]) ** 2 <= near.reach_mm**2
         if not allowed.any():
             continue
         for first in range(0, len(rotations), BATCH):

@@ -32,7 +32,7 @@ LEAST_CONTRAST = (
 class Picture:
     """One view made small, ready to be correlated with templates of the body."""
 
-    def __init__(self, view: View, body: Body, depths: Sequence[float]):
+    def __init__(self, view: View, body: Body, depths: Sequence[float] | np.ndarray):
         from scipy.fft import rfft2
 
         self.view, self.centre, self._ends = view, body.renderer.centre_mm, body.ends
@@ -122,7 +122,9 @@ def _small_picture(xray: Xray) -> tuple[np.ndarray, np.ndarray, Detector]:
     return _local_contrast(small.image[None], valid[None], small.detector)[0], valid, small.detector
 
 
-def _template_detector(body: Body, detector: Detector, depths: Sequence[float]) -> Detector:
+def _template_detector(
+    body: Body, detector: Detector, depths: Sequence[float] | np.ndarray
+) -> Detector:
     """A square detector, principal point in its middle, that holds the whole body at any rotation (or the picture's size, if less)."""
     radius = (
         float(np.linalg.norm(body.points - body.renderer.centre_mm, axis=1).max()) + TEMPLATE_PX

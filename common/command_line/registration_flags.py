@@ -1,0 +1,324 @@
+"""Flags of registration.py, and which of them contradict each other."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from common.command_line import flags
+from common.command_line.script import Parser
+from common.errors import InputError
+from common.registration.request import (
+    AttenuationMode,
+    Flip,
+    Optimizer,
+    Polarity,
+    SearchExtent,
+    Side,
+    StartMethod,
+)
+
+
+def add_registration_flags(parser: Parser) -> None:
+    _add_inputs(parser)
+    _add_geometry(parser)
+    _add_image(parser)
+    _add_start(parser)
+    parser.add_argument(
+        "--optimizer",
+        choices=get_args(Optimizer),
+        default="gauss-newton",
+        help=(
+            "adam: the field's reference, for comparison; first-order ascent of xvr's gmncc from the "
+            "single start pose, hundreds of DRRs (default: gauss-newton)"
+        ),
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help=(
+            "only check: check.png and a table of geometry, field of view, polarity and (without "
+            "--views) orientation, with remedies (exit code 2 if registration is impossible)"
+        ),
+    )
+    parser.add_argument(
+        "--repeat",
+        type=Path,
+        metavar="PARAMETERS",
+        help="repeat the registration that wrote this parameters.pt; only -o is needed with it",
+    )
+    flags.add_pose_range_flags(parser, "the checkpoint's")
+    flags.add_device_flag(parser)
+
+
+def _add_inputs(parser: Parser) -> None:
+    parser.add_argument(
+        "xray",
+        nargs="*",
+        type=Path,
+        help="X-rays, before the flags: PNG, JPEG, TIFF (8 or 16 bit) or DICOM",
+    )
+    parser.add_argument(
+        "-v",
+        "--volume",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="CT in Hounsfield units (NIfTI); one per bone",
+    )
+    parser.add_argument(
+        "-c",
+        "--checkpoint",
+        type=Path,
+        help=(
+            "pose network of agnostic.py or finetuned.py (or xvr's); without it the start pose is "
+            "searched"
+        ),
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, help="output folder")
+    parser.add_argument(
+        "--mask",
+        nargs="+",
+        type=Path,
+        help="labelmap on the grid of the volume, one per volume: render only its structures",
+    )
+    parser.add_argument(
+        "--labels",
+        type=int,
+        nargs="+",
+        help="labels of --mask to render (default: all); with several volumes, one label each",
+    )
+    parser.add_argument(
+        "--attenuation",
+        choices=get_args(AttenuationMode),
+        default="auto",
+        help=(
+            "whole: everything absorbs; excess: only what exceeds soft tissue; auto: excess for a "
+            "labelmap or a cropped bone (default: auto)"
+        ),
+    )
+    parser.add_argument(
+        "--context",
+        type=Path,
+        metavar="CT",
+        help=(
+            "render this whole CT along with the structure: for a bone that moves with its "
+            "surroundings (a vertebra, a scapula in the chest); wrong for a joint, whose neighbours "
+            "have moved since the CT"
+        ),
+    )
+
+
+def _add_geometry(parser: Parser) -> None:
+    views = parser.add_argument_group("views of one instant")
+    views.add_argument(
+        "--views",
+        action="store_true",
+        help=(
+            "the X-rays show one instant, one camera per X-ray (or several instants, one after the "
+            "other); needs --calibration"
+        ),
+    )
+    views.add_argument(
+        "--calibration",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help=(
+            "calibrated cameras in the order of the X-rays, repeated in turn if there are more "
+            "X-rays: XMALab text (MayaCam 2.0 or 1), or JSON with K, R, t in mm"
+        ),
+    )
+    detector = parser.add_argument_group(
+        "detector geometry (default: the DICOM header, or NAME.json beside NAME.png)"
+    )
+    detector.add_argument("--sdd", type=float, help="source-to-detector distance, mm")
+    detector.add_argument(
+        "--pixel_spacing",
+        type=float,
+        nargs="+",
+        metavar="MM",
+        help="pixel spacing at the detector, mm: one number, or width and height",
+    )
+    detector.add_argument(
+        "--principal_point",
+        type=float,
+        nargs=2,
+        metavar=("COLUMN", "ROW"),
+        help="pixel on the perpendicular from the source, from 0 (default: the centre)",
+    )
+
+
+def _add_image(parser: Parser) -> None:
+    image = parser.add_argument_group("image")
+    image.add_argument(
+        "--bone",
+        choices=get_args(Polarity),
+        default="auto",
+        help=(
+            "bone in the image as shown by a viewer (default: DICOM header, or a guess, which is "
+            "printed)"
+        ),
+    )
+    image.add_argument("--frame", type=int, help="frame of a multi-frame DICOM, from 0")
+    image.add_argument(
+        "--side",
+        choices=get_args(Side),
+        help=(
+            "side of a volume without lineage: right for a bone mirrored to a left one, whose image "
+            "is then flipped (default: the lineage; without one, not mirrored)"
+        ),
+    )
+    image.add_argument(
+        "--flip",
+        choices=get_args(Flip),
+        default="auto",
+        help=(
+            "flip the image left to right; auto: for a mirrored volume, or an image seen from the "
+            "detector's side according to the checkpoint or, with --init dicom, the header "
+            "(default: auto)"
+        ),
+    )
+
+
+def _add_start(parser: Parser) -> None:
+    start = parser.add_argument_group("start pose")
+    start.add_argument(
+        "--init",
+        choices=get_args(StartMethod),
+        help=(
+            "where refinement starts; dicom: the C-arm's angles in the header (default: model with "
+            "-c, else search)"
+        ),
+    )
+    start.add_argument(
+        "--init_pose",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help=(
+            "for --init fixed: an earlier parameters.pt, or a JSON with camera, 4x4 "
+            "scanner_from_camera (one, or one per view); for several volumes one each, or one for all"
+        ),
+    )
+    start.add_argument(
+        "--search",
+        choices=get_args(SearchExtent),
+        default="range",
+        help=(
+            "orientations that --init search covers: those of the pose range, or all (for a bone in "
+            "the frame of a laboratory) (default: range)"
+        ),
+    )
+    start.add_argument(
+        "--sequence",
+        action="store_true",
+        help=(
+            "the X-rays are frames of one motion in order (a multi-frame DICOM counts as its frames): "
+            "each starts where the previous one ended; if the bone is lost, it is searched for"
+        ),
+    )
+    start.add_argument(
+        "--seed", type=int, default=0, help="seed of the scattered start poses (default: 0)"
+    )
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """InputError for flags that are missing or contradict each other."""
+    if args.repeat:
+        if args.xray or args.volume:
+            raise InputError(
+                "--repeat",
+                "given with X-rays or -v",
+                "the inputs recorded in that file",
+                "drop them",
+            )
+        return
+    missing = [
+        name for name, given in (("xray", args.xray), ("-v/--volume", args.volume)) if not given
+    ]
+    if missing:
+        raise InputError(
+            None,
+            f"the following arguments are required: {', '.join(missing)}",
+            "the arguments that --help lists",
+            "correct the command",
+        )
+    _check_structures(args)
+    _check_cameras(args)
+    _check_start(args)
+
+
+def _check_structures(args: argparse.Namespace) -> None:
+    count = len(args.volume)
+    if args.mask and len(args.mask) != count:
+        raise InputError(
+            "--mask",
+            f"{len(args.mask)} labelmaps for {count} volumes",
+            "one per volume, in their order",
+            "correct the flags",
+        )
+    if args.labels and not args.mask:
+        raise InputError("--labels", "no labelmap", "--mask with it", "add --mask FILE")
+    if args.labels and count > 1 and len(args.labels) != count:
+        raise InputError(
+            "--labels",
+            f"{len(args.labels)} labels for {count} volumes",
+            "one label per volume",
+            "correct the flags",
+        )
+
+
+def _check_cameras(args: argparse.Namespace) -> None:
+    cameras = len(args.calibration or [])
+    if args.views and cameras < 2:
+        raise InputError(
+            "--views",
+            f"{cameras} calibrations",
+            "one per camera, two or more, in the order of the X-rays",
+            "add --calibration FILE FILE",
+        )
+    if cameras and len(args.xray) % cameras:
+        raise InputError(
+            "--calibration",
+            f"{cameras} files for {len(args.xray)} X-rays",
+            "one per X-ray of an instant, in their order",
+            "correct the flags",
+        )
+    if args.calibration and (args.sdd or args.principal_point):
+        raise InputError(
+            "--calibration",
+            "given with --sdd or --principal_point",
+            "the camera from one source",
+            "drop the other flags",
+        )
+    if args.pixel_spacing is not None and len(args.pixel_spacing) > 2:
+        raise InputError(
+            "--pixel_spacing",
+            f"{len(args.pixel_spacing)} numbers",
+            "one, or two (width, height), in mm",
+            "correct the flag",
+        )
+
+
+def _check_start(args: argparse.Namespace) -> None:
+    count = len(args.volume)
+    if args.init == "model" and args.checkpoint is None:
+        raise InputError(
+            "--init model", "no checkpoint", "-c model.pth", "give one or use --init search"
+        )
+    if (args.init == "fixed") != (args.init_pose is not None):
+        raise InputError(
+            f"--init {args.init}",
+            f"with --init_pose {args.init_pose}",
+            "both --init fixed and --init_pose FILE, or neither",
+            "correct the flags",
+        )
+    if args.init_pose and len(args.init_pose) not in (1, count):
+        raise InputError(
+            "--init_pose",
+            f"{len(args.init_pose)} files for {count} volumes",
+            "one per volume, in their order, or one for all",
+            "correct the flags",
+        )

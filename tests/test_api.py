@@ -1,0 +1,109 @@
+"""The Python API: a bone found, rendered, saved and read back without a command line."""
+
+import numpy as np
+import pytest
+import test_registration
+from test_registration import DETECTOR, patient  # noqa: F401
+
+from common import api, geometry
+
+GEOMETRY = {"sdd_mm": 900.0, "pixel_spacing_mm": 1.2, "principal_point_px": (75.0, 70.0)}
+
+
+@pytest.fixture(scope="module")
+def loaded(patient):
+    folder, camera = patient
+    structure = api.load_structure(folder / "ct.nii.gz")
+    return structure, api.load_xray(folder / "xray.png", bone="bright", **GEOMETRY), camera
+
+
+@pytest.fixture(scope="module")
+def found(loaded):
+    structure, xray, camera = loaded
+    start = geometry.twist(np.r_[0.05, -0.06, 0.04, 5, -6, 4], camera[:3, 3]) @ camera
+    return api.register(xray, structure, start_camera=start)
+
+
+def test_the_pose_comes_back_and_nothing_is_printed(loaded, found, capfd):
+    structure, xray, camera = loaded
+    assert [one.verdict.code for one in found] == ["ok"]
+    points = structure.body.points
+    error = api.pose_error(found[0].camera(), camera, points, xray.xray.detector)
+    assert error.in_plane_mm < 0.2
+    np.testing.assert_allclose(found[0].scanner_view().camera, found[0].camera(), atol=1e-9)
+    api.register(xray, structure, start_camera=found[0].camera())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_drr_at_the_pose_is_the_xray(loaded, found):
+    structure, xray, _ = loaded
+    drr = api.render(structure, found[0].camera(), xray.xray.detector)
+    assert drr.shape == xray.xray.image.shape
+    assert np.corrcoef(drr.ravel(), xray.xray.image.ravel())[0, 1] > 0.98
+
+
+def test_what_is_saved_is_read_back_and_not_overwritten(found, tmp_path):
+    (path,) = api.save(found, tmp_path / "out")
+    assert path == tmp_path / "out" / "parameters.pt"
+    result = api.read_result(tmp_path / "out")
+    np.testing.assert_allclose(result.volume_from_camera(), found[0].camera(), atol=1e-9)
+    assert result.verdict == found[0].verdict
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "final_img.png",
+        "gt.png",
+        "init_image.png",
+        "parameters.pt",
+        "slicer",
+    ]
+    with pytest.raises(api.InputError, match="already exists"):
+        api.save(found, tmp_path / "out")
+
+
+def test_the_command_line_and_the_api_find_the_same_pose(patient, loaded, tmp_path):
+    folder, _ = patient
+    structure, xray, _ = loaded
+    assert test_registration.register(folder, tmp_path / "out") == 0
+    stored = api.read_result(tmp_path / "out")
+    start = stored.scanner_pose[0].camera_init
+    (again,) = api.register(xray, structure, start_camera=start)
+    np.testing.assert_allclose(again.camera(), stored.volume_from_camera(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "path", "found"),
+    [
+        (
+            lambda s, x: api.load_structure("no_such_file.nii.gz"),
+            "no_such_file.nii.gz",
+            "not found",
+        ),
+        (
+            lambda s, x: api.load_structure("ct.nii.gz", attenuation="bone"),
+            "`attenuation`",
+            "'bone'",
+        ),
+        (lambda s, x: api.load_xray("x.png", bone="white"), "`bone`", "is 'white'"),
+        (
+            lambda s, x: api.load_xray("x.png", pixel_spacing_mm=(1, 2, 3)),
+            "`pixel_spacing_mm`",
+            "(1, 2, 3)",
+        ),
+        (lambda s, x: api.register([], s), "`xrays`", "is empty"),
+        (lambda s, x: api.register(x, [x]), "`structures`", "holds View"),
+        (lambda s, x: api.register(x, s, init="guess"), "`init`", "is 'guess'"),
+        (lambda s, x: api.register(x, s, init="model"), "`init`", "without a pose network"),
+        (lambda s, x: api.register(x, s, init="fixed"), "`init`", "without a start pose"),
+        (lambda s, x: api.register(x, s, start_camera=np.eye(3)), "`start_camera`", "(3, 3)"),
+        (lambda s, x: api.render(s, np.eye(3), DETECTOR), "`camera`", "(3, 3)"),
+        (lambda s, x: api.save([], "out"), "`registrations`", "is empty"),
+        (lambda s, x: api.read_result("no_such_folder"), "no_such_folder", "not found"),
+    ],
+)
+def test_a_bad_argument_raises_an_error_with_fields(loaded, call, path, found, capfd):
+    structure, xray, _ = loaded
+    with pytest.raises(api.InputError) as caught:
+        call(structure, xray)
+    assert (str(caught.value.path), found in caught.value.found) == (path, True)
+    assert caught.value.expected
+    assert caught.value.remedy
+    assert capfd.readouterr() == ("", "")

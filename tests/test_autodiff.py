@@ -1,3 +1,5 @@
+"""Gradients through the renderer against central differences, for any parameterisation."""
+
 import helpers
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ def renderer():
 
 
 def camera_of(renderer, parameters):
-    """Cameras (B, 4, 4) from (B, 6) Euler angles in radians and offsets in mm, through DiffDRR's own parameterisation."""
+    """Cameras (B, 4, 4) of (B, 6) Euler angles in radians and offsets in mm, by DiffDRR's code."""
     from diffdrr.pose import convert
 
     pose = convert(
@@ -36,7 +38,7 @@ PARAMETERS = torch.tensor(
 )
 
 
-def test_the_picture_is_the_renderers_own(renderer):
+def test_the_image_is_the_renderers_own(renderer):
     cameras = camera_of(renderer, PARAMETERS)
     np.testing.assert_array_equal(
         autodiff.render(renderer, cameras, DETECTOR).numpy(),
@@ -70,7 +72,7 @@ def test_the_gradient_by_any_parameters_is_that_of_central_differences(renderer)
             )
 
 
-def test_ascent_of_the_pictures_agreement_brings_a_camera_back(renderer):
+def test_descent_of_the_difference_of_images_recovers_a_camera(renderer):
     truth = PARAMETERS[:1]
     target = autodiff.render(renderer, camera_of(renderer, truth), DETECTOR)
     parameters = (

@@ -1,4 +1,4 @@
-"""The renderers against projections written by hand, chords of a box, each other and central differences."""
+"""The renderers against projections by hand, chords of a box, each other and differences."""
 
 import dataclasses
 
@@ -16,9 +16,8 @@ from common.volume.attenuation import SOFT_TISSUE_HU, WATER_PER_MM
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume, block_average
 
-DETECTOR = Detector(
-    60, 70, 900.0, (1.1, 1.4), (30.3, 33.8)
-)  # unequal pixels, principal point off the middle
+# unequal pixel spacing, principal point off the centre
+DETECTOR = Detector(60, 70, 900.0, (1.1, 1.4), (30.3, 33.8))
 GRIDS = {
     "axis-aligned": np.diag([1.5, 1.5, 1.5, 1]),
     "oblique and anisotropic": oblique_affine((1.2, 1.7, 2.4)),
@@ -37,7 +36,10 @@ def camera_on(point, angles=(20.0, -15, 35), distance=600.0) -> np.ndarray:
 
 
 def smooth(affine, fineness=2, odd=0) -> Volume:
-    """Wide blobs that vanish at the volume's border, attenuation of bone; voxels of the affine's size over ``fineness``."""
+    """Wide blobs with the attenuation of bone, which vanish at the border of the volume.
+
+    The voxel spacing is that of the affine divided by ``fineness``.
+    """
     shape = np.array([30, 34, 27]) * fineness + odd
     centres = np.array([(0.5, 0.5, 0.5), (0.42, 0.58, 0.46), (0.56, 0.44, 0.57)]) * (shape - 1)
     widths = np.array([3.2, 2.5, 2.7]) * fineness
@@ -141,7 +143,7 @@ def test_fused_and_nanodrr_agree_with_siddon_within_a_hundredth_of_the_range(gri
 
 
 def differences(renderer, camera, parameter, step) -> np.ndarray:
-    """Central difference of the picture by one parameter of a left twist about the renderer's centre."""
+    """Central difference of the image by one parameter of a twist about the renderer's centre."""
     cameras = np.stack(
         [
             geometry.twist(sign * step * np.eye(6)[parameter], renderer.centre_mm) @ camera
@@ -155,7 +157,7 @@ def differences(renderer, camera, parameter, step) -> np.ndarray:
 @pytest.mark.parametrize("left_handed", [False, True])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_the_jacobian_is_exact_in_a_slab_of_trilinear_density(axis, left_handed):
-    """Interpolation is exact in such a slab and has no kinks, as long as all rays pass both of its faces."""
+    """Interpolation is exact in such a slab and has no kinks if all rays cross both faces."""
     camera = camera_on(np.array([30.0, -20, 50]))
     shape = np.full(3, 90)
     shape[axis] = 21
@@ -217,16 +219,16 @@ def test_units_of_the_jacobian_are_radians_and_millimetres():
     assert np.linalg.norm(moved - image - change) < 0.03 * np.linalg.norm(change)
 
 
-def test_a_turn_about_the_middle_of_a_ball_leaves_a_ball_where_it_is():
+def test_a_rotation_about_the_centre_of_a_ball_does_not_change_the_image():
     volume = volume_of(
         gaussians((25, 25, 25), [(12, 12, 12)], [2.5], [0.05]), GRIDS["axis-aligned"]
     )
     camera = camera_on(volume.isocentre_mm)
-    _, about_middle = make("fused", volume).render_with_jacobian(camera, DETECTOR)
+    _, about_centre = make("fused", volume).render_with_jacobian(camera, DETECTOR)
     _, about_other = make("fused", volume, volume.isocentre_mm + 20).render_with_jacobian(
         camera, DETECTOR
     )
-    assert np.abs(about_middle[:3]).max() < 0.02 * np.abs(about_other[:3]).max()
+    assert np.abs(about_centre[:3]).max() < 0.02 * np.abs(about_other[:3]).max()
 
 
 @pytest.mark.parametrize("kind", ["fused", "nanodrr"])
@@ -256,7 +258,7 @@ def test_a_volume_behind_the_source_or_the_detector_casts_no_shadow(distance):
     assert make("fused", volume).render(camera_on(volume.isocentre_mm)[None], DETECTOR).any()
 
 
-def test_coarser_keeps_integrals_and_places():
+def test_coarser_keeps_integrals_and_positions():
     volume = smooth(
         oblique_affine((1.0, 1.4, 2.0)), odd=1
     )  # its size is no multiple of the factors
@@ -272,7 +274,7 @@ def test_coarser_keeps_integrals_and_places():
     assert renderer.coarser(0.1) is renderer
 
 
-def test_block_average_is_the_mean_in_the_middle_of_each_block():
+def test_block_average_is_the_mean_at_the_centre_of_each_block():
     volume = volume_of(np.arange(4 * 2 * 3).reshape(4, 2, 3), GRIDS["oblique and anisotropic"])
     coarse = block_average(volume, (2, 1, 2))
     assert coarse.shape == (2, 2, 2)
@@ -287,7 +289,7 @@ def test_block_average_is_the_mean_in_the_middle_of_each_block():
 
 
 @pytest.mark.parametrize("kind", ["fused", "siddon"])
-def test_pieces_of_a_detector_are_pieces_of_the_picture(kind):
+def test_parts_of_a_detector_give_parts_of_the_image(kind):
     volume = smooth(GRIDS["left-handed"])
     camera, renderer = camera_on(volume.isocentre_mm), make(kind, volume)
     whole = renderer.render(camera[None], DETECTOR)[0]
@@ -299,18 +301,18 @@ def test_pieces_of_a_detector_are_pieces_of_the_picture(kind):
     )
 
 
-def test_a_mirrored_detector_and_camera_give_the_mirrored_picture():
+def test_a_flipped_detector_and_camera_give_the_flipped_image():
     volume = smooth(GRIDS["left-handed"])
     camera, renderer = camera_on(volume.isocentre_mm), make("fused", volume)
-    turned = camera @ np.diag([-1.0, 1, 1, 1])
+    flipped = camera @ geometry.MIRROR
     np.testing.assert_allclose(
-        renderer.render(turned[None], DETECTOR.flipped())[0],
+        renderer.render(flipped[None], DETECTOR.flipped())[0],
         renderer.render(camera[None], DETECTOR)[0][:, ::-1],
         atol=1e-5,
     )
 
 
-# ----------------------------------------------------------------------------------------------- structures
+# --------------------------------------------------------------------------------------- structures
 
 
 def labelled() -> tuple[Volume, Volume]:
@@ -390,13 +392,13 @@ def test_absent_labels_and_other_grids_are_refused():
         attenuation.select_structures(ct, shifted, [2], -1000.0)
 
 
-def test_a_device_that_is_not_there_is_refused():
+def test_a_device_that_is_not_available_is_refused():
     import torch
 
     assert choose_device("cpu") == "cpu"
     assert choose_device("auto") in ("cpu", "cuda", "mps")
     absent = "mps" if not torch.backends.mps.is_available() else "cuda"
-    with pytest.raises(InputError, match="no such device here"):
+    with pytest.raises(InputError, match="not available on this machine"):
         choose_device(absent)
 
 

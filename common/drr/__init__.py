@@ -1,1 +1,1 @@
-"""From a volume and a camera to a DRR and its derivative."""
+"""DRRs: renderers from a volume and a camera to an image and its derivative by the pose."""

@@ -1,6 +1,8 @@
-"""Renderers as differentiable functions of the camera, for losses and optimisers written in torch."""
+"""Renderers as differentiable functions of the camera, for losses and optimisers in torch."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,17 +12,22 @@ from common.geometry import Detector
 
 
 def render(renderer: Renderer, cameras: torch.Tensor, detector: Detector) -> torch.Tensor:
-    """Line integrals (B, H, W), float32, of cameras (B, 4, 4) world_from_camera; gradients flow to the cameras.
+    """Line integrals (B, H, W) float32 of cameras (B, 4, 4), ``volume_from_camera``.
 
-    The gradient is that of a rigid motion of each camera. What reaches the entries of the matrix is the one gradient that is tangent to SE(3):
-    the same for every parameterisation of the pose that leads to the matrix.
+    Gradients are propagated to the cameras. The gradient is that of a rigid motion of each camera:
+    the gradient of the matrix that is tangent to SE(3), the same for every parameterisation of the
+    pose.
     """
     return _Render.apply(cameras, renderer, detector)
 
 
 class _Render(torch.autograd.Function):
+    """The renderer's own derivative as a node of torch's graph."""
+
     @staticmethod
-    def forward(ctx, cameras: torch.Tensor, renderer: Renderer, detector: Detector) -> torch.Tensor:
+    def forward(
+        ctx: Any, cameras: torch.Tensor, renderer: Renderer, detector: Detector
+    ) -> torch.Tensor:
         matrices = cameras.detach().cpu().double().numpy()
         if not ctx.needs_input_grad[0]:
             return torch.from_numpy(renderer.render(matrices, detector)).to(cameras.device)
@@ -34,12 +41,14 @@ class _Render(torch.autograd.Function):
         return torch.from_numpy(np.stack(images)).to(cameras.device)
 
     @staticmethod
-    def backward(ctx, upstream: torch.Tensor):
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[torch.Tensor, None, None]:
+        (upstream,) = grad_outputs  # (B, H, W)
         cameras, jacobians = ctx.saved_tensors
         turn, shift = (
             torch.einsum("bchw,bhw->bc", jacobians, upstream).to(cameras.dtype).split(3, dim=1)
         )
-        # a left twist (w, v) about c moves R by [w] R and t by w x (t - c) + v: G_t = shift fixes v, and G_R = [h] R / 2 the rest of w
+        # a left twist (w, v) about c moves R by [w] R and t by w x (t - c) + v: the gradient by t
+        # is that by v, and the part of the gradient by w that t does not give, h, is [h] R / 2
         h = turn - torch.linalg.cross(cameras[:, :3, 3] - ctx.centre, shift)
         gradient = torch.zeros_like(cameras)
         gradient[:, :3, :3] = 0.5 * _cross_matrix(h) @ cameras[:, :3, :3]
@@ -48,7 +57,7 @@ class _Render(torch.autograd.Function):
 
 
 def _cross_matrix(vectors: torch.Tensor) -> torch.Tensor:
-    """(B, 3, 3) matrices [h] with [h] x = h x x, of vectors (B, 3)."""
+    """Matrices [h] (B, 3, 3) of vectors h (B, 3): [h] a is the cross product of h and a."""
     x, y, z = vectors.unbind(1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)

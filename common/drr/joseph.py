@@ -1,8 +1,4 @@
-"""Digitally reconstructed radiographs behind one interface: `Renderer`.
-
-`FusedRenderer` runs on any CPU, `NanodrrRenderer` on CUDA and MPS, `SiddonRenderer` is DiffDRR's exact integral for
-reference pictures. All take attenuation in 1/mm and return line integrals (no unit), for cameras in the volume's world.
-"""
+"""The CPU renderer: Joseph's method, with its pose derivative in the same pass."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from common.volume.volume import Volume, block_average, voxel_edge_mm
 
 
 class FusedRenderer:
-    """Joseph's method on the CPU, value and pose derivative in one sweep (`common.raycast_cpu`)."""
+    """DRRs and their pose derivative on the CPU, by the kernels of `common.drr.joseph_kernel`."""
 
     def __init__(self, volume: Volume, centre_mm: np.ndarray):
         from common.drr import joseph_kernel
@@ -23,7 +19,7 @@ class FusedRenderer:
         self._kernel = joseph_kernel
         self._volume = volume
         self.voxel_mm = voxel_edge_mm(volume)
-        self._coarser: dict[tuple[int, int, int], FusedRenderer] = {}
+        self._coarser: dict[tuple[int, ...], FusedRenderer] = {}
         padded = joseph_kernel.pad(volume.data)
         if padded.size >= 2**31:
             raise InputError(
@@ -39,6 +35,7 @@ class FusedRenderer:
         self.centre_mm = centre_mm
 
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
+        """Line integrals; see `common.drr.renderer.ImageRenderer`."""
         rays = np.stack([_rays(camera, detector) for camera in cameras])
         out = np.empty((len(cameras), detector.height, detector.width), np.float32)
         self._kernel.integrate(
@@ -54,6 +51,7 @@ class FusedRenderer:
     def render_with_jacobian(
         self, camera: np.ndarray, detector: Detector
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Line integrals and their derivative; see `common.drr.renderer.Renderer`."""
         rays = _rays(camera, detector)
         out = np.empty((detector.height, detector.width), np.float32)
         jacobian = np.empty((6, detector.height, detector.width), np.float32)
@@ -72,6 +70,7 @@ class FusedRenderer:
         return out, jacobian
 
     def coarser(self, voxel_mm: float) -> FusedRenderer:
+        """The volume averaged to voxels of about ``voxel_mm``, cached."""
         factors = tuple(max(1, int(voxel_mm / mm + 0.5)) for mm in self._volume.spacing_mm)
         if factors == (1, 1, 1):
             return self
@@ -82,13 +81,18 @@ class FusedRenderer:
         return self._coarser[factors]
 
     def _to_voxels(self, rays: np.ndarray) -> np.ndarray:
+        """Rays (B, 4, 3) of `_rays` in indices of the padded volume."""
         voxels = rays @ self._voxel_from_world[:3, :3].T
         voxels[:, 0] += self._voxel_from_world[:3, 3]
         return voxels
 
 
 def _rays(camera: np.ndarray, detector: Detector) -> np.ndarray:
-    """(4, 3) mm, world: source, step from source to pixel (0, 0), step along a column, step along a row."""
+    """Rays of a camera (4, 3), mm in the volume frame.
+
+    The rows are the source, the step from source to pixel (0, 0), and the steps to the next column
+    and to the next row.
+    """
     right, down, forward, source = camera[:3].T
     dx, dy = detector.pixel_mm
     first = (
@@ -100,7 +104,7 @@ def _rays(camera: np.ndarray, detector: Detector) -> np.ndarray:
 
 
 def _ray_lengths(detector: Detector) -> np.ndarray:
-    """(H, W) mm from source to each pixel."""
+    """Distance (H, W) from the source to each pixel, mm."""
     x = (np.arange(detector.width) - detector.principal_px[0]) * detector.pixel_mm[0]
     y = (np.arange(detector.height) - detector.principal_px[1]) * detector.pixel_mm[1]
     return np.sqrt(x[None] ** 2 + y[:, None] ** 2 + detector.sdd_mm**2)

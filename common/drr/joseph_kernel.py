@@ -1,14 +1,18 @@
-"""Line integrals through a voxel volume and their pose derivatives on the CPU, in one sweep over each ray.
+"""Line integrals through voxels and their pose derivatives on the CPU, in one pass over each ray.
 
-Joseph's method (P. M. Joseph, IEEE Trans. Med. Imaging 1(3), 1982): a ray is sampled where it crosses the voxel planes of
-its dominant axis, with bilinear interpolation inside the plane: four loads a sample, no tensor of sample points.
+Joseph's method (P. M. Joseph, IEEE Trans. Med. Imaging 1(3), 1982): a ray is sampled where it
+crosses the voxel planes of its dominant axis, with bilinear interpolation in the plane. A sample
+takes four loads, and there is no tensor of sample points.
 
-The derivative is that of the discrete sum itself. With a source s, a ray direction d (to the pixel) and h = d / d_m for the
-dominant axis m, the sample on plane k lies at x(k) = s + t d with t = (k - s_m) / d_m. Where the ray moves, the sample stays on
-its plane and moves inside it by (ds - h ds_m) + t (dd - h dd_m), and the step length changes by -dd_m / d_m. So the sums of g and
-t g over the ray (g: in-plane slope of the volume) give the derivative by all six pose parameters, for any voxel size and axes.
+The derivative is that of the discrete sum. With a source s, a ray direction d (to the pixel) and
+h = d / d_m for the dominant axis m, the sample on plane k is at x(k) = s + t d with
+t = (k - s_m) / d_m. When the ray moves, the sample stays on its plane and moves in it by
+(ds - h ds_m) + t (dd - h dd_m), and the step length changes by -dd_m / d_m. So the sums of g and
+t g over the ray (g: in-plane slope of the volume) give the derivative by all six pose parameters,
+for any voxel spacing and axes.
 
-Arrays of voxels are those of `pad`: one layer of zeros makes the integral continuous at the volume's border.
+Arrays of voxels are those of `pad`: one layer of zeros makes the integral continuous at the border
+of the volume.
 """
 
 from __future__ import annotations
@@ -18,13 +22,12 @@ import math
 import numba
 import numpy as np
 
-EPSILON = (
-    1e-3  # voxels kept off the last plane, so that the upper neighbour exists in single precision
-)
+# distance kept from the last plane, voxels: the upper neighbour exists in single precision
+EPSILON = 1e-3
 
 
 def pad(volume: np.ndarray) -> np.ndarray:
-    """``volume[i, j, k]`` with one layer of zeros on every side, float32, first index fastest in memory."""
+    """``volume`` (I, J, K) with a layer of zeros on every side, float32, first index fastest."""
     padded = np.zeros(tuple(n + 2 for n in volume.shape), np.float32, order="F")
     padded[1:-1, 1:-1, 1:-1] = volume
     return padded
@@ -44,7 +47,7 @@ def _interval(start, slope, last, low, high):
 
 @numba.njit(inline="always")
 def _dominant(dx, dy, dz):
-    """The axis with the largest step, and the two others."""
+    """The axis with the largest step, and the other two."""
     ax, ay, az = abs(dx), abs(dy), abs(dz)
     if ax >= ay and ax >= az:
         return 0, 1, 2
@@ -63,7 +66,7 @@ def _direction(rays, b, r, c):
 
 @numba.njit(inline="always")
 def _planes(source, d, m, u, v, sizes):
-    """First plane, number of planes, in-plane start and slope of a ray inside the volume."""
+    """First plane, number of planes, in-plane start and in-plane slope of a ray in the volume."""
     hu = d[u] / d[m]
     hv = d[v] / d[m]
     xu = source[u] - source[m] * hu
@@ -82,8 +85,10 @@ def _planes(source, d, m, u, v, sizes):
 def integrate(voxels, sizes, strides, rays, lengths, out):
     """Line integrals of B views.
 
-    voxels: (n,) the padded array, flat; sizes, strides: (3,) of it. rays: (B, 4, 3) in voxels: source, step from source to
-    pixel (0, 0), step along a column, step along a row. lengths: (H, W) mm from source to pixel. out: (B, H, W), voxel value times mm.
+    voxels: (n,) the padded array, flat; sizes, strides: (3,) of that array.
+    rays: (B, 4, 3) in voxels: source, step from source to pixel (0, 0), steps to the next column
+    and to the next row. lengths: (H, W) mm from source to pixel.
+    out: (B, H, W), voxel value times mm.
     """
     batch, height, width = out.shape
     for job in numba.prange(batch * height):
@@ -119,8 +124,11 @@ def integrate_with_jacobian(
 ):
     """Line integrals of one view and their derivative by a left twist of the camera.
 
-    As `integrate` with B = 1, and world_rays: (4, 3) the same rays in mm; voxel_from_world: (3, 3); centre: (3,) mm, the point the twist
-    turns about. out: (H, W); jacobian: (6, H, W) per radian (rotation vector) and per mm (translation), world axes.
+    Arguments as for `integrate` with B = 1, and
+    world_rays: (4, 3) the same rays in mm of the volume frame; voxel_from_world: (3, 3);
+    centre: (3,) mm, about which the twist rotates.
+    out: (H, W); jacobian: (6, H, W) per radian (rotation vector) and per mm (translation), along
+    the axes of the volume frame.
     """
     height, width = out.shape
     for r in numba.prange(height):

@@ -1,10 +1,8 @@
-"""Digitally reconstructed radiographs behind one interface: `Renderer`.
-
-`FusedRenderer` runs on any CPU, `NanodrrRenderer` on CUDA and MPS, `SiddonRenderer` is DiffDRR's exact integral for
-reference pictures. All take attenuation in 1/mm and return line integrals (no unit), for cameras in the volume's world.
-"""
+"""The GPU renderer: nanodrr, with central differences for the pose derivative."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,17 +10,21 @@ from common import geometry
 from common.geometry import Detector
 from common.volume.volume import Volume, voxel_edge_mm
 
+if TYPE_CHECKING:
+    import torch
+
 
 class NanodrrRenderer:
-    """nanodrr's fused kernels (Triton on CUDA, Metal on MPS; its torch path on the CPU)."""
+    """DRRs by nanodrr's fused kernels: Triton on CUDA, Metal on MPS, torch on the CPU."""
 
-    STEP_DEG, STEP_MM = 0.05, 0.05  # of the central differences
+    # steps of the central differences
+    STEP_DEG, STEP_MM = 0.05, 0.05
 
     def __init__(self, volume: Volume, centre_mm: np.ndarray, device: str):
         import torch
         from nanodrr.data import Subject
 
-        def tensor(array):
+        def tensor(array: np.ndarray) -> torch.Tensor:
             return torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32)
 
         sizes = np.array(volume.shape)
@@ -45,6 +47,7 @@ class NanodrrRenderer:
         self.centre_mm = centre_mm
 
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
+        """Line integrals; see `common.drr.renderer.ImageRenderer`."""
         import torch
         from nanodrr.drr import render
 
@@ -57,23 +60,21 @@ class NanodrrRenderer:
         rt_inv = torch.as_tensor(np.asarray(cameras), dtype=torch.float32, device=self._device)
         sdd = torch.full((count,), detector.sdd_mm, device=self._device)
         with torch.no_grad():
-            return (
-                render(
-                    self._subject,
-                    k_inv,
-                    rt_inv,
-                    sdd,
-                    detector.height,
-                    detector.width,
-                    n_samples=self._samples,
-                )[:, 0]
-                .cpu()
-                .numpy()
+            images = render(
+                self._subject,
+                k_inv,
+                rt_inv,
+                sdd,
+                detector.height,
+                detector.width,
+                n_samples=self._samples,
             )
+        return images[:, 0].cpu().numpy()
 
     def render_with_jacobian(
         self, camera: np.ndarray, detector: Detector
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Line integrals and their derivative; see `common.drr.renderer.Renderer`."""
         steps = np.array([np.radians(self.STEP_DEG)] * 3 + [self.STEP_MM] * 3)
         moved = [
             geometry.twist(sign * step * np.eye(6)[axis], self.centre_mm) @ camera
@@ -81,9 +82,9 @@ class NanodrrRenderer:
             for sign in (1, -1)
         ]
         images = self.render(np.stack([camera, *moved]), detector)
-        return images[0], (images[1::2] - images[2::2]) / (2 * steps[:, None, None]).astype(
-            np.float32
-        )
+        doubled = (2 * steps[:, None, None]).astype(np.float32)
+        return images[0], (images[1::2] - images[2::2]) / doubled
 
     def coarser(self, voxel_mm: float) -> NanodrrRenderer:
+        """The renderer itself: a GPU is not faster with larger voxels."""
         return self

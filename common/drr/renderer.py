@@ -1,12 +1,13 @@
-"""Digitally reconstructed radiographs behind one interface: `Renderer`.
+"""The renderers behind one interface, and the choice between them.
 
-`FusedRenderer` runs on any CPU, `NanodrrRenderer` on CUDA and MPS, `SiddonRenderer` is DiffDRR's exact integral for
-reference pictures. All take attenuation in 1/mm and return line integrals (no unit), for cameras in the volume's world.
+`FusedRenderer` runs on any CPU, `NanodrrRenderer` on CUDA and MPS; `SiddonRenderer` is the exact
+reference. All take attenuation in 1/mm and return line integrals (no unit). Cameras are in the
+frame of the volume's affine.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -16,52 +17,69 @@ from common.errors import InputError
 from common.geometry import Detector
 from common.volume.volume import Volume
 
+Device: TypeAlias = Literal["cpu", "cuda", "mps"]
 
-class Renderer(Protocol):
+
+class ImageRenderer(Protocol):
     """Renders one attenuation volume."""
 
-    centre_mm: np.ndarray  # isocentre of the volume's file, the point that pose twists turn about
+    centre_mm: np.ndarray  # (3,) point about which pose twists rotate
     voxel_mm: float  # edge of a cube as large as a voxel
 
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
-        """Line integrals (B, H, W), float32, of cameras (B, 4, 4) world_from_camera."""
+        """Line integrals (B, H, W) float32 of cameras (B, 4, 4), ``volume_from_camera``."""
+        ...
+
+
+class Renderer(ImageRenderer, Protocol):
+    """Renders one attenuation volume, with its derivative by the pose."""
 
     def render_with_jacobian(
         self, camera: np.ndarray, detector: Detector
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Line integrals (H, W) and their derivative (6, H, W) by a left twist of ``camera`` about ``centre_mm``.
+        """Line integrals (H, W) and their derivative (6, H, W) by a left twist of ``camera``.
 
-        Three columns per radian of a rotation vector, three per millimetre, world axes; see `geometry.twist`.
+        The twist is about ``centre_mm``, along the axes of the volume frame: three images per
+        radian of the rotation vector, three per millimetre; see `geometry.twist`.
         """
+        ...
 
     def coarser(self, voxel_mm: float) -> Renderer:
-        """A renderer of the same volume averaged down to voxels of about ``voxel_mm``, for small pictures."""
+        """A renderer of the volume averaged to voxels of about ``voxel_mm``, for small images."""
+        ...
 
 
 def make_renderer(volume: Volume, device: str, centre_mm: np.ndarray | None = None) -> Renderer:
-    """The renderer of an attenuation volume for ``device`` (cpu, cuda or mps)."""
+    """The renderer of an attenuation volume for ``device`` (cpu, cuda or mps).
+
+    ``centre_mm`` (3,) is the point about which pose twists rotate, by default the isocentre.
+    """
     centre = volume.isocentre_mm if centre_mm is None else np.asarray(centre_mm, float)
-    return (
-        FusedRenderer(volume, centre)
-        if device == "cpu"
-        else NanodrrRenderer(volume, centre, device)
-    )
+    if device == "cpu":
+        return FusedRenderer(volume, centre)
+    return NanodrrRenderer(volume, centre, device)
 
 
-def choose_device(wanted: str) -> str:
-    """auto, cpu, cuda or mps to the device that is there. Raises InputError for one that is not."""
+def choose_device(wanted: str) -> Device:
+    """The device (cpu, cuda or mps) for a setting, which may also be auto.
+
+    Raises InputError if this machine does not have it.
+    """
     if wanted == "cpu":
         return "cpu"
     import torch
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available: list[Device] = ["cuda"] if torch.cuda.is_available() else []
+    available += ["mps"] if torch.backends.mps.is_available() else []
+    available += ["cpu"]
     if wanted == "auto":
-        return next((name for name, available in there.items() if available), "cpu")
-    if not there[wanted]:
-        raise InputError(
-            f"`device` {wanted}",
-            "no such device here",
-            f"one of {['cpu', *[n for n, a in there.items() if a]]}",
-            "use `device` auto",
-        )
-    return wanted
+        return available[0]
+    for device in available:
+        if device == wanted:
+            return device
+    raise InputError(
+        f"`device` {wanted}",
+        "not available on this machine",
+        f"one of {', '.join(available)}",
+        "use `device` auto",
+    )

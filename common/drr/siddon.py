@@ -1,10 +1,8 @@
-"""Digitally reconstructed radiographs behind one interface: `Renderer`.
-
-`FusedRenderer` runs on any CPU, `NanodrrRenderer` on CUDA and MPS, `SiddonRenderer` is DiffDRR's exact integral for
-reference pictures. All take attenuation in 1/mm and return line integrals (no unit), for cameras in the volume's world.
-"""
+"""The reference renderer: DiffDRR's exact integral over voxels (Siddon's method)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +12,7 @@ from common.volume.volume import Volume, voxel_edge_mm
 
 
 class SiddonRenderer:
-    """DiffDRR's exact integral over voxels: the reference, slow."""
+    """DRRs by DiffDRR's exact integral over voxels; slow, without a derivative."""
 
     def __init__(self, volume: Volume, centre_mm: np.ndarray, device: str = "cpu"):
         import torch
@@ -25,17 +23,19 @@ class SiddonRenderer:
             tensor=torch.as_tensor(np.ascontiguousarray(volume.data, np.float32))[None],
             affine=volume.affine,
         )
-        # DiffDRR's own HU-to-density needs soft tissue in every volume and several times its memory, so it is given a few harmless numbers and replaced
-        harmless = torchio.ScalarImage(
+        # DiffDRR's conversion of HU to density fails without soft tissue and takes several times
+        # the memory of the volume: it converts a placeholder, which is then replaced
+        placeholder = torchio.ScalarImage(
             tensor=torch.linspace(-1000, 1000, 8).reshape(1, 2, 2, 2), affine=volume.affine
         )
-        self._subject = read(harmless, orientation="AP", center_volume=False)
+        self._subject: Any = read(placeholder, orientation="AP", center_volume=False)
         self._subject.density = image
         self._device = device
         self.voxel_mm = voxel_edge_mm(volume)
         self.centre_mm = centre_mm
 
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
+        """Line integrals; see `common.drr.renderer.ImageRenderer`."""
         import torch
         from diffdrr.drr import DRR
         from diffdrr.pose import RigidTransform

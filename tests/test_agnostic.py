@@ -16,7 +16,7 @@ import agnostic
 from common.files import torch_files
 from common.pose_network import prediction
 from common.pose_network.checkpoint import load_checkpoint
-from common.training import loop
+from common.training import batches
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,7 +31,7 @@ def cts(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tiny networks are faster so, above all on a busy machine."""
+    """Tiny networks train faster on one thread, especially on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -50,7 +50,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_training_writes_a_model_its_last_state_a_log_and_two_pictures(cts, tmp_path, capsys):
+def test_training_writes_a_model_its_last_state_a_log_and_two_images(cts, tmp_path, capsys):
     assert agnostic.main(arguments(cts, tmp_path, "--iterations", "10")) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == str(tmp_path / "m.pth")
@@ -83,7 +83,7 @@ def scalars(folder, tag):
 def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeated_run(
     cts, tmp_path, monkeypatch
 ):
-    calls, real = [], loop.pictures_of
+    calls, real = [], batches.images_of
 
     def interrupted(*args):
         calls.append(0)
@@ -93,7 +93,7 @@ def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeate
 
     for _ in range(2):
         calls.clear()
-        monkeypatch.setattr(loop, "pictures_of", interrupted)
+        monkeypatch.setattr(batches, "images_of", interrupted)
         assert agnostic.main(arguments(cts, tmp_path, "--iterations", "5", "--overwrite")) == 130
         monkeypatch.undo()
         assert agnostic.main([*arguments(cts, tmp_path), "--resume"]) == 0
@@ -111,7 +111,7 @@ def test_tensorboard_holds_the_rows_of_the_csv_also_over_a_resumed_and_a_repeate
 
 
 class StandIn(types.ModuleType):
-    """What a training run uses of wandb, and a record of it."""
+    """The part of wandb that a training run uses, with a record of the calls."""
 
     Error = type("Error", (Exception,), {})
 
@@ -135,7 +135,7 @@ class StandIn(types.ModuleType):
         self.logged.append((step, figures))
 
 
-def test_weights_and_biases_gets_every_row_where_it_is_asked_for(cts, tmp_path, monkeypatch):
+def test_weights_and_biases_gets_every_row_if_requested(cts, tmp_path, monkeypatch):
     wandb = StandIn()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     assert agnostic.main(arguments(cts, tmp_path, "--iterations", "3", "--wandb", "knees")) == 0
@@ -153,7 +153,7 @@ def test_weights_and_biases_gets_every_row_where_it_is_asked_for(cts, tmp_path, 
     assert wandb.ended == "done"
 
 
-def test_weights_and_biases_is_left_alone_where_it_is_not_asked_for(cts, tmp_path, monkeypatch):
+def test_weights_and_biases_is_not_used_unless_requested(cts, tmp_path, monkeypatch):
     wandb = StandIn()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     assert agnostic.main(arguments(cts, tmp_path, "--iterations", "1")) == 0
@@ -164,7 +164,7 @@ def test_weights_and_biases_is_left_alone_where_it_is_not_asked_for(cts, tmp_pat
     ("module", "message"),
     [(None, "pip install wandb"), (StandIn(refuses=True), "no API key configured")],
 )
-def test_weights_and_biases_that_is_missing_or_refuses_stops_before_the_first_batch(
+def test_a_missing_or_rejecting_weights_and_biases_stops_before_the_first_batch(
     cts, tmp_path, monkeypatch, capsys, module, message
 ):
     monkeypatch.setitem(sys.modules, "wandb", module)
@@ -199,9 +199,9 @@ def test_one_patient_in_three_is_held_out_and_its_ct_is_never_trained_on(
     cts, tmp_path, monkeypatch, capsys
 ):
     seen = set()
-    real = loop.make_scenes
+    real = batches.make_scenes
     monkeypatch.setattr(
-        loop,
+        batches,
         "make_scenes",
         lambda patient, *args: (seen.add(patient.name), real(patient, *args))[1],
     )
@@ -212,7 +212,7 @@ def test_one_patient_in_three_is_held_out_and_its_ct_is_never_trained_on(
 
 def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_ends(cts, tmp_path, monkeypatch):
     assert agnostic.main(arguments(cts, tmp_path / "whole", "--iterations", "9")) == 0
-    calls, real = [], loop.pictures_of
+    calls, real = [], batches.images_of
 
     def interrupted(*args):
         calls.append(0)
@@ -220,7 +220,7 @@ def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_ends(cts, tmp_p
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
 
-    monkeypatch.setattr(loop, "pictures_of", interrupted)
+    monkeypatch.setattr(batches, "images_of", interrupted)
     assert agnostic.main(arguments(cts, tmp_path / "parts", "--iterations", "9")) == 130
     assert (
         3 <= load_checkpoint(tmp_path / "parts" / "m_last.pth").content["itr"] <= 4
@@ -312,7 +312,7 @@ def test_masks_are_found_by_the_cts_name(cts, tmp_path):
     )
 
 
-# -------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 
 def refused(argv, capsys, *words):
@@ -327,12 +327,12 @@ def refused(argv, capsys, *words):
 
 def test_an_empty_folder_is_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    refused(arguments(tmp_path / "empty", tmp_path / "out"), capsys, "empty", "holds no CT")
+    refused(arguments(tmp_path / "empty", tmp_path / "out"), capsys, "empty", "no CT")
     assert not list((tmp_path / "out").glob("*"))
 
 
 def test_a_file_in_place_of_the_folder_is_refused(cts, tmp_path, capsys):
-    refused(arguments(cts / "P0.nii.gz", tmp_path), capsys, "is no folder")
+    refused(arguments(cts / "P0.nii.gz", tmp_path), capsys, "not a folder")
 
 
 def test_a_ct_without_bone_is_named(tmp_path, capsys):
@@ -353,7 +353,7 @@ def test_a_ct_without_bone_is_named(tmp_path, capsys):
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
-def test_a_file_that_is_no_ct_is_named(tmp_path, capsys):
+def test_a_file_that_is_not_a_ct_is_named(tmp_path, capsys):
     write_ct(tmp_path / "in" / "A.nii.gz")
     (tmp_path / "in" / "B.nii.gz").write_bytes(b"text")
     refused(arguments(tmp_path / "in", tmp_path / "out", "--iterations", "2"), capsys, "B.nii.gz")
@@ -369,7 +369,7 @@ def test_a_missing_mask_is_named(cts, tmp_path, capsys):
     )
 
 
-def test_a_label_that_is_absent_is_refused(cts, tmp_path, capsys):
+def test_a_missing_label_is_refused(cts, tmp_path, capsys):
     for ct in sorted(cts.glob("*.nii.gz")):
         write_mask(tmp_path / "masks" / ct.name, ct)
     refused(
@@ -404,7 +404,7 @@ def test_resuming_nothing_is_refused(cts, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["../m", "a/b", "", ".hidden"])
-def test_a_name_that_is_no_file_name_is_refused(cts, tmp_path, capsys, name):
+def test_a_name_that_is_not_a_file_name_is_refused(cts, tmp_path, capsys, name):
     argv = arguments(cts, tmp_path)
     argv[argv.index("m")] = name
     refused(argv, capsys, "--name")

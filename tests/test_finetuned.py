@@ -20,7 +20,7 @@ from common.volume import attenuation, nifti
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tiny networks are faster so, above all on a busy machine."""
+    """Tiny networks train faster on one thread, especially on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -105,7 +105,7 @@ def test_training_starts_from_the_checkpoints_weights(ct, model, tmp_path):
     )
 
 
-def test_flags_overrule_the_checkpoint(ct, model, tmp_path):
+def test_flags_override_the_checkpoint(ct, model, tmp_path):
     assert (
         finetuned.main(
             arguments(
@@ -171,7 +171,7 @@ def test_one_mask_file_serves_the_one_ct(ct, model, tmp_path):
     )
 
 
-# ------------------------------------------------------------------------------------------------ --check
+# ------------------------------------------------------------------------------------------ --check
 
 RANGE = [
     "--r1",
@@ -197,7 +197,7 @@ RANGE = [
 
 @pytest.fixture(scope="module")
 def like(ct, tmp_path_factory):
-    """An X-ray of the CT near the middle of the range, with its geometry beside it."""
+    """An X-ray of the CT near the centre of the range, with its geometry in a JSON file."""
     volume, detector = nifti.load_ct(ct), Detector.centred(192, 160, 1100.0, 1.3)
     camera = geometry.translation(volume.isocentre_mm) @ geometry.camera_from_pose(
         geometry.pose_from_angles([3, -2, 2], [2, 820, -3])
@@ -211,7 +211,7 @@ def like(ct, tmp_path_factory):
     return path
 
 
-def test_check_writes_one_picture_and_a_table_and_trains_nothing(ct, model, like, tmp_path, capsys):
+def test_check_writes_one_image_and_a_table_and_trains_nothing(ct, model, like, tmp_path, capsys):
     assert (
         finetuned.main(
             arguments(ct, model, tmp_path / "out", "--check", "--like", str(like), *RANGE)
@@ -252,7 +252,7 @@ def test_check_finds_a_range_behind_the_detector_and_one_that_misses_it(
     )
     out = capsys.readouterr().out
     assert (
-        "IMPOSSIBLE: the range reaches 1090 mm from the source, the detector stands at 1100 mm."
+        "IMPOSSIBLE: the range reaches 1090 mm from the source, the detector is at 1100 mm."
         " Lower --ty or raise --sdd." in out
     )
     assert "of the range's poses the bone misses the training detector. Narrow --tx and --tz" in out
@@ -276,7 +276,7 @@ def test_check_refuses_before_it_reads_anything(ct, model, like, tmp_path, capsy
     assert (tmp_path / "check.png").read_text() == "mine"
 
 
-# -------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 
 def refused(argv, capsys, *words):

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffdrr.pose import RigidTransform
 from training_helpers import write_ct, write_mask
 
 from common import geometry
@@ -17,18 +16,28 @@ from common.command_line.flags import add_pose_range_flags, pose_range_from
 from common.errors import InputError
 from common.geometry import Detector
 from common.geometry.pose_range import PoseRange
-from common.training import augmentation, loop, sampling, validation
-from common.training import processes as processes_module
-from common.training.loss import LEVER_MM, LOSS_SCALE_MM, PictureLoss, dice, pose_loss, silhouette
+from common.training import augmentation, batches, loop, schedule, validation
+from common.training.images import LEAST_IN_VIEW, Scenes, draw_poses, make_batch
+from common.training.loading import load_patient
+from common.training.loss import LEVER_MM, LOSS_SCALE_MM, ImageLoss, dice, pose_loss, silhouette
+from common.training.network import centre_heads, learners
 from common.training.outputs import Outputs
-from common.training.processes import Processes, available_cores, learners, take_picture_cores
-from common.training.sampling import PatientPool, Scenes, Source, View
+from common.training.pool import PatientPool
+from common.training.processes import (
+    Processes,
+    available_cores,
+    join_processes,
+    take_rendering_cores,
+)
 from common.training.settings import Settings
+from common.training.sources import Source
+from common.training.view import TrainingView
+from common.training.xvr_config import RunPaths, config_of, settings_of
 from common.volume import nifti
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume
 
-VIEW = View(Detector.centred(64, 64, 1020.0, 4.0), PoseRange())
+VIEW = TrainingView(Detector.centred(64, 64, 1020.0, 4.0), PoseRange())
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +47,7 @@ def ct(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patient(ct):
-    return sampling.load_patient(Source(ct), VIEW, "cpu")
+    return load_patient(Source(ct), VIEW, "cpu")
 
 
 def poses_at(*rows):
@@ -50,21 +59,19 @@ def poses_at(*rows):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tiny networks are faster so, above all on a busy machine."""
+    """Tiny networks train faster on one thread, especially on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
-# --------------------------------------------------------------------------------------------------- loss
+# --------------------------------------------------------------------------------------------- loss
 
 
 def test_the_loss_is_zero_at_the_truth():
     truth = poses_at([10, 20, 30, 5, 800, -7])
-    assert pose_loss(RigidTransform(truth), truth).item() == pytest.approx(
-        0, abs=2e-3 * LEVER_MM / LOSS_SCALE_MM
-    )
+    assert pose_loss(truth, truth).item() == pytest.approx(0, abs=2e-3 * LEVER_MM / LOSS_SCALE_MM)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +86,15 @@ def test_the_loss_is_zero_at_the_truth():
 def test_the_loss_of_one_wrong_parameter_is_its_length(parameter, change, expected_mm):
     right = np.array([10.0, 20, 30, 5, 800, -7])
     wrong = right + np.eye(6)[parameter] * change
-    loss = pose_loss(RigidTransform(poses_at(wrong)), poses_at(right)).item() * LOSS_SCALE_MM
+    loss = pose_loss(poses_at(wrong), poses_at(right)).item() * LOSS_SCALE_MM
     assert loss == pytest.approx(expected_mm, abs=0.1)
 
 
-def picture_loss(patient, change, **weights):
-    """Value of the picture terms for a pose that is off by ``change``, and its gradient by r1 r2 r3 (radians) tx ty tz."""
+def image_loss(patient, change, **weights):
+    """Value of the image and Dice terms at a pose that is off by ``change``, and its gradient.
+
+    The gradient is by r1 r2 r3 (radians) tx ty tz.
+    """
     from diffdrr.pose import convert
 
     right = torch.tensor([[10.0, 5, -5, 5, 800, -7]])
@@ -94,7 +104,7 @@ def picture_loss(patient, change, **weights):
         parameters[:, :3], parameters[:, 3:], parameterization="euler_angles", convention="ZXY"
     )
     weights = {"image_weight": 0.0, "dice_weight": 0.0, **weights}
-    loss = PictureLoss(VIEW, **weights)(
+    loss = ImageLoss(VIEW, **weights)(
         predicted.matrix, [Scenes(patient, poses_at(right[0].tolist()), None)]
     )
     return loss.item(), torch.autograd.grad(loss, parameters)[0][0]
@@ -102,14 +112,14 @@ def picture_loss(patient, change, **weights):
 
 @pytest.mark.parametrize("term", ["image_weight", "dice_weight"])
 @pytest.mark.parametrize(("parameter", "change"), [(0, 8.0), (3, 8.0), (3, -8.0), (5, 8.0)])
-def test_the_picture_terms_vanish_at_the_truth_and_pull_a_wrong_pose_back(
+def test_the_image_terms_vanish_at_the_truth_and_pull_a_wrong_pose_back(
     patient, term, parameter, change
 ):
-    at_truth, _ = picture_loss(patient, [0.0] * 6, **{term: 1.0})
+    at_truth, _ = image_loss(patient, [0.0] * 6, **{term: 1.0})
     assert at_truth == pytest.approx(
         0, abs=0.02
     )  # xvr's similarity of a picture with itself is just short of 1
-    off, gradient = picture_loss(patient, (np.eye(6)[parameter] * change).tolist(), **{term: 1.0})
+    off, gradient = image_loss(patient, (np.eye(6)[parameter] * change).tolist(), **{term: 1.0})
     assert off > at_truth + 3e-3
     assert gradient[parameter] * change > 0
 
@@ -122,7 +132,7 @@ def test_silhouettes_that_agree_have_dice_one_and_apart_zero():
     assert dice(silhouette(image), silhouette(other)).tolist() == pytest.approx([1, 0], abs=1e-6)
 
 
-def test_a_fresh_network_answers_the_middle_of_the_range():
+def test_a_fresh_network_predicts_the_centre_of_the_range():
     from common.pose_network import prediction
 
     for rotation in ("rotation_6d", "quaternion_adjugate", "euler_angles"):
@@ -130,15 +140,13 @@ def test_a_fresh_network_answers_the_middle_of_the_range():
             "test_resnet",
             None,
             rotation,
-            View(VIEW.detector, PoseRange(r1=(20, 60))),
+            TrainingView(VIEW.detector, PoseRange(r1=(20, 60))),
             4,
             1e-3,
             convention="ZXY",
         )
-        made = prediction.make_network(
-            settings.config(volpath="", maskpath=None, outpath="", ckptpath=None)
-        ).eval()
-        loop.centre_heads(made, settings)
+        made = prediction.make_network(config_of(settings, RunPaths(""))).eval()
+        centre_heads(made, settings)
         with torch.no_grad():
             made.rot_regression.weight.zero_()
             made.xyz_regression.weight.zero_()
@@ -148,14 +156,14 @@ def test_a_fresh_network_answers_the_middle_of_the_range():
         assert np.allclose(offset, [0, 850, 0], atol=0.01)
 
 
-# ----------------------------------------------------------------------------------------------- pictures
+# ------------------------------------------------------------------------------------------- images
 
 
-def test_a_plain_picture_is_the_whole_attenuation_seen_from_its_pose(ct, patient):
+def test_a_plain_image_is_the_whole_attenuation_seen_from_its_pose(ct, patient):
     from common.drr.renderer import make_renderer
     from common.volume import attenuation, nifti
 
-    images, poses = sampling.make_batch(patient, VIEW, 4, 0.0, np.random.default_rng(1))
+    images, poses = make_batch(patient, VIEW, 4, 0.0, np.random.default_rng(1))
     volume = nifti.load_ct(ct)
     renderer = make_renderer(attenuation.select_structures(volume, None, None, -1000.0), "cpu")
     for image, pose in zip(images, poses, strict=True):
@@ -165,30 +173,30 @@ def test_a_plain_picture_is_the_whole_attenuation_seen_from_its_pose(ct, patient
         assert np.corrcoef(image[0].numpy().ravel(), expected.ravel())[0, 1] > 0.99
 
 
-def test_without_reverse_x_axis_the_picture_is_mirrored(patient):
-    mirrored = View(VIEW.detector, VIEW.pose_range, "AP", False)
-    ours, _ = sampling.make_batch(patient, VIEW, 2, 0.0, np.random.default_rng(1))
-    theirs, _ = sampling.make_batch(patient, mirrored, 2, 0.0, np.random.default_rng(1))
+def test_without_reverse_x_axis_the_image_is_flipped(patient):
+    mirrored = TrainingView(VIEW.detector, VIEW.pose_range, "AP", False)
+    ours, _ = make_batch(patient, VIEW, 2, 0.0, np.random.default_rng(1))
+    theirs, _ = make_batch(patient, mirrored, 2, 0.0, np.random.default_rng(1))
     assert torch.equal(ours.flip(3), theirs)
 
 
-def test_augmented_pictures_repeat_with_their_seed_and_differ_between_seeds(patient):
-    first, poses = sampling.make_batch(patient, VIEW, 4, 0.5, np.random.default_rng([7, 1]))
-    again, same = sampling.make_batch(patient, VIEW, 4, 0.5, np.random.default_rng([7, 1]))
-    other, _ = sampling.make_batch(patient, VIEW, 4, 0.5, np.random.default_rng([7, 2]))
+def test_augmented_images_repeat_with_their_seed_and_differ_between_seeds(patient):
+    first, poses = make_batch(patient, VIEW, 4, 0.5, np.random.default_rng([7, 1]))
+    again, same = make_batch(patient, VIEW, 4, 0.5, np.random.default_rng([7, 1]))
+    other, _ = make_batch(patient, VIEW, 4, 0.5, np.random.default_rng([7, 2]))
     assert torch.equal(first, again)
     assert torch.equal(poses, same)
     assert not torch.equal(first, other)
     assert torch.isfinite(first).all()
 
 
-def test_every_effect_leaves_a_picture_that_is_finite_and_not_empty(patient):
-    images, _ = sampling.make_batch(patient, VIEW, 32, 1.0, np.random.default_rng(0))
+def test_every_augmentation_leaves_an_image_that_is_finite_and_not_empty(patient):
+    images, _ = make_batch(patient, VIEW, 32, 1.0, np.random.default_rng(0))
     assert torch.isfinite(images).all()
     assert (images.amax((1, 2, 3)) - images.amin((1, 2, 3)) > 5).all()
 
 
-def test_scatter_flattens_a_thick_body_and_leaves_what_is_in_it_to_be_seen():
+def test_scatter_reduces_the_contrast_in_a_thick_body_and_leaves_it_visible():
     body = torch.full((1, 1, 32, 32), 6.0)
     body[..., 10:20, 10:20] += 1.0
     veiled = augmentation._scatter(body, torch.full((1, 1, 1, 1), 0.15))
@@ -202,35 +210,38 @@ def test_blur_keeps_the_sum_and_collimators_leave_most_of_the_field():
     assert blurred.sum() == pytest.approx(1)
     assert blurred[0, 0, 4, 4] == pytest.approx(0.25)
     fields = augmentation._collimator(
-        augmentation.Dice(200, torch.Generator().manual_seed(0)), torch.Size((64, 64)), 1.0
+        augmentation.Draws(200, torch.Generator().manual_seed(0)), torch.Size((64, 64)), 1.0
     )
     assert fields.mean((1, 2, 3)).min() > 0.2
 
 
 def test_poses_that_miss_the_bone_are_redrawn(patient):
-    wide = View(VIEW.detector, PoseRange(tx=(-300.0, 300.0)))
-    poses = sampling.draw_poses(patient, wide, 40, np.random.default_rng(0))
+    wide = TrainingView(VIEW.detector, PoseRange(tx=(-300.0, 300.0)))
+    poses = draw_poses(patient, wide, 40, np.random.default_rng(0))
     assert (
-        min(sampling.share_in_view(patient, wide, camera) for camera in wide.cameras(poses))
-        >= sampling.IN_VIEW
+        min(
+            geometry.share_in_view(patient.points_mm, wide.detector, camera)
+            for camera in wide.cameras(poses)
+        )
+        >= LEAST_IN_VIEW
     )
 
 
 def test_a_detector_that_sees_nothing_stops_with_its_remedy(patient):
-    away = View(VIEW.detector, PoseRange(tx=(900.0, 950.0)))
+    away = TrainingView(VIEW.detector, PoseRange(tx=(900.0, 950.0)))
     with pytest.raises(InputError, match="pose range"):
-        sampling.draw_poses(patient, away, 4, np.random.default_rng(0))
+        draw_poses(patient, away, 4, np.random.default_rng(0))
 
 
-def test_with_a_mask_the_bone_is_one_layer_and_the_rest_another(ct, tmp_path):
+def test_with_a_mask_the_bone_is_one_layer_and_all_else_another(ct, tmp_path):
     mask = write_mask(tmp_path / "P01.nii.gz", ct)
-    alone = sampling.load_patient(Source(ct, mask, (2,)), VIEW, "cpu")
+    alone = load_patient(Source(ct, mask, (2,)), VIEW, "cpu")
     assert len(alone.others) == 2  # the labelled neighbour and what has no label
-    everything = sampling.load_patient(Source(ct), VIEW, "cpu").as_it_is
+    everything = load_patient(Source(ct), VIEW, "cpu").ct_renderers
     camera = alone.cameras(VIEW.cameras(VIEW_POSES := poses_at([5, 5, 5, 0, 800, 0]).numpy()))
     assert len(VIEW_POSES) == 1
     total = everything.bone.render(camera, VIEW.detector)
-    layers = alone.as_it_is
+    layers = alone.ct_renderers
     parts = layers.bone.render(camera, VIEW.detector) + sum(
         other.render(camera, VIEW.detector) for other, _ in layers.others
     )
@@ -238,20 +249,18 @@ def test_with_a_mask_the_bone_is_one_layer_and_the_rest_another(ct, tmp_path):
     assert layers.bone.render(camera, VIEW.detector).sum() < 0.7 * total.sum()
 
 
-def test_a_labelled_neighbour_moves_in_the_pictures_and_the_bone_stays(ct, tmp_path, monkeypatch):
-    alone = sampling.load_patient(
-        Source(ct, write_mask(tmp_path / "P01.nii.gz", ct), (2,)), VIEW, "cpu"
-    )
+def test_a_labelled_neighbour_moves_in_the_images_and_the_bone_stays(ct, tmp_path, monkeypatch):
+    alone = load_patient(Source(ct, write_mask(tmp_path / "P01.nii.gz", ct), (2,)), VIEW, "cpu")
     neighbour = alone.others[0]
-    assert neighbour.middle_mm == pytest.approx([-20, -1, 0], abs=3)
+    assert neighbour.centre_mm == pytest.approx([-20, -1, 0], abs=3)
     drawn = []
     monkeypatch.setattr(
         augmentation, "compose", lambda layers, *_: (drawn.append(layers), layers.bone)[1]
     )
     for probability in (0.0, 0.4):
-        _, poses = sampling.make_batch(alone, VIEW, 3, probability, np.random.default_rng(0))
+        _, poses = make_batch(alone, VIEW, 3, probability, np.random.default_rng(0))
         cameras = alone.cameras(VIEW.cameras(poses.numpy().astype(float)))
-        layers = alone.as_it_is
+        layers = alone.ct_renderers
         bone, rest = (
             layers.bone.render(cameras, VIEW.detector),
             sum(other.render(cameras, VIEW.detector.binned(2)) for other, _ in layers.others),
@@ -264,11 +273,11 @@ def test_a_labelled_neighbour_moves_in_the_pictures_and_the_bone_stays(ct, tmp_p
         assert min(agree) > 0.99 if probability == 0 else max(agree) < 0.99
 
 
-def test_a_layer_goes_on_beyond_the_ct_as_it_ends_there(tmp_path):
+def test_a_layer_continues_beyond_the_ct_as_it_ends_there(tmp_path):
     data = np.full((24, 22, 26), -1000, np.int16)
     data[6:10, 8:13, 5:] = 900  # a shaft that the CT cuts off at its last slice
     path = nifti.save(tmp_path / "P01.nii.gz", Volume(data, np.diag([5.0, 5, 5, 1]), Lineage()))
-    cut = sampling.load_patient(Source(path), VIEW, "cpu")
+    cut = load_patient(Source(path), VIEW, "cpu")
     camera = cut.cameras(VIEW.cameras(poses_at([0, 0, 0, 0, 800, 0]).numpy()))
     lengths_mm = []
     for beyond_mm in (0.0, 15.0, 30.0):
@@ -281,15 +290,15 @@ def test_a_layer_goes_on_beyond_the_ct_as_it_ends_there(tmp_path):
     )  # as thick there as before
 
 
-def test_where_a_ct_holds_the_whole_bone_nothing_goes_on(patient):
+def test_a_ct_with_the_whole_bone_does_not_continue(patient):
     camera = patient.cameras(VIEW.cameras(poses_at([10, 5, 0, 10, 800, 0]).numpy()))
     assert np.array_equal(
-        patient.as_it_is.bone.render(camera, VIEW.detector),
+        patient.ct_renderers.bone.render(camera, VIEW.detector),
         patient.renderers(np.full((2, 3), 100.0)).bone.render(camera, VIEW.detector),
     )
 
 
-def test_a_cohort_larger_than_the_cache_passes_through_it_in_an_order_fixed_by_the_seed(tmp_path):
+def test_a_cohort_larger_than_the_cache_is_streamed_in_an_order_fixed_by_the_seed(tmp_path):
     sources = [Source(write_ct(tmp_path / f"P{n}.nii.gz", seed=n)) for n in range(6)]
 
     def names(first, last, step=20):
@@ -306,10 +315,10 @@ def test_a_cohort_larger_than_the_cache_passes_through_it_in_an_order_fixed_by_t
     assert names(1000, 3000) == whole[50:]
 
 
-# -------------------------------------------------------------------------------------------- validation
+# --------------------------------------------------------------------------------------- validation
 
 
-def test_validation_scores_the_truth_zero_and_a_shift_by_its_length(patient, ct):
+def test_validation_scores_the_truth_zero_and_a_translation_by_its_length(patient, ct):
     pool = PatientPool([Source(ct)], VIEW, "cpu", 1.0, 0)
     held = validation.make_validation(pool, VIEW, 0.4, seed=0, count=8)
     assert np.allclose(held.errors(held.poses), 0, atol=1e-6)
@@ -324,17 +333,17 @@ def test_validation_scores_the_truth_zero_and_a_shift_by_its_length(patient, ct)
     assert np.allclose(in_plane, 0, atol=1e-6)
 
 
-def test_validation_pictures_are_the_same_for_every_run_and_in_no_batch(ct):
+def test_validation_images_are_the_same_for_every_run_and_in_no_batch(ct):
     pool = PatientPool([Source(ct)], VIEW, "cpu", 1.0, 0)
     one, two = (validation.make_validation(pool, VIEW, 0.4, seed=5, count=4) for _ in range(2))
     assert torch.equal(one.images, two.images)
-    _, poses = sampling.make_batch(
+    _, poses = make_batch(
         pool.at(0, np.random.default_rng([5, 0, 0])), VIEW, 4, 0.4, np.random.default_rng([5, 0, 0])
     )
     assert not np.allclose(poses.numpy(), one.poses)
 
 
-# ---------------------------------------------------------------------------------------------- settings
+# ----------------------------------------------------------------------------------------- settings
 
 
 def parse(*flags, inherited=False):
@@ -348,15 +357,15 @@ def test_settings_survive_the_checkpoint():
         "resnet18",
         "groupnorm",
         "quaternion_adjugate",
-        View(VIEW.detector, PoseRange(ty=(500.0, 600.0)), "PA", False),
+        TrainingView(VIEW.detector, PoseRange(ty=(500.0, 600.0)), "PA", False),
         8,
         1e-4,
         minutes=None,
         iterations=50,
         seed=3,
     )
-    config = settings.config(volpath="a", maskpath=None, outpath="b", ckptpath=None)
-    assert Settings.from_config(config) == settings
+    config = config_of(settings, RunPaths("a", outpath="b"))
+    assert settings_of(config) == settings
 
 
 def test_xvrs_config_has_every_key_its_trainer_stores():
@@ -379,12 +388,10 @@ def test_xvrs_config_has_every_key_its_trainer_stores():
     ).args
     expected = {argument.arg for argument in arguments.args} - {"self"}
     settings = Settings("resnet18", "groupnorm", "quaternion_adjugate", VIEW, 8, 1e-4)
-    assert (
-        expected <= settings.config(volpath="a", maskpath=None, outpath="b", ckptpath=None).keys()
-    )
+    assert expected <= config_of(settings, RunPaths("a", outpath="b")).keys()
 
 
-def test_flags_overrule_the_range_they_name_and_no_other():
+def test_flags_override_the_interval_they_name_and_no_other():
     parser = argparse.ArgumentParser()
     add_pose_range_flags(parser)
     args = parser.parse_args(["--r1", "-60", "110"])
@@ -405,7 +412,7 @@ def test_flags_overrule_the_range_they_name_and_no_other():
     ],
 )
 def test_a_range_that_cannot_be_sampled_is_refused(flags):
-    with pytest.raises(InputError, match=flags[0]):
+    with pytest.raises(InputError, match=f"^(--|`){flags[0][2:]}`?: "):
         training_flags.view_from(parse(*flags), "cpu")
 
 
@@ -428,7 +435,7 @@ def test_a_setting_out_of_bounds_is_refused(flags):
 @pytest.mark.parametrize(
     "flags", [["--height", "33"], ["--height", "8"], ["--sdd", "1"], ["--delx", "0"]]
 )
-def test_a_detector_that_cannot_be_is_refused(flags):
+def test_an_impossible_detector_is_refused(flags):
     with pytest.raises(InputError, match=flags[0]):
         training_flags.view_from(parse(*flags), "cpu")
 
@@ -436,7 +443,7 @@ def test_a_detector_that_cannot_be_is_refused(flags):
 @pytest.mark.parametrize(
     ("flags", "device"), [(["--height", "256"], "cpu"), ([], "cpu"), ([], "cuda")]
 )
-def test_the_number_of_pixels_leaves_the_field_of_view(flags, device):
+def test_the_number_of_pixels_does_not_change_the_field_of_view(flags, device):
     view = training_flags.view_from(parse(*flags), device)
     assert view.detector.size_mm == pytest.approx((256.0, 256.0))
 
@@ -479,11 +486,11 @@ def test_sdd_and_field_come_from_a_given_xray(tmp_path):
     assert detector.sdd_mm == 1150
     assert detector.size_mm == pytest.approx((300.0, 300.0))
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    with pytest.raises(InputError, match="--sdd"):
+    with pytest.raises(InputError, match="`sdd`"):
         training_flags.view_from(parse("--like", str(tmp_path / "x.png")), "cpu")
 
 
-# ------------------------------------------------------------------------------------------------- loop
+# --------------------------------------------------------------------------------------------- loop
 
 
 @pytest.fixture
@@ -504,12 +511,12 @@ def make_trainer(ct, tmp_path):
             ),
             **changes,
         )
-        files = {"volpath": str(ct), "maskpath": None, "outpath": str(folder), "ckptpath": None}
+        config = config_of(settings, RunPaths(str(ct), outpath=str(folder)))
         torch.manual_seed(0)
-        made = prediction.make_network(settings.config(**files))
-        loop.centre_heads(made, settings)
+        made = prediction.make_network(config)
+        centre_heads(made, settings)
         folder.mkdir(exist_ok=True)
-        return loop.Trainer(settings, made, "cpu", Outputs(folder, "m"), files, Processes())
+        return loop.Trainer(settings, made, "cpu", Outputs(folder, "m"), config, Processes())
 
     return make
 
@@ -526,68 +533,75 @@ def held(pool):
 
 def test_training_lowers_the_loss(make_trainer, pool, held):
     trainer = make_trainer(iterations=50, p_augmentation=0.0, lr=3e-3, batch_size=12)
-    progress = trainer.fit(pool, held)
+    state = trainer.fit(pool, held)
     assert (
-        np.mean([row["loss_mm"] for row in progress.history[-2:]])
-        < 0.8 * progress.history[0]["loss_mm"]
+        np.mean([row["loss_mm"] for row in state.history[-2:]]) < 0.8 * state.history[0]["loss_mm"]
     )
 
 
-def test_training_with_the_picture_terms_runs_and_repeats(make_trainer, pool, held):
+def test_training_with_the_image_terms_runs_and_repeats(make_trainer, pool, held):
     def run():
         trainer = make_trainer(iterations=3, weight_ncc=1.0, weight_dice=1.0)
         trainer.fit(pool, held)
-        return [row["loss_mm"] for row in trainer.progress.history]
+        return [row["loss_mm"] for row in trainer.state.history]
 
     plain = make_trainer(iterations=3)
     plain.fit(pool, held)
     first = run()
     assert first == run()
-    assert first[0] > plain.progress.history[0]["loss_mm"] + 10
+    assert first[0] > plain.state.history[0]["loss_mm"] + 10
 
 
-def test_a_rendering_comes_back_in_later_batches_with_other_effects(
+def test_a_drr_appears_again_in_later_batches_with_other_augmentation(
     make_trainer, pool, monkeypatch
 ):
-    monkeypatch.setattr(loop, "APART", 2)
+    monkeypatch.setattr(batches, "APART", 2)
     trainer = make_trainer(iterations=10, batch_size=7, reuse=3)
-    batches = [trainer._make(pool, iteration) for iteration in range(10)]
-    assert [len(batch.images) for batch in batches] == [7] * 10
-    part = batches[4].scenes[0]
-    assert [
-        k for k, batch in enumerate(batches) if any(scene is part for scene in batch.scenes)
-    ] == [0, 2, 4]
-    first, last = batches[0].images[-len(part.poses) :], batches[4].images[: len(part.poses)]
-    assert torch.equal(batches[0].poses[-len(part.poses) :], batches[4].poses[: len(part.poses)])
+    maker = trainer.batch_maker(pool)
+    made = [maker.make(iteration) for iteration in range(10)]
+    assert [len(batch.images) for batch in made] == [7] * 10
+    part = made[4].scenes[0]
+    assert [k for k, batch in enumerate(made) if any(scene is part for scene in batch.scenes)] == [
+        0,
+        2,
+        4,
+    ]
+    first, last = made[0].images[-len(part.poses) :], made[4].images[: len(part.poses)]
+    assert torch.equal(made[0].poses[-len(part.poses) :], made[4].poses[: len(part.poses)])
     assert not torch.allclose(first, last, atol=0.1)
-    assert len({id(scene) for batch in batches[:2] for scene in batch.scenes}) == 6
+    assert len({id(scene) for batch in made[:2] for scene in batch.scenes}) == 6
     assert part.patient is None
 
 
 @pytest.mark.parametrize(("pixels", "apart"), [(64, 50), (1024, 6)])
-def test_renderings_that_wait_to_be_seen_again_never_take_more_than_a_gigabyte(
-    make_trainer, pixels, apart
-):
+def test_drrs_kept_for_later_batches_never_take_more_than_a_gigabyte(make_trainer, pixels, apart):
     trainer = make_trainer(
         reuse=4,
         batch_size=32,
-        view=View(Detector.centred(pixels, pixels, 1020.0, 256 / pixels), PoseRange()),
+        view=TrainingView(Detector.centred(pixels, pixels, 1020.0, 256 / pixels), PoseRange()),
     )
-    assert trainer._apart == apart
+    assert batches.batches_apart(trainer.settings) == apart
 
 
-def test_effects_grow_over_half_of_a_run_and_are_there_from_the_start_where_the_network_knows_the_bone(
+def test_augmentation_grows_over_half_of_a_run_and_is_complete_from_the_start_in_finetuning(
     make_trainer,
 ):
     fresh, warm = make_trainer(iterations=10), make_trainer(iterations=10, effects_full_at=0.0)
-    assert [fresh._effects(k) for k in (0, 1, 5, 9)] == pytest.approx([0, 0.08, 0.4, 0.4])
-    assert [warm._effects(k) for k in (0, 9)] == [0.4, 0.4]
+
+    def probabilities(trainer, iterations):
+        return [
+            schedule.augmentation_probability(trainer.settings, trainer.state, iteration)
+            for iteration in iterations
+        ]
+
+    assert probabilities(fresh, (0, 1, 5, 9)) == pytest.approx([0, 0.08, 0.4, 0.4])
+    assert probabilities(warm, (0, 9)) == [0.4, 0.4]
 
 
-def test_the_learning_rate_rises_then_falls_to_nothing(make_trainer, pool, held):
+def test_the_learning_rate_rises_then_falls_to_zero(make_trainer, pool, held):
     trainer = make_trainer(iterations=40)
     trainer.fit(pool, held)
-    rates = [row["lr"] for row in trainer.progress.history]
+    rates = [row["lr"] for row in trainer.state.history]
     assert rates[0] > 0.9e-3
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.01e-3
@@ -597,14 +611,14 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_check
     make_trainer, pool, held, monkeypatch
 ):
     trainer = make_trainer(iterations=20)
-    real, calls = loop.pictures_of, []
+    real, calls = batches.images_of, []
 
     def poisoned(*args):
-        images, poses = real(*args)
+        made, poses = real(*args)
         calls.append(0)
-        return (images * float("nan") if len(calls) > 7 else images), poses
+        return (made * float("nan") if len(calls) > 7 else made), poses
 
-    monkeypatch.setattr(loop, "pictures_of", poisoned)
+    monkeypatch.setattr(batches, "images_of", poisoned)
     with pytest.raises(InputError, match="not a number"):
         trainer.fit(pool, held)
     from common.pose_network import checkpoint
@@ -636,7 +650,7 @@ def test_a_full_disk_stops_the_run_with_its_cause_and_keeps_the_checkpoint_befor
     assert not list(trainer.outputs.folder.glob(".partial*"))
 
 
-def test_the_log_has_one_row_a_validation(make_trainer, pool, held):
+def test_the_log_has_one_row_per_validation(make_trainer, pool, held):
     trainer = make_trainer(iterations=10)
     trainer.fit(pool, held)
     rows = list(csv.DictReader(trainer.outputs.log.read_text().splitlines()))
@@ -655,14 +669,16 @@ def test_the_log_has_one_row_a_validation(make_trainer, pool, held):
         (2, "4", (1, 1, 1)),
     ],
 )
-def test_network_and_pictures_share_a_process_cores(monkeypatch, cores, processes, expected):
+def test_network_and_rendering_share_the_cores_of_a_process(
+    monkeypatch, cores, processes, expected
+):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     before = torch.get_num_threads()
-    with processes_module.processes("cpu"):
+    with join_processes("cpu"):
         shares = available_cores()
-        assert (shares.learners, shares.a_learner, shares.for_pictures) == expected
-        assert torch.get_num_threads() == shares.a_learner
+        assert (shares.learners, shares.threads_per_learner, shares.for_rendering) == expected
+        assert torch.get_num_threads() == shares.threads_per_learner
     assert torch.get_num_threads() == before
 
 
@@ -678,7 +694,7 @@ def test_two_threads_find_the_gradient_of_the_whole_batch(make_trainer, pool, tw
         for learner in trainer._learners:
             learner.eval()  # so that batch norm lets no picture depend on another
         del trainer._learners[count:]
-        trainer.step(iter([trainer._make(pool, 0)]))
+        trainer.step(iter([trainer.batch_maker(pool).make(0)]))
         return torch.cat([weight.grad.flatten() for weight in trainer.network.parameters()])
 
     one, two = gradient(1), gradient(2)
@@ -686,7 +702,7 @@ def test_two_threads_find_the_gradient_of_the_whole_batch(make_trainer, pool, tw
     assert torch.allclose(one, two, atol=1e-5)
 
 
-def test_what_two_threads_learn_repeats_bit_for_bit_and_is_kept_as_one_network(
+def test_training_in_two_threads_repeats_bit_for_bit_and_is_saved_as_one_network(
     make_trainer, pool, held, two_cores
 ):
     def run():
@@ -701,13 +717,13 @@ def test_what_two_threads_learn_repeats_bit_for_bit_and_is_kept_as_one_network(
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 16}, {"weight_dice": 1.0}])
-def test_one_thread_learns_where_a_half_is_too_few_pictures_or_pictures_are_rendered_for_the_loss(
+def test_one_thread_learns_if_a_half_has_too_few_images_or_the_loss_renders_images(
     make_trainer, two_cores, changes
 ):
     assert len(make_trainer(**{"batch_size": 32, **changes})._learners) == 1
 
 
-def test_one_thread_learns_where_the_network_draws_random_numbers(two_cores):
+def test_one_thread_learns_if_the_network_draws_random_numbers(two_cores):
     network = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64 * 64, 1)
     )
@@ -715,19 +731,19 @@ def test_one_thread_learns_where_the_network_draws_random_numbers(two_cores):
     assert len(learners(network.eval(), 32, 64)) == 2
 
 
-def test_pictures_take_the_networks_cores_while_it_waits_for_them(two_cores):
+def test_rendering_takes_the_networks_cores_while_the_network_waits(two_cores):
     import numba
 
     before, taken = numba.get_num_threads(), []
     for waits in (False, True):
-        take_picture_cores(network_waits=waits)
+        take_rendering_cores(network_waits=waits)
         taken.append(numba.get_num_threads())
     numba.set_num_threads(before)
     assert taken == [1, min(2, numba.config.NUMBA_NUM_THREADS)]
 
 
 @pytest.mark.parametrize("cache_gb", [1.0, 1e-9])
-def test_a_ct_that_cannot_be_read_stops_the_run_before_it_starts_also_where_not_all_fit_in_memory(
+def test_an_unreadable_ct_stops_the_run_before_it_starts_also_if_not_all_fit_in_memory(
     tmp_path, cache_gb
 ):
     good = [Source(write_ct(tmp_path / f"{name}.nii.gz")) for name in "ac"]
@@ -739,7 +755,5 @@ def test_a_ct_that_cannot_be_read_stops_the_run_before_it_starts_also_where_not_
 
 def test_several_readers_share_no_state(ct):
     with ThreadPoolExecutor(2) as threads:
-        patients = list(
-            threads.map(lambda _: sampling.load_patient(Source(ct), VIEW, "cpu"), range(2))
-        )
+        patients = list(threads.map(lambda _: load_patient(Source(ct), VIEW, "cpu"), range(2)))
     assert np.array_equal(patients[0].points_mm, patients[1].points_mm)

@@ -1,1 +1,1 @@
-"""Images from CTs, the training loop and its validation."""
+"""Training of pose networks: images from CTs, the training loop, and validation."""

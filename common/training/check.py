@@ -1,6 +1,7 @@
-"""Before training: does an X-ray that the network is to be used on go together with the CT, the training detector and the range of poses?
+"""Before training: are an X-ray, the CT, the training detector and the pose range consistent?
 
-`preflight.examine` at the middle of the range, with a search over the range as its quick registration, and what only training asks.
+The preflight check of a registration at the centre of the pose range, with a search over the range
+as its quick registration, followed by tests that only training needs.
 """
 
 from __future__ import annotations
@@ -17,54 +18,52 @@ from common.registration import competition, preflight, pyramid
 from common.registration.preflight import Finding, Report
 from common.registration.scene import Structure
 from common.registration.search import search
-from common.training.sampling import IN_VIEW, Patient, View, share_in_view
+from common.training.images import LEAST_IN_VIEW
+from common.training.patient import Patient
+from common.training.view import TrainingView
 from common.xray.xray import Xray
 
-POSES = 300  # drawn from the range
-IN_RANGE = 0.9  # share of them that should show the bone
-SAME_FIELD = 0.3  # relative: a network sees the picture at its training field
+POSES = 300  # drawn from the pose range
+LEAST_SHOWN = 0.9  # fraction of them that should show the bone
+SAME_FIELD = 0.3  # relative difference of the fields; a network resamples X-rays to its own
 
 
-def examine(xray: Xray, structure: Structure, patient: Patient, view: View, seed: int) -> Report:
-    """Check an X-ray against a CT (as a registration and as training render it) and the training view."""
-    ranges = {"AP": view.pose_range, "PA": pose_range.turned_about(view.pose_range), None: None}[
-        view.orientation
+def examine_training(
+    xray: Xray, structure: Structure, patient: Patient, view: TrainingView, seed: int
+) -> Report:
+    """Check an X-ray against a CT and the training view.
+
+    ``structure`` is the CT as a registration renders it, ``patient`` as training does.
+    """
+    body, scanner_from_volume = structure.body, structure.ct.lineage.scanner_from_volume
+    canonical = view.cameras(pose_range.poses_from_parameters(view.pose_range.middle[None]))[0]
+    camera = geometry.translation(structure.ct.isocentre_mm) @ canonical
+    fit = _searching_fit(body, view, seed)
+    report = preflight.examine(xray, body.renderer, body.points, camera, scanner_from_volume, fit)
+    cameras = view.cameras(view.pose_range.poses(POSES, np.random.default_rng(seed)))
+    shares = [
+        geometry.share_in_view(patient.points_mm, view.detector, camera) for camera in cameras
     ]
-    middle = view.cameras(pose_range.poses_from_parameters(view.pose_range.middle[None]))[0]
-    camera = geometry.translation(structure.ct.isocentre_mm) @ middle
-    body = structure.body
-    report = preflight.examine(
-        xray,
-        body.renderer,
-        body.points,
-        camera,
-        structure.ct.lineage.scanner_from_volume,
-        searching_fit(body, ranges, seed) if ranges else None,
-    )
-    poses = view.cameras(view.pose_range.poses(POSES, np.random.default_rng(seed)))
-    rows, findings = training_findings(
-        xray, view, np.array([share_in_view(patient, view, pose) for pose in poses])
-    )
+    rows, findings = training_findings(xray, view, np.array(shares))
     return replace(report, rows=[*report.rows, *rows], findings=[*report.findings, *findings])
 
 
 def training_findings(
-    xray: Xray, view: View, shares: np.ndarray
+    xray: Xray, view: TrainingView, shares: np.ndarray
 ) -> tuple[list[tuple[str, str]], list[Finding]]:
-    """Rows and findings about a network's training pictures, beside one X-ray that it is to be used on.
+    """Rows and findings about the training images, compared with one X-ray.
 
-    ``shares`` holds the share of the bone on the training detector at each of many poses of the range.
+    ``shares`` (N,) is the fraction of the bone on the training detector, at random poses of the
+    range.
     """
     detector, depth = view.detector, np.abs(view.pose_range.limits[:, 3 + view.depth_axis])
-    shown = float((shares >= IN_VIEW).mean())
-    field, pictured = (max(d.size_mm) / d.sdd_mm for d in (detector, xray.detector))
+    shown = float((shares >= LEAST_IN_VIEW).mean())
+    field, xray_field = (max(d.size_mm) / d.sdd_mm for d in (detector, xray.detector))
     rows = [
         (
             "training detector",
-            (
-                f"{detector.width} x {detector.height} pixels of {detector.pixel_mm[0]:.3g} mm, SDD"
-                f" {detector.sdd_mm:g} mm"
-            ),
+            f"{detector.width} x {detector.height} pixels of {detector.pixel_mm[0]:.3g} mm, SDD"
+            f" {detector.sdd_mm:g} mm",
         ),
         ("training poses", str(view.pose_range)),
         ("poses that show the bone", f"{100 * shown:.0f} %"),
@@ -74,12 +73,12 @@ def training_findings(
         findings.append(
             Finding(
                 "impossible",
-                f"the range reaches {depth.max():.0f} mm from the source, the detector stands at"
+                f"the range reaches {depth.max():.0f} mm from the source, the detector is at"
                 f" {detector.sdd_mm:.0f} mm",
                 "lower --ty or raise --sdd",
             )
         )
-    if shown < IN_RANGE:
+    if shown < LEAST_SHOWN:
         findings.append(
             Finding(
                 "likely",
@@ -88,26 +87,41 @@ def training_findings(
                 "narrow --tx and --tz, or widen the detector (--delx)",
             )
         )
-    if abs(field / pictured - 1) > SAME_FIELD:
+    if abs(field / xray_field - 1) > SAME_FIELD:
         findings.append(
             Finding(
                 "likely",
-                f"the training detector is {field / pictured:.2f} times as wide as the X-ray, seen"
-                " from the source",
+                f"the training detector is {field / xray_field:.2f} times as wide as the X-ray,"
+                " seen from the source",
                 "take SDD and field from --like alone: drop --sdd and --delx",
             )
         )
     return rows, findings
 
 
-def searching_fit(body: pyramid.Body, ranges: PoseRange, seed: int) -> Callable[[Xray], float]:
-    """A ``fit`` for `examine`: similarity of a registration that searches the range of poses (of orientation AP)."""
+def _searching_fit(
+    body: pyramid.Body, view: TrainingView, seed: int
+) -> Callable[[Xray], float] | None:
+    """Similarity of a registration that searches the pose range, for `preflight.examine`.
 
-    def fit(picture: Xray) -> float:
-        views = [pyramid.View(picture)]
-        winner = competition.compete_from(
-            views, body, search.search(views, body, ranges)[: preflight.STARTS], seed
-        )
+    None without an orientation: the search needs poses of AP.
+    """
+    ranges = _range_for_ap(view)
+    if ranges is None:
+        return None
+
+    def fit(xray: Xray) -> float:
+        views = [pyramid.View(xray)]
+        starts = search.search(views, body, ranges)[: preflight.STARTS]
+        winner = competition.compete_from(views, body, starts, seed)
         return winner.fit.similarity if winner else -1.0
 
     return fit
+
+
+def _range_for_ap(view: TrainingView) -> PoseRange | None:
+    if view.orientation is None:
+        return None
+    if view.orientation == "PA":
+        return pose_range.turned_about(view.pose_range)
+    return view.pose_range

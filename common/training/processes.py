@@ -1,17 +1,11 @@
-"""Who trains: the processes that torchrun started, and the threads of each, which share a CPU's cores."""
+"""The processes that torchrun started, and how the threads of each share the cores of a CPU."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
-
-LEAST_LEARNT_FROM = 16  # pictures a thread: batch norm takes its means over them
 
 
 @dataclass(frozen=True)
@@ -38,8 +32,8 @@ class Processes:
 
 
 @contextlib.contextmanager
-def processes(device: str):
-    """Join the processes that torchrun started; alone without it. Yields `Processes`."""
+def join_processes(device: str) -> Generator[Processes]:
+    """Join the processes that torchrun started; without torchrun, this process is the only one."""
     import torch
 
     count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -49,7 +43,7 @@ def processes(device: str):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     threads = torch.get_num_threads()
     if device == "cpu":
-        torch.set_num_threads(available_cores().a_learner)
+        torch.set_num_threads(available_cores().threads_per_learner)
     try:
         yield Processes(torch.distributed.get_rank(), count) if count > 1 else Processes()
     finally:
@@ -60,63 +54,43 @@ def processes(device: str):
 
 @dataclass(frozen=True)
 class Cores:
-    """How a CPU's cores are shared: half for the network, half for the next batch's pictures; on two cores all three threads take what is free.
+    """How the ``count`` cores of this process are shared.
 
-    The network learns from two halves of a batch at once: a small network's layers are done sooner than two threads have met in each (two cores, test_resnet, 32 pictures of
-    96 pixels: 123 ms a step on one thread, 65 ms as two halves).
+    Half is for the network, half for the images of the next batch; on two cores, all three threads
+    take what is free. The network learns from two halves of a batch in two threads, because two
+    threads within each layer of a small network gain little
+    (benchmarks/README.md, 'What was tried for training, and what it gave').
     """
 
-    count: int  # of this process
+    count: int
 
     @property
     def learners(self) -> int:
         return min(2, self.count)
 
     @property
-    def a_learner(self) -> int:
+    def threads_per_learner(self) -> int:
         return max(1, self.count // 4)
 
     @property
-    def for_pictures(self) -> int:
+    def for_rendering(self) -> int:
         return self.count - self.count // 2
 
 
 def available_cores() -> Cores:
+    """The cores of this machine, divided among the processes on it."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Cores(max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def learners(network: torch.nn.Module, batch_size: int, pixels: int) -> list[torch.nn.Module]:
-    """The network, and on a CPU where it pays a second one of the same weights, to learn from the other half of each batch.
+def take_rendering_cores(network_waits: bool) -> None:
+    """Give renderings of the calling thread their part of the cores.
 
-    The second's means of batch norm are its own and are not kept. A network that draws random numbers (drop-out) has no second: two threads would draw them in any order.
+    They take all cores while the network waits for images, as it does with a whole chest CT.
     """
-    if (
-        batch_size < 2 * LEAST_LEARNT_FROM
-        or available_cores().learners == 1
-        or _draws_numbers(network, pixels)
-    ):
-        return [network]
-    return [
-        network,
-        copy.deepcopy(network, {id(weight): weight for weight in network.parameters()}),
-    ]
-
-
-def _draws_numbers(network: torch.nn.Module, pixels: int) -> bool:
-    import torch
-
-    before = torch.get_rng_state()
-    with torch.no_grad():
-        copy.deepcopy(network)(torch.zeros(2, 1, pixels, pixels))
-    return not torch.equal(before, torch.get_rng_state())
-
-
-def take_picture_cores(network_waits: bool) -> None:
-    """Give the calling thread's renderings the pictures' share of the cores, or all while the network waits for pictures (a whole chest's take four times as long as a step)."""
     import numba
 
     cores = available_cores()
-    numba.set_num_threads(
-        min(cores.count if network_waits else cores.for_pictures, numba.config.NUMBA_NUM_THREADS)
-    )
+    wanted = cores.count if network_waits else cores.for_rendering
+    most = numba.config.NUMBA_NUM_THREADS  # ty: ignore[missing-attribute]  # set on import
+    numba.set_num_threads(min(wanted, most))

@@ -1,155 +1,126 @@
-"""What a training run is asked to do: settings with their defaults, the flags that change them, and xvr's config of them. numpy only."""
+"""Settings of a training run, and their defaults per device. numpy only."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
+from common.errors import InputError
 from common.geometry import Detector
 from common.geometry.pose_range import knee
-from common.pose_network import checkpoint
-from common.training.sampling import View
+from common.training.view import TrainingView
 
-# a small backbone sees many times the pictures on a CPU (benchmarks/README.md); on a GPU, xvr's
-CPU_MODEL = {
+# DiffDRR's names, of those that a network can predict (diffdrr.registration.N_ANGULAR_COMPONENTS)
+Parameterization = Literal[
+    "axis_angle",
+    "euler_angles",
+    "se3_log_map",
+    "quaternion",
+    "rotation_6d",
+    "rotation_9d",
+    "rotation_10d",
+    "quaternion_adjugate",
+]
+
+CPU_BATCH, GPU_BATCH = 32, 116
+CPU_REUSE = 4
+CPU_HEIGHT, GPU_HEIGHT = 96, 128  # pixels per side of the training detector
+FIELD_MM = 256.0
+SDD_MM = 1020.0
+GPU_WEIGHT = 1.0  # of the image and Dice terms, as in xvr
+DEFAULT_MINUTES = 10.0
+
+
+class Model(TypedDict):
+    """Architecture of a pose network."""
+
+    model_name: str
+    norm_layer: str | None
+    parameterization: Parameterization
+
+
+# a small backbone processes many times the images on a CPU; on a GPU, xvr's
+# (benchmarks/README.md, 'What was tried for training, and what it gave')
+CPU_MODEL: Model = {
     "model_name": "test_resnet",
     "norm_layer": "batchnorm2d",
     "parameterization": "rotation_6d",
 }
-GPU_MODEL = {
+GPU_MODEL: Model = {
     "model_name": "resnet18",
     "norm_layer": "groupnorm",
     "parameterization": "quaternion_adjugate",
 }
-CPU_BATCH, GPU_BATCH = 32, 116
-CPU_REUSE = 4
-CPU_HEIGHT, GPU_HEIGHT = 96, 128  # pixels a side of the training detector
-FIELD_MM = 256.0
-GPU_WEIGHT = 1.0  # of the image and Dice terms, as xvr trains
-DEFAULT_MINUTES = 10.0
+
+
+class DeviceDefaults(TypedDict):
+    """Settings whose defaults depend on the device."""
+
+    batch_size: int
+    reuse: int
+    weight_ncc: float
+    weight_dice: float
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One training run. Exactly one of ``minutes`` and ``iterations`` is set."""
+    """Settings of one training run. Exactly one of ``minutes`` and ``iterations`` is given.
+
+    ``unit_conversion_factor`` is the length in mm of one unit of the network's translation.
+    ``p_augmentation`` is the probability of each augmentation, reached at the fraction
+    ``effects_full_at`` of the budget (docs/training.md, 'Augmentation'). The learning rate rises to
+    ``lr`` over the fraction ``warmup`` of the budget. ``weight_ncc`` and ``weight_dice`` are the
+    weights of the image and Dice terms; that of the pose term is 1. Each DRR appears in ``reuse``
+    batches.
+
+    Raises InputError if both budgets are given, or none.
+    """
 
     model_name: str
     norm_layer: str | None
-    parameterization: str
-    view: View
+    parameterization: Parameterization
+    view: TrainingView
     batch_size: int
     lr: float
     convention: str | None = "ZXY"
-    unit_conversion_factor: float = 100.0  # millimetres of one unit of the translation head
+    unit_conversion_factor: float = 100.0
     p_augmentation: float = 0.4
-    effects_full_at: float = 0.5  # share of the budget; with all effects from the start, 8,000 pictures taught a knee to 58 mm, without any to 15 mm
+    effects_full_at: float = 0.5
     minutes: float | None = DEFAULT_MINUTES
     iterations: int | None = None
-    warmup: float = 0.05  # share of the budget over which the learning rate rises
-    weight_ncc: float = 0.0  # of the image term, beside the pose's 1
+    warmup: float = 0.05
+    weight_ncc: float = 0.0
     weight_dice: float = 0.0
-    reuse: int = 1  # batches in which a rendering appears, each time with other effects
+    reuse: int = 1
     seed: int = 0
 
-    def config(self, **files: Any) -> dict[str, Any]:
-        """xvr's config: all that its trainer stores, with ours where we have it, and the settings only we know."""
-        detector = self.view.detector
-        total = self.iterations or 0
-        return {
-            "volpath": files["volpath"],
-            "maskpath": files["maskpath"],
-            "outpath": files["outpath"],
-            **checkpoint.range_entries(self.view.pose_range),
-            "sdd": detector.sdd_mm,
-            "height": detector.height,
-            "delx": detector.pixel_mm[0],
-            "orientation": self.view.orientation,
-            "reverse_x_axis": self.view.reverse_x_axis,
-            "parameterization": self.parameterization,
-            "convention": self.convention,
-            "model_name": self.model_name,
-            "pretrained": False,
-            "norm_layer": self.norm_layer,
-            "unit_conversion_factor": self.unit_conversion_factor,
-            "p_augmentation": self.p_augmentation,
-            "lr": self.lr,
-            "weight_ncc": self.weight_ncc,
-            "weight_geo": 1.0,
-            "weight_dice": self.weight_dice,
-            "weight_haus": 0.0,
-            "batch_size": self.batch_size,
-            "n_total_itrs": total,
-            "n_warmup_itrs": int(total * self.warmup),
-            "n_grad_accum_itrs": 1,
-            "n_save_every_itrs": 0,
-            "disable_scheduler": False,
-            "ckptpath": files["ckptpath"],
-            "reuse_optimizer": False,
-            "warp": None,
-            "invert": False,
-            "patch_size": None,
-            "num_workers": 0,
-            "pin_memory": False,
-            "weights": None,
-            "img_threshold": 0.0,
-            "mask_threshold": 0.0,
-            "n_samples": 0,
-            "geodesic_only": not (self.weight_ncc or self.weight_dice),
-            "minutes": self.minutes,
-            "seed": self.seed,
-            "reuse": self.reuse,
-            "effects_full_at": self.effects_full_at,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], **changes: Any) -> Settings:
-        """Settings of a checkpoint's config, ours or xvr's; ``changes`` win."""
-        orientation = config.get("orientation", "AP")
-        detector = Detector.centred(
-            config["height"], config["height"], config["sdd"], config["delx"]
-        )
-        view = View(
-            detector,
-            checkpoint.range_of(config) or knee(orientation),
-            orientation,
-            config.get("reverse_x_axis", False),
-        )
-        ours = {
-            key: config[key]
-            for key in (
-                "p_augmentation",
-                "lr",
-                "batch_size",
-                "seed",
-                "minutes",
-                "weight_ncc",
-                "weight_dice",
-                "reuse",
-                "effects_full_at",
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.iterations is None):
+            raise InputError(
+                "`minutes`, `iterations`",
+                f"{self.minutes} and {self.iterations}",
+                "exactly one of the two",
+                "set the other to None",
             )
-            if key in config
-        }
-        settings = cls(
-            model_name=config["model_name"],
-            norm_layer=config.get("norm_layer"),
-            parameterization=config["parameterization"],
-            convention=config.get("convention"),
-            unit_conversion_factor=config.get("unit_conversion_factor", 1.0),
-            view=view,
-            iterations=config.get("n_total_itrs") if not config.get("minutes") else None,
-            **{"lr": 1e-3, "batch_size": CPU_BATCH, **ours},
-        )
-        return replace(settings, **changes)
 
 
-def device_defaults(device: str) -> dict[str, Any]:
-    """Batch, reuse of renderings, and weights of the loss's terms."""
+def device_defaults(device: str) -> DeviceDefaults:
+    """Batch size, reuse of DRRs, and weights of the image and Dice terms."""
     weight = GPU_WEIGHT if device == "cuda" else 0.0
     batch, reuse = (CPU_BATCH, CPU_REUSE) if device == "cpu" else (GPU_BATCH, 1)
     return {"batch_size": batch, "reuse": reuse, "weight_ncc": weight, "weight_dice": weight}
 
 
+def default_view(device: str) -> TrainingView:
+    """The knee's default pose range on the default detector of the device."""
+    pixels = CPU_HEIGHT if device == "cpu" else GPU_HEIGHT
+    return TrainingView(Detector.centred(pixels, pixels, SDD_MM, FIELD_MM / pixels), knee("AP"))
+
+
 def wait_without_spinning() -> None:
-    """Let idle threads of torch and numba sleep: spinning took 2.6 times the time on a machine with other work. To be called before either is imported."""
+    """Let idle threads of torch and numba sleep; call this before either is imported.
+
+    Spinning threads took 2.6 times the time on a machine with other work.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,57 +1,51 @@
-"""How good a pose network is: held-out pictures that stay the same over a run, and the errors on them."""
+"""Validation of a pose network: held-out images that stay the same over a run, and their errors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from common import geometry
-from common.training.sampling import PatientPool, View, make_batch
-
-if TYPE_CHECKING:
-    import torch
+from common.training.images import make_batch
+from common.training.pool import PatientPool
+from common.training.view import TrainingView
 
 COUNT = 96
 BATCH = 32
-SEED_OFFSET = 2**33  # apart from every seed of a training batch
-# refinement came back from every one of 40 starts off by up to this much (chest CT at 2 mm, noise, tone curve): design figures of the solver
+SEED_OFFSET = 2**33  # keeps the seeds apart from those of training batches
+# errors up to which refinement converged from every start pose
+# (docs/training.md, 'Reading the curve')
 REACH_DEG, REACH_IN_PLANE_MM, REACH_DEPTH_MM = 10.0, 20.0, 40.0
 ERRORS = ("rotation_deg", "in_plane_mm", "depth_mm", "mtre_mm")
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Fixed pictures as the network takes them, and their truth."""
+    """Fixed input images (N, 1, H, W) of the network, with their true extrinsics (N, 4, 4).
 
-    images: torch.Tensor  # (N, 1, H, W)
-    poses: np.ndarray  # (N, 4, 4) extrinsics
-    points_mm: list[np.ndarray]  # of each picture's bone, canonical frame
-    view: View
+    ``points_mm`` has the points of each image's bone in the canonical frame.
+    """
+
+    images: torch.Tensor
+    poses: np.ndarray
+    points_mm: list[np.ndarray]
+    view: TrainingView
 
     def evaluate(self, network: torch.nn.Module, device: str) -> dict[str, float]:
-        """Median and 90th percentile of each error, and the share of starts that refinement reaches from."""
-        import torch
-
+        """Metrics of a network's predictions, see `summarise`."""
         was_training = network.training
         network.eval()
         with torch.no_grad():
-            predicted = (
-                torch.cat(
-                    [
-                        network(batch.to(device)).matrix.float().cpu()
-                        for batch in self.images.split(BATCH)
-                    ]
-                )
-                .numpy()
-                .astype(float)
-            )
+            predicted = [
+                network(batch.to(device)).matrix.float().cpu() for batch in self.images.split(BATCH)
+            ]
         network.train(was_training)
-        return summarise(self.errors(predicted))
+        return summarise(self.errors(torch.cat(predicted).numpy().astype(float)))
 
     def errors(self, predicted: np.ndarray) -> np.ndarray:
-        """(N, 4) rotation, in-plane, depth, mTRE of predicted extrinsics (N, 4, 4)."""
+        """Errors (N, 4), in the order of `ERRORS`, of predicted extrinsics (N, 4, 4)."""
         cameras, truths = self.view.cameras(predicted), self.view.cameras(self.poses)
         found = [
             geometry.pose_error(camera, truth, points, self.view.detector)
@@ -61,11 +55,9 @@ class Validation:
 
 
 def make_validation(
-    pool: PatientPool, view: View, probability: float, seed: int, count: int = COUNT
+    pool: PatientPool, view: TrainingView, probability: float, seed: int, count: int = COUNT
 ) -> Validation:
-    """``count`` pictures over the pool's patients, drawn from a seed that no training batch uses."""
-    import torch
-
+    """``count`` images of the pool's patients, from a seed that no training batch uses."""
     images, poses, points = [], [], []
     for number in range(0, count, BATCH):
         rng = np.random.default_rng([seed + SEED_OFFSET, number])
@@ -78,7 +70,10 @@ def make_validation(
 
 
 def summarise(errors: np.ndarray) -> dict[str, float]:
-    """Figures of (N, 4) errors, keyed as the log's columns."""
+    """Median and 90th percentile of errors (N, 4), and the fraction within reach of refinement.
+
+    The keys are columns of the run's CSV file.
+    """
     median, high = np.median(errors, axis=0), np.quantile(errors, 0.9, axis=0)
     figures = {
         f"{name}_{kind}": float(value)

@@ -204,9 +204,9 @@ CENTER = [*rows("center_isometric", [
 
 TRAIN = "-o out --name m --iterations 1 --device cpu"
 AGNOSTIC = rows("agnostic", [
-    (f"-i gone {TRAIN}", "gone|is no folder|put it in a folder"),
-    (f"-i ct.nii.gz {TRAIN}", "ct.nii.gz|is no folder"),
-    (f"-i nothing {TRAIN}", "holds no CT (found notes.txt)|run steps 1 to 4"),
+    (f"-i gone {TRAIN}", "gone|not a folder|put it in a folder"),
+    (f"-i ct.nii.gz {TRAIN}", "ct.nii.gz|not a folder"),
+    (f"-i nothing {TRAIN}", "no CT (found notes.txt)|run steps 1 to 4"),
     (f"-i cohort_one_bad {TRAIN}", "P02.nii.gz|truncated or damaged"),
     (f"-i cohort_mixed {TRAIN}", "cohort_mixed|P02.nrrd|convert or remove"),
     (f"-i cohort {TRAIN} --r1 5 5", "--r1|higher end|widen"),

@@ -1,21 +1,22 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Write the distances that registration needs into the header of a DICOM X-ray.
+"""Write the distances that registration needs to the header of a DICOM X-ray.
 
-Many exports lack the source-to-detector distance (SDD). Without it, and without a calibration, no distance in the picture can be
-known; measure it, or ask the manufacturer.
+Many exports lack the source-to-detector distance (SDD). Without it, and without a calibration,
+distances in the image are unknown. Measure the SDD, or ask the manufacturer.
 
 reads   a DICOM X-ray with pixels
-writes  a copy of it. These elements are set:
-          (0018,1110) DistanceSourceToDetector         --sdd, mm
-          (0018,1111) DistanceSourceToPatient          --source_to_patient, mm, where given
-          (0018,1164) ImagerPixelSpacing               --pixel_spacing, mm at the detector, where given; DICOM stores rows first
-        and these, as the standard asks of a derived object (PS3.3 C.7.6.1.1):
-          (0008,0018) SOPInstanceUID                   new, also in the file's meta information (0002,0003)
-          (0008,0008) ImageType                        first value DERIVED, the others as they were
-          (0008,2111) DerivationDescription            what was set, after what it said before
-          (0008,2112) SourceImageSequence              the original's class and instance
-        Everything else is as it was, private elements and the pixel data byte for byte, in the same transfer syntax. The meta
-        information also names the software that wrote the file, which is pydicom.
+writes  a copy of it, in which these elements are set:
+          (0018,1110) DistanceSourceToDetector  --sdd, mm
+          (0018,1111) DistanceSourceToPatient   --source_to_patient, mm, if given
+          (0018,1164) ImagerPixelSpacing        --pixel_spacing, mm at the detector, if given;
+                                                DICOM stores the spacing of rows first
+        and these, which the standard requires of a derived object (PS3.3 C.7.6.1.1):
+          (0008,0018) SOPInstanceUID            new, also in the meta information (0002,0003)
+          (0008,0008) ImageType                 first value DERIVED, the others unchanged
+          (0008,2111) DerivationDescription     what was set, after the previous description
+          (0008,2112) SourceImageSequence       class and instance of the original
+        All other elements are unchanged, private ones and the pixel data byte for byte, in the same
+        transfer syntax. The meta information also names pydicom, which writes the file.
 step    before registration.py (step 7)
 
 example
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("common.script")
 
-
 DISTANCE_MM = (50.0, 10_000.0)
 PIXEL_MM = (0.005, 20.0)
 LONGEST_DESCRIPTION = 1024  # characters of a DICOM short text (ST)
@@ -49,14 +49,14 @@ LONGEST_DESCRIPTION = 1024  # characters of a DICOM short text (ST)
 
 @dataclass(frozen=True)
 class Distances:
-    """What to write, millimetres; None leaves the element as it is."""
+    """Distances to write, mm; None leaves an element unchanged."""
 
     sdd_mm: float
     source_to_patient_mm: float | None = None
     pixel_mm: tuple[float, float] | None = None  # width, height
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
         "-i", "--i", "--input", dest="input", required=True, metavar="IN", help="DICOM X-ray"
@@ -68,29 +68,32 @@ def build_parser() -> argparse.ArgumentParser:
         dest="output",
         required=True,
         metavar="OUT",
-        help="DICOM file to write; never the input",
+        help="DICOM file to write; not the input",
     )
     parser.add_argument(
-        "--sdd", type=float, required=True, metavar="MM", help="source-to-detector distance"
+        "--sdd", type=float, required=True, metavar="MM", help="source-to-detector distance, mm"
     )
     parser.add_argument(
         "--source_to_patient",
         type=float,
         metavar="MM",
-        help="distance from source to the patient's isocentre",
+        help="distance from the source to the patient's isocentre, mm",
     )
     parser.add_argument(
         "--pixel_spacing",
         type=float,
         nargs="+",
         metavar="MM",
-        help="size of a pixel at the detector: one number, or width and height",
+        help="pixel spacing at the detector, mm: one number, or width and height",
     )
     return parser
 
 
 def add_distances(dataset: pydicom.FileDataset, distances: Distances) -> list[str]:
-    """Set the distances in a dataset, in place, and mark it as derived. Returns what was set, one text an element."""
+    """Set the distances in a dataset, in place, and mark it as derived.
+
+    Return one description per element that was set.
+    """
     changes = [_set(dataset, "DistanceSourceToDetector", distances.sdd_mm)]
     if distances.source_to_patient_mm is not None:
         changes.append(_set(dataset, "DistanceSourceToPatient", distances.source_to_patient_mm))
@@ -101,44 +104,41 @@ def add_distances(dataset: pydicom.FileDataset, distances: Distances) -> list[st
 
 
 def mark_derived(dataset: pydicom.FileDataset, description: str) -> None:
-    """Give a changed dataset an identity of its own and name its source, in place."""
+    """Give a changed dataset a new identity and name its source, in place."""
     from pydicom.dataset import Dataset
     from pydicom.sequence import Sequence
     from pydicom.uid import generate_uid
 
-    source = Dataset()
-    source.ReferencedSOPClassUID = dataset.get("SOPClassUID") or dataset.file_meta.get(
+    source, meta = Dataset(), dataset.file_meta
+    source.ReferencedSOPClassUID = dataset.get("SOPClassUID") or meta.get(
         "MediaStorageSOPClassUID", ""
     )
-    source.ReferencedSOPInstanceUID = dataset.get("SOPInstanceUID") or dataset.file_meta.get(
+    source.ReferencedSOPInstanceUID = dataset.get("SOPInstanceUID") or meta.get(
         "MediaStorageSOPInstanceUID", ""
     )
     if source.ReferencedSOPInstanceUID:
         dataset.SourceImageSequence = Sequence([source])
     dataset.SOPInstanceUID = generate_uid()
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     image_type = dataset.get("ImageType") or ["", "PRIMARY"]
     kinds = [image_type] if isinstance(image_type, str) else list(image_type)
     dataset.ImageType = ["DERIVED", *(kinds[1:] or ["PRIMARY"])]
-    said = dataset.get("DerivationDescription")
-    dataset.DerivationDescription = (f"{said}; {description}" if said else description)[
-        -LONGEST_DESCRIPTION:
-    ]
+    previous = dataset.get("DerivationDescription")
+    whole = f"{previous}; {description}" if previous else description
+    dataset.DerivationDescription = whole[-LONGEST_DESCRIPTION:]
 
 
 def _set(dataset: pydicom.FileDataset, keyword: str, value: float | list[float]) -> str:
+    """Set an element and describe the change."""
     before = dataset.get(keyword)
-    setattr(
-        dataset,
-        keyword,
-        [_decimal(v) for v in value] if isinstance(value, list) else _decimal(value),
-    )
-    old = "absent" if before in (None, "") else str(before)
+    new = [_decimal(v) for v in value] if isinstance(value, list) else _decimal(value)
+    setattr(dataset, keyword, new)
+    old = "missing" if before in (None, "") else str(before)
     return f"{keyword} {old} -> {getattr(dataset, keyword)} mm"
 
 
 def _decimal(value: float) -> str:
-    """A DICOM decimal string: at most 16 characters."""
+    """Return a DICOM decimal string, at most 16 characters."""
     return f"{value:.10g}"
 
 
@@ -148,7 +148,10 @@ def run(args: argparse.Namespace) -> int | None:
     source, output = files.existing_file(args.input, "a DICOM X-ray"), Path(args.output)
     if output.exists() and output.samefile(source):
         raise InputError(
-            output, "is the input", "another output name", "an X-ray is never changed in place"
+            output,
+            "is the input",
+            "another file name",
+            "change --o, an X-ray is never changed in place",
         )
     files.check_outputs([output], args.overwrite, [source])
     from common.xray import dicom
@@ -165,12 +168,13 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def _pixel_pair(values: list[float] | None) -> tuple[float, float] | None:
+    """Return width and height of --pixel_spacing. Raises InputError for more than two numbers."""
     if values is None:
         return None
     if len(values) > 2:
         raise InputError(
             "--pixel_spacing",
-            f"found {len(values)} numbers",
+            f"{len(values)} numbers",
             "one, or two (width, height)",
             "correct it",
         )
@@ -178,6 +182,7 @@ def _pixel_pair(values: list[float] | None) -> tuple[float, float] | None:
 
 
 def _check(distances: Distances) -> None:
+    """Raise InputError if a distance is out of range."""
     named = [
         ("--sdd", distances.sdd_mm, DISTANCE_MM),
         ("--source_to_patient", distances.source_to_patient_mm, DISTANCE_MM),
@@ -187,18 +192,16 @@ def _check(distances: Distances) -> None:
         if value is not None and not (math.isfinite(value) and low <= value <= high):
             raise InputError(
                 f"{flag} {value:g}",
-                f"found {value:g} mm",
+                "out of range",
                 f"{low:g} to {high:g} mm",
-                "correct it (is it in centimetres?)",
+                "correct it, it may be in centimetres",
             )
-    if (
-        distances.source_to_patient_mm is not None
-        and distances.source_to_patient_mm >= distances.sdd_mm
-    ):
+    to_patient = distances.source_to_patient_mm
+    if to_patient is not None and to_patient >= distances.sdd_mm:
         raise InputError(
-            f"--source_to_patient {distances.source_to_patient_mm:g}",
+            f"--source_to_patient {to_patient:g}",
             f"is not below --sdd {distances.sdd_mm:g}",
-            "the patient before the detector",
+            "the patient between source and detector",
             "correct them",
         )
 

@@ -1,17 +1,23 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Step 8: the radiograph that a CT gives from a registered pose, exact and at the detector's full resolution.
+"""Step 8: render the DRR of a CT at a registered pose, exactly and at the detector's resolution.
 
-Registration renders fast pictures; this one integrates the attenuation of every voxel that a ray passes (Siddon's method, by
-DiffDRR) along several rays a pixel. It takes minutes for a whole CT. Bone is bright, as in gt.png.
+Registration renders fast DRRs. This script integrates the attenuation of every voxel that a ray
+crosses (Siddon's method, by DiffDRR) along several rays per pixel, which takes minutes for a whole
+CT. Bone is bright, as in gt.png.
 
-reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume, at any resolution and of any extent
+reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume, with any voxel spacing
+        and extent
         parameters.pt of registration.py (step 7): pose and detector
-writes  a 16-bit PNG of the size of gt.png: line integrals, linear from the smallest (0) to the largest (65535); both are in its text chunks
-frame   the registered volume's world. A CT whose lineage places it elsewhere (the original CT of a prepared volume) is brought there first.
-next    evaluation.py (name the picture drr.png in the registration's folder, and it is compared too)
+writes  a 16-bit PNG of the size of gt.png: line integrals, linear from the lowest (0) to the
+        highest (65535); both are in its text chunks
+frame   the volume frame. A CT whose lineage places it elsewhere (the original CT of a prepared
+        CT) is moved there first.
+next    evaluation.py (if the image is named drr.png in the registration's folder, it is compared
+        too)
 
 example
-  python create_drr.py --volume P01_femur.nii.gz --pose_path results/parameters.pt --output_path results/drr.png
+  python create_drr.py --volume P01_femur.nii.gz --pose_path results/parameters.pt \\
+    --output_path results/drr.png
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ import argparse
 import logging
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,39 +35,43 @@ from common import files
 from common.command_line import flags, script
 from common.errors import InputError
 from common.geometry import Detector
+from common.geometry.blocks import block_mean
 from common.progress import Track
-from common.reports import overlays
+from common.reports import drr_files
 
 if TYPE_CHECKING:
-    from common.drr.renderer import Renderer
+    from common.drr.renderer import ImageRenderer
+    from common.results.result import Result
+    from common.volume.volume import Volume
 
 logger = logging.getLogger("common.script")
 
-
 METHODS = ("siddon", "fused")
-SUPERSAMPLING = 2
+SUPERSAMPLING, MAX_SUPERSAMPLING = 2, 8
 STRIP_BYTES = 600e6  # working memory of a strip of rows
-BYTES_PER_CROSSING = 90  # DiffDRR's tensors for one crossing of a ray with a voxel plane, measured
+BYTES_PER_CROSSING = (
+    90  # of DiffDRR's tensors for a ray and a voxel plane that it crosses, measured
+)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
-        "--volume", required=True, metavar="CT", help="CT to look through (.nii or .nii.gz)"
+        "--volume", required=True, metavar="CT", help="CT to render (.nii or .nii.gz)"
     )
     parser.add_argument(
         "--pose_path", required=True, metavar="PT", help="parameters.pt of registration.py"
     )
-    parser.add_argument("--output_path", required=True, metavar="PNG", help="picture to write")
+    parser.add_argument("--output_path", required=True, metavar="PNG", help="DRR to write, .png")
     parser.add_argument(
         "--supersampling",
         type=int,
         default=SUPERSAMPLING,
         metavar="N",
-        help=f"N x N rays a pixel, averaged (default: {SUPERSAMPLING})",
+        help="rays per pixel along each axis; N x N are averaged (default: %(default)s)",
     )
     parser.add_argument(
-        "--mask", metavar="SEG", help="labelmap on the CT's grid: only its structures are rendered"
+        "--mask", metavar="SEG", help="labelmap on the grid of the CT: render only its structures"
     )
     parser.add_argument(
         "--labels",
@@ -73,77 +84,61 @@ def build_parser() -> argparse.ArgumentParser:
         "--method",
         choices=METHODS,
         default=METHODS[0],
-        help="siddon is exact and slow, fused interpolates in seconds on the CPU (default: siddon)",
+        help="siddon: exact and slow; fused: interpolated, seconds on a CPU (default: %(default)s)",
     )
     flags.add_device_flag(parser)
     return parser
 
 
-def render_picture(
-    renderer: Renderer,
+def render_drr(
+    renderer: ImageRenderer,
     camera: np.ndarray,
     detector: Detector,
     supersampling: int,
     rows_at_once: int,
 ) -> np.ndarray:
-    """Line integrals (H, W), float32: the mean of ``supersampling`` squared rays a pixel.
+    """Return line integrals (H, W) float32, the mean of ``supersampling`` squared rays per pixel.
 
-    ``camera`` is world_from_camera (4, 4). Strips of ``rows_at_once`` rows keep memory bounded.
+    ``camera`` is volume_from_camera (4, 4). Strips of ``rows_at_once`` rows limit the memory.
     """
     fine = detector.supersampled(supersampling)
-    picture = np.empty((detector.height, detector.width), np.float32)
-    with Track(total=detector.height, what="rendering", unit="row") as bar:
+    drr = np.empty((detector.height, detector.width), np.float32)
+    with Track(total=detector.height, what="rendering", unit="row") as progress:
         for top in range(0, detector.height, rows_at_once):
             rows = min(rows_at_once, detector.height - top)
             strip = fine.cropped(top * supersampling, 0, rows * supersampling, fine.width)
             rays = renderer.render(camera[None], strip)[0]
-            picture[top : top + rows] = rays.reshape(
-                rows, supersampling, detector.width, supersampling
-            ).mean(axis=(1, 3), dtype=np.float64)
-            bar.update(rows)
-    return picture
+            drr[top : top + rows] = block_mean(rays, (supersampling, supersampling), np.float64)
+            progress.update(rows)
+    return drr
 
 
 def rows_per_strip(shape: tuple[int, int, int], width: int, supersampling: int) -> int:
-    """Picture rows whose rays fit into `STRIP_BYTES`."""
+    """Return the number of image rows whose rays fit into `STRIP_BYTES`."""
     row_bytes = width * supersampling**2 * (sum(shape) + 3) * BYTES_PER_CROSSING
     return max(1, int(STRIP_BYTES / row_bytes))
 
 
-def write_png16(path, picture: np.ndarray) -> None:
-    """Write a picture from its smallest to its largest value; both are kept as text."""
-    from PIL import Image, PngImagePlugin
+def write_png16(path: str | Path, drr: np.ndarray) -> None:
+    """Write a DRR (H, W) from its lowest to its highest value; both are stored as text."""
+    from common.files import pictures
+    from common.xray.grey_values import stretch
 
-    low, high = float(picture.min()), float(picture.max())
-    text = PngImagePlugin.PngInfo()
-    for name, value in zip(overlays.LINE_INTEGRALS, (low, high), strict=True):
-        text.add_text(name, f"{value:.6g}")
-    grey = np.round((picture - low) / (high - low) * 65535).astype(np.uint16)
-    with files.writing(path) as stream:
-        Image.fromarray(grey).save(stream, format="PNG", pnginfo=text)
+    low, high = float(drr.min()), float(drr.max())
+    text = {
+        name: f"{value:.6g}"
+        for name, value in zip(drr_files.LINE_INTEGRALS, (low, high), strict=True)
+    }
+    grey = np.round(stretch(drr, low, high) * 65535).astype(np.uint16)
+    pictures.write_png(Path(path), grey, text)
 
 
 def run(args: argparse.Namespace) -> int | None:
     volume_path = files.existing_file(args.volume, "a CT volume (NIfTI)")
     pose_path = files.existing_file(args.pose_path, "parameters.pt of registration.py")
-    inputs = [volume_path, pose_path] + (
-        [files.existing_file(args.mask, "a labelmap (NIfTI)")] if args.mask else []
-    )
-    if not args.output_path.lower().endswith(".png"):
-        raise InputError(
-            args.output_path, "is no PNG name", "--output_path to end in .png (16 bit)", "rename it"
-        )
-    if not 1 <= args.supersampling <= 8:
-        raise InputError(
-            f"--supersampling {args.supersampling}",
-            f"found {args.supersampling}",
-            "1 to 8 rays a pixel and axis",
-            "correct it",
-        )
-    if args.labels and not args.mask:
-        raise InputError(
-            "--labels", "given without --mask", "the labelmap whose labels these are", "give --mask"
-        )
+    mask_path = files.existing_file(args.mask, "a labelmap (NIfTI)") if args.mask else None
+    check_flags(args)
+    inputs = [path for path in (volume_path, pose_path, mask_path) if path]
     files.check_outputs([args.output_path], args.overwrite, inputs)
 
     from common.drr import siddon
@@ -155,43 +150,68 @@ def run(args: argparse.Namespace) -> int | None:
     result = parameters_file.load(pose_path)
     ct = nifti.load_ct(volume_path)
     camera = world_from_registered(result, ct) @ result.volume_from_camera()
-    if result.drr.get("mask") and not args.mask:
+    if result.drr.get("mask") and mask_path is None:
         logger.info(
-            f"registered with the structures of {result.drr['mask']} alone; this picture shows the"
-            " whole CT (--mask for less)"
+            f"registered with the structures of {result.drr['mask']} only; this DRR shows the whole"
+            " CT; use --mask to render structures"
         )
-    labelmap = nifti.load_labelmap(args.mask) if args.mask else None
+    labelmap = nifti.load_labelmap(mask_path) if mask_path else None
     volume = attenuation.select_structures(
         ct, labelmap, args.labels, attenuation.WHOLE_ATTENUATION_HU
     )
     device = choose_device(args.device)
     make = siddon.SiddonRenderer if args.method == "siddon" else make_renderer
     renderer = make(volume, centre_mm=ct.isocentre_mm, device=device)
+    logger.info(geometry_text(result, camera, ct))
+    began = time.monotonic()
+    rows = rows_per_strip(volume.shape, result.detector.width, args.supersampling)
+    drr = render_drr(renderer, camera, result.detector, args.supersampling, rows)
+    if np.ptp(drr) == 0:
+        raise InputError(
+            volume_path,
+            "projects outside the detector at this pose",
+            "a CT in the frame of the registered volume",
+            "check that both files belong together",
+        )
+    write_png16(args.output_path, drr)
+    logger.info(
+        f"{args.method}, {args.supersampling} x {args.supersampling} rays per pixel: line integrals"
+        f" {drr.min():.3g} to {drr.max():.3g}, {time.monotonic() - began:.0f} s"
+    )
+    print(args.output_path)
+    return None
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise InputError if a flag is out of range or lacks another."""
+    if not args.output_path.lower().endswith(".png"):
+        raise InputError(
+            args.output_path,
+            "not a PNG file name",
+            "a name ending in .png (16 bit)",
+            "change --output_path",
+        )
+    if not 1 <= args.supersampling <= MAX_SUPERSAMPLING:
+        raise InputError(
+            f"--supersampling {args.supersampling}",
+            "out of range",
+            f"1 to {MAX_SUPERSAMPLING} rays per pixel along each axis",
+            "correct it",
+        )
+    if args.labels and not args.mask:
+        raise InputError("--labels", "given without --mask", "both", "add --mask FILE")
+
+
+def geometry_text(result: Result, camera: np.ndarray, ct: Volume) -> str:
+    """Return the detector and the position of the source in words."""
     detector = result.detector
     source = " ".join(f"{x:.1f}" for x in camera[:3, 3])
-    logger.info(
+    return (
         f"geometry: {detector.width} x {detector.height} pixels of {detector.pixel_mm[0]:.4g} x"
         f" {detector.pixel_mm[1]:.4g} mm, SDD {detector.sdd_mm:.1f} mm, principal point"
         f" ({detector.principal_px[0]:.1f}, {detector.principal_px[1]:.1f}), source at ({source})"
         f" mm RAS of {ct.name}"
     )
-    start = time.monotonic()
-    rows = rows_per_strip(volume.shape, detector.width, args.supersampling)
-    picture = render_picture(renderer, camera, detector, args.supersampling, rows)
-    if np.ptp(picture) == 0:
-        raise InputError(
-            volume_path,
-            "casts no shadow on the detector from this pose",
-            "a CT in the frame of the registered volume",
-            "check that both files belong together",
-        )
-    write_png16(args.output_path, picture)
-    logger.info(
-        f"{args.method}, {args.supersampling**2} rays a pixel: line integrals {picture.min():.3g}"
-        f" to {picture.max():.3g}, {time.monotonic() - start:.0f} s"
-    )
-    print(args.output_path)
-    return None
 
 
 main = script.script(run, build_parser)

@@ -1,12 +1,13 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Look inside a PyTorch file: keys, types, shapes, data types and small values, nested and indented.
+"""Show the content of a PyTorch file: keys, types, shapes, data types and small values.
 
-Opens model checkpoints, parameters.pt and plain tensors. Nothing in the file is run: a file that holds other Python objects than
-tensors, numbers, texts and dates is refused, because loading it would call whatever its author put in.
+It opens checkpoints, parameters.pt and plain tensors, and lists their content nested and indented.
+No code in the file is executed: a file with Python objects other than tensors, numbers, texts and
+dates is rejected, because loading it would run code.
 
 reads   .pt or .pth, zip or legacy format, from any device
-writes  nothing; the listing goes to the standard output
-step    any: after agnostic.py, finetuned.py (model.pth) or registration.py (parameters.pt)
+writes  nothing; the listing is printed on standard output
+step    any: after agnostic.py or finetuned.py (model.pth), or registration.py (parameters.pt)
 
 example
   python read_pt.py results/parameters.pt --depth 2
@@ -26,38 +27,36 @@ from common.errors import InputError, printable
 
 logger = logging.getLogger("common.script")
 
-
 WHAT = "a PyTorch file (.pt, .pth)"
 DEPTH = 6
-FEW = 16  # elements of a tensor that are printed in full
-LONG_TEXT = 100
-MOST_ELEMENTS = (
-    2**27
-)  # of a tensor whose numbers are summed up; a hostile file can claim any number without holding them
+FEW = 16  # elements of a tensor that is printed in full
+LONG_TEXT = 100  # characters
+# elements of a tensor whose range is shown; a hostile file can claim any number of elements
+MOST_ELEMENTS = 2**27
 MANY_ITEMS = 60  # of one dictionary or list; a network has hundreds of weights
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
-    parser.add_argument("file", metavar="FILE", help="file to look into (.pt, .pth)")
+    parser.add_argument("file", metavar="FILE", help="file to show (.pt, .pth)")
     parser.add_argument(
         "--depth",
         type=int,
         default=DEPTH,
         metavar="N",
-        help=f"levels of nesting to show (default: {DEPTH})",
+        help="levels of nesting to show (default: %(default)s)",
     )
     parser.add_argument(
         "--items",
         type=int,
         default=MANY_ITEMS,
         metavar="N",
-        help=f"entries to show of one dictionary or list (default: {MANY_ITEMS})",
+        help="entries of one dictionary or list to show (default: %(default)s)",
     )
     parser.add_argument(
         "--unsafe",
         action="store_true",
-        help="unpickle everything, which runs code from the file: only for files of your own",
+        help="also load objects that run code from the file: only for files that you trust",
     )
     return parser
 
@@ -65,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 def describe(
     value: Any, name: str = "", depth: int = DEPTH, items: int = MANY_ITEMS, indent: int = 0
 ) -> Iterator[str]:
-    """Lines that describe a value and, down to ``depth`` levels, what it holds."""
+    """Describe a value and its content, down to ``depth`` levels, in lines."""
     lead = "  " * indent + (f"{name}: " if name else "")
     children = _children(value)
     if children is None:
@@ -82,16 +81,17 @@ def describe(
 
 
 def _children(value: Any) -> list[tuple[Any, Any]] | None:
-    """(key, child) pairs of a container; None for a leaf, also for short lists of plain numbers and texts."""
+    """Return (key, child) pairs of a container.
+
+    Returns None for a leaf, which includes short lists of plain numbers and texts.
+    """
     if isinstance(value, Mapping):
         return list(value.items())
     if isinstance(value, list | tuple | set | frozenset):
         plain = all(isinstance(child, bool | int | float | str | None) for child in value)
-        return (
-            None
-            if plain and len(value) <= FEW and len(_text(value)) <= LONG_TEXT
-            else [(f"[{i}]", child) for i, child in enumerate(value)]
-        )
+        if plain and len(value) <= FEW and len(_text(value)) <= LONG_TEXT:
+            return None
+        return [(f"[{i}]", child) for i, child in enumerate(value)]
     return None
 
 
@@ -104,17 +104,15 @@ def _leaf(value: Any) -> str:
     if isinstance(value, str | bytes) and len(value) > LONG_TEXT:
         return f"{type(value).__name__} of {len(value)}: {value[:LONG_TEXT]!r}..."
     text = _text(value)
-    return (
-        f"{type(value).__name__} ="
-        f" {text if len(text) <= 2 * LONG_TEXT else text[: 2 * LONG_TEXT] + '...'}"
-    )
+    shown = text if len(text) <= 2 * LONG_TEXT else text[: 2 * LONG_TEXT] + "..."
+    return f"{type(value).__name__} = {shown}"
 
 
 def _text(value: Any) -> str:
     try:
         return repr(value)
-    except ValueError:  # Python writes no integers of many thousand digits
-        return "a number too long to write"
+    except ValueError:  # Python does not print integers of many thousand digits
+        return "a number too long to print"
 
 
 def _array(value: Any) -> str:
@@ -137,9 +135,8 @@ def _array(value: Any) -> str:
     if not finite.numel():
         return f"{head}, no finite value"
     broken = numbers.numel() - finite.numel()
-    return f"{head}, {finite.min():.6g} to {finite.max():.6g}, mean {finite.mean():.6g}" + (
-        f", {broken} NaN or infinite" if broken else ""
-    )
+    numbers_text = f"{finite.min():.6g} to {finite.max():.6g}, mean {finite.mean():.6g}"
+    return f"{head}, {numbers_text}" + (f", {broken} NaN or infinite" if broken else "")
 
 
 def _rounded(value: Any) -> str:
@@ -156,14 +153,13 @@ def run(args: argparse.Namespace) -> int | None:
         raise InputError(
             f"--depth {args.depth} --items {args.items}",
             "out of range",
-            "depth of 0 and above and items of 1 and above",
+            "a depth of at least 0 and at least 1 item",
             "correct them",
         )
     if args.unsafe:
-        logger.warning(f"{path}: opened with --unsafe; code in the file is run")
-    for line in describe(
-        torch_files.load(path, WHAT, args.unsafe), path.name, args.depth, args.items
-    ):
+        logger.warning(f"{path}: opened with --unsafe; code in the file is executed")
+    content = torch_files.load(path, WHAT, args.unsafe)
+    for line in describe(content, path.name, args.depth, args.items):
         print(printable(line))
     return None
 

@@ -84,7 +84,7 @@ def test_the_copy_is_a_derived_object_that_names_its_source(tmp_path):
     assert after.SOPInstanceUID != before.SOPInstanceUID
     assert after.file_meta.MediaStorageSOPInstanceUID == after.SOPInstanceUID
     assert list(after.ImageType) == ["DERIVED", "PRIMARY", "KNEE"]
-    assert after.DerivationDescription == "cropped; DistanceSourceToDetector absent -> 1020 mm"
+    assert after.DerivationDescription == "cropped; DistanceSourceToDetector missing -> 1020 mm"
     assert after.SourceImageSequence[0].ReferencedSOPInstanceUID == before.SOPInstanceUID
     assert after.SourceImageSequence[0].ReferencedSOPClassUID == before.SOPClassUID
 

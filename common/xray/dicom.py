@@ -49,7 +49,7 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
             path,
             f"has {frames} frames",
             "the number of one of them",
-            f"set `frame` to 0 to {frames - 1}",
+            f"use `frame` 0 to {frames - 1}",
         )
     if frame is not None and not 0 <= frame < frames:
         raise InputError(path, f"has no frame {frame}", f"0 to {frames - 1}", "correct `frame`")

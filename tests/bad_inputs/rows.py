@@ -334,7 +334,7 @@ REGISTRATION = [
 ]  # fmt: skip
 
 CREATE = rows("create_drr", [
-    ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path out/drr.jpg", "no PNG name"),
+    ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path out/drr.jpg", "not a PNG file name"),
     ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path there.png", "there.png|already exists|--overwrite"),
     ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path out/drr.png --supersampling 99", "--supersampling|1 to 8"),
     ("--volume ct.nii.gz --pose_path result/parameters.pt --output_path out/drr.png --labels 3", "--labels|--mask"),

@@ -41,10 +41,10 @@ def add_pose_range_flags(parser: argparse.ArgumentParser, fallback: str = "") ->
 
 
 def pose_range_from(args: argparse.Namespace, fallback: PoseRange | None = None) -> PoseRange:
-    """The pose range of the flags. A flag that is not given has the interval of ``fallback``.
+    """Return the pose range of the flags.
 
-    Without ``fallback``, the defaults are those of a knee. Raises InputError if an interval is
-    empty, not finite or behind the source.
+    A flag that is not given has the interval of ``fallback``, without one that of a knee. Raises
+    InputError if an interval is empty, not finite or behind the source.
     """
     given = {name: tuple(getattr(args, name)) for name in NAMES if getattr(args, name) is not None}
     chosen = replace(fallback or PoseRange(), **given)

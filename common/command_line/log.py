@@ -51,7 +51,7 @@ class Messages(logging.Handler):
         print(prefix + self.readable(record.getMessage()), file=sys.stderr)
 
     def readable(self, text: str) -> str:
-        """The text as one line of printable characters, with flags instead of settings."""
+        """Return the text as one line of printable characters, with flags instead of settings."""
 
         def flag(found: re.Match[str]) -> str:
             return f"--{found[1]}" if found[1] in self._flags else found[0]
@@ -87,7 +87,7 @@ class Messages(logging.Handler):
 
 
 def progress_line(state: Progress) -> str:
-    """Progress in words: steps, time spent, time left."""
+    """Return the progress in words: steps, time spent, time left."""
     steps = f"{state.done}/{state.total}" if state.total else f"{state.done}"
     parts = [f"{state.what}: {steps} {state.unit}", duration(state.seconds)]
     if state.total and state.done < state.total:
@@ -113,7 +113,7 @@ def messages(flags: frozenset[str]) -> Generator[Messages, None, None]:
 
 
 def duration(seconds: float) -> str:
-    """A duration in words."""
+    """Return a duration in words."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
@@ -167,7 +167,7 @@ class Kept:
 
 
 def log_file_of(arguments: Sequence[str]) -> str | None:
-    """The log file in the arguments; None if there is none or the arguments are invalid."""
+    """Return the log file in the arguments; None if there is none or the arguments are invalid."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     add_log_flag(parser)
     try:

@@ -57,7 +57,7 @@ class Main(Protocol):
 
 
 def build_parser(doc: str | None) -> Parser:
-    """Parser with the script's docstring as help text and the flags of all scripts."""
+    """Return a parser with the script's docstring as help text and the flags of all scripts."""
     parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     suite = parser.add_argument_group("common to all scripts")
     suite.add_argument("--overwrite", action="store_true", help="replace existing outputs")
@@ -141,7 +141,7 @@ def _run(
 
 
 def _completed(parser: Parser) -> Parser:
-    """The parser. If a shell asks for completions, they are printed and the process ends."""
+    """Return the parser; if a shell asks for completions, print them and end the process."""
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 

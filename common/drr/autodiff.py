@@ -12,7 +12,7 @@ from common.geometry import Detector
 
 
 def render(renderer: Renderer, cameras: torch.Tensor, detector: Detector) -> torch.Tensor:
-    """Line integrals (B, H, W) float32 of cameras (B, 4, 4), ``volume_from_camera``.
+    """Return line integrals (B, H, W) float32 of cameras (B, 4, 4), ``volume_from_camera``.
 
     Gradients are propagated to the cameras. The gradient is that of a rigid motion of each camera:
     the gradient of the matrix that is tangent to SE(3), the same for every parameterisation of the
@@ -57,7 +57,7 @@ class _Render(torch.autograd.Function):
 
 
 def _cross_matrix(vectors: torch.Tensor) -> torch.Tensor:
-    """Matrices [h] (B, 3, 3) of vectors h (B, 3): [h] a is the cross product of h and a."""
+    """Return matrices [h] (B, 3, 3) of vectors h (B, 3): [h] a is the cross product of h and a."""
     x, y, z = vectors.unbind(1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)

@@ -35,7 +35,7 @@ class FusedRenderer:
         self.centre_mm = centre_mm
 
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
-        """Line integrals; see `common.drr.renderer.ImageRenderer`."""
+        """Return line integrals; see `common.drr.renderer.ImageRenderer`."""
         rays = np.stack([_rays(camera, detector) for camera in cameras])
         out = np.empty((len(cameras), detector.height, detector.width), np.float32)
         self._kernel.integrate(
@@ -51,7 +51,7 @@ class FusedRenderer:
     def render_with_jacobian(
         self, camera: np.ndarray, detector: Detector
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Line integrals and their derivative; see `common.drr.renderer.Renderer`."""
+        """Return line integrals and their derivative; see `common.drr.renderer.Renderer`."""
         rays = _rays(camera, detector)
         out = np.empty((detector.height, detector.width), np.float32)
         jacobian = np.empty((6, detector.height, detector.width), np.float32)
@@ -70,7 +70,7 @@ class FusedRenderer:
         return out, jacobian
 
     def coarser(self, voxel_mm: float) -> FusedRenderer:
-        """The volume averaged to voxels of about ``voxel_mm``, cached."""
+        """Return the volume averaged to voxels of about ``voxel_mm``, cached."""
         factors = tuple(max(1, int(voxel_mm / mm + 0.5)) for mm in self._volume.spacing_mm)
         if factors == (1, 1, 1):
             return self
@@ -81,14 +81,14 @@ class FusedRenderer:
         return self._coarser[factors]
 
     def _to_voxels(self, rays: np.ndarray) -> np.ndarray:
-        """Rays (B, 4, 3) of `_rays` in indices of the padded volume."""
+        """Return the rays (B, 4, 3) of `_rays` in indices of the padded volume."""
         voxels = rays @ self._voxel_from_world[:3, :3].T
         voxels[:, 0] += self._voxel_from_world[:3, 3]
         return voxels
 
 
 def _rays(camera: np.ndarray, detector: Detector) -> np.ndarray:
-    """Rays of a camera (4, 3), mm in the volume frame.
+    """Return the rays of a camera (4, 3), mm in the volume frame.
 
     The rows are the source, the step from source to pixel (0, 0), and the steps to the next column
     and to the next row.
@@ -104,7 +104,7 @@ def _rays(camera: np.ndarray, detector: Detector) -> np.ndarray:
 
 
 def _ray_lengths(detector: Detector) -> np.ndarray:
-    """Distance (H, W) from the source to each pixel, mm."""
+    """Return the distance (H, W) from the source to each pixel, mm."""
     x = (np.arange(detector.width) - detector.principal_px[0]) * detector.pixel_mm[0]
     y = (np.arange(detector.height) - detector.principal_px[1]) * detector.pixel_mm[1]
     return np.sqrt(x[None] ** 2 + y[:, None] ** 2 + detector.sdd_mm**2)

@@ -27,7 +27,7 @@ EPSILON = 1e-3
 
 
 def pad(volume: np.ndarray) -> np.ndarray:
-    """``volume`` (I, J, K) with a layer of zeros on every side, float32, first index fastest."""
+    """Return ``volume`` (I, J, K) in a layer of zeros, float32, first index fastest."""
     padded = np.zeros(tuple(n + 2 for n in volume.shape), np.float32, order="F")
     padded[1:-1, 1:-1, 1:-1] = volume
     return padded
@@ -35,7 +35,7 @@ def pad(volume: np.ndarray) -> np.ndarray:
 
 @numba.njit(inline="always")
 def _interval(start, slope, last, low, high):
-    """The part of [low, high] where 0 <= start + slope * k <= last."""
+    """Return the part of [low, high] where 0 <= start + slope * k <= last."""
     if abs(slope) < 1e-9:
         if start < 0.0 or start > last:
             return 1.0, 0.0
@@ -47,7 +47,7 @@ def _interval(start, slope, last, low, high):
 
 @numba.njit(inline="always")
 def _dominant(dx, dy, dz):
-    """The axis with the largest step, and the other two."""
+    """Return the axis with the largest step, and the other two."""
     ax, ay, az = abs(dx), abs(dy), abs(dz)
     if ax >= ay and ax >= az:
         return 0, 1, 2
@@ -58,7 +58,7 @@ def _dominant(dx, dy, dz):
 
 @numba.njit(inline="always")
 def _direction(rays, b, r, c):
-    """Voxel steps from the source to pixel (r, c) of view b."""
+    """Return the voxel steps from the source to pixel (r, c) of view b."""
     return (rays[b, 1, 0] + c * rays[b, 2, 0] + r * rays[b, 3, 0],
             rays[b, 1, 1] + c * rays[b, 2, 1] + r * rays[b, 3, 1],
             rays[b, 1, 2] + c * rays[b, 2, 2] + r * rays[b, 3, 2])  # fmt: skip
@@ -66,7 +66,7 @@ def _direction(rays, b, r, c):
 
 @numba.njit(inline="always")
 def _planes(source, d, m, u, v, sizes):
-    """First plane, number of planes, in-plane start and in-plane slope of a ray in the volume."""
+    """Return first plane, number of planes, in-plane start and slope of a ray in the volume."""
     hu = d[u] / d[m]
     hv = d[v] / d[m]
     xu = source[u] - source[m] * hu
@@ -83,7 +83,7 @@ def _planes(source, d, m, u, v, sizes):
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
 def integrate(voxels, sizes, strides, rays, lengths, out):
-    """Line integrals of B views.
+    """Compute the line integrals of B views.
 
     voxels: (n,) the padded array, flat; sizes, strides: (3,) of that array.
     rays: (B, 4, 3) in voxels: source, step from source to pixel (0, 0), steps to the next column
@@ -122,7 +122,7 @@ def integrate(voxels, sizes, strides, rays, lengths, out):
 def integrate_with_jacobian(
     voxels, sizes, strides, rays, lengths, world_rays, voxel_from_world, centre, out, jacobian
 ):
-    """Line integrals of one view and their derivative by a left twist of the camera.
+    """Compute the line integrals of one view and their derivative by a left twist of the camera.
 
     Arguments as for `integrate` with B = 1, and
     world_rays: (4, 3) the same rays in mm of the volume frame; voxel_from_world: (3, 3);

@@ -47,7 +47,7 @@ class NanodrrRenderer:
         self.centre_mm = centre_mm
 
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
-        """Line integrals; see `common.drr.renderer.ImageRenderer`."""
+        """Return line integrals; see `common.drr.renderer.ImageRenderer`."""
         import torch
         from nanodrr.drr import render
 
@@ -74,7 +74,7 @@ class NanodrrRenderer:
     def render_with_jacobian(
         self, camera: np.ndarray, detector: Detector
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Line integrals and their derivative; see `common.drr.renderer.Renderer`."""
+        """Return line integrals and their derivative; see `common.drr.renderer.Renderer`."""
         steps = np.array([np.radians(self.STEP_DEG)] * 3 + [self.STEP_MM] * 3)
         moved = [
             geometry.twist(sign * step * np.eye(6)[axis], self.centre_mm) @ camera
@@ -86,5 +86,5 @@ class NanodrrRenderer:
         return images[0], (images[1::2] - images[2::2]) / doubled
 
     def coarser(self, voxel_mm: float) -> NanodrrRenderer:
-        """The renderer itself: a GPU is not faster with larger voxels."""
+        """Return the renderer itself: a GPU is not faster with larger voxels."""
         return self

@@ -27,7 +27,7 @@ class ImageRenderer(Protocol):
     voxel_mm: float  # edge of a cube as large as a voxel
 
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
-        """Line integrals (B, H, W) float32 of cameras (B, 4, 4), ``volume_from_camera``."""
+        """Return line integrals (B, H, W) float32 of cameras (B, 4, 4), ``volume_from_camera``."""
         ...
 
 
@@ -37,20 +37,20 @@ class Renderer(ImageRenderer, Protocol):
     def render_with_jacobian(
         self, camera: np.ndarray, detector: Detector
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Line integrals (H, W) and their derivative (6, H, W) by a left twist of ``camera``.
+        """Return line integrals (H, W) and their derivative (6, H, W) by a left twist.
 
-        The twist is about ``centre_mm``, along the axes of the volume frame: three images per
-        radian of the rotation vector, three per millimetre; see `geometry.twist`.
+        The twist moves ``camera`` about ``centre_mm``, along the axes of the volume frame: three
+        images per radian of the rotation vector, three per millimetre; see `geometry.twist`.
         """
         ...
 
     def coarser(self, voxel_mm: float) -> Renderer:
-        """A renderer of the volume averaged to voxels of about ``voxel_mm``, for small images."""
+        """Return a renderer for small images: of the volume in voxels of about ``voxel_mm``."""
         ...
 
 
 def make_renderer(volume: Volume, device: str, centre_mm: np.ndarray | None = None) -> Renderer:
-    """The renderer of an attenuation volume for ``device`` (cpu, cuda or mps).
+    """Return the renderer of an attenuation volume for ``device`` (cpu, cuda or mps).
 
     ``centre_mm`` (3,) is the point about which pose twists rotate, by default the isocentre.
     """
@@ -61,7 +61,7 @@ def make_renderer(volume: Volume, device: str, centre_mm: np.ndarray | None = No
 
 
 def choose_device(wanted: str) -> Device:
-    """The device (cpu, cuda or mps) for a setting, which may also be auto.
+    """Return the device (cpu, cuda or mps) for a setting, which may also be auto.
 
     Raises InputError if this machine does not have it.
     """

@@ -35,7 +35,7 @@ class SiddonRenderer:
         self.centre_mm = centre_mm
 
     def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
-        """Line integrals; see `common.drr.renderer.ImageRenderer`."""
+        """Return line integrals; see `common.drr.renderer.ImageRenderer`."""
         import torch
         from diffdrr.drr import DRR
         from diffdrr.pose import RigidTransform

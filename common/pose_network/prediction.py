@@ -26,7 +26,7 @@ INPUT_MEAN, INPUT_STD = 0.15, 0.1
 
 
 def make_network(config: dict[str, Any]) -> torch.nn.Module:
-    """xvr's PoseRegressor with random weights.
+    """Return xvr's PoseRegressor with random weights.
 
     Raises InputError if the backbone, norm layer or parameterisation does not exist.
     """
@@ -54,7 +54,7 @@ def make_network(config: dict[str, Any]) -> torch.nn.Module:
 
 
 def build_network(checkpoint: Checkpoint, device: str = "cpu") -> torch.nn.Module:
-    """The trained network, ready to predict.
+    """Return the trained network, ready to predict.
 
     Raises InputError if the weights are those of another architecture.
     """
@@ -85,7 +85,7 @@ def load_weights(network: torch.nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def predict_pose(network: torch.nn.Module, checkpoint: Checkpoint, xray: Xray) -> np.ndarray:
-    """Extrinsics (4, 4) of an X-ray, for `geometry.camera_from_pose` with its defaults.
+    """Return the extrinsics (4, 4) of an X-ray, for `geometry.camera_from_pose` with its defaults.
 
     The X-ray may have any pixel spacing, shape, SDD and principal point: it is resampled onto the
     training detector.
@@ -106,7 +106,7 @@ def predict_pose(network: torch.nn.Module, checkpoint: Checkpoint, xray: Xray) -
 
 
 def standardise_input(images: torch.Tensor) -> torch.Tensor:
-    """Images (B, 1, H, W) as input of the network.
+    """Return images (B, 1, H, W) as input of the network.
 
     Each is mapped to 0..1 over all its pixels, then shifted and scaled by xvr's mean and standard
     deviation.
@@ -118,7 +118,7 @@ def standardise_input(images: torch.Tensor) -> torch.Tensor:
 def resize_to_network(
     image: np.ndarray, valid: np.ndarray, detector: Detector, target: Detector
 ) -> np.ndarray:
-    """The image (H, W) float32 of the ``target`` detector at the same source and direction.
+    """Return the image (H, W) float32 of the ``target`` detector at the same source and direction.
 
     Both detectors face the same direction, so their pixels are related by a magnification and a
     translation. If target pixels are coarser, each averages over a triangle as wide as itself.
@@ -159,7 +159,7 @@ def _weights(
     target_pixel: float,
     target_principal: float,
 ) -> np.ndarray:
-    """Share (target_count, count) of each pixel in each target pixel along one axis.
+    """Return the share (target_count, count) of each pixel in each target pixel along one axis.
 
     A row sums to 1 inside the image.
     """

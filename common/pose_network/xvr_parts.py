@@ -13,7 +13,7 @@ from types import ModuleType
 
 
 def xvr_module(file: str) -> ModuleType:
-    """The module in ``file``, a path in the package such as "model/network.py".
+    """Return the module in ``file``, a path in the package such as "model/network.py".
 
     Raises ModuleNotFoundError if xvr is not installed.
     """

@@ -130,7 +130,7 @@ def _check(path: Path, camera: Pinhole) -> None:
 
 
 def _detector(camera: Pinhole, pixel_mm: float | None) -> Detector:
-    """The detector with the stated pixel spacing along columns, or a nominal one."""
+    """Return the detector with the stated pixel spacing along columns, or a nominal one."""
     (fx, fy), (cx, cy) = np.diag(camera.matrix)[:2], camera.matrix[:2, 2]
     nominal = max(NOMINAL_MAGNIFICATION * camera.shift[2], MIN_NOMINAL_SDD_MM)
     sdd = fx * pixel_mm if pixel_mm else nominal
@@ -144,6 +144,6 @@ def _detector(camera: Pinhole, pixel_mm: float | None) -> Detector:
 
 
 def _nearest_rotation(rotation: np.ndarray) -> np.ndarray:
-    """The rotation nearest to one that was written with few digits."""
+    """Return the rotation nearest to one that was written with few digits."""
     left, _, right = np.linalg.svd(rotation)
     return left @ right

@@ -34,7 +34,7 @@ class Pinhole:
 
 
 def parse(path: Path, text: str) -> tuple[Pinhole, str | None]:
-    """The camera stated in a file of any of the formats, and a remark on the format, if any."""
+    """Return the camera stated in a file of any format, and a remark on the format, if any."""
     if text.lstrip().startswith("{"):
         return _json(path), None
     if text.lstrip().lower().startswith("image size"):
@@ -44,7 +44,7 @@ def parse(path: Path, text: str) -> tuple[Pinhole, str | None]:
 
 
 def _mayacam_2(path: Path, text: str) -> Pinhole:
-    """Named sections, each with comma-separated rows."""
+    """Return the camera of named sections, each with comma-separated rows."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     blocks = {}
     for name, (rows, columns) in SECTIONS.items():
@@ -71,12 +71,12 @@ def _mayacam_2(path: Path, text: str) -> Pinhole:
 
 
 def _mayacam_1(path: Path, text: str) -> Pinhole:
-    """Five rows of three numbers.
+    """Return the camera of five rows of three numbers.
 
-    They are the source, the angles, the film plane (unused), (u0, v0, -focal length) and (scale,
-    width, height). The angles rotate Maya's camera (x right, y up, looking along -z) about z, then
-    its new y, then its new x. u0 and v0 count pixels from 1, v0 upwards from the lower edge. The
-    focal length is the mean of both axes.
+    The rows are the source, the angles, the film plane (unused), (u0, v0, -focal length) and
+    (scale, width, height). The angles rotate Maya's camera (x right, y up, looking along -z) about
+    z, then its new y, then its new x. u0 and v0 count pixels from 1, v0 upwards from the lower
+    edge. The focal length is the mean of both axes.
     """
     rows = _numbers(path, [line for line in text.splitlines() if line.strip()], 5, 3, "MayaCam 1")
     source, (about_x, about_y, about_z), _, (u0, v0, depth), (_, width, height) = rows
@@ -94,7 +94,7 @@ def _mayacam_1(path: Path, text: str) -> Pinhole:
 
 
 def _json(path: Path) -> Pinhole:
-    """Keys K (3x3), R (3x3), t (3, mm) and image_size [width, height]."""
+    """Return the camera of keys K (3x3), R (3x3), t (3, mm) and image_size [width, height]."""
     content = files.read_json(path, EXPECTED)
     missing = [key for key in ("K", "R", "t", "image_size") if key not in content]
     if missing:
@@ -128,7 +128,7 @@ def _json(path: Path) -> Pinhole:
 
 
 def _numbers(path: Path, lines: list[str], rows: int, columns: int, what: str) -> np.ndarray:
-    """The lines as an array (rows, columns). Raises InputError for any other shape."""
+    """Return the lines as an array (rows, columns). Raises InputError for any other shape."""
     try:
         table = np.array(
             [
@@ -149,5 +149,5 @@ def _numbers(path: Path, lines: list[str], rows: int, columns: int, what: str) -
 
 
 def _turn(axis: int, degrees: float) -> np.ndarray:
-    """3x3 rotation about a coordinate axis."""
+    """Return the 3x3 rotation about a coordinate axis."""
     return rotation_matrix(np.radians(degrees) * np.eye(3)[axis])

@@ -28,14 +28,14 @@ PREFIX_BYTES, MAGIC = 128, b"DICM"  # PS3.10 7.1
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its magic number or, for files that lack it, by its suffix."""
+    """Return whether a file is DICOM, by its magic number or its suffix."""
     with open(path, "rb") as stream:
         start = stream.read(PREFIX_BYTES + len(MAGIC))
     return start[PREFIX_BYTES:] == MAGIC or path.suffix.lower() in SUFFIXES
 
 
 def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
-    """Grey values (H, W) float32 as stored, and the header, of one frame.
+    """Return the grey values (H, W) float32 as stored, and the header, of one frame.
 
     Raises InputError if the file has no pixels, is a colour image, does not have that frame or has
     several and ``frame`` is None, or if a tag is not a number.
@@ -73,7 +73,7 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
 
 
 def _check_pixels(path: Path, dataset: Any) -> tuple[int, int, int]:
-    """Rows, columns and number of frames. Raises InputError if they cannot be an X-ray's."""
+    """Return rows, columns and number of frames. Raises InputError if they cannot be an X-ray's."""
     what = "an X-ray with pixels"
     with reading(path, what, "export it again"), quiet():
         rows, columns = int(dataset.Rows), int(dataset.Columns)
@@ -113,13 +113,13 @@ def _check_pixels(path: Path, dataset: Any) -> tuple[int, int, int]:
 
 
 def count_frames(path: Path) -> int:
-    """Number of frames of a DICOM file. Raises InputError if the tag is not a number."""
+    """Return the number of frames of a DICOM file. Raises InputError if the tag is not a number."""
     with reading(path, "a number of frames", "correct the header, or export it again"), quiet():
         return int(open_dataset(path).get("NumberOfFrames") or 1)
 
 
 def open_dataset(path: Path) -> Any:
-    """The elements of a DICOM file, as pydicom's dataset.
+    """Return the elements of a DICOM file, as pydicom's dataset.
 
     Raises InputError if the file is not DICOM, has no pixels, or would unpack to more than the
     memory of this machine.
@@ -156,7 +156,7 @@ def quiet() -> Generator[None, None, None]:
 
 
 def _decoder(dataset: Any) -> str:
-    """The decoder for a file's pixels.
+    """Return the decoder for a file's pixels.
 
     By default pydicom tries all that are installed; some of them crash on damaged data.
     """

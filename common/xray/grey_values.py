@@ -30,24 +30,24 @@ LEAST_FIELD = 0.02  # fraction of the image
 
 
 def stretch(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Grey values from ``low`` to ``high`` mapped to 0..1; values outside are clipped."""
+    """Return grey values from ``low`` to ``high`` mapped to 0..1; values outside are clipped."""
     return np.clip((image - low) / max(high - low, 1e-9), 0, 1)
 
 
 def as_uint8(image: np.ndarray) -> np.ndarray:
-    """An image in 0..1 as 8-bit grey values."""
+    """Return an image in 0..1 as 8-bit grey values."""
     return (image * 255).round().astype(np.uint8)
 
 
 def stretched(image: np.ndarray) -> np.ndarray:
-    """Line integrals as 8-bit grey values, lowest black, highest white."""
+    """Return line integrals as 8-bit grey values, lowest black, highest white."""
     return as_uint8(stretch(image, float(image.min()), float(image.max())))
 
 
 def to_attenuation(
     path: Path, pixels: np.ndarray, header: Header, bone: Polarity
 ) -> tuple[np.ndarray, np.ndarray, Reading]:
-    """Attenuation (H, W) float32, valid field (H, W) bool, and how the polarity was decided.
+    """Return attenuation (H, W) float32, valid field (H, W) bool, and how the polarity was decided.
 
     If bone is dark, the detector counted photons: attenuation is the logarithm of the open field
     over the pixel (Beer-Lambert law). If bone is bright, the image is attenuation up to a tone
@@ -89,7 +89,7 @@ def to_attenuation(
 def _polarity(
     path: Path, pixels: np.ndarray, valid: np.ndarray, header: Header, bone: Polarity
 ) -> tuple[bool, str]:
-    """Whether bone is dark in the stored grey values, and what decided it."""
+    """Return whether bone is dark in the stored grey values, and what decided it."""
     if bone != "auto":
         return (bone == "dark") != header.inverted, "stated polarity"
     if header.relationship in ("LIN", "LOG"):
@@ -104,7 +104,7 @@ def _polarity(
 
 
 def _bone_is_dark(pixels: np.ndarray, valid: np.ndarray) -> bool:
-    """Whether much of the field shows the open beam, or the centre is darker than the rim.
+    """Return whether much of the field shows the open beam, or the centre is darker than the rim.
 
     The limb is in the centre of the field.
     """
@@ -120,9 +120,9 @@ def _bone_is_dark(pixels: np.ndarray, valid: np.ndarray) -> bool:
 
 
 def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarray:
-    """Mask (H, W) of what surrounds the exposed field: collimator, or outside of a round field.
+    """Return the mask (H, W) of the surroundings of the exposed field, such as a collimator.
 
-    These are patches of one grey value (lowest, highest or the header's ``padding``) that touch
+    They are patches of one grey value (lowest, highest or the header's ``padding``) that touch
     the border, the glare along their edge, and 1 % of the image width, because the edge is blurred.
     """
     from scipy.ndimage import binary_dilation, label
@@ -148,7 +148,7 @@ def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarr
 
 
 def _glare(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Nearly black patches between the blackened outside of the field and its sharp edge.
+    """Return nearly black patches between the blackened outside of the field and its sharp edge.
 
     A patch that reaches far into the field is anatomy. One without a sharp edge is an open field
     that is black and shades off. Both are kept in the image.

@@ -50,7 +50,7 @@ class Reading(TypedDict, total=False):
 
 
 def header_of(dataset: Any) -> Header:
-    """Geometry and grey-value tags of a pydicom dataset.
+    """Return the geometry and grey-value tags of a pydicom dataset.
 
     Raises ValueError if a tag is not a number.
     """
@@ -85,6 +85,7 @@ def header_of(dataset: Any) -> Header:
 
 
 def _patient_orientation(dataset: Any) -> tuple[str, str] | None:
+    """Return the directions of columns and rows; None if they are not both stated."""
     orientation = dataset.get("PatientOrientation")
     if orientation is None or len(orientation) != 2 or not all(orientation):
         return None
@@ -94,7 +95,7 @@ def _patient_orientation(dataset: Any) -> tuple[str, str] | None:
 def _pixel_mm(
     dataset: Any, sdd: float | None, patient: float | None, findings: list[str]
 ) -> tuple[float, float] | None:
-    """Pixel spacing (width, height) at the detector, mm.
+    """Return the pixel spacing (width, height) at the detector, mm.
 
     ImagerPixelSpacing is at the detector and is used if present. Without it, PixelSpacing is
     multiplied by the stated magnification; else, if PixelSpacingCalibrationType says that it holds
@@ -125,7 +126,7 @@ def _spacing_doubt(
     scale: float | None,
     calibrated: str | None,
 ) -> str | None:
-    """What is doubtful about the pixel spacing, what is used, and what to do; None if nothing.
+    """Return a doubt about the pixel spacing, with what is used and what to do, or None.
 
     ``imager`` is ImagerPixelSpacing, ``spacing`` PixelSpacing, ``scale`` the magnification.
     """
@@ -162,7 +163,7 @@ def _spacing_doubt(
 def _principal_px(
     dataset: Any, pixel: tuple[float, float] | None, findings: list[str]
 ) -> tuple[float, float] | None:
-    """Pixel (column, row) of the centre of the detector's active area, assumed principal point.
+    """Return the centre of the detector's active area, the principal point, as (column, row).
 
     DICOM states the area in elements of the physical detector (DetectorActiveOrigin,
     DetectorActiveDimensions), and FieldOfViewOrigin of the part that was read out. That part was
@@ -202,7 +203,7 @@ def contradictions(
     pixel_mm: tuple[float, float] | None,
     calibrated: bool = False,
 ) -> list[str]:
-    """Differences between the header and the values that overrule it.
+    """Return the differences between the header and the values that overrule it.
 
     Distance and pixel spacing of a calibration are nominal (``calibrated``), so it is compared by
     its focal length in pixels.
@@ -226,6 +227,7 @@ def contradictions(
 def _other_focal_length(
     header: Header, sdd_mm: float | None, pixel_mm: tuple[float, float] | None
 ) -> list[str]:
+    """Return the difference between the focal lengths of calibration and header, if any."""
     if not (header.sdd_mm and header.pixel_mm and sdd_mm and pixel_mm):
         return []
     of_header = header.sdd_mm / np.array(header.pixel_mm)

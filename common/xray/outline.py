@@ -13,12 +13,12 @@ MIN_OUTLINE_PX = 12  # points of a curve; shorter closed curves are specks of th
 
 
 def silhouette(drr: np.ndarray, share: float) -> np.ndarray:
-    """Mask, bool, of the pixels of a DRR above ``share`` of its highest line integral."""
+    """Return the mask of the pixels of a DRR above ``share`` of its highest line integral."""
     return drr > share * drr.max()
 
 
 def outline(drr: np.ndarray) -> list[np.ndarray]:
-    """Closed curves (N, 2), pixels (column, row), around the silhouette of a DRR (H, W).
+    """Return closed curves (N, 2), pixels (column, row), around the silhouette of a DRR (H, W).
 
     The DRR holds line integrals. A structure cut by the edge of the image is closed along it.
     """

@@ -16,7 +16,7 @@ OBLIQUE = 0.3
 
 
 def positioner_camera(path: Path, frame: int | None = None) -> tuple[np.ndarray, bool]:
-    """The camera of the C-arm's tags, and whether the image is stored as seen from the detector.
+    """Return the camera of a C-arm, and whether its image is stored as seen from the detector.
 
     The camera is isocentre_from_camera (4, 4), RAS mm of a patient who lies as in the CT, for the
     image seen from the source. The angles place the image receptor (PS3.3 C.8.7.5): from 0 in
@@ -63,7 +63,7 @@ def positioner_camera(path: Path, frame: int | None = None) -> tuple[np.ndarray,
 
 
 def _seen_from_detector(orientation: list[str] | None, camera: np.ndarray) -> bool:
-    """Whether the stated direction of columns is not that of the image seen from the source."""
+    """Return whether columns are not stated to run as seen from the source."""
     letter = str(orientation[0])[:1] if orientation and len(orientation) == 2 else ""
     axis, sign = ANATOMY.get(letter, (0, 0))
     return sign * float(camera[axis, 0]) < OBLIQUE

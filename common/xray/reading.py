@@ -94,7 +94,7 @@ def _check_pixels(path: Path, pixels: np.ndarray) -> None:
 
 
 def _findings(path: Path, header: Header, stated: StatedGeometry) -> list[str]:
-    """Contradictions within the header and with the stated geometry; each is logged."""
+    """Return the contradictions within the header and with the stated geometry; each is logged."""
     findings = [
         *header.findings,
         *contradictions(header, stated.sdd_mm, stated.pixel_mm, stated.calibrated),
@@ -105,7 +105,7 @@ def _findings(path: Path, header: Header, stated: StatedGeometry) -> list[str]:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Grey values (H, W) float32 of a PNG, JPEG or TIFF, as stored.
+    """Return the grey values (H, W) float32 of a PNG, JPEG or TIFF, as stored.
 
     Raises InputError if the file is not such an image, has colours or has several pages.
     """

@@ -8,7 +8,7 @@ BETTER = {"MSE": "lower", "SSIM": "higher", "NMI": "higher", "NCC": "higher"}
 
 
 def normalise(image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Grey values (H, W) float64, mapped to 0..1 over the mask (by default, all pixels).
+    """Return grey values (H, W) float64, mapped to 0..1 over the mask (by default, all pixels).
 
     Values outside the mask are mapped with it and not clipped, because SSIM averages across its
     edge; a constant image becomes 0.
@@ -19,7 +19,7 @@ def normalise(image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
 
 
 def ncc(a: np.ndarray, b: np.ndarray) -> float:
-    """Normalised cross-correlation (Pearson) in -1..1; 0 if one of the images is constant."""
+    """Return the normalised cross-correlation (Pearson), -1..1; 0 if an image is constant."""
     a, b = a.astype(np.float64) - a.mean(), b.astype(np.float64) - b.mean()
     scale = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / scale) if scale > 0 else 0.0
@@ -28,7 +28,7 @@ def ncc(a: np.ndarray, b: np.ndarray) -> float:
 def compare(
     image: np.ndarray, reference: np.ndarray, mask: np.ndarray | None = None
 ) -> dict[str, float]:
-    """MSE, SSIM, NMI (Studholme 1999, 1..2) and NCC of two images (H, W) over the mask.
+    """Return MSE, SSIM, NMI (Studholme 1999, 1..2) and NCC of two images (H, W) over the mask.
 
     Each image is first mapped to 0..1 over the mask. SSIM has scikit-image's defaults (7 x 7
     window) and is averaged over the mask.

@@ -39,7 +39,7 @@ class StatedGeometry:
 
 
 def geometry_beside(image: Path) -> Header:
-    """Geometry in ``NAME.json`` next to ``NAME.png``.
+    """Return the geometry in ``NAME.json`` next to ``NAME.png``.
 
     Its keys are sdd_mm, pixel_spacing_mm [width, height] and principal_point_px [column, row]. A
     JSON file with none of these keys is ignored. Raises InputError if a value is not valid.
@@ -64,7 +64,7 @@ def geometry_beside(image: Path) -> Header:
 
 
 def _pair(values: list[float]) -> Pair:
-    """Two finite numbers. Raises ValueError or TypeError for anything else."""
+    """Return two finite numbers. Raises ValueError or TypeError for anything else."""
     first, second = map(float, values)
     if not np.isfinite([first, second]).all():
         raise ValueError("not finite")
@@ -78,7 +78,7 @@ def detector_of(
     header: Header,
     fallback: Detector | None,
 ) -> tuple[Detector, Reading]:
-    """The detector of an X-ray of ``shape`` (H, W), and the origin of its values.
+    """Return the detector of an X-ray of ``shape`` (H, W), and the origin of its values.
 
     A value comes from ``stated``, else from ``header``, else from ``fallback``, whose field of view
     is spread over the image. Raises InputError if SDD or pixel spacing is missing or out of range.
@@ -114,7 +114,7 @@ def detector_of(
 
 
 def _origin(path: Path, stated: StatedGeometry, header: Header) -> str:
-    """Where values come from that are not the fallback's; empty if none are known."""
+    """Return the origin of the values that are known without the fallback; may be empty."""
     pairs = (
         (stated.sdd_mm, header.sdd_mm),
         (stated.pixel_mm, header.pixel_mm),
@@ -129,7 +129,7 @@ def _origin(path: Path, stated: StatedGeometry, header: Header) -> str:
 
 
 def _known(path: Path, sdd: float | None, pixel: Pair | None) -> tuple[float, Pair]:
-    """SDD and pixel spacing. Raises InputError if one is missing or out of range."""
+    """Return SDD and pixel spacing. Raises InputError if one is missing or out of range."""
     if not sdd or not pixel:
         missing = [] if sdd else ["source-to-detector distance"]
         missing += [] if pixel else ["pixel spacing"]

@@ -18,7 +18,7 @@ FRAME_GROUPS = (
 
 
 def numbers(dataset: Any, name: str) -> list[float]:
-    """Values of a tag; empty if the tag is missing or empty.
+    """Return the values of a tag; empty if the tag is missing or empty.
 
     Raises ValueError, without the value, if one is not a finite number.
     """
@@ -36,13 +36,13 @@ def numbers(dataset: Any, name: str) -> list[float]:
 
 
 def number(dataset: Any, name: str) -> float | None:
-    """First value of a tag; None if the tag is missing or empty. Raises ValueError as `numbers`."""
+    """Return the first value of a tag, or None. Raises ValueError as `numbers`."""
     values = numbers(dataset, name)
     return values[0] if values else None
 
 
 def pair(dataset: Any, name: str) -> tuple[float, float] | None:
-    """The two values of a tag in the order (column, row); DICOM stores the row's first.
+    """Return the two values of a tag in the order (column, row); DICOM stores the row's first.
 
     A single value is used for both. Returns None for any other number of values.
     """
@@ -51,7 +51,7 @@ def pair(dataset: Any, name: str) -> tuple[float, float] | None:
 
 
 def source_to_patient(dataset: Any) -> tuple[float | None, str]:
-    """Distance from source to isocentre in mm, and the tag that states it.
+    """Return the distance from source to isocentre in mm, and the tag that states it.
 
     If none does: None and the name of the tag that usually does.
     """

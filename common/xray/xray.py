@@ -30,7 +30,7 @@ class Xray:
     _binned: dict[int, Xray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def flip(self) -> Xray:
-        """The X-ray flipped left to right, with its detector."""
+        """Return the X-ray flipped left to right, with its detector."""
         return replace(
             self,
             image=self.image[:, ::-1].copy(),
@@ -40,7 +40,7 @@ class Xray:
         )
 
     def binned(self, factor: int) -> Xray:
-        """The X-ray with ``factor`` x ``factor`` pixels averaged, over the valid ones.
+        """Return the X-ray with ``factor`` x ``factor`` pixels averaged, over the valid ones.
 
         A binned pixel is valid if all its parts are.
         """
@@ -54,7 +54,7 @@ class Xray:
         )
 
     def coarser(self, pixel_mm: float) -> Xray:
-        """The X-ray binned to a pixel spacing of about ``pixel_mm``, cached.
+        """Return the X-ray binned to a pixel spacing of about ``pixel_mm``, cached.
 
         Returns the X-ray itself if its pixels are that large.
         """
@@ -64,13 +64,13 @@ class Xray:
         return self._binned[factor]
 
     def as_uint8(self) -> np.ndarray:
-        """Display image (uint8): bone bright, valid field stretched to 0..255, other pixels 0."""
+        """Return the display image: bone bright, valid field in 0..255, other pixels 0."""
         low, high = np.percentile(self.image[self.valid], [0.1, 99.9])
         return as_uint8(np.where(self.valid, stretch(self.image, low, high), 0))
 
 
 def turned(xray: Xray, quarters: int) -> Xray:
-    """The X-ray rotated anticlockwise by quarters of a turn, with its detector."""
+    """Return the X-ray rotated anticlockwise by quarters of a turn, with its detector."""
     for _ in range(quarters % 4):
         detector = xray.detector
         column, row = detector.principal_px
@@ -91,7 +91,7 @@ def turned(xray: Xray, quarters: int) -> Xray:
 
 
 def inverted(xray: Xray) -> Xray:
-    """The X-ray with bright and dark exchanged, on the same scale."""
+    """Return the X-ray with bright and dark exchanged, on the same scale."""
     top = float(np.percentile(xray.image[xray.valid], 99.5))
     image = np.where(xray.valid, np.clip(top - xray.image, 0, None), 0).astype(np.float32)
     return replace(xray, image=image)

@@ -104,7 +104,7 @@ def test_the_header_alone_starts_a_registration_that_finds_the_source(
     )
     result = parameters_file.load(tmp_path / "out" / "parameters.pt")
     view = result.scanner_pose[0]
-    on_disk = truth @ np.diag([-1.0 if seen_from_detector else 1.0, 1, 1, 1])
+    on_disk = truth @ geometry.MIRROR if seen_from_detector else truth
     points = geometry.apply(
         np.array(result.drr["scanner_from_volume"]), np.array(result.drr["points_mm"])
     )

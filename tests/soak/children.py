@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 PRELOADED = (
     "nibabel", "SimpleITK", "scipy.ndimage", "scipy.sparse.csgraph", "skimage.measure", "skimage.transform", "matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.Image",
-    "pydicom.pixels", "plotly.graph_objects", "torch", "numba", "common.recording", "common.rendering", "common.start", "common.verdict", "common.training_run",
+    "pydicom.pixels", "plotly.graph_objects", "torch", "numba", "common.registration.recording", "common.drr.renderer", "common.registration.starts",
+    "common.registration.verdict", "common.training.run",
 )  # fmt: skip
 
 

@@ -43,7 +43,8 @@ from common.geometry import apply, invert
 from common.progress import track
 
 if TYPE_CHECKING:
-    from common.volume.alignment import Alignment, Bone
+    from common.volume.alignment import Alignment
+    from common.volume.bone_shape import BoneShape as Bone
     from common.volume.volume import Volume
 
 logger = logging.getLogger("common.script")
@@ -139,7 +140,8 @@ def earlier_rows(report: Path) -> list[dict[str, str]]:
 
 def run(args: argparse.Namespace) -> int | None:
     from common.volume import folders, nifti
-    from common.volume.alignment import BONE_HU, Bone
+    from common.volume.bone_shape import BoneShape as Bone
+    from common.volume.hounsfield import BONE_HU
 
     folder, out = Path(args.input_dir), Path(args.output_dir)
     scans = folders.images_in(folder)
@@ -225,7 +227,8 @@ def _align_and_save(
 ) -> Alignment:
     """One scan from file to files; a function of its own, so that its CT is gone before the next one is read. ``reference`` is None where the scan is the reference itself."""
     from common.volume import attenuation, itk, nifti
-    from common.volume.alignment import Alignment, Bone, align
+    from common.volume.alignment import Alignment, align
+    from common.volume.bone_shape import BoneShape as Bone
 
     ct = nifti.load_ct(path)
     mask = _load_mask(mask_path, ct) if mask_path else None

@@ -235,7 +235,7 @@ def run(args: argparse.Namespace) -> int | None:
                 "label": label,
                 "padding_mm": args.padding,
                 "mirrored": side == "right",
-                "cuts": cuts,
+                "cuts": [cut.as_setting() for cut in cuts],
             }
             for path, volume in zip(paths, cropped, strict=True):
                 moved = mirror(volume) if side == "right" else volume

@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int | None:
             "voxel_mm": args.voxel_mm,
             "slope": args.slope,
             "intercept": args.intercept,
-            "cuts": cuts,
+            "cuts": [cut.as_setting() for cut in cuts],
         }
         record = original.lineage.then("import_autoscoper", settings, bone=bone, side=args.side)
         nifti.save(output, volume.Volume(hu, original.affine, record))

@@ -6,7 +6,7 @@ import pytest
 import coregister_cts
 from common.errors import InputError
 from common.geometry import apply, invert, rotation_angle_deg, rotation_matrix, twist
-from common.volume import alignment, resampling
+from common.volume import alignment, bone_shape, resampling
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume
 
@@ -31,8 +31,8 @@ def test_a_known_motion_is_recovered(femur, motion, labelled):
     moving_from_reference = twist(np.array(motion, float), ct.isocentre_mm)
     moved = [move(ct, moving_from_reference), move(labelmap, moving_from_reference, labels=True)]
     bones = [
-        alignment.Bone(ct, labelmap if labelled else None),
-        alignment.Bone(moved[0], moved[1] if labelled else None),
+        bone_shape.BoneShape(ct, labelmap if labelled else None),
+        bone_shape.BoneShape(moved[0], moved[1] if labelled else None),
     ]
     found = alignment.align(*bones)
     error = invert(moving_from_reference) @ found.moving_from_reference
@@ -46,8 +46,8 @@ def test_a_bone_that_lies_upside_down_is_found(femur):
     moving_from_reference = np.eye(4)
     moving_from_reference[:3, :3] = rotation_matrix([0, np.pi, 0]) @ rotation_matrix([0.2, 0, 0])
     found = alignment.align(
-        alignment.Bone(ct, labelmap),
-        alignment.Bone(
+        bone_shape.BoneShape(ct, labelmap),
+        bone_shape.BoneShape(
             move(ct, moving_from_reference), move(labelmap, moving_from_reference, labels=True)
         ),
     )
@@ -60,8 +60,8 @@ def test_the_same_input_gives_the_same_answer(femur):
     ct, labelmap = femur
     motion = twist(np.array([0.1, 0, 0.1, 5, 5, 5]), ct.isocentre_mm)
     bones = (
-        alignment.Bone(ct, labelmap),
-        alignment.Bone(move(ct, motion), move(labelmap, motion, labels=True)),
+        bone_shape.BoneShape(ct, labelmap),
+        bone_shape.BoneShape(move(ct, motion), move(labelmap, motion, labels=True)),
     )
     np.testing.assert_array_equal(
         alignment.align(*bones).moving_from_reference, alignment.align(*bones).moving_from_reference
@@ -74,14 +74,14 @@ def test_another_bone_does_not_count_as_converged(femur):
     affine = np.diag([2.5, 2.5, 2.5, 1])
     other = Volume(np.where(ball, 500, 0).astype(np.int16), affine, Lineage())
     found = alignment.align(
-        alignment.Bone(*femur),
-        alignment.Bone(other, Volume(ball.astype(np.uint8), affine, Lineage())),
+        bone_shape.BoneShape(*femur),
+        bone_shape.BoneShape(other, Volume(ball.astype(np.uint8), affine, Lineage())),
     )
     assert not found.converged
 
 
 def test_the_24_ways_to_turn_a_cube_are_all_different_rotations():
-    turns = alignment._cube_rotations()
+    turns = alignment.cube_rotations()
     assert len({turn.tobytes() for turn in (np.round(turn + 0.0) for turn in turns)}) == 24
     assert all(np.linalg.det(turn) == pytest.approx(1) for turn in turns)
 
@@ -89,15 +89,17 @@ def test_the_24_ways_to_turn_a_cube_are_all_different_rotations():
 def test_a_scan_without_bone_or_of_bone_alone_is_refused():
     for value in (-50, 700):
         with pytest.raises(InputError, match="bone"):
-            alignment.Bone(Volume(np.full((8, 8, 8), value, np.int16), np.eye(4), Lineage()), None)
+            bone_shape.BoneShape(
+                Volume(np.full((8, 8, 8), value, np.int16), np.eye(4), Lineage()), None
+            )
 
 
 def test_distances_are_positive_inside_and_in_millimetres():
     """A slab of bone 10 voxels of 2 mm thick: its middle lies 9 mm deep, as its surface is half a voxel beyond its outer voxels."""
     data = np.full((30, 12, 12), 40, np.int16)
     data[10:20] = 500
-    distance = alignment.Bone(Volume(data, np.diag([2.0, 2, 2, 1]), Lineage()), None).distance.data[
-        :, 5, 5
-    ]
+    distance = bone_shape.BoneShape(
+        Volume(data, np.diag([2.0, 2, 2, 1]), Lineage()), None
+    ).distance.data[:, 5, 5]
     np.testing.assert_allclose(distance[[10, 14, 9, 5]], [1, 9, -1, -9])
-    assert distance[0] == -alignment.SHAPE_MM
+    assert distance[0] == -bone_shape.SHAPE_MM

@@ -11,7 +11,7 @@ from common.geometry import MIRROR
 from common.registration.gauss_newton import refine
 from common.registration.pyramid import Body, View
 from common.volume import attenuation, cut_ends
-from common.volume.attenuation import SOFT_TISSUE_HU
+from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume, affine_of_box, points_of
 
@@ -32,9 +32,9 @@ def test_a_bone_is_cut_where_its_label_reaches_the_volumes_face():
     ct, labelmap = rod()
     (cut,) = cut_ends.cuts_of(labelmap.data, [7], ct)
     np.testing.assert_allclose(
-        cut["point"], geometry.apply(ct.affine, np.array([9.5, 11, 29])), atol=1e-9
+        cut.point_mm, geometry.apply(ct.affine, np.array([9.5, 11, 29])), atol=1e-9
     )
-    np.testing.assert_allclose(cut["normal"], ct.affine[:3, 2] / 3.0, atol=1e-9)
+    np.testing.assert_allclose(cut.normal, ct.affine[:3, 2] / 3.0, atol=1e-9)
     assert cut_ends.cuts_of(labelmap.data, [3], ct) == []
     assert cut_ends.cuts_of(labelmap.data[:, :, :-1] * 0, None, ct) == []
 

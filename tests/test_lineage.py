@@ -1,4 +1,7 @@
-"""Lineage: a landmark at known scanner millimetres survives every step, the image follows, and a sidecar that does not belong is refused."""
+"""Lineage: a landmark at a known scanner position survives every step, and so does the image.
+
+A lineage file that does not belong to its image is rejected.
+"""
 
 import json
 
@@ -13,7 +16,8 @@ import crop_cts
 import segmentation_preprocessing
 from common import files
 from common.errors import InputError
-from common.geometry import RAS_FROM_LPS, apply, rotation_matrix, twist
+from common.geometry import MIRROR, RAS_FROM_LPS, apply, rotation_matrix, twist
+from common.version import VERSION
 from common.volume import lineage, nifti
 from common.volume.alignment import Alignment
 from common.volume.volume import Volume, same_grid
@@ -95,7 +99,8 @@ def test_landmark_and_image_come_back_through_all_four_steps(
     # a motion that has nothing to do with the fit: what counts here is that file and lineage move together
     motion = twist(np.array([0.2, -0.3, 0.25, 13, -9, 21]), np.array([21.0, -33, 47]))
     monkeypatch.setattr(
-        "common.alignment.align", lambda reference, moving: Alignment(motion, 0.0, 1.0, 1.0, 0.0)
+        "common.volume.alignment.align",
+        lambda reference, moving: Alignment(motion, 0.0, 1.0, 1.0, 0.0),
     )
     aligned = tmp_path / "femur_cts_aligned"
     assert (
@@ -167,7 +172,7 @@ def test_landmark_and_image_come_back_through_all_four_steps(
 
 
 def test_steps_compose_from_volume_to_scanner():
-    first, second = twist(np.array([0.1, 0.2, 0.3, 4, 5, 6]), np.zeros(3)), np.diag([-1.0, 1, 1, 1])
+    first, second = twist(np.array([0.1, 0.2, 0.3, 4, 5, 6]), np.zeros(3)), MIRROR
     chain = lineage.Lineage().then("a", {}, first).then("b", {"n": 1}, second)
     point = np.array([1.0, 2, 3])
     np.testing.assert_allclose(
@@ -181,7 +186,7 @@ def test_steps_compose_from_volume_to_scanner():
 def image(tmp_path):
     path = tmp_path / "v.nii.gz"
     made = lineage.Lineage(source={"name": "ct.nii.gz", "sha256": "0"}).then(
-        "crop_cts", {"padding_mm": 5}, np.diag([-1.0, 1, 1, 1]), bone="femur", side="right", label=3
+        "crop_cts", {"padding_mm": 5}, MIRROR, bone="femur", side="right", label=3
     )
     nifti.save(
         path,
@@ -192,17 +197,25 @@ def image(tmp_path):
     return path
 
 
+def test_a_lineage_records_the_version_of_the_suite_and_is_read_without_it_too(image):
+    content = json.loads(lineage.sidecar(image).read_text())
+    assert content["versions"].pop("suite") == VERSION
+    lineage.sidecar(image).write_text(json.dumps(content))
+    assert nifti.load_ct(image).lineage.bone == "femur"
+
+
 def test_what_is_written_is_read_back(image):
     back = nifti.load_ct(image).lineage
     assert (back.bone, back.side, back.label, back.mirrored) == ("femur", "right", 3, True)
     assert back.source == {"name": "ct.nii.gz", "sha256": "0"}
-    np.testing.assert_array_equal(back.scanner_from_volume, np.diag([-1.0, 1, 1, 1]))
+    np.testing.assert_array_equal(back.scanner_from_volume, MIRROR)
 
 
-def test_a_file_without_a_sidecar_counts_as_original_and_that_is_said(image, capsys):
+def test_a_file_without_lineage_is_assumed_to_be_original_and_that_is_logged(image, caplog):
+    caplog.set_level("INFO", logger="common")
     lineage.sidecar(image).unlink()
     back = nifti.load_ct(image).lineage
-    assert "taken as an original CT" in capsys.readouterr().err
+    assert "assumed to be an original CT" in caplog.text
     np.testing.assert_array_equal(back.scanner_from_volume, np.eye(4))
     assert back.source["name"] == "v.nii.gz"
 
@@ -244,11 +257,12 @@ def test_a_truncated_sidecar_is_refused(image):
         nifti.load_ct(image)
 
 
-def test_a_converters_json_beside_a_ct_is_no_lineage(image, capsys):
-    """DICOM converters leave NAME.json beside NAME.nii.gz too."""
+def test_a_json_file_of_a_dicom_converter_is_not_a_lineage(image, caplog):
+    """DICOM converters also write NAME.json next to NAME.nii.gz."""
+    caplog.set_level("INFO", logger="common")
     lineage.sidecar(image).write_text(json.dumps({"Modality": "CT", "SliceThickness": 0.6}))
     np.testing.assert_array_equal(nifti.load_ct(image).lineage.scanner_from_volume, np.eye(4))
-    assert "v.json beside it holds no lineage; taken as an original CT" in capsys.readouterr().err
+    assert "v.json next to it is not a lineage; assumed to be an original CT" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -262,11 +276,12 @@ def test_a_sidecar_with_another_hash_shape_or_affine_is_refused(image, key, valu
         nifti.load_ct(image)
 
 
-def test_a_mirrored_bone_that_has_lost_its_lineage_is_warned_of(tmp_path, capsys):
-    for name, tells in (
-        ("P01_femur.nii.gz", "P01_femur.nii.gz: no lineage"),
-        ("P01_femur_mirrored.nii.gz", "warning: P01_femur_mirrored.nii.gz: no lineage"),
-    ):
+def test_a_mirrored_bone_without_lineage_is_a_warning(tmp_path, caplog):
+    caplog.set_level("INFO", logger="common")
+    for name, level in (("P01_femur.nii.gz", "INFO"), ("P01_femur_mirrored.nii.gz", "WARNING")):
+        caplog.clear()
         nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / name)
         assert not lineage.read(tmp_path / name, (4, 4, 4), np.eye(4)).mirrored
-        assert capsys.readouterr().err.startswith(tells)
+        (record,) = caplog.records
+        assert record.levelname == level
+        assert record.getMessage().startswith(f"{name}: no lineage")

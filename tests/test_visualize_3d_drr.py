@@ -66,7 +66,7 @@ def test_bone_at_the_border_is_closed_and_no_bone_is_an_error():
     block = Volume(np.full((10, 10, 10), 500, np.int16), np.eye(4), Lineage())
     vertices, _ = visualize_3d_drr.extract_surface(block, 250.0, 100)
     assert vertices.min() == pytest.approx(-0.5, abs=0.4)
-    with pytest.raises(InputError, match="holds nothing above 900 HU"):
+    with pytest.raises(InputError, match="contains nothing above 900 HU"):
         visualize_3d_drr.extract_surface(block, 900.0, 100)
 
 

@@ -1,1 +1,1 @@
-"""CTs, labelmaps and their lineage: read, written, resampled, aligned."""
+"""CTs and labelmaps with their lineage: read, written, resampled, aligned, cut, as attenuation."""

@@ -1,8 +1,9 @@
-"""Volumes on other grids, and rigid transforms as ITK takes and stores them."""
+"""The only conversion to and from SimpleITK, whose images and transforms are in LPS mm."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +12,15 @@ from common.geometry import RAS_FROM_LPS
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume
 
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
-def to_sitk(volume: Volume):
-    """The volume as a SimpleITK image (LPS). Left-handed grids are kept: ITK's direction may have determinant -1."""
+
+def to_sitk(volume: Volume) -> sitk.Image:
+    """Return the volume as a SimpleITK image (LPS).
+
+    Left-handed grids stay left-handed: ITK's direction may have determinant -1.
+    """
     import SimpleITK as sitk
 
     data = volume.data.astype(np.float32) if volume.data.dtype == np.float16 else volume.data
@@ -26,20 +33,19 @@ def to_sitk(volume: Volume):
     return image
 
 
-def from_sitk(image, lineage_: Lineage, path: Path | None = None) -> Volume:
-    """A SimpleITK image (LPS) as a Volume (RAS)."""
+def from_sitk(image: sitk.Image, lineage: Lineage, path: Path | None = None) -> Volume:
+    """Return a SimpleITK image (LPS) as a volume (RAS)."""
     import SimpleITK as sitk
 
     lps = np.eye(4)
     lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     lps[:3, 3] = image.GetOrigin()
-    return Volume(
-        sitk.GetArrayFromImage(image).transpose(2, 1, 0), RAS_FROM_LPS @ lps, lineage_, path
-    )
+    data = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+    return Volume(data, RAS_FROM_LPS @ lps, lineage, path)
 
 
-def sitk_from_rigid(target_from_source: np.ndarray):
-    """A rigid RAS transform as SimpleITK's Euler/affine transform, which maps points in LPS."""
+def sitk_from_rigid(target_from_source: np.ndarray) -> sitk.AffineTransform:
+    """Return a rigid transform (4x4, RAS mm) as SimpleITK's transform of points in LPS mm."""
     import SimpleITK as sitk
 
     lps = RAS_FROM_LPS @ target_from_source @ RAS_FROM_LPS
@@ -50,17 +56,18 @@ def sitk_from_rigid(target_from_source: np.ndarray):
 
 
 def write_transform(path: str | Path, target_from_source: np.ndarray) -> None:
-    """Write a rigid RAS transform as an ITK transform file, which maps points in LPS.
+    """Write a rigid transform (4x4, RAS mm) as an ITK transform file (.tfm), in LPS mm.
 
-    As text of our own: ITK's writer says nothing when the disk is full and leaves an empty file.
+    The text is written here, since ITK's writer does not report a full disk.
     """
     transform = sitk_from_rigid(target_from_source)
-    numbers = (
-        " ".join(map(repr, values))
-        for values in (transform.GetParameters(), transform.GetFixedParameters())
-    )
+    parameters = " ".join(map(repr, transform.GetParameters()))
+    fixed = " ".join(map(repr, transform.GetFixedParameters()))
     files.write_text(
         path,
-        "#Insight Transform File V1.0\n#Transform 0\nTransform:"
-        " AffineTransform_double_3_3\nParameters: {}\nFixedParameters: {}\n".format(*numbers),
+        "#Insight Transform File V1.0\n"
+        "#Transform 0\n"
+        "Transform: AffineTransform_double_3_3\n"
+        f"Parameters: {parameters}\n"
+        f"FixedParameters: {fixed}\n",
     )

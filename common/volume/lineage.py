@@ -1,7 +1,8 @@
-"""Where a volume came from: the sidecar ``NAME.json`` beside ``NAME.nii.gz``.
+"""The lineage of a volume: its steps since the original CT, in ``NAME.json`` next to the volume.
 
-It holds ``scanner_from_volume``, the 4x4 transform (RAS millimetres) from the world of the preprocessed file to the
-world of the original CT; a mirrored volume has determinant -1. Every step composes it from its input's own lineage.
+It contains ``scanner_from_volume``, the 4x4 transform (RAS mm) from the frame of the prepared file
+to the frame of the original CT. Each step composes it from the lineage of its input. The
+determinant is -1 for a mirrored volume.
 """
 
 from __future__ import annotations
@@ -16,23 +17,25 @@ import numpy as np
 from common import files, geometry
 from common.errors import InputError, one_line
 from common.geometry import MIRROR
+from common.version import VERSION
 
 logger = logging.getLogger(__name__)
 
-
 SCHEMA = "ct-lineage/1"
+ASSUMED = "assumed to be an original CT (scanner_from_volume = identity)"
+PACKAGES = ("numpy", "nibabel", "SimpleITK", "scipy")  # their versions are recorded
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """How a volume relates to the CT as it left the scanner."""
+    """Relation of a volume to the original CT."""
 
-    scanner_from_volume: np.ndarray = field(default_factory=lambda: np.eye(4))
+    scanner_from_volume: np.ndarray = field(default_factory=lambda: np.eye(4))  # 4x4, RAS mm
     source: dict[str, str] = field(default_factory=dict)  # name and sha256 of the original file
-    history: tuple[dict[str, Any], ...] = ()  # one entry a step, with its settings
+    history: tuple[dict[str, Any], ...] = ()  # "step" and "settings" of each step, in order
     bone: str | None = None
     side: str | None = None  # "left" or "right": the patient's side, also of a mirrored bone
-    label: int | None = None
+    label: int | None = None  # of the bone in the labelmap that it was cropped by
 
     @property
     def mirrored(self) -> bool:
@@ -45,7 +48,11 @@ class Lineage:
         old_from_new: np.ndarray | None = None,
         **about: Any,
     ) -> Lineage:
-        """The lineage after one more step that moved the volume; ``old_from_new`` is the identity where it stayed."""
+        """Return the lineage after one more step.
+
+        ``old_from_new`` (4x4, RAS mm) maps points of the new volume frame to the old one; the
+        default is the identity. ``about`` are new values of bone, side or label.
+        """
         moved = np.eye(4) if old_from_new is None else old_from_new
         return replace(
             self,
@@ -56,15 +63,22 @@ class Lineage:
 
 
 def sidecar(image: str | Path) -> Path:
+    """Return the path of the lineage of an image file."""
     image = Path(image)
     return image.with_name(files.stem(image) + ".json")
 
 
-def with_stated_side(path: str | Path, lineage: Lineage, side: str | None) -> Lineage:
-    """The lineage of a volume whose side the user states: "right" for one that is mirrored to a left bone, as crop_cts.py leaves it.
+def original(path: str | Path) -> Lineage:
+    """Return the lineage of an original file, which no step of this suite has changed."""
+    return Lineage(source={"name": Path(path).name, "sha256": files.sha256(path)})
 
-    A file without any record is then taken as the mirror image (x to -x) of an original that nobody has named. Raises InputError where the
-    lineage says otherwise.
+
+def with_stated_side(path: str | Path, lineage: Lineage, side: str | None) -> Lineage:
+    """Return the lineage of a volume whose side the user states.
+
+    "right" means a right bone mirrored to a left one, as `crop_cts.py` writes it. A file without
+    lineage is then assumed to be the mirror image of an unknown original. Raises InputError if the
+    lineage contradicts ``side``.
     """
     name = Path(path).name
     if side is None:
@@ -73,7 +87,7 @@ def with_stated_side(path: str | Path, lineage: Lineage, side: str | None) -> Li
         raise InputError(
             name,
             f"is a {lineage.side} bone by its lineage, but `side` is {side}",
-            "the side of both volume and picture",
+            "the side of both volume and X-ray",
             "leave `side` out or choose the other bone's volume",
         )
     if lineage.side == side:
@@ -81,123 +95,119 @@ def with_stated_side(path: str | Path, lineage: Lineage, side: str | None) -> Li
     if lineage.mirrored == (side == "right"):
         return replace(lineage, side=side)
     if lineage.history or lineage.mirrored:
+        mirrored = "mirrored" if lineage.mirrored else "not mirrored"
         raise InputError(
             name,
-            f"is {('mirrored' if lineage.mirrored else 'not mirrored')} by its lineage, but `side`"
-            f" is {side}",
+            f"is {mirrored} by its lineage, but `side` is {side}",
             "right bones mirrored to left ones",
             "leave `side` out",
         )
     logger.info(
-        f"{name}: taken as a right bone mirrored to a left one (`side` right); for a CT as it left"
-        " the scanner leave `side` out"
+        f"{name}: assumed to be a right bone mirrored to a left one (`side` right); for an original"
+        " CT leave `side` out"
     )
-    return Lineage(
-        MIRROR, history=({"step": "stated by the user", "settings": {"side": side}},), side=side
-    )
-
-
-def original(path: str | Path) -> Lineage:
-    """Lineage of a file that no step of this suite has touched."""
-    return Lineage(source={"name": Path(path).name, "sha256": files.sha256(path)})
+    stated = {"step": "stated by the user", "settings": {"side": side}}
+    return Lineage(MIRROR, history=(stated,), side=side)
 
 
 def read(path: str | Path, shape: tuple[int, ...], affine: np.ndarray) -> Lineage:
-    """Lineage of an image file. Without a sidecar it counts as original, and that is said.
+    """Return the lineage of an image file; without one, log that it is assumed to be original.
 
-    Raises InputError where the sidecar belongs to another image (hash, shape or affine differ) or cannot be read.
+    Raises InputError if the lineage belongs to another image (hash, shape or affine differ), or is
+    damaged.
     """
-    beside = sidecar(path)
+    name, beside = Path(path).name, sidecar(path)
     if not beside.exists():
-        taken = (
-            f"{Path(path).name}: no lineage beside it; taken as an original CT (scanner_from_volume"
-            " = identity)"
-        )
-        if files.stem(path).endswith("_mirrored"):
-            logger.warning(
-                f"{taken}, not as a mirrored bone; copy {beside.name} along with it, or say `side`"
-                " right to registration.py"
-            )
-        else:
-            logger.info(taken)
+        _log_missing(path)
         return original(path)
-    content = files.read_json(beside, "the lineage of " + Path(path).name)
-    if not {"schema", "scanner_from_volume"} & set(
-        content
-    ):  # such as what a DICOM converter leaves beside its NIfTI
-        logger.info(
-            f"{Path(path).name}: {beside.name} beside it holds no lineage; taken as an original CT"
-            " (scanner_from_volume = identity)"
-        )
+    content = files.read_json(beside, f"the lineage of {name}")
+    if not {"schema", "scanner_from_volume"} & set(content):  # of a DICOM converter, for example
+        logger.info(f"{name}: {beside.name} next to it is not a lineage; {ASSUMED}")
         return original(path)
     if content.get("schema") != SCHEMA:
         raise InputError(
             beside,
             f"schema is {content.get('schema')!r}",
             f"{SCHEMA!r}",
-            "move it away if it is not this suite's",
+            "move it away if this suite did not write it",
         )
     try:
-        image = content["image"]
-        matrix = np.array(content["scanner_from_volume"], float)
-        fits = list(image["shape"]) == list(shape) and np.allclose(
-            image["affine"], affine, atol=1e-3
-        )
-        lineage = Lineage(
-            matrix,
-            dict(content["source"]),
-            tuple(content["history"]),
-            content["bone"],
-            content["side"],
-            content["label"],
-        )
-        named = all(
-            isinstance(entry, dict) and isinstance(entry.get("step"), str)
-            for entry in lineage.history
-        )
-        # the bone's name goes into file names
-        named &= lineage.side in (None, "left", "right") and (
-            lineage.bone is None
-            or (isinstance(lineage.bone, str) and files.is_plain_name(lineage.bone))
-        )
-        rigid = geometry.is_rigid(matrix, atol=1e-4)
-        recorded = image["sha256"]
+        lineage, image = _parsed(content), content["image"]
+        fits = list(image["shape"]) == list(shape)
+        fits &= np.allclose(image["affine"], affine, atol=1e-3)
+        fits = fits and image["sha256"] == files.sha256(path)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             beside,
             f"incomplete lineage ({one_line(error)})",
-            "what step 1 to 4 write",
+            "the fields that steps 1 to 4 write",
             "run the step again",
         ) from None
-    if not named:
+    _check(beside, lineage)
+    if not fits:
         raise InputError(
             beside,
-            "its history, bone or side is none",
-            "named steps, left or right, and a bone's name that can stand in a file name",
+            f"does not belong to {name} (shape, affine or SHA-256 differ)",
+            "the lineage of this file",
+            "run the step again, or move the JSON away to treat the CT as original",
+        )
+    return lineage
+
+
+def _log_missing(path: str | Path) -> None:
+    name = Path(path).name
+    if files.stem(path).endswith("_mirrored"):
+        logger.warning(
+            f"{name}: no lineage next to it; {ASSUMED}, not a mirrored bone; copy"
+            f" {sidecar(path).name} along with it, or set `side` to right in registration.py"
+        )
+    else:
+        logger.info(f"{name}: no lineage next to it; {ASSUMED}")
+
+
+def _parsed(content: dict[str, Any]) -> Lineage:
+    """Return the lineage in a JSON object; a missing or malformed field raises as it comes."""
+    return Lineage(
+        np.array(content["scanner_from_volume"], float),
+        dict(content["source"]),
+        tuple(content["history"]),
+        content["bone"],
+        content["side"],
+        content["label"],
+    )
+
+
+def _check(beside: Path, lineage: Lineage) -> None:
+    """Raise InputError if history, bone, side or transform of a lineage file is invalid."""
+    named = all(
+        isinstance(entry, dict) and isinstance(entry.get("step"), str) for entry in lineage.history
+    )
+    sided = lineage.side in (None, "left", "right")
+    # the bone's name becomes part of file names
+    plain = lineage.bone is None or (
+        isinstance(lineage.bone, str) and files.is_plain_name(lineage.bone)
+    )
+    if not (named and sided and plain):
+        raise InputError(
+            beside,
+            "history, bone or side is invalid",
+            "named steps, left or right, and a bone's name that can be part of a file name",
             "run the step again",
         )
-    if not rigid:
+    if not geometry.is_rigid(lineage.scanner_from_volume, atol=1e-4):
         raise InputError(
             beside,
             "scanner_from_volume is not rigid",
             "a 4x4 rotation or mirror with a translation",
             "run the step again",
         )
-    if not fits or recorded != files.sha256(path):
-        raise InputError(
-            beside,
-            f"does not belong to {Path(path).name} (shape, affine or SHA-256 differ)",
-            "the lineage of this very file",
-            "run the step again, or move the JSON away to take the CT as original",
-        )
-    return lineage
 
 
 def write(
     path: str | Path, lineage: Lineage, shape: tuple[int, ...], affine: np.ndarray, sha256: str
 ) -> None:
-    """Write the sidecar of an image whose bytes have the hash ``sha256``."""
-    files.write_json(sidecar(path), {
+    """Write the lineage of an image file whose bytes have the hash ``sha256``."""
+    content = {
         "schema": SCHEMA,
         "step": lineage.history[-1]["step"] if lineage.history else "original",
         "scanner_from_volume": lineage.scanner_from_volume.tolist(),
@@ -208,6 +218,12 @@ def write(
         "label": lineage.label,
         "source": lineage.source,
         "history": list(lineage.history),
-        "image": {"name": Path(path).name, "sha256": sha256, "shape": list(map(int, shape)), "affine": np.asarray(affine, float).tolist()},
-        "versions": files.versions("numpy", "nibabel", "SimpleITK", "scipy"),
-    })  # fmt: skip
+        "image": {
+            "name": Path(path).name,
+            "sha256": sha256,
+            "shape": list(map(int, shape)),
+            "affine": np.asarray(affine, float).tolist(),
+        },
+        "versions": {"suite": VERSION, **files.versions(*PACKAGES)},
+    }
+    files.write_json(sidecar(path), content)

@@ -1,4 +1,4 @@
-"""A registered view in space: the bone's surface, the source, the detector and its picture, in the volume's world. numpy and scikit-image."""
+"""Iso-surfaces of a CT as triangles, for 3D views."""
 
 from __future__ import annotations
 
@@ -6,42 +6,36 @@ import numpy as np
 
 from common import geometry
 from common.errors import InputError
-from common.volume.volume import Volume
-
-BONE_HU = 250.0  # Hounsfield units of a surface of bone
+from common.volume.hounsfield import AIR_HU
+from common.volume.volume import Volume, block_average
 
 
 def extract_surface(
     volume: Volume, threshold_hu: float, longest: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(V, 3) vertices in world millimetres and (T, 3) triangles (counterclockwise seen from outside) of an iso-surface of the volume averaged to about ``longest`` voxels an axis.
+    """Return the iso-surface at ``threshold_hu``: vertices (V, 3) in RAS mm and triangles (T, 3).
 
-    Raises InputError where no voxel lies above the threshold.
+    The CT is first averaged to about ``longest`` voxels along its longest axis. Triangles are
+    vertex numbers, counterclockwise seen from outside. Raises InputError if no voxel is above the
+    threshold.
     """
     from skimage.measure import marching_cubes
 
-    from common.volume.volume import block_average
-
     extent = volume.spacing_mm * volume.shape
     voxel_mm = extent.max() / longest
-    factors = tuple(max(1, int(np.ceil(voxel_mm / mm - 1e-6))) for mm in volume.spacing_mm)
-    # zeros fill the last blocks, so air is what lies outside
-    above_air = Volume(
-        np.maximum(volume.data.astype(np.float32), -1000) + 1000,
-        volume.affine,
-        volume.lineage,
-        volume.path,
-    )
-    coarse = block_average(above_air, factors)
-    level = threshold_hu + 1000
+    factors = [max(1, int(np.ceil(voxel_mm / mm - 1e-6))) for mm in volume.spacing_mm]
+    # relative to air, since zeros fill the last blocks
+    above_air = np.maximum(volume.data.astype(np.float32), AIR_HU) - np.float32(AIR_HU)
+    coarse = block_average(Volume(above_air, volume.affine, volume.lineage, volume.path), factors)
+    level = threshold_hu - AIR_HU
     if not (coarse.data > level).any():
         raise InputError(
             volume.name,
-            f"holds nothing above {threshold_hu:g} HU",
+            f"contains nothing above {threshold_hu:g} HU",
             "bone",
-            f"lower `threshold` (the densest is {volume.data.max():g} HU)",
+            f"lower `threshold`, the densest voxel has {volume.data.max():g} HU",
         )
     vertices, triangles, _, _ = marching_cubes(np.pad(coarse.data, 1), level)
-    # scikit-image winds triangles clockwise seen from outside; a left-handed grid turns that round
+    # scikit-image orders vertices clockwise seen from outside; a left-handed grid reverses that
     counterclockwise = triangles[:, ::-1] if np.linalg.det(coarse.affine) > 0 else triangles
     return geometry.apply(coarse.affine, vertices - 1), counterclockwise

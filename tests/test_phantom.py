@@ -1,4 +1,4 @@
-"""The phantom: its truth holds in its images, its bones are asymmetric, its patients differ."""
+"""The phantom: its images agree with its truth, its bones are asymmetric, its patients differ."""
 
 import json
 
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from common.geometry import apply, invert
-from common.synthetic import phantom
+from common.geometry import MIRROR, apply, invert
+from common.synthetic import knee_shape, phantom
+from common.volume.hounsfield import MUSCLE_HU
 from pipeline import make_phantom
 
 
@@ -22,7 +23,7 @@ def main_piece(knees, label):
     return components == 1 + np.bincount(components.ravel())[1:].argmax()
 
 
-def test_landmarks_lie_in_their_bone_of_the_labelmap(knees):
+def test_landmarks_are_inside_their_bone_in_the_labelmap(knees):
     for name, points in knees.truth["landmarks"].items():
         assert (
             value_at(knees.segmentation, list(points.values())) == phantom.LABELS[name]
@@ -33,15 +34,13 @@ def test_air_soft_tissue_marrow_and_cortex_have_their_hounsfield_units(knees):
     data = knees.ct.data
     assert data.dtype == np.int16
     assert abs(np.percentile(data, 1) + 1000) < 50
-    assert (
-        abs(np.median(data[(knees.segmentation.data == 0) & (data > 0)]) - phantom.MUSCLE_HU) < 10
-    )
+    assert abs(np.median(data[(knees.segmentation.data == 0) & (data > 0)]) - MUSCLE_HU) < 10
     femur = data[main_piece(knees, 3)]
     assert femur.max() > 1000
     assert np.percentile(femur, 25) < 450
 
 
-def test_right_knee_lies_to_the_right_and_femur_above_tibia(knees):
+def test_the_right_knee_is_on_the_right_and_the_femur_above_the_tibia(knees):
     centre = {
         name: np.mean(list(points.values()), 0) for name, points in knees.truth["landmarks"].items()
     }
@@ -60,16 +59,16 @@ def test_left_bone_is_the_exact_mirror_image_of_the_right_one_in_another_pose(kn
     points = knees.truth["landmarks"]
     moved = apply(left @ invert(right), np.array(list(points["tibia right"].values())))
     np.testing.assert_allclose(moved, list(points["tibia left"].values()), atol=1e-9)
-    assert not np.allclose(np.diag([-1, 1, 1, 1]) @ right, left, atol=1)
+    assert not np.allclose(MIRROR @ right, left, atol=1)
 
 
 @pytest.mark.parametrize("bone", ["femur", "tibia"])
-def test_bones_are_no_mirror_images_of_themselves(bone):
-    """However far it is shifted sideways, an average bone's reflection leaves a part of the bone uncovered."""
-    shape = phantom.sample_shape(np.random.default_rng(0), variation=0)
+def test_bones_are_not_mirror_images_of_themselves(bone):
+    """At every sideways shift, the reflection of an average bone leaves a part of it uncovered."""
+    shape = knee_shape.sample_shape(np.random.default_rng(0), variation=0)
     axes = np.arange(-60, 60.1, 2), np.arange(-50, 50, 2), np.arange(-60, 60, 2)
     inside = (
-        phantom.bone_distance(
+        knee_shape.bone_distance(
             shape, bone, np.stack(np.meshgrid(*axes, indexing="ij"), -1).astype(np.float32)
         )
         < 0
@@ -128,5 +127,5 @@ def test_the_command_writes_patients_with_their_truth(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [("--patients", "0"), ("--spacing", "20"), ("--seed", "-1")])
-def test_impossible_numbers_are_refused(tmp_path, flags):
+def test_impossible_numbers_are_rejected(tmp_path, flags):
     assert make_phantom.main(["-o", str(tmp_path), *flags]) == 2

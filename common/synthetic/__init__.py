@@ -1,1 +1,1 @@
-"""Scenes with known truth: phantoms and simulated X-rays."""
+"""Scenes with known ground truth: phantom knees and simulated X-rays."""

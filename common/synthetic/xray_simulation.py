@@ -1,10 +1,11 @@
-"""A detector's view of a CT with known truth: exact line integrals, what a detector does to them, and the files that hold both.
+"""Simulated X-rays with ground truth: exact line integrals, detector effects, and their files.
 
-The renderer is DiffDRR's exact Siddon method, another than registration's.
+The renderer is DiffDRR's exact Siddon method, which differs from the renderers of registration.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,12 @@ from common.progress import track
 if TYPE_CHECKING:
     from common.volume.volume import Volume
 
-STRIP_ROWS = 32  # rows rendered at a time: bounds Siddon's memory
-HARDENING = 0.02  # share of a ray's attenuation lost per unit of it, in bone and tissue alike
+STRIP_ROWS = 32  # rows rendered at a time, which limits Siddon's memory
+HARDENING = 0.02  # fraction of a ray's attenuation lost per unit of it, in bone and soft tissue
+SCATTER_MM, BLUR_MM, BLUR_PX = 30.0, 0.3, 0.4  # standard deviations of Gaussians
+ELECTRONIC_NOISE = 2.0  # standard deviation in photons per pixel
+LEAST_PHOTONS = 0.2  # per pixel, so that the logarithm is finite
+GREY_OFFSET, GREY_RANGE = 2000, 60000  # of the 16-bit image
 
 
 @dataclass(frozen=True)
@@ -27,45 +32,54 @@ class Effects:
     """What a detector adds to line integrals."""
 
     photons: float = 5000.0  # per pixel in the open field
-    scatter: float = 0.05  # scattered share of the removed beam
+    scatter: float = 0.05  # scattered fraction of the beam that is removed
     gamma: float = 0.85  # power of the tone curve of attenuation
 
 
 def simulate(
     integrals: np.ndarray, pixel_mm: float, effects: Effects, rng: np.random.Generator
 ) -> np.ndarray:
-    """Line integrals (H, W) to a 16-bit picture, bone bright: hardened beam, scatter, blur, noise, tone curve."""
+    """Return an X-ray (H, W) uint16, bone bright, of line integrals (H, W).
+
+    The effects are beam hardening, scatter, blur, photon and electronic noise, and a tone curve.
+    """
     from scipy.ndimage import gaussian_filter
 
     hardened = integrals / (1 + HARDENING * integrals)
     beam = np.exp(-hardened)
-    beam += effects.scatter * gaussian_filter(
-        -beam * np.log(np.clip(beam, 1e-9, 1)), 30.0 / pixel_mm, mode="nearest"
-    )
-    beam = gaussian_filter(beam, 0.3 / pixel_mm, mode="nearest")
-    counts = gaussian_filter(
-        rng.poisson(beam * effects.photons).astype(float), 0.4, mode="nearest"
-    ) + rng.normal(0, 2.0, beam.shape)
-    attenuation = np.clip(
-        -np.log(np.clip(counts / effects.photons, 0.2 / effects.photons, None)), 0, None
-    )
-    return (
-        np.clip((attenuation / attenuation.max()) ** effects.gamma * 60000 + 2000, 0, 65535)
-        .round()
-        .astype(np.uint16)
-    )
+    removed = -beam * np.log(np.clip(beam, 1e-9, 1))
+    beam += effects.scatter * gaussian_filter(removed, SCATTER_MM / pixel_mm, mode="nearest")
+    beam = gaussian_filter(beam, BLUR_MM / pixel_mm, mode="nearest")
+    photons = rng.poisson(beam * effects.photons).astype(float)
+    counts = gaussian_filter(photons, BLUR_PX, mode="nearest")
+    counts = counts + rng.normal(0, ELECTRONIC_NOISE, beam.shape)
+    passed = np.clip(counts / effects.photons, LEAST_PHOTONS / effects.photons, None)
+    attenuation = np.clip(-np.log(passed), 0, None)
+    toned = (attenuation / attenuation.max()) ** effects.gamma
+    return np.clip(toned * GREY_RANGE + GREY_OFFSET, 0, 65535).round().astype(np.uint16)
 
 
 def view(
-    target: np.ndarray, angles_deg: list[float], distance_mm: float, shift_mm: list[float]
+    target: np.ndarray,
+    angles_deg: Sequence[float],
+    distance_mm: float,
+    shift_mm: Sequence[float],
 ) -> np.ndarray:
-    """scanner_from_camera of a source that looks at ``target`` (RAS mm) as the pose range describes it."""
-    pose = geometry.pose_from_angles(angles_deg, [shift_mm[0], distance_mm, shift_mm[1]])
+    """Return the camera (4x4, scanner_from_camera, RAS mm) of a source aimed at ``target``.
+
+    ``target`` is (3,), RAS mm; the other arguments are those of the pose range: Euler angles ZXY,
+    distance from source to target, and shift of the target across and along the detector.
+    """
+    offset = np.array([shift_mm[0], distance_mm, shift_mm[1]])
+    pose = geometry.pose_from_angles(np.array(angles_deg), offset)
     return geometry.translation(target) @ geometry.camera_from_pose(pose)
 
 
 def render_strips(ct: Volume, camera: np.ndarray, detector: Detector) -> np.ndarray:
-    """Exact line integrals (H, W) of a CT's whole attenuation, a strip of rows at a time."""
+    """Return exact line integrals (H, W) of the whole attenuation of a CT.
+
+    ``camera`` is 4x4, in the volume frame. The image is rendered in strips of rows.
+    """
     from common.drr.siddon import SiddonRenderer
     from common.volume.attenuation import attenuation
     from common.volume.volume import Volume
@@ -83,41 +97,36 @@ def render_strips(ct: Volume, camera: np.ndarray, detector: Detector) -> np.ndar
     )
 
 
-def write_dicom(path: Path, picture: np.ndarray, detector: Detector, with_sdd: bool) -> None:
-    """An X-ray angiography object whose pixels are a logarithmic picture, bone bright."""
+def write_dicom(path: Path, image: np.ndarray, detector: Detector, with_sdd: bool) -> None:
+    """Write an image (H, W) uint16 as an X-ray angiography object, logarithmic, bone bright.
+
+    ``with_sdd`` adds DistanceSourceToDetector to the header.
+    """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, XRayAngiographicImageStorage, generate_uid
 
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    instance = generate_uid(entropy_srcs=[path.name, image.tobytes().hex()[:4000]])
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = XRayAngiographicImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid(
-        entropy_srcs=[path.name, picture.tobytes().hex()[:4000]]
-    )
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = (
-        generate_uid(entropy_srcs=["study"]),
-        generate_uid(entropy_srcs=["series", path.name]),
-    )
-    dataset.PatientName, dataset.PatientID, dataset.Modality, dataset.ImageType = (
-        "SIMULATED",
-        "SIMULATED",
-        "XA",
-        ["DERIVED", "PRIMARY", "SINGLE PLANE"],
-    )
-    dataset.Rows, dataset.Columns = picture.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = (
-        1,
-        "MONOCHROME2",
-        0,
-    )
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = instance
+    dataset.StudyInstanceUID = generate_uid(entropy_srcs=["study"])
+    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=["series", path.name])
+    dataset.PatientName = dataset.PatientID = "SIMULATED"
+    dataset.Modality = "XA"
+    dataset.ImageType = ["DERIVED", "PRIMARY", "SINGLE PLANE"]
+    dataset.Rows, dataset.Columns = image.shape
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PixelRepresentation = 0
     dataset.BitsAllocated = dataset.BitsStored = 16
     dataset.HighBit = 15
     dataset.PixelIntensityRelationship = "LOG"
     dataset.ImagerPixelSpacing = [detector.pixel_mm[1], detector.pixel_mm[0]]
     if with_sdd:
         dataset.DistanceSourceToDetector = detector.sdd_mm
-    dataset.PixelData = picture.astype("<u2").tobytes()
+    dataset.PixelData = image.astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"
     with files.writing(path) as stream:
         dataset.save_as(stream, enforce_file_format=True)
@@ -126,9 +135,20 @@ def write_dicom(path: Path, picture: np.ndarray, detector: Detector, with_sdd: b
 def write_truth(
     path: Path, camera: np.ndarray, detector: Detector, points: np.ndarray, about: dict[str, Any]
 ) -> None:
-    """The true pose as evaluation.py reads it: scanner_from_camera (4, 4), RAS mm, and points (N, 3) of the structure."""
-    files.write_json(path, {
-        "camera": camera.tolist(), "frame": "scanner_from_camera, RAS mm",
-        "sdd_mm": detector.sdd_mm, "pixel_mm": list(detector.pixel_mm), "height": detector.height, "width": detector.width, "principal_px": list(detector.principal_px),
-        "fiducials": points.tolist(), **about,
-    })  # fmt: skip
+    """Write the ground truth that `evaluation.py` reads.
+
+    ``camera`` is scanner_from_camera (4x4, RAS mm), ``points`` (N, 3) are those of the structure,
+    RAS mm in the scanner frame. ``about`` are further entries.
+    """
+    content = {
+        "camera": camera.tolist(),
+        "frame": "scanner_from_camera, RAS mm",
+        "sdd_mm": detector.sdd_mm,
+        "pixel_mm": list(detector.pixel_mm),
+        "height": detector.height,
+        "width": detector.width,
+        "principal_px": list(detector.principal_px),
+        "fiducials": points.tolist(),
+        **about,
+    }
+    files.write_json(path, content)

@@ -1,17 +1,20 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Step 1: keep the largest connected piece of every label of a segmentation.
+"""Step 1: keep the largest connected component of every label of a segmentation.
 
-Automatic segmentations leave small islands away from the bone; a bounding box taken around them (step 2) would be
-far too large. Voxels that touch at a face, an edge or a corner (26 neighbours) count as connected.
+Automatic segmentations leave small islands away from the bone, which would make its bounding box
+(step 2) far too large. Voxels that touch at a face, an edge or a corner (26 neighbours) are
+connected.
 
-reads   a labelmap (NIfTI), whole-number labels, 0 is background
-writes  OUT/NAME_cleaned.nii.gz on the same grid and in the same data type, and its lineage OUT/NAME_cleaned.json
-        labels that are not asked for stay as they are
-frame   the file's own; nothing moves
+reads   a labelmap (NIfTI): whole-number labels, 0 for background
+writes  OUT/NAME_cleaned.nii.gz on the same grid and in the same data type
+        OUT/NAME_cleaned.json, its lineage
+        Labels that are not requested are unchanged.
+frame   that of the file; nothing is moved
 next    crop_cts.py (step 2)
 
 example
-  python segmentation_preprocessing.py -i P01/segmentations/P01_seg.nii.gz -o P01/segmentations -l 1 2 3 4
+  python segmentation_preprocessing.py -i P01/segmentations/P01_seg.nii.gz \\
+    -o P01/segmentations -l 1 2 3 4
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,15 +34,17 @@ from common.command_line import script
 from common.errors import InputError
 from common.progress import track
 
+if TYPE_CHECKING:
+    from common.volume.volume import Volume
+
 logger = logging.getLogger("common.script")
 
-
-MAX_LABEL = 1_000_000  # larger numbers are no label but a CT or a damaged file
+MAX_LABEL = 1_000_000  # larger values indicate a CT or a damaged file
 
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What cleaning did to one label."""
+    """What was removed from one label."""
 
     label: int
     voxels_kept: int
@@ -46,7 +52,7 @@ class LabelReport:
     voxels_removed: int
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
         "-i", "--input", required=True, metavar="SEG", help="labelmap to clean (.nii or .nii.gz)"
@@ -61,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=int,
         metavar="N",
-        help="labels to clean (default: every label present)",
+        help="labels to clean (default: all labels of the file)",
     )
     return parser
 
@@ -71,8 +77,9 @@ def keep_largest_components(
 ) -> list[LabelReport]:
     """Set to 0, in place, all but the largest 26-connected component of each label.
 
-    ``data`` is a 3-D integer array; it is changed in place because a whole-body labelmap is large. ``labels`` defaults to every label present;
-    those that are absent get no report. Of equally large components the first in slice order stays.
+    ``data`` is (I, J, K) integers, changed in place because the labelmap of a whole body is large.
+    ``labels`` defaults to all labels; missing ones get no report. Of components of the same size,
+    the first in slice order is kept.
     """
     from scipy import ndimage
 
@@ -90,21 +97,18 @@ def keep_largest_components(
         component = connect_runs(runs, part.shape)
         sizes = np.bincount(component, weights=runs[:, 3] - runs[:, 2]).astype(int)
         largest = int(sizes.argmax())
+        kept = int(sizes[largest])
         for k, j, start, stop in runs[component != largest]:
             part[start:stop, j, k] = 0
-        reports.append(
-            LabelReport(
-                label, int(sizes[largest]), len(sizes) - 1, int(sizes.sum() - sizes[largest])
-            )
-        )
+        reports.append(LabelReport(label, kept, len(sizes) - 1, int(sizes.sum()) - kept))
     return reports
 
 
 def find_runs(data: np.ndarray, label: int) -> np.ndarray:
-    """(N, 4) rows (k, j, start, stop): ``data[start:stop, j, k]`` is ``label``; sorted by k, j, start.
+    """Return the runs of a label, (N, 4) rows (k, j, start, stop), sorted.
 
-    Runs instead of a component image: islands far apart make a bounding box as large as the volume, and a component number for each of its voxels
-    took ten times the memory of the labelmap.
+    ``data[start:stop, j, k]`` is ``label``. Runs need a tenth of the memory of a component number
+    per voxel, because the bounding box of islands far apart is as large as the volume.
     """
     runs = []
     for k in range(data.shape[2]):
@@ -116,27 +120,51 @@ def find_runs(data: np.ndarray, label: int) -> np.ndarray:
     return np.concatenate(runs)
 
 
-def connect_runs(runs: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Component number (N,) of each run of `find_runs`; runs of neighbouring rows connect where they touch, corners included."""
-    from scipy import sparse
+def connect_runs(runs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the component number (N,) of each run of `find_runs`.
+
+    ``shape`` is that of the data. Runs of neighbouring rows are connected if they touch, also at
+    corners.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
     k, j, start, stop = runs.T
-    # one sorted number line for all rows; a gap between rows, so that none touches the next one's voxels
+    # one sorted number line for all rows, with a gap between rows so that their runs do not touch
     width = shape[0] + 1
     row = k * (shape[1] + 2) + j
     starts, stops = row * width + start, row * width + stop
     here, there = [], []
-    for offset in (
-        1,
-        *(shape[1] + 2 + dj for dj in (-1, 0, 1)),
-    ):  # the other half of the neighbours is met from their side
+    # half of the neighbouring rows; the others are reached from their side
+    for offset in (1, *(shape[1] + 2 + dj for dj in (-1, 0, 1))):
         first = np.searchsorted(stops, starts + offset * width, "left")
         count = np.searchsorted(starts, stops + offset * width, "right") - first
         here.append(np.repeat(np.arange(len(runs)), count))
         there.append(np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count))
-    here, there = np.concatenate(here), np.concatenate(there)
-    graph = sparse.coo_array((np.ones(len(here), bool), (here, there)), (len(runs), len(runs)))
-    return sparse.csgraph.connected_components(graph, directed=False)[1]
+    touching = np.concatenate(here), np.concatenate(there)
+    graph = coo_array((np.ones(len(touching[0]), bool), touching), (len(runs), len(runs)))
+    return connected_components(graph, directed=False)[1]
+
+
+def clean(labelmap: Volume, labels: Sequence[int] | None) -> tuple[Volume, list[LabelReport]]:
+    """Return the cleaned labelmap with its lineage, and a report per label.
+
+    Raises InputError if the labelmap has none of the labels.
+    """
+    # a memory-mapped file is read-only
+    data = labelmap.data if labelmap.data.flags.writeable else np.array(labelmap.data)
+    reports = keep_largest_components(data, labels)
+    if not reports:
+        present = [int(label) for label in np.unique(data) if label]
+        raise InputError(
+            labelmap.path,
+            "contains none of the labels requested",
+            f"labels {list(labels)}" if labels else "at least one label above 0",
+            f"choose from the labels in the file, {present}",
+        )
+    settings = {"connectivity": 26, "labels": [asdict(report) for report in reports]}
+    lineage = labelmap.lineage.then("segmentation_preprocessing", settings)
+    return replace(labelmap, data=data, lineage=lineage), reports
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -156,47 +184,24 @@ def run(args: argparse.Namespace) -> int | None:
     if labelmap.data.max() > MAX_LABEL:
         raise InputError(
             source,
-            f"holds the value {labelmap.data.max()}",
+            f"contains the value {labelmap.data.max()}",
             f"labels up to {MAX_LABEL}",
-            "is this a CT?",
+            "choose a labelmap, not a CT",
         )
-
-    # a memory-mapped file is read-only
-    data = labelmap.data if labelmap.data.flags.writeable else np.array(labelmap.data)
-    reports = keep_largest_components(data, args.labels)
-    if not reports:
-        wanted = f"labels {args.labels}" if args.labels else "at least one label above 0"
-        raise InputError(
-            source,
-            "holds none of the labels asked for",
-            wanted,
-            f"look at the labels that are there, {_present(labelmap.data)}",
-        )
-    for absent in sorted(set(args.labels or ()) - {report.label for report in reports}):
-        logger.warning(f"{source.name}: label {absent} is absent; nothing to clean")
+    cleaned, reports = clean(labelmap, args.labels)
+    for missing in sorted(set(args.labels or ()) - {report.label for report in reports}):
+        logger.warning(f"{source.name}: label {missing} is missing; it is skipped")
     for report in reports:
         logger.info(
             f"label {report.label}: {report.voxels_kept} voxels kept, {report.islands_removed}"
             f" islands with {report.voxels_removed} voxels removed"
         )
-
-    settings = {"connectivity": 26, "labels": [asdict(report) for report in reports]}
     stored = nifti.stored_dtype(source)
-    data = data.astype(stored) if stored.kind == "f" else data
-    nifti.save(
-        output,
-        replace(
-            labelmap,
-            data=data,
-            lineage=labelmap.lineage.then("segmentation_preprocessing", settings),
-        ),
-    )
+    if stored.kind == "f":
+        cleaned = replace(cleaned, data=cleaned.data.astype(stored))
+    nifti.save(output, cleaned)
     print(output)
     return None
-
-
-def _present(data: np.ndarray) -> list[int]:
-    return [int(label) for label in np.unique(data) if label]
 
 
 main = script.script(run, build_parser)

@@ -1,4 +1,4 @@
-"""Step 2: boxes, padding and mirror against voxels placed by hand, for every kind of file orientation."""
+"""Step 2: boxes, padding and mirror against known voxels, for every kind of file orientation."""
 
 import nibabel
 import numpy as np
@@ -31,7 +31,7 @@ def affine_of(directions: np.ndarray) -> np.ndarray:
 
 
 def write_patient(folder, affine, seg=None, ct=None, name="P01"):
-    """Air with a random patch of bone at each label; labels keep the patient's sides whatever the affine."""
+    """Air with random bone at each label; labels keep the patient's sides for every affine."""
     rng = np.random.default_rng(0)
     if seg is None:
         seg = np.zeros(SHAPE, np.uint8)
@@ -119,7 +119,7 @@ def test_padding_stops_at_the_edge_of_the_ct(tmp_path):
     )
 
 
-def test_masks_lie_on_the_crops_grid_and_hold_their_bone_alone(tmp_path):
+def test_masks_are_on_the_grid_of_the_crop_and_contain_only_their_bone(tmp_path):
     _, seg = write_patient(tmp_path, affine_of(OBLIQUE))
     assert crop(tmp_path, "--padding", "40") == 0
     for bone, ending, label in (
@@ -145,7 +145,7 @@ def test_masks_lie_on_the_crops_grid_and_hold_their_bone_alone(tmp_path):
 
 @pytest.mark.parametrize("directions", DIRECTIONS.values(), ids=DIRECTIONS)
 def test_a_right_bone_becomes_its_mirror_image_without_interpolation(tmp_path, directions):
-    """Every voxel of the mirrored file, reflected about x = 0, is the voxel of the CT at that place."""
+    """Every voxel of the mirrored file, reflected about x = 0, is the voxel of the CT there."""
     affine = affine_of(directions)
     ct, _ = write_patient(tmp_path, affine)
     assert crop(tmp_path) == 0
@@ -163,7 +163,7 @@ def test_a_right_bone_becomes_its_mirror_image_without_interpolation(tmp_path, d
 
 
 @pytest.mark.parametrize("directions", DIRECTIONS.values(), ids=DIRECTIONS)
-def test_the_lineage_leads_every_voxel_back_to_its_place_in_the_scanner(tmp_path, directions):
+def test_the_lineage_maps_every_voxel_back_to_its_position_in_the_scanner(tmp_path, directions):
     affine = affine_of(directions)
     ct, seg = write_patient(tmp_path, affine)
     assert crop(tmp_path) == 0
@@ -210,7 +210,7 @@ def test_other_labels_and_other_bones(tmp_path):
     )
 
 
-def test_a_segmentation_on_another_grid_is_resampled_and_that_is_said(tmp_path, capsys):
+def test_a_segmentation_on_another_grid_is_resampled_and_that_is_logged(tmp_path, capsys):
     affine = affine_of(np.diag([-1.0, -1, 1]))
     _, seg = write_patient(tmp_path, affine)
     finer = affine.copy()
@@ -229,33 +229,33 @@ def test_a_segmentation_on_another_grid_is_resampled_and_that_is_said(tmp_path, 
 
 
 @pytest.mark.parametrize("shift_mm", [25, 1000])
-def test_a_segmentation_that_reaches_out_of_the_ct_is_refused(tmp_path, capsys, shift_mm):
+def test_a_segmentation_that_extends_beyond_the_ct_is_rejected(tmp_path, capsys, shift_mm):
     affine = affine_of(np.eye(3))
     _, seg = write_patient(tmp_path, affine)
     moved = affine.copy()
     moved[0, 3] += shift_mm
     nibabel.save(nibabel.Nifti1Image(seg, moved), tmp_path / "segmentations" / "P01_seg.nii.gz")
     assert crop(tmp_path) == 2
-    assert "lie outside P01_ct.nii.gz" in capsys.readouterr().err
+    assert "are outside P01_ct.nii.gz" in capsys.readouterr().err
 
 
-def test_an_absent_side_is_a_warning_and_the_others_are_written(tmp_path, capsys):
+def test_a_missing_side_is_a_warning_and_the_others_are_written(tmp_path, capsys):
     _, seg = write_patient(tmp_path, affine_of(np.eye(3)))
     seg[seg == FEMUR_RIGHT] = 0
     write_patient(tmp_path, affine_of(np.eye(3)), seg)
     assert crop(tmp_path) == 0
-    assert "right femur (label 3) is absent" in capsys.readouterr().err
+    assert "right femur (label 3) is missing" in capsys.readouterr().err
     assert not (tmp_path / "femur_cts_cropped" / "P01_femur_mirrored.nii.gz").exists()
     assert (tmp_path / "femur_cts_cropped" / "P01_femur.nii.gz").exists()
 
 
-def test_no_label_at_all_is_an_error_that_names_those_present(tmp_path, capsys):
+def test_a_labelmap_with_none_of_the_labels_is_an_error_that_names_its_labels(tmp_path, capsys):
     write_patient(tmp_path, affine_of(np.eye(3)))
     assert crop(tmp_path, "--labels", "30", "31", "32", "33") == 2
-    assert "it holds [1, 2, 3, 4]" in capsys.readouterr().err
+    assert "labels in the file, [1, 2, 3, 4]" in capsys.readouterr().err
 
 
-def test_swapped_sides_are_noticed(tmp_path, capsys):
+def test_swapped_sides_are_a_warning(tmp_path, capsys):
     write_patient(tmp_path, affine_of(np.eye(3)))
     assert crop(tmp_path, "--labels", "4", "3", "1", "2") == 0
     messages = [line for line in capsys.readouterr().err.splitlines() if "look swapped" in line]
@@ -266,7 +266,7 @@ def test_swapped_sides_are_noticed(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("offset", "code", "said"), [(0, 0, False), (900, 0, True), (1024, 2, True)]
 )
-def test_a_ct_without_air_is_suspected_not_to_be_in_hounsfield_units_and_without_fat_refused(
+def test_a_ct_without_air_may_not_be_in_hounsfield_units_and_one_without_fat_is_rejected(
     tmp_path, capsys, offset, code, said
 ):
     ct, seg = write_patient(tmp_path, affine_of(np.eye(3)))
@@ -287,13 +287,13 @@ def test_a_ct_without_air_is_suspected_not_to_be_in_hounsfield_units_and_without
         ("--ct_filename", "missing.nii.gz"),
     ],
 )
-def test_bad_flags_are_refused_before_anything_is_written(tmp_path, flags):
+def test_invalid_flags_are_rejected_before_anything_is_written(tmp_path, flags):
     write_patient(tmp_path, affine_of(np.eye(3)))
     assert crop(tmp_path, *flags) == 2
     assert not list(tmp_path.glob("*_cropped/*.nii.gz"))
 
 
-def test_the_phantoms_cleaned_labels_give_bones_in_the_documented_places(cohort, tmp_path):
+def test_the_cleaned_labels_of_the_phantom_give_bones_at_their_true_positions(cohort, tmp_path):
     folder, name, truth = cohort[1]
     for source in (f"{name}_ct.nii.gz", f"segmentations/{name}_seg.nii.gz"):
         (tmp_path / source).parent.mkdir(exist_ok=True)
@@ -308,9 +308,7 @@ def test_the_phantoms_cleaned_labels_give_bones_in_the_documented_places(cohort,
         assert (mask.data[tuple(np.rint(index).astype(int).T)] > 0).all()
 
 
-def test_a_labelmap_that_step_1_has_not_cleaned_is_told_and_warned_of_where_the_cleaned_one_lies_beside(
-    tmp_path, capsys
-):
+def test_an_uncleaned_labelmap_is_a_note_and_a_warning_if_the_cleaned_one_exists(tmp_path, capsys):
     write_patient(tmp_path, affine_of(np.eye(3)))
     assert crop(tmp_path) == 0
     assert "run segmentation_preprocessing.py" in capsys.readouterr().err
@@ -322,8 +320,8 @@ def test_a_labelmap_that_step_1_has_not_cleaned_is_told_and_warned_of_where_the_
     capsys.readouterr()
     assert crop(tmp_path, "--overwrite") == 0
     assert (
-        "warning: P01_seg.nii.gz: has not been through step 1; an island of a label widens the"
-        " bone's box; give P01_seg_cleaned.nii.gz" in capsys.readouterr().err
+        "warning: P01_seg.nii.gz: not cleaned by step 1; an island of a label enlarges the box of"
+        " the bone; use P01_seg_cleaned.nii.gz" in capsys.readouterr().err
     )
     assert (
         crop_cts.main(

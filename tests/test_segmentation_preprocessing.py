@@ -1,4 +1,4 @@
-"""Step 1 against labelmaps whose islands are counted by hand."""
+"""Step 1 on labelmaps whose islands are known."""
 
 import json
 
@@ -14,7 +14,10 @@ AFFINE = np.array([[-0.5, 0, 0, 10.0], [0, 0.8, 0, -20], [0, 0, 1.5, 30], [0, 0,
 
 
 def labelmap() -> np.ndarray:
-    """Label 2: a bar of 12 voxels, islands of 1 and 3. Label 5: two cubes that touch at a corner, 16 voxels. Label 7: one voxel."""
+    """Label 2: a bar of 12 voxels, islands of 1 and 3. Label 5: two cubes that touch at a corner.
+
+    Label 7: one voxel.
+    """
     data = np.zeros((20, 18, 16), np.uint16)
     data[2:14, 3, 3] = 2
     data[18, 16, 3] = 2
@@ -39,7 +42,7 @@ def clean(seg, *flags) -> tuple[int, volume.Volume | None]:
     return code, nifti.load_labelmap(result) if result.exists() else None
 
 
-def test_islands_go_and_the_largest_piece_of_every_label_stays(seg):
+def test_islands_are_removed_and_the_largest_component_of_every_label_is_kept(seg):
     code, result = clean(seg)
     expected = labelmap()
     expected[18, 16, 3] = 0
@@ -48,19 +51,19 @@ def test_islands_go_and_the_largest_piece_of_every_label_stays(seg):
     np.testing.assert_array_equal(result.data, expected)
 
 
-def test_pieces_that_touch_at_a_corner_are_one_piece(seg):
+def test_parts_that_touch_at_a_corner_are_one_component(seg):
     _, result = clean(seg, "-l", "5")
     assert (result.data == 5).sum() == 16
 
 
 @pytest.mark.parametrize("flag", ["-l", "-labels", "--labels"])
-def test_only_the_labels_asked_for_are_cleaned(seg, flag):
+def test_only_the_requested_labels_are_cleaned(seg, flag):
     _, result = clean(seg, flag, "5", "7")
     np.testing.assert_array_equal(result.data, labelmap())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float32])
-def test_grid_and_data_type_stay(tmp_path, dtype):
+def test_grid_and_data_type_are_kept(tmp_path, dtype):
     path = tmp_path / "P01_seg.nii.gz"
     nibabel.save(nibabel.Nifti1Image(labelmap().astype(dtype), AFFINE, dtype=dtype), path)
     clean(path)
@@ -93,10 +96,10 @@ def test_counts_are_reported_and_recorded(seg, capsys):
     np.testing.assert_array_equal(result.lineage.scanner_from_volume, np.eye(4))
 
 
-def test_an_absent_label_is_a_warning_and_the_others_are_cleaned(seg, capsys):
+def test_a_missing_label_is_a_warning_and_the_others_are_cleaned(seg, capsys):
     code, result = clean(seg, "-l", "2", "9")
     assert code == 0
-    assert "label 9 is absent" in capsys.readouterr().err
+    assert "label 9 is missing" in capsys.readouterr().err
     assert (result.data == 2).sum() == 12
 
 
@@ -119,7 +122,7 @@ def test_an_empty_labelmap_is_an_error(tmp_path):
     assert clean(path) == (2, None)
 
 
-def test_a_ct_is_refused(tmp_path):
+def test_a_ct_is_rejected(tmp_path):
     path = tmp_path / "P01_seg.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.full((4, 4, 4), -1000, np.int16), np.eye(4)), path)
     assert clean(path) == (2, None)
@@ -146,7 +149,7 @@ def test_the_output_of_an_earlier_run_keeps_its_history(seg):
 
 
 @pytest.mark.parametrize("density", [0.02, 0.08, 0.5])
-def test_pieces_of_noise_are_those_that_scipy_finds(density):
+def test_components_of_noise_are_those_that_scipy_finds(density):
     noise = (np.random.default_rng(0).random((17, 23, 31)) < density).astype(np.uint8)
     components, count = ndimage.label(noise, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(components.ravel())[1:]

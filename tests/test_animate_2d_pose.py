@@ -1,16 +1,16 @@
-"""The animation: which poses it shows, what its frames hold, and that it opens as a GIF."""
+"""The animation: its poses, the content of its frames, and that it opens as a GIF."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 from helpers import save_registration
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import animate_2d_pose
 from common import geometry
 from common.geometry import Detector
-from common.reports import overlays
+from common.reports import animation, overlays
 from common.results.result import TRAJECTORY_COLUMNS
 
 
@@ -36,10 +36,9 @@ def animate(folder, *flags, name="a.gif") -> tuple[int, list[np.ndarray], list[i
     frames, durations = [], []
     with Image.open(folder / name) as gif:
         assert gif.format == "GIF"
-        for i in range(gif.n_frames):
-            gif.seek(i)
-            frames.append(np.asarray(gif.convert("RGB")).astype(int))
-            durations.append(gif.info["duration"])
+        for frame in ImageSequence.Iterator(gif):
+            frames.append(np.asarray(frame.convert("RGB")).astype(int))
+            durations.append(frame.info["duration"])
     return code, frames, durations
 
 
@@ -84,7 +83,7 @@ def test_side_by_side_keeps_the_x_ray_still_on_the_left(registration):
     assert frames[0].shape[1] == 2 * 110 + 4
     for frame in frames:
         np.testing.assert_allclose(
-            frame[:90, :110, 0], result.picture, atol=12
+            frame[:90, :110, 0], result.image, atol=12
         )  # 256 colours in a GIF
     assert np.abs(frames[0][:90, 114:] - frames[-1][:90, 114:]).mean() > 5
 
@@ -94,11 +93,11 @@ def test_colours_of_the_overlay_and_the_difference(colour):
     xray, drr = {"red": (1, 0), "cyan": (0, 1), "white": (1, 1)}[colour]
     one = np.ones((2, 2))
     assert (
-        animate_2d_pose.compose("overlay", xray * one, drr * one)[0, 0].tolist()
+        animation.compose("overlay", xray * one, drr * one)[0, 0].tolist()
         == {"red": [255, 0, 0], "cyan": [0, 255, 255], "white": [255] * 3}[colour]
     )
     assert (
-        animate_2d_pose.compose("difference", xray * one, drr * one)[0, 0].tolist()
+        animation.compose("difference", xray * one, drr * one)[0, 0].tolist()
         == {"red": [0, 0, 255], "cyan": [255, 0, 0], "white": [255] * 3}[colour]
     )
 
@@ -113,7 +112,7 @@ def test_many_poses_are_thinned_with_the_first_and_last_kept(registration):
         ],
     )
     long = dataclasses.replace(long, final_pose=long.trajectory_poses()[-1])
-    steps = animate_2d_pose.choose_steps(long, 60)
+    steps = animation.choose_steps(long, 60)
     assert len(steps) == 60
     assert steps[0].caption == ("start pose",)  # registration.py writes it with scale 0
     assert steps[1].caption[0] == "iteration 9 of 500"
@@ -125,7 +124,7 @@ def test_many_poses_are_thinned_with_the_first_and_last_kept(registration):
 def test_repeated_poses_are_shown_once_and_start_and_final_pose_are_added(registration):
     _, _, result = registration
     between = geometry.twist(np.array([0, 0, 0, 5.0, 0, 0]), np.zeros(3)) @ result.init_pose
-    steps = animate_2d_pose.choose_steps(with_poses(result, [between] * 4), 60)
+    steps = animation.choose_steps(with_poses(result, [between] * 4), 60)
     assert [step.caption[0] for step in steps] == ["start pose", "iteration 4 of 4", "final pose"]
     np.testing.assert_allclose(steps[-1].pose, result.final_pose)
 
@@ -135,7 +134,7 @@ def test_a_registration_that_did_not_move_is_one_frame(registration):
     still = dataclasses.replace(
         with_poses(result, [result.final_pose] * 3), init_pose=result.final_pose
     )
-    assert len(animate_2d_pose.choose_steps(still, 60)) == 1
+    assert len(animation.choose_steps(still, 60)) == 1
 
 
 def test_the_tone_curve_undoes_a_monotone_change_of_grey():
@@ -152,7 +151,7 @@ def test_a_wide_picture_is_binned_and_the_caption_fits(tmp_path):
     _, frames, _ = animate(tmp_path)
     assert frames[0].shape[1] == 300
     assert np.ptp(frames[-1][:100], axis=2).mean() < 8
-    narrow = animate_2d_pose.write_captions(
+    narrow = animation.write_captions(
         [np.zeros((20, 60, 3), np.uint8)], [("iteration 1", "similarity 1", "scale 4")], 1.0
     )
     assert narrow[0].height > 20 + 3 * 15

@@ -1,4 +1,4 @@
-"""The cohort's table, what is missing of a registration, and the phantom cohort that tries both."""
+"""The table of a cohort, unfinished stages of a registration, and the phantom cohort."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from common.command_line import script
 from common.errors import InputError
 from common.geometry import Detector
-from common.results import cohort
+from common.results import cohort, workflow_files
 from common.xray import reading
 from pipeline import make_cohort
 
@@ -21,14 +21,16 @@ def write_table(folder, text):
     return path
 
 
-def test_rows_of_one_patient_become_his_xrays_with_paths_from_the_tables_folder(tmp_path):
+def test_rows_of_one_patient_become_xrays_with_paths_relative_to_the_table(tmp_path):
     table = write_table(
         tmp_path,
         HEAD
-        + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,1020\nP01,ct.nii.gz,seg.nii.gz,b.png,right,\nP02,ct.nii.gz,seg.nii.gz,,,\n",
+        + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,1020\n"
+        + "P01,ct.nii.gz,seg.nii.gz,b.png,right,\n"
+        + "P02,ct.nii.gz,seg.nii.gz,,,\n",
     )
     first, second = cohort.read_table(table)
-    assert [(x.view, x.side, x.sdd_mm, x.is_dicom) for x in first.xrays] == [
+    assert [(x.view, x.side, x.sdd_mm, x.gets_header) for x in first.xrays] == [
         ("a", "left", 1020.0, True),
         ("b", "right", None, False),
     ]
@@ -50,7 +52,7 @@ def test_a_table_from_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path):
     [
         ("patient,ct\nP01,ct.nii.gz\n", "expected patient, ct, segmentation"),
         (HEAD.replace("side", "sied") + "P01,ct.nii.gz,seg.nii.gz,,,\n", "has the columns"),
-        (HEAD, "lists no patient"),
+        (HEAD, "no patients"),
         (HEAD + "P 1,ct.nii.gz,seg.nii.gz,,,\n", "line 2: patient 'P 1'"),
         (HEAD + "P01,ct.nii.gz,,,,\n", "no segmentation"),
         (HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,L,\n", "side 'L'"),
@@ -61,7 +63,7 @@ def test_a_table_from_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path):
             "two X-rays called a",
         ),
         (HEAD + "P01,ct.nii.gz,seg.nii.gz,,,\nP01,b.png,seg.nii.gz,,,\n", "another CT"),
-        (HEAD + "P01,ct.nii.gz,seg.nii.gz,gone.dcm,left,\n", "names 1 files that are not there"),
+        (HEAD + "P01,ct.nii.gz,seg.nii.gz,gone.dcm,left,\n", "1 files not found"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused_with_its_line(tmp_path, text, message):
@@ -70,10 +72,17 @@ def test_a_table_that_cannot_be_is_refused_with_its_line(tmp_path, text, message
 
 
 def test_the_first_unfinished_stage_names_itself_with_the_last_line_of_its_log(tmp_path):
-    xray = cohort.Xray(tmp_path / "a.dcm", "left")
+    xray = cohort.CohortXray(tmp_path / "a.dcm", "left")
     names = {"patient": "P01", "bone": "femur", "side": "left", "view": "a"}
-    assert cohort.trouble(tmp_path, "P01", "femur", xray) == ("clean", "not run yet")
-    for rule, stage in cohort.STAGES.items():
+
+    def unfinished():
+        return workflow_files.unfinished_stage(tmp_path, "P01", "femur", xray)
+
+    assert unfinished() == (
+        "clean",
+        "not run yet",
+    )
+    for rule, stage in workflow_files.STAGES.items():
         if rule == "register":
             break
         path = tmp_path / stage.output.format(**names)
@@ -82,12 +91,15 @@ def test_the_first_unfinished_stage_names_itself_with_the_last_line_of_its_log(t
     log = tmp_path / "logs/register/P01_femur_a.log"
     log.parent.mkdir(parents=True)
     log.write_text("a note\nregistration.py: a.dcm: is a cat\n")
-    assert cohort.trouble(tmp_path, "P01", "femur", xray) == (
+    assert unfinished() == (
         "register",
         "registration.py: a.dcm: is a cat",
     )
     (tmp_path / "patients/P01/crop.txt").write_text("failed\n")
-    assert cohort.trouble(tmp_path, "P01", "femur", xray) == ("crop", "not run yet")
+    assert unfinished() == (
+        "crop",
+        "not run yet",
+    )
 
 
 def test_a_made_cohort_has_a_table_that_reads_back_and_xrays_that_need_its_distance(tmp_path):
@@ -117,7 +129,7 @@ def test_a_made_cohort_has_a_table_that_reads_back_and_xrays_that_need_its_dista
     first = patients[0].xrays[0]
     with pytest.raises(InputError, match="no source-to-detector distance"):
         reading.read(first.path)
-    flags = reading.GeometryFlags(first.sdd_mm, None, None)
+    flags = reading.StatedGeometry(first.sdd_mm, None, None)
     assert reading.read(first.path, flags).detector == Detector.centred(
         48, 48, 1020.0, make_cohort.FIELD_MM / 48
     )

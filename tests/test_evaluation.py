@@ -1,4 +1,4 @@
-"""The evaluation: numbers with known answers, truths in every form, and pictures that do not belong together."""
+"""The evaluation: known answers, ground truth in every form, and images of different shapes."""
 
 import csv
 import dataclasses
@@ -14,8 +14,8 @@ import create_drr
 import evaluation
 from common import geometry
 from common.geometry import Detector
-from common.reports import figures
-from common.results.result import scanner_view
+from common.reports import comparison, comparison_figure, figures
+from common.results.scanner_view import ScannerView
 from common.results.truth import Truth
 from common.xray import outline, similarity
 
@@ -113,7 +113,7 @@ def test_a_drr_of_any_name_is_known_by_its_line_integrals(tmp_path, capsys):
     assert found["pictures"]["high_quality"]["file"] == "your_drr.png"
     create_drr.write_png16(tmp_path / "drr.png", xray.astype(float))
     assert evaluate(tmp_path)[1]["pictures"]["high_quality"]["file"] == "drr.png"
-    assert "not your_drr.png; --drr_name chooses" in capsys.readouterr().err
+    assert "not your_drr.png; --drr_name selects another" in capsys.readouterr().err
 
 
 def test_pictures_are_compared_without_scale_bars_where_parameters_are_of_another_program(
@@ -155,10 +155,9 @@ def test_a_collimator_is_left_out_of_all_numbers(tmp_path):
 
 def test_pose_errors_of_a_known_offset_in_the_cameras_frame(registration):
     folder, result = registration
-    camera = np.asarray(result.scanner_pose[0]["camera"])
-    true = camera @ geometry.translation(
-        [1.0, -2.0, 5.0]
-    )  # along columns, rows, and towards the detector
+    camera = result.scanner_pose[0].camera
+    # along columns, rows, and towards the detector
+    true = camera @ geometry.translation(np.array([1.0, -2.0, 5.0]))
     found = evaluate(folder, "--truth", truth_file(folder, camera=true.tolist()))[1]
     error = found["pictures"]["final"]["pose_error"]
     assert error["in_plane_mm"] == pytest.approx(np.hypot(1, 2))
@@ -172,8 +171,8 @@ def test_pose_errors_of_a_known_offset_in_the_cameras_frame(registration):
 def test_a_turn_about_the_source_axis_is_that_rotation(registration):
     folder, result = registration
     turn = np.eye(4)
-    turn[:3, :3] = geometry.rotation_matrix([0, 0, np.radians(3)])
-    true = np.asarray(result.scanner_pose[0]["camera"]) @ turn
+    turn[:3, :3] = geometry.rotation_matrix(np.array([0, 0, np.radians(3)]))
+    true = result.scanner_pose[0].camera @ turn
     assert evaluate(folder, "--truth", truth_file(folder, C2W=true.tolist()))[1]["pictures"][
         "final"
     ]["pose_error"]["rotation_deg"] == pytest.approx(3)
@@ -181,9 +180,9 @@ def test_a_turn_about_the_source_axis_is_that_rotation(registration):
 
 def test_the_projection_error_is_that_of_hand_projected_fiducials_at_the_detector(registration):
     folder, result = registration
-    camera = np.asarray(result.scanner_pose[0]["camera"])
+    camera = result.scanner_pose[0].camera
     points = camera[:3, 3] + np.array([[0, 0, 600.0], [40, -20, 550]]) @ camera[:3, :3].T
-    true = camera @ geometry.translation([0.6, 0, 0])
+    true = camera @ geometry.translation(np.array([0.6, 0, 0]))
     found = evaluate(
         folder, "--truth", truth_file(folder, camera=true.tolist(), fiducials=points.tolist())
     )[1]
@@ -205,8 +204,8 @@ def test_another_registration_as_truth_gives_zero_for_itself_and_the_start_error
 
 def test_a_bone_that_moved_has_its_own_camera_and_fiducials(registration):
     folder, result = registration
-    camera = np.asarray(result.scanner_pose[0]["camera"])
-    elsewhere = camera @ geometry.translation([30, 0, 0])
+    camera = result.scanner_pose[0].camera
+    elsewhere = camera @ geometry.translation(np.array([30, 0, 0]))
     points = (camera[:3, 3] + 600 * camera[:3, 2]).reshape(1, 3).tolist()
     path = truth_file(
         folder,
@@ -226,7 +225,7 @@ def test_a_bone_that_moved_has_its_own_camera_and_fiducials(registration):
 def test_points_of_a_prepared_ct_go_through_its_lineage_to_the_scanner(tmp_path):
     from helpers import small_ct
 
-    from common.volume import volume
+    from common.volume import nifti, volume
 
     ct = small_ct()
     scanner_from_volume = geometry.twist(np.array([0.2, 0.1, -0.3, 50, 60, 70]), np.zeros(3))
@@ -234,15 +233,15 @@ def test_points_of_a_prepared_ct_go_through_its_lineage_to_the_scanner(tmp_path)
         ct, lineage=ct.lineage.then("center_isometric", {}, scanner_from_volume)
     )
     path, result = save_registration(tmp_path, placed)
-    truth, _ = np.asarray(result.scanner_pose[0]["camera"]), None
-    points, points_from = evaluation.choose_points(result, Truth(truth, None), str(path))
-    stored, _ = evaluation.choose_points(result, Truth(truth, None), None)
+    truth = result.scanner_pose[0].camera
+    points, points_from = comparison.choose_points(result, Truth(truth, None), nifti.load_ct(path))
+    stored, _ = comparison.choose_points(result, Truth(truth, None), None)
     np.testing.assert_allclose(points, stored)
     assert points_from == "bone of ct.nii.gz"
     view = result.scanner_pose[0]
     detector = Detector(90, 110, 900.0, (1.6, 1.8), (57.0, 41.0))
     expected = geometry.project(volume.points_of(ct), detector, result.volume_from_camera())
-    homogeneous = np.c_[points, np.ones(len(points))] @ np.asarray(view["projection"]).T
+    homogeneous = np.c_[points, np.ones(len(points))] @ view.projection.T
     np.testing.assert_allclose(homogeneous[:, :2] / homogeneous[:, 2:], expected, atol=1e-6)
 
 
@@ -303,16 +302,16 @@ def test_no_texts_overlap_or_leave_the_figure_at_any_title_length(registration, 
     error = geometry.PoseError(123.45, 123.45, 123.45, 123.45, 123.45)
     metrics = dict.fromkeys(similarity.BETTER, -0.12345)
     panels = [
-        evaluation.Panel(
+        comparison.ComparedDrr(
             str(i), "high-quality DRR", "f", xray + i * np.eye(*xray.shape), metrics, error
         )
         for i in range(3)
     ]
-    notes = evaluation.Notes(
+    notes = comparison_figure.Notes(
         0.7, outline.outline(xray), "checkerboard" if suffix else "red-cyan", "registered structure"
     )
     with figures.style():
-        figure = evaluation.draw(
+        figure = comparison_figure.draw_comparison(
             xray, panels, xray > 2, f"X-ray and registered DRR {suffix}", notes
         )
     figure.draw_without_rendering()
@@ -338,10 +337,11 @@ def test_all_panels_are_drawn_with_one_window(registration):
     xray = np.asarray(Image.open(folder / "gt.png")).astype(float)
     metrics = dict.fromkeys(similarity.BETTER, 0.5)
     panels = [
-        evaluation.Panel(key, key, "f", image, metrics)
+        comparison.ComparedDrr(key, key, "f", image, metrics)
         for key, image in (("initial", 300 * xray + 5), ("final", 255 - xray))
     ]
-    figure = evaluation.draw(xray, panels, np.ones(xray.shape, bool), "t", evaluation.Notes())
+    field, notes = np.ones(xray.shape, bool), comparison_figure.Notes()
+    figure = comparison_figure.draw_comparison(xray, panels, field, "t", notes)
     above, below = [
         [axis.images[0] for axis in figure.axes[start:stop]] for start, stop in ((0, 3), (4, 6))
     ]  # the overlay is in colours
@@ -354,8 +354,8 @@ def test_all_panels_are_drawn_with_one_window(registration):
 
 def test_a_mirrored_volume_and_a_flipped_picture_are_evaluated_on_disk(tmp_path):
     _, result = save_registration(tmp_path)
-    mirror = np.diag([-1.0, 1, 1, 1])
-    view = scanner_view(
+    mirror = geometry.MIRROR
+    view = ScannerView.of(
         result.detector,
         result.volume_from_camera(),
         result.volume_from_camera(result.init_pose),
@@ -366,16 +366,16 @@ def test_a_mirrored_volume_and_a_flipped_picture_are_evaluated_on_disk(tmp_path)
         result, scanner_pose=[view], drr={**result.drr, "scanner_from_volume": mirror.tolist()}
     )
     points = geometry.apply(mirror, np.array(result.drr["points_mm"]))
-    same = evaluation.pose_errors(flipped, np.asarray(view["camera"]), points)
-    plain = evaluation.pose_errors(
-        result, np.asarray(result.scanner_pose[0]["camera"]), np.array(result.drr["points_mm"])
+    same = comparison.pose_errors(flipped, view.camera, points)
+    plain = comparison.pose_errors(
+        result, result.scanner_pose[0].camera, np.array(result.drr["points_mm"])
     )
-    assert np.linalg.det(np.asarray(view["camera"])[:3, :3]) == pytest.approx(1)
+    assert np.linalg.det(view.camera[:3, :3]) == pytest.approx(1)
     for key in ("initial", "final"):
         assert same[key].as_dict() == pytest.approx(plain[key].as_dict(), abs=1e-9)
 
 
-# ---------------------------------------------------------------------------------------------------- figure
+# ------------------------------------------------------------------------------------------- figure
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,9 @@ def test_the_figure_is_written_in_the_format_of_its_name_at_300_dpi(registration
 def test_the_overlay_is_grey_where_both_agree_and_red_where_only_the_xray_is():
     xray = np.tile(np.linspace(0.1, 1, 40), (40, 1))
     field = np.ones_like(xray, bool)
-    both = evaluation._overlay(xray, xray, field, "red-cyan")
+    both = comparison_figure.overlay(xray, xray, field, "red-cyan")
     np.testing.assert_allclose(both[..., 0], both[..., 1], atol=0.02)
-    alone = evaluation._overlay(xray, np.where(np.arange(40) < 20, 0, xray), field, "red-cyan")
+    alone = comparison_figure.overlay(
+        xray, np.where(np.arange(40) < 20, 0, xray), field, "red-cyan"
+    )
     assert (alone[:, 5:20, 0] > alone[:, 5:20, 1] + 0.1).all()

@@ -1,4 +1,4 @@
-"""The commands under pipeline/, and the whole chain once on a phantom."""
+"""The commands of pipeline/, and the whole chain once on a phantom."""
 
 import json
 import os
@@ -16,8 +16,7 @@ from common import files, geometry
 from common.command_line import script
 from common.errors import InputError
 from common.geometry import Detector
-from common.reports import registered
-from common.results import parameters_file
+from common.results import names, parameters_file
 from common.synthetic import xray_simulation
 from common.volume import nifti, volume
 from common.volume.lineage import Lineage
@@ -145,7 +144,7 @@ def test_the_error_table_lists_every_evaluation_and_says_when_there_is_none(tmp_
     assert table[2].split() == ["b", "-", "-", "-", "-", "-", "-"]
     files.write_json(
         tmp_path / "b" / "p9_comparison.json",
-        {"schema": registered.EVALUATION_SCHEMA, "pictures": {"initial": entry, "final": entry}},
+        {"schema": names.EVALUATION_SCHEMA, "pictures": {"initial": entry, "final": entry}},
     )
     files.write_json(tmp_path / "b" / "another.json", {"schema": "another"})
     assert error_table.main([str(tmp_path)]) == 0
@@ -158,7 +157,7 @@ def test_the_error_table_lists_every_evaluation_and_says_when_there_is_none(tmp_
 
 @pytest.mark.slow
 def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
-    """Phantom knees, the right femur, each step a process of its own; a second call finds everything done."""
+    """Right femur of a phantom, one process per step; a second call finds every step done."""
 
     def command(*words):
         environment = {**os.environ, "PYTHON": sys.executable}

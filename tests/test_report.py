@@ -1,4 +1,4 @@
-"""The report: what its pages hold, what must never get into them, and how they behave in a browser."""
+"""The report: content of its pages, private data that they never contain, use in a browser."""
 
 import dataclasses
 import json
@@ -14,21 +14,23 @@ from test_cohort import HEAD, write_table
 from common.command_line import script
 from common.geometry import Detector
 from common.registration import recording
-from common.reports import charts, overlays, pages, registered
-from common.results import cohort, parameters_file
-from common.results.result import detector_entries
+from common.reports import charts, overlays, patient_page, registered, view_images
+from common.results import parameters_file, workflow_files
+from common.results.result import Verdict, detector_entries
 from common.xray import reading
 from pipeline import report
 
-VERDICT = {
-    "verdict": "suspect",
-    "reasons": ["another pose fits <nearly> as well"],
-    "in_plane_sd_mm": 0.21,
-    "depth_sd_mm": 3.4,
-    "rotation_sd_deg": 0.6,
-    "in_view": 0.97,
-    "similarity": 0.7,
-}
+VERDICT = Verdict(
+    "suspect",
+    ("another pose fits <nearly> as well",),
+    in_plane_sd_mm=0.21,
+    depth_sd_mm=3.4,
+    rotation_sd_deg=0.6,
+    in_view=0.97,
+    similarity=0.7,
+    agreement=0.5,
+    rival=None,
+)
 
 
 def save(folder, **changes):
@@ -70,14 +72,14 @@ def cohort_page(tmp_path_factory):
         folder,
         HEAD + "P01,ct.nii.gz,seg.nii.gz,a.dcm,left,\nP02,ct.nii.gz,seg.nii.gz,b.png,right,\n",
     )
-    for rule, stage in cohort.STAGES.items():
+    for rule, stage in workflow_files.STAGES.items():
         done = (
             folder / "out" / stage.output.format(patient="P01", bone="femur", side="left", view="a")
         )
         if rule != "header":
             done.parent.mkdir(parents=True, exist_ok=True)
             done.write_text("ok")
-    save(folder / "out" / cohort.results_folder("P01", "femur", "a"))
+    save(folder / "out" / workflow_files.results_folder("P01", "femur", "a"))
     assert (
         report.main(
             [
@@ -95,7 +97,7 @@ def cohort_page(tmp_path_factory):
     return folder / "out" / "index.html"
 
 
-# --------------------------------------------------------------------------------------------------- pages
+# -------------------------------------------------------------------------------------------- pages
 
 
 def test_a_page_opens_offline_and_holds_verdict_numbers_scene_and_origin(made):
@@ -117,7 +119,7 @@ def test_a_page_opens_offline_and_holds_verdict_numbers_scene_and_origin(made):
     store = json.loads(re.search(r'id="scenes">(.*?)</script>', page)[1])
     assert len(store["scenes"]) == 2
     assert len(store["surfaces"]) == 1  # both look at one CT
-    source = registered.load(made[0] / "femur" / "ap").result.volume_from_camera()[:3, 3]
+    source = registered.load_registered(made[0] / "femur" / "ap").result.volume_from_camera()[:3, 3]
     np.testing.assert_allclose(store["scenes"]["r0"]["source"], source, atol=0.06)
 
 
@@ -152,7 +154,7 @@ def test_nothing_of_a_dicom_header_and_no_folder_gets_into_a_page(tmp_path):
     for name, value in secret.items():
         setattr(header, name, value)
     header.save_as(private / "x.dcm")
-    about = recording._about_picture(reading.read(private / "x.dcm"))
+    about = recording._about_xray(reading.read(private / "x.dcm"))
     save(
         private / "results",
         xray={**about, "image": result.xray["image"]},
@@ -167,11 +169,11 @@ def test_nothing_of_a_dicom_header_and_no_folder_gets_into_a_page(tmp_path):
 
 def test_fifty_xrays_of_two_bones_stay_below_15_megabytes(made):
     rng = np.random.default_rng(0)
-    one = registered.load(made[0] / "femur" / "ap")
+    one = registered.load_registered(made[0] / "femur" / "ap")
     # a detector of 600 x 500 pixels with film grain, which compresses badly
     detector = Detector.centred(600, 500, 900.0, 0.4)
     rough = np.clip(
-        np.kron(np.asarray(one.result.picture), np.ones((7, 5)))[:600, :500]
+        np.kron(np.asarray(one.result.image), np.ones((7, 5)))[:600, :500]
         + rng.normal(0, 6, (600, 500)),
         0,
         255,
@@ -184,8 +186,8 @@ def test_fifty_xrays_of_two_bones_stay_below_15_megabytes(made):
             drr={**one.result.drr, **detector_entries(detector, np.zeros(3))},
         ),
     )
-    a_page = len(pages.patient_page("P", made[0], [large]))
-    three_pages = len(pages.patient_page("P", made[0], [large] * 3))
+    a_page = len(patient_page.patient_page("P", made[0], [large]))
+    three_pages = len(patient_page.patient_page("P", made[0], [large] * 3))
     assert a_page + 99 * (three_pages - a_page) / 2 < 15e6
 
 
@@ -200,8 +202,8 @@ def test_what_is_no_result_is_one_line(tmp_path, capsys):
 
 
 def test_the_outline_and_the_scale_bar_are_where_the_bone_is(made):
-    one = registered.load(made[0] / "femur" / "ap")
-    (shown,) = registered.shown_views(one)
+    one = registered.load_registered(made[0] / "femur" / "ap")
+    (shown,) = view_images.view_images(one)
     assert one.result.bone_depth_mm == pytest.approx(
         620, abs=30
     )  # the offset that the pose was made with
@@ -213,26 +215,26 @@ def test_the_outline_and_the_scale_bar_are_where_the_bone_is(made):
 
 def test_every_view_of_one_instant_has_its_pictures_and_its_own_scale(tmp_path):
     result = save(tmp_path)
-    further = {**result.scanner_pose[0], "pixel_spacing_mm": [0.4, 0.4]}
+    further = dataclasses.replace(result.scanner_pose[0], pixel_spacing_mm=[0.4, 0.4])
     save(tmp_path, scanner_pose=[result.scanner_pose[0], further])
     for name in ("gt", "final_img"):
         shutil.copy(tmp_path / f"{name}.png", tmp_path / f"{name}_view2.png")
-    first, second = registered.shown_views(registered.load(tmp_path))
+    first, second = view_images.view_images(registered.load_registered(tmp_path))
     np.testing.assert_allclose(
         first.drr, second.drr, atol=1e-5
     )  # one is read from 32-bit grey values
     assert first.pixel_mm == pytest.approx(4 * second.pixel_mm)
-    page = pages.patient_page("P", tmp_path, [registered.load(tmp_path)])
+    page = patient_page.patient_page("P", tmp_path, [registered.load_registered(tmp_path)])
     assert page.count('class="compare"') == 2
     assert ", view 2" in page
 
 
 @pytest.mark.parametrize(("width", "bar"), [(200, 50), (130, 20), (45, 10), (9, 2), (1000, 200)])
 def test_a_scale_bar_is_a_round_number_of_millimetres(width, bar):
-    assert overlays.scale_bar(width) == bar
+    assert overlays.scale_bar_mm(width) == bar
 
 
-# -------------------------------------------------------------------------------------------------- charts
+# ------------------------------------------------------------------------------------------- charts
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ def test_a_name_in_a_chart_cannot_break_out_of_it():
     )
 
 
-# ------------------------------------------------------------------------------------------------- browser
+# ------------------------------------------------------------------------------------------ browser
 
 
 def relevant(messages):

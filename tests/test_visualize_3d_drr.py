@@ -1,4 +1,4 @@
-"""The scene in space: known surfaces and corners, a page that needs no network, a picture that needs no display."""
+"""3D scenes: known surfaces and corners, a page without a network, a figure without a display."""
 
 import json
 import re
@@ -11,7 +11,8 @@ from PIL import Image
 import visualize_3d_drr
 from common import geometry
 from common.geometry import Detector
-from common.reports import scene_3d
+from common.reports import scene_3d, scene_figure, scene_page
+from common.volume import surface
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume
 
@@ -51,7 +52,7 @@ def test_the_surface_of_a_ball_lies_on_it_facing_outwards_on_any_grid(left_hande
     centre = np.array([25.0, -5, 70])
     affine = oblique_affine((1.0, 1.2, 1.5), left_handed=left_handed)
     affine[:3, 3] += centre - geometry.apply(affine, np.array([30, 25, 20]))
-    vertices, triangles = visualize_3d_drr.extract_surface(ball(affine), 0.0, longest)
+    vertices, triangles = surface.extract_surface(ball(affine), 0.0, longest)
     radius = np.linalg.norm(vertices - centre, axis=1)
     np.testing.assert_allclose(radius, 12, atol=0.4 if longest == 200 else 1.5)
     np.testing.assert_allclose(vertices.mean(axis=0), centre, atol=0.5)
@@ -64,21 +65,21 @@ def test_bone_at_the_border_is_closed_and_no_bone_is_an_error():
     from common.errors import InputError
 
     block = Volume(np.full((10, 10, 10), 500, np.int16), np.eye(4), Lineage())
-    vertices, _ = visualize_3d_drr.extract_surface(block, 250.0, 100)
+    vertices, _ = surface.extract_surface(block, 250.0, 100)
     assert vertices.min() == pytest.approx(-0.5, abs=0.4)
     with pytest.raises(InputError, match="contains nothing above 900 HU"):
-        visualize_3d_drr.extract_surface(block, 900.0, 100)
+        surface.extract_surface(block, 900.0, 100)
 
 
 def test_detector_corners_are_where_the_outer_pixel_edges_project_from():
     detector = Detector(90, 110, 900.0, (1.6, 1.8), (57.0, 41.0))
-    camera = geometry.translation([10, 20, 30]) @ np.block(
+    camera = geometry.translation(np.array([10, 20, 30])) @ np.block(
         [
-            [geometry.rotation_matrix([0.3, 1.0, -0.4]), np.zeros((3, 1))],
+            [geometry.rotation_matrix(np.array([0.3, 1.0, -0.4])), np.zeros((3, 1))],
             [np.zeros((1, 3)), np.ones((1, 1))],
         ]
     )
-    corners, foot = visualize_3d_drr.place_detector(camera, detector)
+    corners, foot = scene_3d.place_detector(camera, detector)
     np.testing.assert_allclose(
         geometry.project(corners, detector, camera),
         [(-0.5, -0.5), (109.5, -0.5), (109.5, 89.5), (-0.5, 89.5)],
@@ -93,16 +94,16 @@ def test_the_picture_lies_on_the_detector_the_right_way_round():
     picture = np.zeros((20, 30))
     picture[3, 25] = 1  # upper right
     corners = np.array([(0.0, 0, 0), (30, 0, 0), (30, -20, 0), (0, -20, 0)])
-    scene = visualize_3d_drr.Scene(
+    scene = scene_3d.Scene(
         np.zeros((1, 3)), np.zeros((0, 3), int), np.zeros(3), corners, np.zeros(3), picture, "X-ray"
     )
-    small, grid = visualize_3d_drr.picture_grid(scene, 256)
+    small, grid = scene_3d.image_grid(scene, 256)
     assert grid.shape == (21, 31, 3)
     row, column = np.unravel_index(small.argmax(), small.shape)
     np.testing.assert_allclose(
         grid[row : row + 2, column : column + 2].mean(axis=(0, 1)), [25.5, -3.5, 0]
     )
-    small, grid = visualize_3d_drr.picture_grid(scene, 15)
+    small, grid = scene_3d.image_grid(scene, 15)
     assert small.shape == (10, 15)
     np.testing.assert_allclose([grid[0, 0], grid[0, -1], grid[-1, -1], grid[-1, 0]], corners)
 
@@ -135,31 +136,22 @@ def test_the_page_holds_everything_and_loads_nothing(registration):
         for name in ("bone", "X-ray", "frustum", "principal ray", "X-ray source")
     )
     assert all(
-        json.dumps(title).replace("/", "\\u002f") in page for title in visualize_3d_drr.AXIS_TITLES
+        json.dumps(title).replace("/", "\\u002f") in page for title in scene_page.AXIS_TITLES
     )
     assert '"aspectmode":"data"' in page
     x, y, z = result.volume_from_camera()[:3, 3]
-    found = re.search(r'"x":\[([-\d.e]+)\],"y":\[([-\d.e]+)\],"z":\[([-\d.e]+)\]', page)
-    np.testing.assert_allclose([float(v) for v in found.groups()], [x, y, z])
+    found = re.findall(r'"x":\[([-\d.e]+)\],"y":\[([-\d.e]+)\],"z":\[([-\d.e]+)\]', page)
+    np.testing.assert_allclose([float(v) for v in found[0]], [x, y, z])
 
 
 def test_axes_are_equal_in_millimetres_and_hold_the_whole_scene(registration):
     _, _, result = registration
-    corners, foot = visualize_3d_drr.place_detector(result.volume_from_camera(), result.detector)
-    vertices, triangles = visualize_3d_drr.extract_surface(
-        ball(np.eye(4), centre_mm=(30, 25, 20)), 0, 40
+    bone = surface.extract_surface(ball(np.eye(4), centre_mm=(30, 25, 20)), 0, 40)
+    scene = scene_3d.Scene.of(
+        bone, result.volume_from_camera(), result.detector, result.image / 255, "X-ray"
     )
-    scene = visualize_3d_drr.Scene(
-        vertices,
-        triangles,
-        result.volume_from_camera()[:3, 3],
-        corners,
-        foot,
-        result.picture / 255,
-        "X-ray",
-    )
-    low, high = visualize_3d_drr.limits(scene)
-    for axis in visualize_3d_drr.draw_png(scene, "$a title_").axes:
+    low, high = scene_3d.limits(scene)
+    for axis in scene_figure.draw_figure(scene, "$a title_").axes:
         np.testing.assert_allclose(
             axis.get_xlim() + axis.get_ylim() + axis.get_zlim(), np.c_[low, high].ravel()
         )

@@ -1,4 +1,4 @@
-"""The workflow: what it plans, what it submits to SLURM, and a tiny cohort for real in which one patient's files are broken."""
+"""The workflow: its plan, its SLURM jobs, and a tiny cohort in which one patient is invalid."""
 
 import os
 import re
@@ -13,9 +13,8 @@ from pipeline import make_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
 STUBS = {
-    "sbatch": (
-        'printf "%s\\n" "$*" >> "$STUB_LOG"; wc -l < "$STUB_LOG"'
-    ),  # a number of its own for each job
+    # every job has a different number
+    "sbatch": 'printf "%s\\n" "$*" >> "$STUB_LOG"; wc -l < "$STUB_LOG"',
     "sacct": (
         'case "$*" in *State*) for job in $(seq $(wc -l < "$STUB_LOG")); do echo "$job|FAILED";'
         " done;; esac"
@@ -57,7 +56,7 @@ def snakemake(folder, *flags, path="") -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
-    """Two patients of empty files: enough to plan with. Returns the folder and its settings as flags."""
+    """Two patients with dummy files, enough for a plan; returns the folder."""
     folder = tmp_path_factory.mktemp("planned")
     rows = [",".join([*cohort.REQUIRED, *cohort.OPTIONAL])]
     for name in ("P01", "P02"):

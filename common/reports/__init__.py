@@ -1,1 +1,1 @@
-"""Figures, charts, scenes and pages that show results."""
+"""Figures, charts, 3D scenes, animations and web pages that show results."""

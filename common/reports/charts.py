@@ -1,111 +1,96 @@
-"""Small charts as SVG text for a page: they print, scale, and follow the page's light or dark colours. Standard library and numpy.
+"""Small charts as SVG for a page: line charts and histograms. Standard library and numpy.
 
-Lines and bars take their colours from the page's classes ``c0``, ``c1``, ...; a chart is one image to a screen reader, described by its label.
+They print and scale, and follow the light or dark colours of the page: lines and bars take their
+colours from its classes ``c0``, ``c1``, ... To a screen reader a chart is one image with a label.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
 
 WIDTH, HEIGHT = 420, 190
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 12, 36
-DASHES = ("", "7 3", "2 3", "9 3 2 3")  # so that colour is not the only difference
-FLOOR = 1e-3  # of a logarithmic axis
-FAR = 3.0  # times the 95th percentile: a value beyond would squeeze all others into one bar
+# so that colour is not the only difference
+DASHES = ("", "7 3", "2 3", "9 3 2 3")
+# lowest value of a logarithmic axis
+FLOOR = 1e-3
+# times the 95th percentile: larger values would squeeze all others into one bar
+FAR = 3.0
+
+Scale = Callable[[float], float]
 
 
 def lines(
-    series: dict[str, np.ndarray],
+    series: Mapping[str, np.ndarray],
     x_title: str,
     y_title: str,
     label: str,
     log: bool = False,
-    marks: list[int] | None = None,
+    marks: Sequence[int] = (),
 ) -> str:
-    """Curves over their index, with a legend below; ``marks`` are indices of thin vertical lines."""
-    values = {
-        name: np.maximum(np.asarray(y, float), FLOOR if log else -np.inf)
-        for name, y in series.items()
-    }
+    """Return curves over their index, with a legend below.
+
+    ``series`` are values (N,) by name; ``marks`` are indices of thin vertical lines.
+    """
+    floor = FLOOR if log else -np.inf
+    values = {name: np.maximum(np.asarray(y, float), floor) for name, y in series.items()}
     stacked = np.concatenate(list(values.values()))
-    ticks = (
-        _log_ticks(stacked.min(), stacked.max())
-        if log
-        else nice_ticks(stacked.min(), stacked.max())
-    )
-    count = max(len(y) for y in values.values())
-    across = _scale(0, max(count - 1, 1), LEFT, WIDTH - RIGHT)
-    up = _scale(
-        *(np.log10([ticks[0], ticks[-1]]) if log else (ticks[0], ticks[-1])), HEIGHT - BOTTOM, TOP
-    )
-    parts = [_y_axis(ticks, (lambda v: up(np.log10(v))) if log else up)]
-    parts += [
-        f'<line class="mark" x1="{across(i):.1f}" x2="{across(i):.1f}" y1="{TOP}"'
-        f' y2="{HEIGHT - BOTTOM}"/>'
-        for i in marks or ()
-    ]
+    make_ticks = _log_ticks if log else nice_ticks
+    ticks = make_ticks(float(stacked.min()), float(stacked.max()))
+    last = max(len(y) for y in values.values()) - 1
+    across = _scale(0, max(last, 1), LEFT, WIDTH - RIGHT)
+    up = _y_scale(ticks[0], ticks[-1], log)
+    parts = [_y_axis(ticks, up), *(_mark(across(i)) for i in marks)]
     for number, y in enumerate(values.values()):
-        points = " ".join(
-            f"{across(i):.1f},{up(np.log10(v) if log else v):.1f}" for i, v in enumerate(y)
-        )
+        points = " ".join(f"{across(i):.1f},{up(v):.1f}" for i, v in enumerate(y))
         parts.append(
             f'<polyline class="line c{number}" stroke-dasharray="{DASHES[number % 4]}"'
             f' points="{points}"/>'
         )
-    parts += [
-        _x_label(across(0), "0"),
-        _x_label(across(count - 1), str(count - 1)),
-        _titles(x_title, y_title),
-    ]
+    parts += [_x_label(across(0), "0"), _x_label(across(last), str(last))]
+    parts.append(_titles(x_title, y_title))
     return _figure(parts, label, list(series) if len(series) > 1 else [])
 
 
-def histogram(series: dict[str, np.ndarray], x_title: str, label: str, bins: int = 12) -> str:
-    """How often values occur, the groups stacked on each other. A few values far above all others go into the last bar, whose label says so."""
-    filled = {name: np.asarray(y, float) for name, y in series.items() if len(y)}
-    every = np.concatenate(list(filled.values()))
+def histogram(series: Mapping[str, np.ndarray], x_title: str, label: str, bins: int = 12) -> str:
+    """Return how often values occur, groups stacked; ``series`` are values (N,) by group.
+
+    Values far above all others are counted in the last bar, whose label begins with "≥".
+    """
+    groups = {name: np.asarray(y, float) for name, y in series.items() if len(y)}
+    every = np.concatenate(list(groups.values()))
     usual = float(np.percentile(every, 95))
     beyond = every.max() > FAR * usual > 0
     ticks = nice_ticks(0, usual if beyond else float(every.max()))
-    filled = {name: np.minimum(y, ticks[-1]) for name, y in filled.items()}
     edges = np.linspace(ticks[0], ticks[-1], bins + 1)
-    counts = {name: np.histogram(y, edges)[0] for name, y in filled.items()}
-    top = nice_ticks(0, max(int(sum(counts.values()).max()), 4))  # whole numbers
-    across, up = (
-        _scale(ticks[0], ticks[-1], LEFT, WIDTH - RIGHT),
-        _scale(0, top[-1], HEIGHT - BOTTOM, TOP),
-    )
-    parts, below = [_y_axis(top, up)], np.zeros(bins)
-    for number, amount in enumerate(counts.values()):
+    counts = [np.histogram(np.minimum(y, ticks[-1]), edges)[0] for y in groups.values()]
+    # at least 4, so that ticks are whole numbers
+    y_ticks = nice_ticks(0, max(int(np.sum(counts, axis=0).max()), 4))
+    across = _scale(ticks[0], ticks[-1], LEFT, WIDTH - RIGHT)
+    up = _y_scale(0, y_ticks[-1], log=False)
+    parts, below = [_y_axis(y_ticks, up)], np.zeros(bins)
+    for number, amount in enumerate(counts):
         for i in np.flatnonzero(amount):
-            y, height = up(below[i] + amount[i]), up(below[i]) - up(below[i] + amount[i])
-            parts.append(
-                f'<rect class="bar c{number}" x="{across(edges[i]) + 1:.1f}"'
-                f' width="{across(edges[i + 1]) - across(edges[i]) - 2:.1f}" y="{y:.1f}"'
-                f' height="{height:.1f}"/>'
-            )
+            left, right = across(edges[i]) + 1, across(edges[i + 1]) - 1
+            parts.append(_bar(number, left, right, up(below[i] + amount[i]), up(below[i])))
         below = below + amount
-    parts += [
-        _x_label(across(tick), f"{'≥ ' if beyond and tick == ticks[-1] else ''}{tick:g}")
-        for tick in ticks
-    ]
-    return _figure(
-        [*parts, _titles(x_title, "registrations")], label, list(filled) if len(filled) > 1 else []
-    )
+    parts += [_x_label(across(tick), f"{tick:g}") for tick in ticks[:-1]]
+    parts.append(_x_label(across(ticks[-1]), f"{'≥ ' if beyond else ''}{ticks[-1]:g}"))
+    parts.append(_titles(x_title, "registrations"))
+    return _figure(parts, label, list(groups) if len(groups) > 1 else [])
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers that cover low to high."""
+    """Return round numbers that cover low to high, at about ``count`` steps."""
     if high <= low:
         high = low + (abs(low) or 1.0)
     power = 10.0 ** np.floor(np.log10((high - low) / count))
     step = next(s * power for s in (1, 2, 5, 10) if (high - low) / (s * power) <= count + 1e-9)
-    return [
-        round(float(step * k), 10)
-        for k in range(int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9)) + 1)
-    ]
+    first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
+    return [round(float(step * k), 10) for k in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -113,18 +98,35 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [10.0**k for k in range(first, max(last, first + 1) + 1)]
 
 
-def _scale(low: float, high: float, start: float, stop: float):
+def _scale(low: float, high: float, start: float, stop: float) -> Scale:
     return lambda value: start + (value - low) / (high - low) * (stop - start)
 
 
-def _y_axis(ticks: list[float], up) -> str:
+def _y_scale(low: float, high: float, log: bool) -> Scale:
+    if not log:
+        return _scale(low, high, HEIGHT - BOTTOM, TOP)
+    linear = _scale(float(np.log10(low)), float(np.log10(high)), HEIGHT - BOTTOM, TOP)
+    return lambda value: linear(float(np.log10(value)))
+
+
+def _y_axis(ticks: Sequence[float], up: Scale) -> str:
     rows = [
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(t):.1f}"'
-        f' y2="{up(t):.1f}"/><text x="{LEFT - 6}" y="{up(t) + 4:.1f}"'
-        f' text-anchor="end">{t:g}</text>'
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(t):.1f}" y2="{up(t):.1f}"/>'
+        f'<text x="{LEFT - 6}" y="{up(t) + 4:.1f}" text-anchor="end">{t:g}</text>'
         for t in ticks
     ]
     return "".join(rows)
+
+
+def _mark(x: float) -> str:
+    return f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+
+
+def _bar(number: int, left: float, right: float, top: float, bottom: float) -> str:
+    return (
+        f'<rect class="bar c{number}" x="{left:.1f}" width="{right - left:.1f}" y="{top:.1f}"'
+        f' height="{bottom - top:.1f}"/>'
+    )
 
 
 def _x_label(x: float, text: str) -> str:
@@ -132,19 +134,19 @@ def _x_label(x: float, text: str) -> str:
 
 
 def _titles(x_title: str, y_title: str) -> str:
-    middle = (HEIGHT - BOTTOM + TOP) / 2
+    across, down = (LEFT + WIDTH - RIGHT) / 2, (HEIGHT - BOTTOM + TOP) / 2
     return (
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}"'
-        f' text-anchor="middle">{escape(x_title)}</text><text transform="translate(11 {middle})'
-        f' rotate(-90)" text-anchor="middle">{escape(y_title)}</text>'
+        f'<text x="{across}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_title)}</text>'
+        f'<text transform="translate(11 {down}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y_title)}</text>"
     )
 
 
-def _figure(parts: list[str], label: str, legend: list[str]) -> str:
+def _figure(parts: Sequence[str], label: str, legend: Sequence[str]) -> str:
     keys = [
-        f'<span class="key"><svg width="30" height="10" aria-hidden="true"><line class="line c{n}"'
-        f' stroke-dasharray="{DASHES[n % 4]}" x1="0" x2="30" y1="5"'
-        f' y2="5"/></svg>{escape(name)}</span>'
+        '<span class="key"><svg width="30" height="10" aria-hidden="true">'
+        f'<line class="line c{n}" stroke-dasharray="{DASHES[n % 4]}" x1="0" x2="30" y1="5" y2="5"/>'
+        f"</svg>{escape(name)}</span>"
         for n, name in enumerate(legend)
     ]
     svg = (

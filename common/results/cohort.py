@@ -1,13 +1,14 @@
-"""A cohort: the table of its X-rays, and where the workflow puts what belongs to each. Standard library only.
+"""The table of a cohort: its patients and their X-rays. Standard library only.
 
-The table is CSV, one row an X-ray; a patient without X-rays has one row with ``xray`` empty, and serves the patient-agnostic model alone.
+The table is CSV with one row per X-ray. A patient without X-rays has one row with an empty ``xray``
+and is used only to train the patient-agnostic model.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import InputError
@@ -15,12 +16,16 @@ from common.files import existing_file, stem
 
 REQUIRED = ("patient", "ct", "segmentation")
 OPTIONAL = ("xray", "side", "sdd_mm", "pixel_spacing_mm", "truth", "flags")
-NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of a patient and of an X-ray: they become file names
+# of a patient and of an X-ray: both become file names
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+CHARACTERS = "letters, digits, dots, dashes and underscores"
 SIDES = ("left", "right")
+DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+MAX_LISTED = 5  # files in an error text
 
 
 @dataclass(frozen=True)
-class Xray:
+class CohortXray:
     """One X-ray of the table."""
 
     path: Path
@@ -32,84 +37,54 @@ class Xray:
 
     @property
     def view(self) -> str:
+        """Name of the X-ray in results."""
         return stem(self.path)
 
     @property
-    def is_dicom(self) -> bool:
-        return self.path.suffix.lower() in (".dcm", ".dicom", ".ima")
+    def gets_header(self) -> bool:
+        """Whether the SDD of the table is written into a copy of the DICOM file."""
+        return self.path.suffix.lower() in DICOM_ENDINGS and bool(self.sdd_mm)
 
 
 @dataclass(frozen=True)
-class Patient:
+class CohortPatient:
+    """A patient of the table with all X-rays."""
+
     name: str
     ct: Path
     segmentation: Path
-    xrays: tuple[Xray, ...]
+    xrays: tuple[CohortXray, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that the table names for this patient."""
+        of_xrays = [file for xray in self.xrays for file in (xray.path, xray.truth) if file]
+        return [self.ct, self.segmentation, *of_xrays]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A rule of the workflow: its main output and its log, below the output folder, as patterns."""
+def read_table(path: str | Path) -> list[CohortPatient]:
+    """Return the patients of a table in its order. Paths are relative to the folder of the table.
 
-    output: str
-    log: str
-
-
-_RESULTS = "results/{patient}/{bone}/{view}"
-# in the order of the work; what the patient's preparation writes is a text, "ok" or "failed", because the cohort goes on without him
-STAGES = {
-    "clean": Stage("patients/{patient}/clean.txt", "logs/clean/{patient}.log"),
-    "crop": Stage("patients/{patient}/crop.txt", "logs/crop/{patient}.log"),
-    "align": Stage("patients/{patient}/{bone}_align.txt", "logs/align/{patient}_{bone}.log"),
-    "centre": Stage("patients/{patient}/{bone}_centre.txt", "logs/centre/{patient}_{bone}.log"),
-    "agnostic": Stage("models/{bone}.pth", "logs/agnostic/{bone}.log"),
-    "finetune": Stage(
-        "models/{patient}_{bone}_{side}.pth", "logs/finetune/{patient}_{bone}_{side}.log"
-    ),
-    "header": Stage("xrays/{patient}/{view}.dcm", "logs/header/{patient}_{view}.log"),
-    "register": Stage(_RESULTS + "/parameters.pt", "logs/register/{patient}_{bone}_{view}.log"),
-    "drr": Stage(_RESULTS + "/drr.png", "logs/drr/{patient}_{bone}_{view}.log"),
-    "evaluate": Stage(_RESULTS + "/evaluation.json", "logs/evaluate/{patient}_{bone}_{view}.log"),
-}
-
-
-def volume_name(patient: str, bone: str, side: str) -> str:
-    """What crop_cts.py calls a bone's file, without the ending."""
-    return f"{patient}_{bone}{'_mirrored' if side == 'right' else ''}"
-
-
-def results_folder(patient: str, bone: str, view: str) -> str:
-    """Where a registration's files lie below the output folder."""
-    return _RESULTS.format(patient=patient, bone=bone, view=view)
-
-
-def trouble(output: Path, patient: str, bone: str, xray: Xray) -> tuple[str, str] | None:
-    """(rule, reason) of the first stage of a registration that is not done, None where all are; the reason is the last line of its log."""
-    names = {"patient": patient, "bone": bone, "side": xray.side, "view": xray.view}
-    for rule, stage in STAGES.items():
-        if rule == "header" and not (xray.is_dicom and xray.sdd_mm):
-            continue
-        done = output / stage.output.format(**names)
-        if done.exists() and not (
-            done.suffix == ".txt" and done.read_text(encoding="utf-8").strip() != "ok"
-        ):
-            continue
-        log = output / stage.log.format(**names)
-        lines = (
-            log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            if log.exists()
-            else []
-        )
-        return rule, lines[-1] if lines else "not run yet"
-    return None
-
-
-def read_table(path: str | Path) -> list[Patient]:
-    """The patients of a table, in its order; paths are relative to the table's folder.
-
-    Raises InputError for a row that cannot be, or for files that are not there (all of them in one message).
+    Raises InputError for an invalid row, or if files are missing (all of them in one message).
     """
     path = existing_file(path, "the table of patients (CSV)")
+    patients: dict[str, CohortPatient] = {}
+    for number, row in enumerate(_rows(path), 2):
+        _add(patients, row, path.parent, f"{path}: line {number}")
+    if not patients:
+        raise InputError(path, "no patients", "one row per X-ray", "add rows")
+    named = [file for patient in patients.values() for file in patient.files]
+    missing = sorted({str(file) for file in named if not file.exists()})
+    if missing:
+        listed = ", ".join([*missing[:MAX_LISTED], *["..."] * (len(missing) > MAX_LISTED)])
+        raise InputError(
+            path, f"{len(missing)} files not found ({listed})", "all files", "correct the table"
+        )
+    return list(patients.values())
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows by column name. Raises InputError for anything but a table with known columns."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
@@ -120,95 +95,80 @@ def read_table(path: str | Path) -> list[Patient]:
             columns = reader.fieldnames or []
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            path, f"cannot be read ({error})", "a table in CSV, UTF-8", "save it as such"
+            path, f"cannot be read ({error})", "a table in CSV, UTF-8", "save it in this format"
         ) from None
-    unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
-    if unknown or not set(REQUIRED) <= set(columns):
+    if not set(REQUIRED) <= set(columns) <= {*REQUIRED, *OPTIONAL}:
         raise InputError(
             path,
             f"has the columns {', '.join(columns)}",
             f"{', '.join(REQUIRED)} and any of {', '.join(OPTIONAL)}",
             "correct the first line",
         )
-    patients: dict[str, Patient] = {}
-    for number, row in enumerate(rows, 2):
-        _add(patients, row, path.parent, f"{path}: line {number}")
-    if not patients:
-        raise InputError(path, "lists no patient", "a row an X-ray", "fill it in")
-    files = [
-        file
-        for p in patients.values()
-        for file in (p.ct, p.segmentation, *(f for x in p.xrays for f in (x.path, x.truth) if f))
-    ]
-    absent = sorted({str(file) for file in files if not file.exists()})
-    if absent:
+    return rows
+
+
+def _add(patients: dict[str, CohortPatient], row: dict[str, str], folder: Path, where: str) -> None:
+    """Add one row to the patients by name. Raises InputError."""
+    patient = _patient(row, folder, where)
+    known = patients.setdefault(patient.name, patient)
+    if (known.ct, known.segmentation) != (patient.ct, patient.segmentation):
         raise InputError(
-            path,
-            f"names {len(absent)} files that are not there"
-            f" ({', '.join(absent[:5])}{(', ...' if len(absent) > 5 else '')})",
-            "all",
-            "correct the table",
+            where,
+            f"patient {known.name} has another CT or segmentation than in an earlier row",
+            "one CT and one segmentation per patient",
+            "give the other CT a different patient name",
         )
-    return list(patients.values())
+    if not row.get("xray"):
+        return
+    xray = _xray(row, folder, where)
+    if xray.view in {other.view for other in known.xrays}:
+        raise InputError(
+            where,
+            f"patient {known.name} has two X-rays called {xray.view}",
+            "different file names",
+            "rename one",
+        )
+    patients[known.name] = replace(known, xrays=(*known.xrays, xray))
 
 
-def _add(patients: dict[str, Patient], row: dict[str, str], folder: Path, where: str) -> None:
-    """Put one row into the patients by name. Raises InputError."""
+def _patient(row: dict[str, str], folder: Path, where: str) -> CohortPatient:
     name = row["patient"]
     if not re.fullmatch(NAME, name):
         raise InputError(
-            where,
-            f"patient {name!r}",
-            "letters, digits, dots, dashes and underscores",
-            "it becomes a file name",
+            where, f"patient {name!r}", f"{CHARACTERS}; the name becomes a file name", "rename"
         )
-    if not row["ct"] or not row["segmentation"]:
-        raise InputError(
-            where, f"no {('segmentation' if row['ct'] else 'ct')}", "its path", "fill it in"
-        )
-    known = patients.get(name, Patient(name, folder / row["ct"], folder / row["segmentation"], ()))
-    if (known.ct, known.segmentation) != (folder / row["ct"], folder / row["segmentation"]):
-        raise InputError(
-            where,
-            f"patient {name} has another CT or segmentation than before",
-            "one of each a patient",
-            "give the other scan a name of its own",
-        )
-    xrays = known.xrays
-    if row.get("xray"):
-        xray = _xray(row, folder, where)
-        if xray.view in {other.view for other in xrays}:
-            raise InputError(
-                where,
-                f"patient {name} has two X-rays called {xray.view}",
-                "different file names",
-                "rename one",
-            )
-        xrays = (*xrays, xray)
-    patients[name] = Patient(name, known.ct, known.segmentation, xrays)
+    for column in ("ct", "segmentation"):
+        if not row[column]:
+            raise InputError(where, f"no {column}", "its path", "add it")
+    return CohortPatient(name, folder / row["ct"], folder / row["segmentation"])
 
 
-def _xray(row: dict[str, str], folder: Path, where: str) -> Xray:
-    side = row.get("side", "")
+def _xray(row: dict[str, str], folder: Path, where: str) -> CohortXray:
+    side, truth = row.get("side", ""), row.get("truth")
     if side not in SIDES:
         raise InputError(
-            where, f"side {side!r}", "left or right, the side that the X-ray shows", "fill it in"
+            where, f"side {side!r}", "left or right, the side that the X-ray shows", "add it"
         )
-    truth = row.get("truth")
-    xray = Xray(
-        folder / row["xray"], side, _number(row, "sdd_mm", where), _number(row, "pixel_spacing_mm", where), folder / truth if truth else None, row.get("flags", "")
-    )  # fmt: skip
+    xray = CohortXray(
+        folder / row["xray"],
+        side,
+        _millimetres(row, "sdd_mm", where),
+        _millimetres(row, "pixel_spacing_mm", where),
+        folder / truth if truth else None,
+        row.get("flags", ""),
+    )
     if not re.fullmatch(NAME, xray.view):
         raise InputError(
             where,
             f"X-ray {xray.path.name!r}",
-            "letters, digits, dots, dashes and underscores; its name becomes a folder",
+            f"{CHARACTERS}; the name becomes a folder",
             "rename it",
         )
     return xray
 
 
-def _number(row: dict[str, str], column: str, where: str) -> float | None:
+def _millimetres(row: dict[str, str], column: str, where: str) -> float | None:
+    """A length above 0, or None if the column is empty."""
     text = row.get(column, "")
     try:
         value = float(text) if text else None
@@ -218,7 +178,7 @@ def _number(row: dict[str, str], column: str, where: str) -> float | None:
         raise InputError(
             where,
             f"{column} {text!r}",
-            "millimetres, or nothing where the DICOM header has it",
+            "millimetres, or nothing if the DICOM header has it",
             "correct it",
         )
     return value

@@ -354,9 +354,9 @@ ANIMATE = rows("animate_2d_pose", [
     ("--volume ct.nii.gz --parameters result/parameters.pt --output_path out/a.gif --mode flicker", "--mode|invalid choice"),
 ])  # fmt: skip
 EVALUATION = rows("evaluation", [
-    ("--data_dir gone", "gone|is no folder"),
+    ("--data_dir gone", "gone|not a folder"),
     ("--data_dir nothing", "gt.png|not found"),
-    ("--data_dir result --gt_name ../flat_gt.png", "flat_gt.png|holds no picture|--gt_name"),
+    ("--data_dir result --gt_name ../flat_gt.png", "flat_gt.png|no image inside|--gt_name"),
     ("--data_dir result --gt_name ../rgb.png", "colour image"),
     ("--data_dir result --gt_name ../wide.png", "has 110 x 90 pixels|same registration"),
     ("--data_dir result --drr_name ../cut.png", "cut.png|cannot be read"),

@@ -1,19 +1,23 @@
 "use strict";
-// The slider between X-ray and DRR, the sortable tables, the filter and the scenes of a report. No library but plotly, for the scenes.
+// Slider between X-ray and DRR, sortable tables, filter and 3D scenes of a report.
+// The only library is plotly, for the scenes.
 
 for (const figure of document.querySelectorAll(".compare")) {
-  figure.querySelector(".cut").addEventListener("input", (event) => figure.style.setProperty("--cut", event.target.value + "%"));
+  figure.querySelector(".cut").addEventListener("input", (event) => {
+    figure.style.setProperty("--cut", event.target.value + "%");
+  });
   figure.querySelector(".show-outline").addEventListener("change", (event) => {
     figure.querySelector(".outline").style.visibility = event.target.checked ? "visible" : "hidden";
   });
 }
 
-// numbers by value, absent ones last in either direction; texts as a reader would (P2 before P10)
+// numbers by value, missing ones last in both directions; texts in natural order (P2 before P10)
 function compare(a, b, sign) {
   const [x, y] = [a, b].map((cell) => cell.dataset.value ?? cell.textContent.trim());
   if (x === "" || y === "") return (x === "") - (y === "");
   const difference = Number(x) - Number(y);
-  return sign * (Number.isNaN(difference) ? x.localeCompare(y, undefined, { numeric: true }) : difference);
+  if (!Number.isNaN(difference)) return sign * difference;
+  return sign * x.localeCompare(y, undefined, { numeric: true });
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -35,12 +39,16 @@ if (filter) {
   const rows = [...document.querySelectorAll("table.sortable tbody tr")];
   filter.addEventListener("input", () => {
     const words = filter.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
-    for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
-    document.querySelector(".matches").textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
+    for (const row of rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+    const shown = rows.filter((row) => !row.hidden).length;
+    document.querySelector(".matches").textContent = `${shown} of ${rows.length}`;
   });
 }
 
-// the X-ray of the figure, small, as grey values on the detector
+// the X-ray of the figure, reduced, as grey values on the detector
 function texture(image, longest) {
   const scale = Math.min(1, longest / Math.max(image.naturalWidth, image.naturalHeight));
   const canvas = document.createElement("canvas");
@@ -49,45 +57,78 @@ function texture(image, longest) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
-  return Array.from({ length: canvas.height }, (_, row) => Array.from({ length: canvas.width }, (_, column) => pixels[4 * (row * canvas.width + column)]));
+  const grey = (row, column) => pixels[4 * (row * canvas.width + column)];
+  return Array.from({ length: canvas.height }, (_, row) =>
+    Array.from({ length: canvas.width }, (_, column) => grey(row, column))
+  );
+}
+
+// the grey values at the centres of their pixels
+function detector(scene, image) {
+  const grey = texture(image, 96);
+  const [topLeft, topRight, , bottomLeft] = scene.corners;
+  const at = (axis) =>
+    grey.map((line, row) =>
+      line.map((_, column) => {
+        const [down, across] = [(row + 0.5) / grey.length, (column + 0.5) / line.length];
+        return (
+          topLeft[axis] +
+          across * (topRight[axis] - topLeft[axis]) +
+          down * (bottomLeft[axis] - topLeft[axis])
+        );
+      })
+    );
+  return {
+    type: "surface", x: at(0), y: at(1), z: at(2), surfacecolor: grey,
+    colorscale: [[0, "#000"], [1, "#fff"]], cmin: 0, cmax: 255, showscale: false,
+    lighting: { ambient: 1, diffuse: 0, specular: 0 },
+    name: "X-ray", showlegend: true, hoverinfo: "name",
+  };
+}
+
+function bone(mesh) {
+  const [x, y, z] = [0, 1, 2].map((axis) => mesh.vertices.filter((_, n) => n % 3 === axis));
+  const [i, j, k] = [0, 1, 2].map((corner) => mesh.triangles.filter((_, n) => n % 3 === corner));
+  return {
+    type: "mesh3d", x, y, z, i, j, k, color: "#e8dcc0",
+    lighting: { ambient: 0.35, diffuse: 0.8, specular: 0.2, roughness: 0.6 },
+    name: "bone", showlegend: true, hoverinfo: "name",
+  };
+}
+
+// a polyline; null between its parts
+function path(points, name, color, width) {
+  const [x, y, z] = [0, 1, 2].map((axis) => points.map((point) => point && point[axis]));
+  const line = { color, width };
+  return { type: "scatter3d", mode: "lines", name, hoverinfo: "name", line, x, y, z };
 }
 
 function traces(scene, mesh, image) {
-  const [x, y, z] = [0, 1, 2].map((axis) => mesh.vertices.filter((_, n) => n % 3 === axis));
-  const [i, j, k] = [0, 1, 2].map((corner) => mesh.triangles.filter((_, n) => n % 3 === corner));
-  const light = { ambient: 0.35, diffuse: 0.8, specular: 0.2, roughness: 0.6 };
-  const picture = texture(image, 96);
-  const [topLeft, topRight, , bottomLeft] = scene.corners;
-  const at = (axis) =>
-    picture.map((line, row) =>
-      line.map((_, column) => {
-        const [down, across] = [(row + 0.5) / picture.length, (column + 0.5) / line.length];
-        return topLeft[axis] + across * (topRight[axis] - topLeft[axis]) + down * (bottomLeft[axis] - topLeft[axis]);
-      })
-    );
-  const path = (points, name, color, width) => ({
-    type: "scatter3d", mode: "lines", name, hoverinfo: "name", line: { color, width },
-    x: points.map((p) => p && p[0]), y: points.map((p) => p && p[1]), z: points.map((p) => p && p[2]),
-  });
+  const [x, y, z] = scene.source.map((coordinate) => [coordinate]);
+  const beam = scene.corners.flatMap((corner) => [scene.source, corner, null]);
   return [
-    { type: "mesh3d", x, y, z, i, j, k, color: "#e8dcc0", lighting: light, name: "bone", showlegend: true, hoverinfo: "name" },
-    { type: "surface", x: at(0), y: at(1), z: at(2), surfacecolor: picture, colorscale: [[0, "#000"], [1, "#fff"]], cmin: 0, cmax: 255, showscale: false,
-      lighting: { ambient: 1, diffuse: 0, specular: 0 }, name: "X-ray", showlegend: true, hoverinfo: "name" },
-    path(scene.corners.flatMap((corner) => [scene.source, corner, null]), "frustum", "#555555", 3),
+    bone(mesh),
+    detector(scene, image),
+    path(beam, "frustum", "#555555", 3),
     path([...scene.corners, scene.corners[0]], "detector", "#555555", 3),
     path([scene.source, scene.foot], "principal ray", "#0072b2", 5),
-    { type: "scatter3d", mode: "markers", name: "X-ray source", x: [scene.source[0]], y: [scene.source[1]], z: [scene.source[2]], marker: { color: "#d55e00", size: 6 } },
+    {
+      type: "scatter3d", mode: "markers", name: "X-ray source", x, y, z,
+      marker: { color: "#d55e00", size: 6 },
+    },
   ];
 }
 
-// where to look from: across the principal ray, a little from above, so that source and detector are at the picture's ends
+// viewpoint: across the principal ray and slightly from above, so that source and detector are at
+// opposite sides of the image
 function fromTheSide(scene) {
   const [x, y] = [0, 1].map((axis) => scene.foot[axis] - scene.source[axis]);
   const length = Math.hypot(x, y) || 1;
   return { x: (-1.9 * y) / length, y: (1.9 * x) / length, z: 0.6 };
 }
 
-// a browser draws a limited number of scenes at once: one is drawn when it is opened and forgotten when it is closed
+// a browser draws a limited number of scenes at the same time: a scene is drawn when it is opened
+// and removed when it is closed
 const store = document.getElementById("scenes");
 if (store) {
   const { scenes, surfaces } = JSON.parse(store.textContent);
@@ -99,12 +140,19 @@ if (store) {
       const image = details.closest(".registration").querySelector(".xray");
       const axis = (text) => ({ title: { text } });
       const layout = {
-        scene: { camera: { eye: fromTheSide(scene) }, xaxis: axis("R / mm"), yaxis: axis("A / mm"), zaxis: axis("S / mm"), aspectmode: "data" },
-        margin: { l: 0, r: 0, b: 0, t: 0 }, legend: { itemsizing: "constant", orientation: "h" },
+        scene: {
+          camera: { eye: fromTheSide(scene) }, aspectmode: "data",
+          xaxis: axis("R / mm"), yaxis: axis("A / mm"), zaxis: axis("S / mm"),
+        },
+        margin: { l: 0, r: 0, b: 0, t: 0 },
+        legend: { itemsizing: "constant", orientation: "h" },
       };
-      Plotly.newPlot(plot, traces(scene, surfaces[scene.surface], image), layout, { responsive: true, displaylogo: false });
+      const data = traces(scene, surfaces[scene.surface], image);
+      Plotly.newPlot(plot, data, layout, { responsive: true, displaylogo: false });
     });
   }
 }
 
-window.addEventListener("beforeprint", () => document.querySelectorAll("details:not(.scene)").forEach((details) => (details.open = true)));
+window.addEventListener("beforeprint", () => {
+  document.querySelectorAll("details:not(.scene)").forEach((details) => (details.open = true));
+});

@@ -1,0 +1,79 @@
+"""Where the workflow of a cohort puts its files. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.results import names
+from common.results.cohort import CohortXray
+
+# below the output folder
+RESULTS = "results/{patient}/{bone}/{view}"
+REPORT = "reports/{patient}.html"
+DONE = "ok"  # content of the output of a preparation stage; else "failed"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A rule of the workflow: patterns of its main output and its log, below the output folder."""
+
+    output: str
+    log: str
+
+
+# in order of execution; the stages of the preparation (.txt) write "ok" or "failed", so that the
+# cohort continues without the patient
+STAGES = {
+    "clean": Stage("patients/{patient}/clean.txt", "logs/clean/{patient}.log"),
+    "crop": Stage("patients/{patient}/crop.txt", "logs/crop/{patient}.log"),
+    "align": Stage("patients/{patient}/{bone}_align.txt", "logs/align/{patient}_{bone}.log"),
+    "centre": Stage("patients/{patient}/{bone}_centre.txt", "logs/centre/{patient}_{bone}.log"),
+    "agnostic": Stage("models/{bone}.pth", "logs/agnostic/{bone}.log"),
+    "finetune": Stage(
+        "models/{patient}_{bone}_{side}.pth", "logs/finetune/{patient}_{bone}_{side}.log"
+    ),
+    "header": Stage("xrays/{patient}/{view}.dcm", "logs/header/{patient}_{view}.log"),
+    "register": Stage(f"{RESULTS}/{names.PARAMETERS}", "logs/register/{patient}_{bone}_{view}.log"),
+    "drr": Stage(f"{RESULTS}/{names.DRR}", "logs/drr/{patient}_{bone}_{view}.log"),
+    "evaluate": Stage(f"{RESULTS}/{names.EVALUATION}", "logs/evaluate/{patient}_{bone}_{view}.log"),
+}
+
+
+def volume_name(patient: str, bone: str, side: str) -> str:
+    """Return the name that crop_cts.py gives to the CT of a bone, without the ending."""
+    return f"{patient}_{bone}{'_mirrored' if side == 'right' else ''}"
+
+
+def results_folder(patient: str, bone: str, view: str) -> str:
+    """Return the results folder of a registration, below the output folder."""
+    return RESULTS.format(patient=patient, bone=bone, view=view)
+
+
+def unfinished_stage(
+    output: Path, patient: str, bone: str, xray: CohortXray
+) -> tuple[str, str] | None:
+    """Return (rule, reason) of the first stage of a registration that is not done.
+
+    The reason is the last line of its log. Returns None if all stages are done.
+    """
+    fields = {"patient": patient, "bone": bone, "side": xray.side, "view": xray.view}
+    for rule, stage in STAGES.items():
+        if rule == "header" and not xray.gets_header:
+            continue
+        if not _is_done(output / stage.output.format(**fields)):
+            return rule, _last_line(output / stage.log.format(**fields)) or "not run yet"
+    return None
+
+
+def _is_done(output: Path) -> bool:
+    if not output.exists():
+        return False
+    return output.suffix != ".txt" or output.read_text(encoding="utf-8").strip() == DONE
+
+
+def _last_line(log: Path) -> str:
+    if not log.exists():
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""

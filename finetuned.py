@@ -32,9 +32,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.command_line import flags, script, training_flags
+from common.command_line import flags, log, script, training_flags
 from common.errors import InputError
 from common.files import check_outputs, existing_file, output_folder
+from common.results import names
 from common.training.settings import (
     DEFAULT_MINUTES,
     Settings,
@@ -44,6 +45,7 @@ from common.training.settings import (
 from common.training.xvr_config import RunPaths, settings_of
 
 if TYPE_CHECKING:
+    from common.drr.renderer import Device
     from common.training.sources import Source
     from common.training.view import TrainingView
     from common.xray.xray import Xray
@@ -82,7 +84,7 @@ def build_parser() -> script.Parser:
     return parser
 
 
-def inherited_settings(config: dict[str, Any], device: str) -> Settings:
+def inherited_settings(config: dict[str, Any], device: Device) -> Settings:
     """Settings with the network, detector and pose range of a checkpoint's config.
 
     Budget, batch size and learning rate are those of this step. The network knows the bone already,
@@ -102,38 +104,37 @@ def inherited_settings(config: dict[str, Any], device: str) -> Settings:
 
 def check_flags(args: argparse.Namespace, inputs: list[Path]) -> None:
     """Raise InputError if --check has no X-ray, resumes a run, or would replace an image."""
-    from common.registration import preflight
-
     if not args.like:
         raise InputError("--check", "no X-ray", "one of those to register", "add --like XRAY")
     if args.resume:
         raise InputError(
             "--check", "given with --resume", "only one of the two", "drop one of the two"
         )
-    check_outputs([Path(args.output_dir) / preflight.PICTURE], args.overwrite, [*inputs, args.like])
+    check_outputs([Path(args.output_dir) / names.CHECK_IMAGE], args.overwrite, [*inputs, args.like])
 
 
 def check(
-    xray: Xray, source: Source, view: TrainingView, seed: int, device: str, folder: Path
+    xray: Xray, source: Source, view: TrainingView, seed: int, device: Device, folder: Path
 ) -> int:
     """Write check.png into the folder and print the table. Returns the exit code.
 
     The code is 2 if a finding makes training impossible.
     """
-    from common.registration import preflight, scene
+    from common.registration import preflight, structures
     from common.training import loading
     from common.training.check import examine_training
 
-    structure = scene.load_structure(source.ct, source.mask, source.labels, device=device)
+    structure = structures.load_structure(source.ct, source.mask, source.labels, device=device)
     # as registration.py: for a mirrored bone, or an image seen from the detector's side
     if structure.ct.lineage.mirrored == view.reverse_x_axis:
         xray = xray.flip()
     patient = loading.load_patient(source, view, device)
     report = examine_training(xray, structure, patient, view, seed)
-    picture = output_folder(folder) / preflight.PICTURE
-    preflight.write_picture(picture, [report], [xray.as_uint8()], ["middle of the range"])
+    report = report.worded(lambda text: log.with_flags(text, build_parser().settings))
+    image = output_folder(folder) / names.CHECK_IMAGE
+    preflight.write_image(image, [report], [xray.as_uint8()], ["centre of the range"])
     print(preflight.table([report]))
-    print(picture)
+    print(image)
     return script.EXIT_BAD_INPUT if preflight.impossible([report]) else script.EXIT_DONE
 
 

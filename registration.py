@@ -2,39 +2,39 @@
 """Step 7: find the pose that aligns a CT with an X-ray (2D/3D registration).
 
 Reads X-rays (PNG, JPEG, TIFF or DICOM), a CT from step 4 (any NIfTI CT works) and, with -c, a pose
-network from step 6. Without -c the start pose is searched over the pose range.
+network from step 6. Without -c, the start pose is searched over the pose range.
 
-The detector's geometry comes from --sdd and --pixel_spacing (mm, at the detector), else from the
-DICOM header or from NAME.json beside NAME.png (sdd_mm, pixel_spacing_mm [width, height],
-principal_point_px [column, row]), else from the checkpoint's training geometry, which makes the
-verdict suspect. --mask and --labels render only those structures: one bone in an image of a whole
-limb. A bone is compared by its excess attenuation over soft tissue, a whole CT by its whole
-attenuation. The X-ray of a mirrored (right) bone is flipped like the bone (by the lineage of the
-volume, or --side); poses are reported in the real, unmirrored world.
+The geometry of the detector comes from --sdd and --pixel_spacing (mm, at the detector), else from
+the DICOM header or from NAME.json next to NAME.png (sdd_mm, pixel_spacing_mm [width, height],
+principal_point_px [column, row]), else from the training geometry of the checkpoint, which makes
+the verdict suspect. With --mask and --labels, only those structures are rendered: one bone in an
+X-ray of a whole limb. A bone is compared by its excess attenuation over soft tissue, a whole CT by
+its whole attenuation. The X-ray of a mirrored (right) bone is flipped like the bone (by the lineage
+of the volume, or --side); poses are stated for the patient, unmirrored.
 
-Several X-rays are registered one by one. With --sequence they are frames of one motion (files, or a
-multi-frame DICOM), each started where the previous one ended. With --views, as many X-rays as there
-are calibrations belong to one instant (the next ones to the next): --calibration places their
-cameras, and one pose explains all of them, which determines the depth that a single view leaves
-open. Several volumes (-v femur.nii.gz tibia.nii.gz --mask ...) are first registered separately,
-then refined together, their attenuation adding along each ray.
+Several X-rays are registered separately. With --sequence, they are frames of one motion (files, or
+a multi-frame DICOM), each started at the pose of the previous one. With --views, as many X-rays as
+there are calibrations belong to one instant (the following ones to the next instant): --calibration
+states their cameras, and one pose is found from all of them, which determines the depth that a
+single view leaves open. Several volumes (-v femur.nii.gz tibia.nii.gz --mask ...) are first
+registered separately, then refined together, with attenuations that add along each ray.
 
-Writes into OUT (several X-rays: OUT/<name of the X-ray>/, frames of a file: OUT/frame_0000/;
-several volumes: a folder <name of the volume>/ in each):
-  parameters.pt    final pose, trajectory, verdict, metrics, pose in the scanner's coordinates
-                   (read_pt.py lists it)
-  gt.png           the X-ray as registered: 8 bit, stretched, bone bright, black outside the field,
-                   flipped for a mirrored bone
+Writes into OUT (for several X-rays OUT/<name of the X-ray>/, for frames of a file OUT/frame_0000/;
+for several volumes, a folder <name of the volume>/ in each):
+  parameters.pt    final pose, trajectory, verdict, metrics, pose in the scanner frame (read_pt.py
+                   lists it)
+  gt.png           the X-ray as registered: 8 bit, stretched, bone bright, black outside the valid
+                   field, flipped for a mirrored bone
   init_image.png   DRR at the start pose
   final_img.png    DRR at the final pose (further views: gt_view2.png and so on)
   slicer/          for 3D Slicer: camera and bone transforms (.tfm, LPS), the X-ray on its detector,
                    the outline of the bone (PNG, markups JSON)
-The last line on standard output is the path of parameters.pt.
-With --check nothing of that: check.png and a table say whether X-ray, geometry and CT fit together,
-before slow work. With --repeat parameters.pt the registration recorded in that file is run again.
+The last line on standard output is the path of parameters.pt. With --check, only check.png is
+written and a table printed: they show whether X-ray, geometry and CT are consistent. With --repeat
+parameters.pt, the registration that is recorded in that file is run again.
 
-The verdict is ok, suspect or failed, with reasons and standard deviations in mm and degrees.
-Exit code 0 for ok and suspect, 3 for failed.
+The verdict is ok, suspect or failed, with reasons and standard deviations in mm and degrees. The
+exit code is 0 for ok and suspect, 3 for failed.
 
 Next: create_drr.py, evaluation.py, visualize_3d_drr.py, animate_2d_pose.py.
 
@@ -56,17 +56,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import files
-from common.command_line import script
+from common.command_line import log, script
 from common.command_line.registration_flags import add_registration_flags, check_flags
 from common.errors import InputError, going_on, raise_all
 
 if TYPE_CHECKING:
     from common.registration.inputs import Inputs
-    from common.registration.pyramid import View
     from common.registration.register import Registration
     from common.registration.request import Followed, Request
+    from common.registration.scene import View
 
 logger = logging.getLogger("common.script")
+
+
+# exit codes from the best to the worst
+SEVERITY = (script.EXIT_DONE, script.EXIT_NOT_CONVERGED, script.EXIT_BAD_INPUT)
 
 
 def build_parser() -> script.Parser:
@@ -104,13 +108,13 @@ def run(args: argparse.Namespace) -> int:
     return max(codes, key=SEVERITY.index, default=script.EXIT_DONE)
 
 
-SEVERITY = (script.EXIT_DONE, script.EXIT_NOT_CONVERGED, script.EXIT_BAD_INPUT)
-
-
 def register_next(
     request: Request, views: Sequence[View], inputs: Inputs, last: Sequence[Followed] | None
 ) -> tuple[Request, list[Registration]]:
-    """Register one instant; in a sequence, from what the frames before have left, which the returned request records."""
+    """Register one instant, and return the request with what it started from.
+
+    In a sequence, ``last`` is the state of each structure after the previous frame.
+    """
     from dataclasses import replace
 
     from common.registration.register import register
@@ -125,7 +129,7 @@ def register_next(
 def followed(
     found: Sequence[Registration], last: Sequence[Followed] | None
 ) -> Sequence[Followed] | None:
-    """What the next frame starts from: this one, unless a structure in it has failed."""
+    """Return what the next frame starts from: this frame, unless a structure in it has failed."""
     if any(each.verdict.code == "failed" for each in found):
         return last
     return [
@@ -140,7 +144,7 @@ def record(
     found: Sequence[Registration],
     runtime_s: dict[str, float],
 ) -> int:
-    """Write the result of each structure, say what was found, and return the exit code."""
+    """Write the result of each structure, print its path, and return the exit code."""
     from common.registration import recording
     from common.results import names
 
@@ -155,7 +159,7 @@ def record(
 
 
 def summary(found: Registration) -> str:
-    """Verdict, standard deviations and reasons in one line."""
+    """Return verdict, standard deviations and reasons as one line."""
     verdict = found.verdict
     deviations = (
         f"{verdict.in_plane_sd_mm:.2f} mm in plane, {verdict.depth_sd_mm:.2f} mm in depth, "
@@ -165,20 +169,27 @@ def summary(found: Registration) -> str:
 
 
 def check(folders: Sequence[Path], views: Sequence[View], inputs: Inputs, seed: int) -> int:
-    """Write check.png of each structure, print the table, and return the exit code: 2 if something is impossible."""
-    from common.registration import preflight
+    """Write check.png for each structure, print the table, and return the exit code.
 
-    impossible = False
+    The code is 2 if a finding makes the registration impossible.
+    """
+    from common.registration import preflight
+    from common.results import names
+
+    flags, code = build_parser().settings, script.EXIT_DONE
     for folder, structure in zip(folders, inputs.structures, strict=True):
-        reports = preflight.examine_views(views, structure, inputs.starter, seed)
-        files.output_folder(folder)
-        images = [view.xray.as_uint8() for view in views]
+        reports = [
+            report.worded(lambda text: log.with_flags(text, flags))
+            for report in preflight.examine_views(views, structure, inputs.starter, seed)
+        ]
+        image = files.output_folder(folder) / names.CHECK_IMAGE
         titles = [f"--init {inputs.starter.method}"] * len(views)
-        preflight.write_picture(folder / preflight.PICTURE, reports, images, titles)
+        preflight.write_image(image, reports, [view.xray.as_uint8() for view in views], titles)
         print(preflight.table(reports))
-        print(folder / preflight.PICTURE)
-        impossible |= preflight.impossible(reports)
-    return script.EXIT_BAD_INPUT if impossible else script.EXIT_DONE
+        print(image)
+        if preflight.impossible(reports):
+            code = script.EXIT_BAD_INPUT
+    return code
 
 
 main = script.script(run, build_parser)

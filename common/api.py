@@ -1,7 +1,8 @@
-"""The Python API: load a CT and an X-ray, find the bone, render it, save and read results.
+"""The Python API: load a CT and an X-ray, register a bone, render it, save and read results.
 
-All lengths are millimetres and all frames are right-handed RAS+ (docs/frames.md). Bad arguments and bad files raise `InputError` with the fields path, found,
-expected and remedy; nothing is printed. Messages and progress go to the logger "common".
+Lengths are in millimetres and frames are right-handed RAS+ (docs/frames.md). Invalid arguments and
+files raise `InputError` with the fields path, found, expected and remedy. Nothing is printed:
+messages and progress go to the logger "common".
 
 Example:
     from common import api
@@ -28,28 +29,27 @@ from common.errors import InputError
 from common.files.locks import claiming
 from common.geometry import Detector, PoseError, pose_error
 from common.geometry.pose_range import PoseRange
-from common.registration.inputs import check_sides, flipped
-from common.registration.pyramid import View
+from common.registration.inputs import check_sides, flipped, load_view
 from common.registration.register import Registration
 from common.registration.register import register as _register
 from common.registration.request import (
     AttenuationMode,
-    Device,
+    DeviceChoice,
     Flip,
     Followed,
-    Polarity,
     SearchExtent,
     Side,
     StartMethod,
+    XrayRequest,
 )
-from common.registration.scene import Structure
-from common.registration.scene import load_structure as _load_structure
+from common.registration.scene import Structure, View
 from common.registration.starts import Starter
+from common.registration.structures import load_structure as _load_structure
 from common.results import names, parameters_file
-from common.results.result import Result, ScannerView, Verdict
+from common.results.result import Result, Verdict
+from common.results.scanner_view import ScannerView
 from common.volume.lineage import with_stated_side
-from common.xray import calibration as calibrations
-from common.xray import reading
+from common.xray.grey_values import Polarity
 
 __all__ = [
     "Detector",
@@ -82,16 +82,18 @@ def load_structure(
     attenuation: AttenuationMode = "auto",
     context: PathLike | None = None,
     side: Side | None = None,
-    device: Device = "auto",
+    device: DeviceChoice = "auto",
 ) -> Structure:
-    """What to register: a CT in Hounsfield units (NIfTI) or, with a labelmap on its grid, the structures of ``labels`` (default: all).
+    """Load what to register: a CT in Hounsfield units (NIfTI) or some structures of it.
 
-    ``attenuation`` "excess" compares what exceeds soft tissue, "whole" everything; "auto" takes the excess for a labelmap or a cropped
-    bone. ``context`` is a whole CT that is rendered along with the structure. ``side`` states the side of a volume without lineage.
+    With ``mask``, a labelmap on its grid, the structures are its ``labels`` (default: all).
+    ``attenuation`` "excess" compares the excess over soft tissue, "whole" everything; "auto" is
+    "excess" for a labelmap or a cropped bone. ``context`` is a whole CT that is rendered with the
+    structure. ``side`` states the side of a volume without lineage.
     """
     _check_choice("attenuation", attenuation, AttenuationMode)
     _check_choice("side", side, Side, optional=True)
-    _check_choice("device", device, Device)
+    _check_choice("device", device, DeviceChoice)
     structure = _load_structure(
         Path(volume),
         Path(mask) if mask else None,
@@ -114,40 +116,33 @@ def load_xray(
     bone: Polarity = "auto",
     frame: int | None = None,
 ) -> View:
-    """An X-ray (PNG, JPEG, TIFF or DICOM) with its camera.
+    """Load an X-ray (PNG, JPEG, TIFF or DICOM) with its camera.
 
-    The geometry comes from the arguments (pixel spacing as width, height; principal point as column, row), else from ``calibration``
-    (XMALab text or JSON), else from the DICOM header or from NAME.json beside NAME.png. With a calibration the view knows its place among
-    other cameras, so that several views can be registered together. ``bone`` is the polarity as a viewer shows the file.
+    The geometry comes from the arguments (pixel spacing as width, height; principal point as
+    column, row), else from ``calibration`` (XMALab text or JSON), else from the DICOM header or
+    from NAME.json next to NAME.png. With a calibration, the view has a position relative to other
+    cameras, so that several views can be registered together. ``bone`` is the polarity as a viewer
+    shows the file.
     """
     _check_choice("bone", bone, Polarity)
     spacing = _numbers("pixel_spacing_mm", pixel_spacing_mm, (1, 2))
     principal = _numbers("principal_point_px", principal_point_px, (2,))
-    pixel_mm = (spacing[0], spacing[-1]) if spacing else None
-    if calibration is None:
-        principal_px = (principal[0], principal[1]) if principal else None
-        stated = reading.StatedGeometry(sdd_mm, pixel_mm, principal_px)
-        return View(reading.read(path, stated, None, bone, frame))
-    if sdd_mm is not None or principal:
+    if calibration is not None and (sdd_mm is not None or principal):
         raise InputError(
             "`calibration`",
             "given with `sdd_mm` or `principal_point_px`",
             "the camera from one source",
             "leave the others out",
         )
-    camera = calibrations.read(calibration, pixel_mm[0] if pixel_mm else None)
-    seen = camera.detector
-    stated = reading.StatedGeometry(seen.sdd_mm, seen.pixel_mm, seen.principal_px, calibrated=True)
-    xray = reading.read(path, stated, None, bone, frame)
-    size = xray.detector.width, xray.detector.height
-    if size != camera.image_size:
-        raise InputError(
-            path,
-            f"has {size[0]} x {size[1]} pixels, its calibration {camera.image_size[0]} x {camera.image_size[1]}",
-            "the same",
-            "give the X-ray that was calibrated",
-        )
-    return View(xray, camera.rig_from_camera)
+    request = XrayRequest(
+        Path(path),
+        frame,
+        Path(calibration) if calibration else None,
+        sdd_mm,
+        (spacing[0], spacing[-1]) if spacing else None,
+        (principal[0], principal[1]) if principal else None,
+    )
+    return load_view(request, bone)
 
 
 def register(
@@ -162,13 +157,15 @@ def register(
     flip: Flip = "auto",
     previous: Sequence[Registration] | None = None,
     seed: int = 0,
-    device: Device = "auto",
+    device: DeviceChoice = "auto",
 ) -> list[Registration]:
     """Find the pose of each structure in the X-rays of one instant.
 
-    The start is predicted by the network of ``checkpoint`` if given, else taken from ``start_camera`` ((4, 4) scanner_from_camera of the first
-    X-ray as stored on disk, one for all structures or one each), else searched over ``pose_range``; ``init`` chooses otherwise ("dicom":
-    the C-arm's angles). ``previous`` are the registrations of the frame before in a sequence. Several structures are refined together.
+    The start pose is predicted by the network of ``checkpoint`` if given, else taken from
+    ``start_camera`` ((4, 4) scanner_from_camera of the first X-ray as stored on disk, one for all
+    structures or one each), else searched over ``pose_range``; ``init`` overrules this order
+    ("dicom": the angles of the C-arm). ``previous`` are the registrations of the previous frame of
+    a sequence. Several structures are refined together.
     """
     views = [xrays] if isinstance(xrays, View) else list(xrays)
     bones = [structures] if isinstance(structures, Structure) else list(structures)
@@ -193,9 +190,12 @@ def register(
 
 
 def render(
-    structure: Structure, camera: np.ndarray, detector: Detector, *, device: Device = "auto"
+    structure: Structure, camera: np.ndarray, detector: Detector, *, device: DeviceChoice = "auto"
 ) -> np.ndarray:
-    """DRR of a structure: line integrals of its whole attenuation, (H, W) float32, for a camera (4, 4) volume_from_camera."""
+    """Render a DRR: line integrals (H, W) float32 of the whole attenuation of a structure.
+
+    ``camera`` is volume_from_camera (4, 4).
+    """
     camera = np.asarray(camera, float)
     if camera.shape != (4, 4):
         raise InputError("`camera`", f"has shape {camera.shape}", "a 4x4 matrix", "correct it")
@@ -206,7 +206,10 @@ def render(
 def save(
     registrations: Sequence[Registration], folder: PathLike, *, overwrite: bool = False
 ) -> list[Path]:
-    """Write the files of registration.py: into ``folder``, or into one folder per structure in it. Returns the paths of parameters.pt."""
+    """Write the files of registration.py, and return the paths of parameters.pt.
+
+    They are written into ``folder`` or, for several structures, into one folder each in it.
+    """
     from common.registration import recording
 
     _check_some("registrations", registrations, Registration)
@@ -223,7 +226,7 @@ def save(
 
 
 def read_result(path: PathLike) -> Result:
-    """A result: parameters.pt, or the folder that holds it. No code in the file is run."""
+    """Read a result: parameters.pt, or the folder that contains it. No code in it is executed."""
     path = Path(path)
     return parameters_file.load(path / names.PARAMETERS if path.is_dir() else path)
 
@@ -233,7 +236,7 @@ def _starter(
     pose_range: PoseRange | None,
     search: SearchExtent,
     checkpoint: PathLike | None,
-    device: Device,
+    device: DeviceChoice,
 ) -> Starter:
     model = network = None
     if checkpoint is not None:
@@ -272,14 +275,14 @@ def _check_choice(name: str, value: Any, choices: Any, optional: bool = False) -
 def _check_some(name: str, values: Sequence[Any], kind: type) -> None:
     wrong = [type(value).__name__ for value in values if not isinstance(value, kind)]
     if not values or wrong:
-        found = f"holds {', '.join(wrong)}" if wrong else "is empty"
+        found = f"contains {', '.join(wrong)}" if wrong else "is empty"
         raise InputError(
             f"`{name}`", found, f"at least one {kind.__name__}", f"see common.api.{name}"
         )
 
 
 def _numbers(name: str, value: Any, counts: tuple[int, ...]) -> list[float]:
-    """``value`` as a list of that many finite numbers; empty for None."""
+    """Return ``value`` as a list of finite numbers, as many as ``counts`` allows; [] for None."""
     if value is None:
         return []
     try:

@@ -10,7 +10,13 @@ from common import geometry
 from common.drr import joseph
 from common.geometry import Detector
 from common.results import names, parameters_file
-from common.results.result import TRAJECTORY_COLUMNS, Result, Verdict, detector_entries
+from common.results.result import (
+    DETECTOR_KEYS,
+    TRAJECTORY_COLUMNS,
+    Result,
+    Verdict,
+    detector_entries,
+)
 from common.results.scanner_view import ScannerView
 from common.volume import attenuation, nifti
 from common.volume.lineage import Lineage

@@ -97,7 +97,7 @@ def test_the_command_line_and_the_api_find_the_same_pose(patient, loaded, tmp_pa
             "(1, 2, 3)",
         ),
         (lambda s, x: api.register([], s), "`xrays`", "is empty"),
-        (lambda s, x: api.register(x, [x]), "`structures`", "holds View"),
+        (lambda s, x: api.register(x, [x]), "`structures`", "contains View"),
         (lambda s, x: api.register(x, s, init="guess"), "`init`", "is 'guess'"),
         (lambda s, x: api.register(x, s, init="model"), "`init`", "without a pose network"),
         (lambda s, x: api.register(x, s, init="fixed"), "`init`", "without a start pose"),

@@ -9,7 +9,7 @@ from common import geometry
 from common.drr import joseph
 from common.geometry import MIRROR
 from common.registration.gauss_newton import refine
-from common.registration.pyramid import Body, View
+from common.registration.scene import Body, View
 from common.volume import attenuation, cut_ends
 from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.lineage import Lineage

@@ -1,3 +1,5 @@
+"""Gauss-Newton refinement: recovered poses, robustness, several views and bodies, uncertainty."""
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,9 @@ from common import geometry
 from common.drr import joseph
 from common.geometry import Detector
 from common.registration import uncertainty
-from common.registration.gauss_newton import Trace, refine
-from common.registration.pyramid import Body, Level, View
+from common.registration.gauss_newton import refine
+from common.registration.pyramid import Level
+from common.registration.scene import Body, View
 from common.volume import attenuation
 from common.volume.volume import points_of
 from common.xray.xray import Xray
@@ -32,13 +35,13 @@ def body() -> Body:
 
 @pytest.fixture(scope="module")
 def truth(body) -> np.ndarray:
-    return geometry.translation(body.renderer.centre_mm) @ geometry.camera_from_pose(
+    return geometry.translation(body.centre_mm) @ geometry.camera_from_pose(
         geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET)
     )
 
 
 def take_xray(bodies, cameras, noise=0.003) -> Xray:
-    """The picture of bodies seen by their cameras, all attenuations added."""
+    """The X-ray of bodies at their poses, with added attenuations."""
     image = sum(
         b.renderer.render(camera[None], DETECTOR)[0]
         for b, camera in zip(bodies, cameras, strict=True)
@@ -50,14 +53,14 @@ def take_xray(bodies, cameras, noise=0.003) -> Xray:
 
 
 def moved(camera, body, turn_deg=(3, -4, 3), shift_mm=(5, 6, -5)) -> np.ndarray:
-    return geometry.twist(np.r_[np.radians(turn_deg), shift_mm], body.renderer.centre_mm) @ camera
+    return geometry.twist(np.r_[np.radians(turn_deg), shift_mm], body.centre_mm) @ camera
 
 
 def error(pose, truth, body):
     return geometry.pose_error(pose, truth, body.points, DETECTOR)
 
 
-def test_a_perturbed_pose_returns_to_the_truth(body, truth):
+def test_a_perturbed_pose_converges_to_the_truth(body, truth):
     start = moved(truth, body)
     fit = refine([View(take_xray([body], [truth]))], [body], [start], LEVELS)
     assert error(start, truth, body).mtre_mm > 8
@@ -67,24 +70,23 @@ def test_a_perturbed_pose_returns_to_the_truth(body, truth):
 
 
 @pytest.mark.parametrize("power", [0.7, 1.4])
-def test_a_tone_curve_nobody_told_hardly_moves_the_pose(body, truth, power):
+def test_an_unknown_tone_curve_hardly_changes_the_pose(body, truth, power):
     xray = take_xray([body], [truth])
     curved = replace(xray, image=(xray.image / xray.image.max()) ** power)
     fit = refine([View(curved)], [body], [moved(truth, body)], LEVELS)
     assert error(fit.poses[0], truth, body).in_plane_mm < 0.15
-    assert (
-        error(fit.poses[0], truth, body).depth_mm < 4
-    )  # a straight line instead of the curve leaves 11 mm
+    # 11 mm with a straight line instead of the curve
+    assert error(fit.poses[0], truth, body).depth_mm < 4
 
 
-def test_a_picture_with_dark_bone_is_not_explained(body, truth):
+def test_an_x_ray_with_dark_bone_is_not_explained(body, truth):
     xray = take_xray([body], [truth])
     inverted = replace(xray, image=xray.image.max() - xray.image)
     fit = refine([View(inverted)], [body], [truth], LEVELS[-1:])
     assert fit.similarity < 0.4 < refine([View(xray)], [body], [truth], LEVELS[-1:]).similarity
 
 
-def test_structures_the_model_lacks_are_outweighed(body, truth):
+def test_structures_that_are_not_rendered_have_little_weight(body, truth):
     xray = take_xray([body], [truth])
     wired = xray.image.copy()
     wired[40:42, 20:120] += 4  # a wire
@@ -93,7 +95,7 @@ def test_structures_the_model_lacks_are_outweighed(body, truth):
     assert error(fit.poses[0], truth, body).in_plane_mm < 0.3
 
 
-def test_pixels_outside_the_collimator_do_not_count(body, truth):
+def test_pixels_outside_the_collimator_are_ignored(body, truth):
     xray = take_xray([body], [truth])
     valid = np.zeros_like(xray.valid)
     valid[10:120, 15:110] = True
@@ -108,7 +110,7 @@ def test_a_second_view_determines_the_depth_that_one_view_leaves_open(body, trut
     turn = np.eye(4)
     turn[:3, :3] = geometry.rotation_matrix([0, np.pi / 2, 0])
     # the second camera sees the body's centre on its axis at the same distance
-    centre = geometry.apply(geometry.invert(truth), body.renderer.centre_mm)
+    centre = geometry.apply(geometry.invert(truth), body.centre_mm)
     second = geometry.translation(centre) @ turn @ geometry.translation(-centre)
     views = [
         View(take_xray([body], [truth], 0.1)),
@@ -122,7 +124,7 @@ def test_a_second_view_determines_the_depth_that_one_view_leaves_open(body, trut
     assert depth_variance[1] < depth_variance[0] / 4
 
 
-def test_two_bodies_that_overlap_are_solved_together(body, truth):
+def test_two_overlapping_bodies_are_refined_together(body, truth):
     other_truth = moved(truth, body, (20, 25, -30), (30, 10, 12))
     xray = take_xray([body, body], [truth, other_truth])
     starts = [
@@ -136,16 +138,15 @@ def test_two_bodies_that_overlap_are_solved_together(body, truth):
 
 
 def test_every_evaluated_pose_is_traced(body, truth):
-    trace = Trace()
-    fit = refine([View(take_xray([body], [truth]))], [body], [moved(truth, body)], LEVELS, trace)
-    seconds = [row[2] for row in trace.rows]
-    assert {row[3] for row in trace.rows} == {level.pixel_mm for level in LEVELS}
+    fit = refine([View(take_xray([body], [truth]))], [body], [moved(truth, body)], LEVELS)
+    seconds = [each.seconds for each in fit.trace]
+    assert {each.pixel_mm for each in fit.trace} == {level.pixel_mm for level in LEVELS}
     assert seconds == sorted(seconds)
-    assert any(np.allclose(row[0][0], fit.poses[0]) for row in trace.rows)
-    assert trace.rows[0][1] < fit.similarity
+    assert any(np.allclose(each.poses[0], fit.poses[0]) for each in fit.trace)
+    assert fit.trace[0].similarity < fit.similarity
 
 
-def test_a_body_outside_the_picture_gives_no_pose(body, truth):
+def test_a_body_outside_the_image_gives_no_pose(body, truth):
     away = geometry.translation(truth[:3, 0] * 900) @ truth
     assert refine([View(take_xray([body], [truth]))], [body], [away], LEVELS) is None
 

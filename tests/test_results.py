@@ -1,4 +1,4 @@
-"""parameters.pt: what goes in comes out, without running code, and its frames mean what they say."""
+"""parameters.pt: what is saved is loaded, no code is executed, and frames are those documented."""
 
 import dataclasses
 
@@ -12,15 +12,15 @@ from common.errors import InputError
 from common.geometry import Detector
 from common.results import parameters_file
 from common.results.result import (
+    DETECTOR_KEYS,
     TRAJECTORY_COLUMNS,
-    BoneMotion,
     Result,
     Rival,
-    ScannerView,
     Verdict,
     detector_entries,
     world_from_registered,
 )
+from common.results.scanner_view import BoneMotion, ScannerView
 from common.volume.lineage import Lineage
 
 VERDICT = Verdict("suspect", ("a reason",), 0.1, 2.0, 0.3, 0.9, 0.7, 0.4, Rival(1.2, 3.0, 0.69))
@@ -37,8 +37,8 @@ def test_what_is_saved_is_loaded(registration):
     loaded = parameters_file.load(folder / "parameters.pt")
     np.testing.assert_array_equal(loaded.final_pose, saved.final_pose)
     np.testing.assert_array_equal(loaded.init_pose, saved.init_pose)
-    np.testing.assert_array_equal(loaded.picture, saved.picture)
-    assert loaded.picture.dtype == np.uint8
+    np.testing.assert_array_equal(loaded.image, saved.image)
+    assert loaded.image.dtype == np.uint8
     assert loaded.trajectory == saved.trajectory
     assert loaded.drr == saved.drr
     assert loaded.verdict == saved.verdict
@@ -84,14 +84,12 @@ def test_the_trajectory_ends_at_the_final_pose(registration):
     np.testing.assert_allclose(poses[-1], result.final_pose, atol=1e-9)
 
 
-def test_the_camera_stands_where_diffdrr_puts_its_source(registration):
+def test_source_and_pixels_are_where_diffdrr_puts_them(registration):
     from diffdrr.detector import Detector as DiffdrrDetector
     from diffdrr.pose import RigidTransform
 
     _, result = registration
-    stored = {
-        key: result.drr[key] for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0")
-    }
+    stored = {key: result.drr[key] for key in DETECTOR_KEYS}
     theirs = DiffdrrDetector(
         **stored,
         reorient=torch.tensor(geometry.REORIENT["AP"], dtype=torch.float32),
@@ -137,16 +135,10 @@ def test_the_projection_in_scanner_space_sees_what_the_registration_saw(registra
     )
 
 
-def test_mirror_and_flip_together_give_a_proper_camera_of_the_picture_on_disk(registration):
+def test_mirror_and_flip_together_give_a_proper_camera_of_the_x_ray_on_disk(registration):
     _, result = registration
-    mirror = np.diag([-1.0, 1, 1, 1])
-    view = ScannerView.of(
-        result.detector,
-        result.volume_from_camera(),
-        result.volume_from_camera(),
-        mirror,
-        flipped=True,
-    )
+    mirror, camera = geometry.MIRROR, result.volume_from_camera()
+    view = ScannerView.of(result.detector, camera, camera, mirror, flipped=True)
     assert np.linalg.det(view.camera[:3, :3]) == pytest.approx(1)
     point = np.array(result.drr["isocentre_mm"]) + np.array([10, -7, 4])
     column, row = geometry.project(point[None], result.detector, result.volume_from_camera())[0]
@@ -155,7 +147,7 @@ def test_mirror_and_flip_together_give_a_proper_camera_of_the_picture_on_disk(re
     assert view.principal_point_px == pytest.approx([109 - 57.0, 41.0])
 
 
-def test_a_trajectory_of_unequal_columns_is_not_written(registration, tmp_path):
+def test_a_trajectory_with_columns_of_unequal_lengths_is_not_written(registration, tmp_path):
     _, result = registration
     broken = dataclasses.replace(result, trajectory={**result.trajectory, "scale": [1.0]})
     with pytest.raises(ValueError, match="differ in length"):
@@ -173,13 +165,13 @@ def test_a_trajectory_of_unequal_columns_is_not_written(registration, tmp_path):
         ({"schema": "registration/1", "trajectory": 3}, "incomplete"),
     ],
 )
-def test_other_files_are_refused_by_name(tmp_path, content, message):
+def test_other_files_are_rejected(tmp_path, content, message):
     torch.save(content, tmp_path / "p.pt")
     with pytest.raises(InputError, match=message):
         parameters_file.load(tmp_path / "p.pt")
 
 
-def test_a_file_with_an_entry_too_many_or_too_few_is_refused(registration, tmp_path):
+def test_a_file_with_an_extra_or_missing_entry_is_rejected(registration, tmp_path):
     folder, _ = registration
     content = torch.load(folder / "parameters.pt", weights_only=True)
     for changed in (
@@ -191,7 +183,7 @@ def test_a_file_with_an_entry_too_many_or_too_few_is_refused(registration, tmp_p
             parameters_file.load(tmp_path / "p.pt")
 
 
-def test_code_in_a_file_is_not_run(tmp_path):
+def test_code_in_a_file_is_not_executed(tmp_path):
     import os
 
     class Evil:
@@ -204,7 +196,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_torn_and_absent_files_are_refused(registration, tmp_path):
+def test_truncated_and_missing_files_are_rejected(registration, tmp_path):
     folder, _ = registration
     (tmp_path / "p.pt").write_bytes((folder / "parameters.pt").read_bytes()[:3000])
     with pytest.raises(InputError, match="cannot be read"):
@@ -213,10 +205,10 @@ def test_torn_and_absent_files_are_refused(registration, tmp_path):
         parameters_file.load(tmp_path / "absent.pt")
 
 
-# ------------------------------------------------------------------------------------ frames of other volumes
+# -------------------------------------------------------------------------- frames of other volumes
 
 
-def test_a_volume_without_lineage_shares_the_frame(registration):
+def test_a_volume_without_lineage_is_in_the_same_frame(registration):
     _, result = registration
     np.testing.assert_array_equal(world_from_registered(result, small_ct()), np.eye(4))
 
@@ -230,7 +222,7 @@ def test_a_volume_with_lineage_is_placed_by_it(registration):
     np.testing.assert_allclose(world_from_registered(result, placed), moved, atol=1e-9)
 
 
-def test_the_original_ct_is_known_by_its_hash(registration):
+def test_the_original_ct_is_recognised_by_its_hash(registration):
     _, result = registration
     scanner_from_volume = geometry.translation([20, 30, 40])
     drr = {
@@ -249,10 +241,10 @@ def test_the_original_ct_is_known_by_its_hash(registration):
     )
 
 
-def test_a_volume_without_the_registered_structure_is_refused(registration):
+def test_a_volume_without_the_registered_structure_is_rejected(registration):
     _, result = registration
     ct = small_ct()
-    with pytest.raises(InputError, match="holds 0 % of the registered structure"):
+    with pytest.raises(InputError, match="contains 0 % of the registered structure"):
         world_from_registered(
             result, dataclasses.replace(ct, affine=geometry.translation([500, 0, 0]) @ ct.affine)
         )

@@ -1,3 +1,5 @@
+"""The search for start poses: grids, templates, peaks and aiming."""
+
 import helpers
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from test_refinement import DETECTOR, body, error, moved, take_xray, truth  # no
 from common import geometry
 from common.geometry.pose_range import PoseRange
 from common.registration import competition
-from common.registration.pyramid import View
+from common.registration.scene import View
 from common.registration.search import grids, search
 
 RANGES = PoseRange(
@@ -14,7 +16,7 @@ RANGES = PoseRange(
 )
 
 
-def test_the_search_needs_no_start_pose(body, truth):
+def test_the_search_finds_the_truth_without_a_start_pose(body, truth):
     view = View(take_xray([body], [truth]))
     poses = search.search([view], body, RANGES, keep=8)
     assert min(error(pose, truth, body).rotation_deg for pose in poses) < 13
@@ -77,7 +79,7 @@ def test_axes_meet_where_two_cameras_were_aimed():
 def test_two_views_find_a_bone_of_unknown_orientation(body, truth):
     """Turned by 130 degrees against everything that a pose range would say."""
     turned = moved(truth, body, (100, 70, -40), (0, 0, 0))
-    centre = geometry.apply(geometry.invert(turned), body.renderer.centre_mm)
+    centre = geometry.apply(geometry.invert(turned), body.centre_mm)
     quarter = np.eye(4)
     quarter[:3, :3] = geometry.rotation_matrix([0, np.pi / 2, 0])
     second = geometry.translation(centre) @ quarter @ geometry.translation(-centre)
@@ -103,17 +105,14 @@ def test_peaks_are_the_highest_local_maxima_and_keep_their_distance():
     )
 
 
-def test_what_lies_beside_a_known_place_is_looked_for_there_only(body, truth):
+def test_a_search_near_a_point_finds_no_pose_elsewhere(body, truth):
     view = View(take_xray([body], [truth]))
-    centre = geometry.apply(geometry.invert(truth), body.renderer.centre_mm)
+    centre = geometry.apply(geometry.invert(truth), body.centre_mm)
     best, *_ = search.search([view], body, RANGES, near=search.Near(centre, 40))
     assert error(best, truth, body).in_plane_mm < 8
     aside = centre + np.array([60.0, 0, 0])
     for pose in search.search([view], body, RANGES, near=search.Near(aside, 40)):
-        assert (
-            np.linalg.norm(geometry.apply(geometry.invert(pose), body.renderer.centre_mm) - aside)
-            < 45
-        )
+        assert np.linalg.norm(geometry.apply(geometry.invert(pose), body.centre_mm) - aside) < 45
 
 
 def test_empty_air_is_no_bone(body, truth):

@@ -1,4 +1,4 @@
-"""What 3D Slicer is given: SimpleITK reads it as ITK does, and a landmark of the CT lands on its pixel."""
+"""Files for 3D Slicer: read through SimpleITK, a landmark of the CT is projected to its pixel."""
 
 import json
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from common import geometry
 from common.geometry import MIRROR, Detector
-from common.results import result, slicer
+from common.results import scanner_view, slicer
 from common.xray import outline
 
 DETECTOR = Detector(90, 110, 900.0, (1.6, 1.8), (37.0, 41.0))
@@ -27,17 +27,16 @@ def camera():
 
 @pytest.fixture(params=[False, True], ids=["as it is", "mirrored and flipped"])
 def exported(request, tmp_path):
-    """Folder, the entry of scanner_pose, and the outline's pixels."""
+    """Folder, view, X-ray, and the pixels of the outline."""
     scanner_from_volume = MIRROR if request.param else np.eye(4)
-    volume_from_camera = (
-        scanner_from_volume @ camera() @ (np.diag([-1.0, 1, 1, 1]) if request.param else np.eye(4))
-    )
+    flip = MIRROR if request.param else np.eye(4)
+    volume_from_camera = scanner_from_volume @ camera() @ flip
     bones = [
-        result.BoneMotion("femur", "left", np.eye(4), scanner_from_volume),
-        result.BoneMotion("tibia", "left", MOTION, scanner_from_volume),
+        scanner_view.BoneMotion("femur", "left", np.eye(4), scanner_from_volume),
+        scanner_view.BoneMotion("tibia", "left", MOTION, scanner_from_volume),
     ]
     seen = DETECTOR.flipped() if request.param else DETECTOR
-    view = result.ScannerView.of(
+    view = scanner_view.ScannerView.of(
         seen, volume_from_camera, volume_from_camera, scanner_from_volume, request.param, bones
     )
     picture = (
@@ -51,7 +50,7 @@ def exported(request, tmp_path):
 
 
 def to_parent(path, points):
-    """Points under a Slicer transform node in the scene: the inverse of the ITK file, through LPS."""
+    """Return points under a transform node in the scene: the inverse of the ITK file, in LPS."""
     inverse = sitk.ReadTransform(str(path)).GetInverse()
     return np.array([inverse.TransformPoint((p * LPS).tolist()) for p in points]) * LPS
 
@@ -108,9 +107,8 @@ def test_a_pixel_of_the_x_ray_lies_on_the_ray_through_its_landmark(exported):
         source = np.array(view.source_mm)
         ray, to_landmark = on_plane - source, landmark - source
         assert np.linalg.norm(np.cross(ray, to_landmark)) / np.linalg.norm(ray) < 1e-3
-        assert np.linalg.norm(ray) > np.linalg.norm(
-            to_landmark
-        )  # the bone lies between source and detector
+        # the bone is between source and detector
+        assert np.linalg.norm(ray) > np.linalg.norm(to_landmark)
 
 
 def test_the_outline_lies_on_the_detector_where_it_was_drawn(exported):
@@ -132,7 +130,7 @@ def test_the_outline_lies_on_the_detector_where_it_was_drawn(exported):
     assert np.ptp(drawn[50 * scale, 40 * scale]) == 0  # grey inside
 
 
-def test_files_say_in_which_frame_they_are(exported):
+def test_file_names_state_the_frame(exported):
     folder, _, _, _ = exported
     assert all("_LPS" in path.name for path in folder.glob("*.tfm"))
 
@@ -141,9 +139,8 @@ def test_a_discs_outline_is_its_circle():
     rows, columns = np.indices((80, 100))
     drr = np.clip(1 - np.hypot(columns - 45, rows - 33) / 20, 0, None)
     (curve,) = outline.outline(drr)
-    np.testing.assert_allclose(
-        np.hypot(*(curve - [45, 33]).T), 19, atol=0.4
-    )  # 5 % of the peak is reached at radius 19
+    # 5 % of the peak is reached at radius 19
+    np.testing.assert_allclose(np.hypot(*(curve - [45, 33]).T), 19, atol=0.4)
 
 
 def test_a_bone_cut_by_the_edge_is_closed_along_it():
@@ -154,12 +151,11 @@ def test_a_bone_cut_by_the_edge_is_closed_along_it():
     assert curve[:, 0].max() == 49
 
 
-def test_an_empty_rendering_has_no_outline():
+def test_an_empty_drr_has_no_outline():
     assert outline.outline(np.zeros((20, 20))) == []
 
 
-def test_a_bones_motion_carries_it_to_where_its_own_camera_saw_it():
-    own = (
-        geometry.invert(MOTION) @ camera()
-    )  # the tibia moved by MOTION: seen alone, the camera moves the other way
-    np.testing.assert_allclose(result.bone_motion(camera(), own), MOTION, atol=1e-9)
+def test_the_motion_of_a_bone_maps_it_to_where_its_own_camera_saw_it():
+    # the tibia moved by MOTION: relative to it, the camera moved in the opposite direction
+    own = geometry.invert(MOTION) @ camera()
+    np.testing.assert_allclose(scanner_view.bone_motion(camera(), own), MOTION, atol=1e-9)

@@ -1,5 +1,6 @@
-from dataclasses import replace
+"""The verdict: each reason against ok, and standard deviations in the camera frame."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,8 @@ from test_refinement import body, moved, take_xray, truth  # noqa: F401
 
 from common import geometry
 from common.registration.competition import Solution
-from common.registration.gauss_newton import Fit, Trace
-from common.registration.pyramid import Body, View
+from common.registration.gauss_newton import Fit
+from common.registration.scene import Body, View
 from common.registration.verdict import judge
 from common.results.result import Verdict
 
@@ -20,9 +21,8 @@ def judged(solution: Solution, view: View, body: Body, lone_bone: bool = True) -
 
 @pytest.fixture
 def winner(truth):
-    return Solution(
-        truth, Fit([truth], 0.9, np.diag([1e-6] * 3 + [1e-3] * 3)), Trace(), None, 201, 0.8, 0.9
-    )
+    fit = Fit([truth], 0.9, np.diag([1e-6] * 3 + [1e-3] * 3))
+    return Solution(truth, fit, None, candidates=201, agreement=0.8, evidence=0.9)
 
 
 @pytest.fixture
@@ -46,9 +46,7 @@ def test_a_well_determined_pose_is_ok_and_its_deviations_are_those_of_the_camera
     assert verdict.in_view == 1.0
 
 
-def test_another_pose_that_fits_as_well_makes_it_suspect_and_one_that_fits_worse_does_not(
-    winner, view, body, truth
-):
+def test_a_runner_up_makes_it_suspect_only_if_it_fits_as_well(winner, view, body, truth):
     other = moved(truth, body, (8, 0, 0), (0, 0, 0))
     rival = Fit([other], 0.89, winner.fit.covariance)
     verdict = judged(replace(winner, runner_up=rival), view, body)
@@ -63,19 +61,19 @@ def test_another_pose_that_fits_as_well_makes_it_suspect_and_one_that_fits_worse
 def test_a_flat_objective_is_suspect(winner, view, body):
     flat = replace(winner.fit, covariance=np.diag([1e-6] * 3 + [9.0] * 3))
     assert judged(replace(winner, fit=flat), view, body).reasons == (
-        "the image determines the pose poorly (in plane 3.0 mm, rotation 0.1 deg)",
+        "the image constrains the pose poorly (in plane 3.0 mm, rotation 0.1 deg)",
     )
 
 
 @pytest.mark.parametrize(("similarity", "verdict"), [(0.5, "suspect"), (0.1, "failed")])
-def test_a_rendering_that_explains_little_is_not_ok(winner, view, body, similarity, verdict):
+def test_a_low_similarity_is_not_ok(winner, view, body, similarity, verdict):
     assert (
         judged(replace(winner, fit=replace(winner.fit, similarity=similarity)), view, body).code
         == verdict
     )
 
 
-def test_a_bone_outside_the_picture_has_failed_and_one_half_outside_is_suspect_unless_it_is_a_whole_ct(
+def test_a_bone_outside_the_image_has_failed_and_half_outside_is_suspect_but_a_whole_ct_is_not(
     winner, view, body, truth
 ):
     def sideways(shift_mm):
@@ -94,14 +92,14 @@ def test_a_bone_outside_the_picture_has_failed_and_one_half_outside_is_suspect_u
     assert judged(sideways(half), view, body, lone_bone=False).code == "ok"
 
 
-def test_a_geometry_that_is_the_checkpoints_makes_it_suspect(winner, view, body):
+def test_a_geometry_from_the_checkpoint_makes_it_suspect(winner, view, body):
     assert judged(winner, view, body).code == "ok"
-    assumed = replace(view.xray, reading={"assumed": ["pixel size of 0.5 mm"]})
+    assumed = replace(view.xray, reading={"assumed": ["pixel spacing of 0.5 mm"]})
     verdict = judged(winner, replace(view, xray=assumed), body)
     assert verdict.code == "suspect"
     assert verdict.reasons == (
-        "the pixel size of 0.5 mm is taken from the checkpoint, not from the X-ray: "
-        "depth and scale are only as reliable as that",
+        "the pixel spacing of 0.5 mm is taken from the checkpoint, not from the X-ray: depth and"
+        " scale depend on it",
     )
 
 
@@ -109,7 +107,7 @@ def test_a_geometry_that_is_the_checkpoints_makes_it_suspect(winner, view, body)
     ("agreement", "similarity", "verdict"),
     [(0.0, 0.8, "suspect"), (0.0, 0.9, "ok"), (0.5, 0.8, "ok")],
 )
-def test_a_pose_that_no_other_start_came_to_has_to_explain_more(
+def test_a_pose_that_no_other_candidate_reached_needs_a_higher_similarity(
     winner, view, body, agreement, similarity, verdict
 ):
     lonely = replace(

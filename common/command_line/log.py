@@ -52,11 +52,7 @@ class Messages(logging.Handler):
 
     def readable(self, text: str) -> str:
         """Return the text as one line of printable characters, with flags instead of settings."""
-
-        def flag(found: re.Match[str]) -> str:
-            return f"--{found[1]}" if found[1] in self._flags else found[0]
-
-        return printable(SETTING.sub(flag, text))
+        return printable(with_flags(text, self._flags))
 
     def _draw(self, state: Progress) -> None:
         from tqdm import tqdm
@@ -84,6 +80,15 @@ class Messages(logging.Handler):
             print(progress_line(state), file=sys.stderr)
             if not state.finished:
                 self._said[state.track] = state.seconds
+
+
+def with_flags(text: str, flags: frozenset[str]) -> str:
+    """Return the text with each setting in backticks as its flag, if it is one of ``flags``."""
+
+    def flag(found: re.Match[str]) -> str:
+        return f"--{found[1]}" if found[1] in flags else found[0]
+
+    return SETTING.sub(flag, text)
 
 
 def progress_line(state: Progress) -> str:

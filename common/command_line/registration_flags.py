@@ -1,4 +1,4 @@
-"""Flags of registration.py, and which of them contradict each other."""
+"""Flags of registration.py, and checks that they do not contradict each other."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from common.registration.request import (
     AttenuationMode,
     Flip,
     Optimizer,
-    Polarity,
     SearchExtent,
     Side,
     StartMethod,
 )
+from common.xray.grey_values import Polarity
 
 
 def add_registration_flags(parser: Parser) -> None:
+    """Add all flags of registration.py."""
     _add_inputs(parser)
     _add_geometry(parser)
     _add_image(parser)
@@ -30,23 +31,24 @@ def add_registration_flags(parser: Parser) -> None:
         choices=get_args(Optimizer),
         default="gauss-newton",
         help=(
-            "adam: the field's reference, for comparison; first-order ascent of xvr's gmncc from the "
-            "single start pose, hundreds of DRRs (default: gauss-newton)"
+            "adam: reference for comparison, first-order ascent of xvr's gmncc from a single start"
+            " pose with hundreds of DRRs (default: %(default)s)"
         ),
     )
     parser.add_argument(
         "--check",
         action="store_true",
         help=(
-            "only check: check.png and a table of geometry, field of view, polarity and (without "
-            "--views) orientation, with remedies (exit code 2 if registration is impossible)"
+            "only check the inputs: check.png and a table of geometry, field of view, polarity and"
+            " (without --views) orientation, with remedies; exit code 2 if registration is"
+            " impossible"
         ),
     )
     parser.add_argument(
         "--repeat",
         type=Path,
         metavar="PARAMETERS",
-        help="repeat the registration that wrote this parameters.pt; only -o is needed with it",
+        help="repeat the registration that wrote this parameters.pt; needs only -o",
     )
     flags.add_pose_range_flags(parser, "the checkpoint's")
     flags.add_device_flag(parser)
@@ -72,8 +74,8 @@ def _add_inputs(parser: Parser) -> None:
         "--checkpoint",
         type=Path,
         help=(
-            "pose network of agnostic.py or finetuned.py (or xvr's); without it the start pose is "
-            "searched"
+            "pose network of agnostic.py or finetuned.py (or xvr's); without it, the start pose is"
+            " searched"
         ),
     )
     parser.add_argument("-o", "--output", required=True, type=Path, help="output folder")
@@ -94,8 +96,8 @@ def _add_inputs(parser: Parser) -> None:
         choices=get_args(AttenuationMode),
         default="auto",
         help=(
-            "whole: everything absorbs; excess: only what exceeds soft tissue; auto: excess for a "
-            "labelmap or a cropped bone (default: auto)"
+            "whole: total attenuation; excess: attenuation above that of soft tissue; auto: excess"
+            " for a labelmap or a cropped bone, else whole (default: %(default)s)"
         ),
     )
     parser.add_argument(
@@ -103,9 +105,9 @@ def _add_inputs(parser: Parser) -> None:
         type=Path,
         metavar="CT",
         help=(
-            "render this whole CT along with the structure: for a bone that moves with its "
-            "surroundings (a vertebra, a scapula in the chest); wrong for a joint, whose neighbours "
-            "have moved since the CT"
+            "whole CT that is rendered with the structure, for a bone that moves with its"
+            " surroundings (a vertebra, a scapula in the chest); not for a joint, where neighbours"
+            " have moved since the CT"
         ),
     )
 
@@ -116,8 +118,8 @@ def _add_geometry(parser: Parser) -> None:
         "--views",
         action="store_true",
         help=(
-            "the X-rays show one instant, one camera per X-ray (or several instants, one after the "
-            "other); needs --calibration"
+            "the X-rays show one instant, one camera per X-ray (or several instants, one after the"
+            " other); needs --calibration"
         ),
     )
     views.add_argument(
@@ -126,12 +128,12 @@ def _add_geometry(parser: Parser) -> None:
         type=Path,
         metavar="FILE",
         help=(
-            "calibrated cameras in the order of the X-rays, repeated in turn if there are more "
-            "X-rays: XMALab text (MayaCam 2.0 or 1), or JSON with K, R, t in mm"
+            "calibrated cameras in the order of the X-rays, repeated in sequence if there are more"
+            " X-rays: XMALab text (MayaCam 2.0 or 1), or JSON with K, R, t in mm"
         ),
     )
     detector = parser.add_argument_group(
-        "detector geometry (default: the DICOM header, or NAME.json beside NAME.png)"
+        "detector geometry (default: the DICOM header, or NAME.json next to NAME.png)"
     )
     detector.add_argument("--sdd", type=float, help="source-to-detector distance, mm")
     detector.add_argument(
@@ -146,7 +148,7 @@ def _add_geometry(parser: Parser) -> None:
         type=float,
         nargs=2,
         metavar=("COLUMN", "ROW"),
-        help="pixel on the perpendicular from the source, from 0 (default: the centre)",
+        help="pixel that the perpendicular from the source hits, from 0 (default: the centre)",
     )
 
 
@@ -157,8 +159,8 @@ def _add_image(parser: Parser) -> None:
         choices=get_args(Polarity),
         default="auto",
         help=(
-            "bone in the image as shown by a viewer (default: DICOM header, or a guess, which is "
-            "printed)"
+            "polarity of bone in the image as shown by a viewer; auto: from the DICOM header, or a"
+            " guess, which is printed (default: %(default)s)"
         ),
     )
     image.add_argument("--frame", type=int, help="frame of a multi-frame DICOM, from 0")
@@ -166,8 +168,8 @@ def _add_image(parser: Parser) -> None:
         "--side",
         choices=get_args(Side),
         help=(
-            "side of a volume without lineage: right for a bone mirrored to a left one, whose image "
-            "is then flipped (default: the lineage; without one, not mirrored)"
+            "side of a volume without lineage; right: a right bone mirrored to a left one, whose"
+            " image is then flipped (default: the lineage; without one, not mirrored)"
         ),
     )
     image.add_argument(
@@ -175,9 +177,9 @@ def _add_image(parser: Parser) -> None:
         choices=get_args(Flip),
         default="auto",
         help=(
-            "flip the image left to right; auto: for a mirrored volume, or an image seen from the "
-            "detector's side according to the checkpoint or, with --init dicom, the header "
-            "(default: auto)"
+            "flip the image left to right; auto: for a mirrored volume, or an image seen from the"
+            " detector according to the checkpoint or, with --init dicom, the header"
+            " (default: %(default)s)"
         ),
     )
 
@@ -188,8 +190,9 @@ def _add_start(parser: Parser) -> None:
         "--init",
         choices=get_args(StartMethod),
         help=(
-            "where refinement starts; dicom: the C-arm's angles in the header (default: model with "
-            "-c, else search)"
+            "origin of the start pose; model: the pose network; search: the pose range; fixed:"
+            " --init_pose; dicom: the C-arm's angles in the header (default: model with -c, else"
+            " search)"
         ),
     )
     start.add_argument(
@@ -198,8 +201,9 @@ def _add_start(parser: Parser) -> None:
         type=Path,
         metavar="FILE",
         help=(
-            "for --init fixed: an earlier parameters.pt, or a JSON with camera, 4x4 "
-            "scanner_from_camera (one, or one per view); for several volumes one each, or one for all"
+            "required with --init fixed: an earlier parameters.pt, or JSON with camera, 4x4"
+            " scanner_from_camera (one, or one per view); for several volumes, one each or one for"
+            " all"
         ),
     )
     start.add_argument(
@@ -207,32 +211,35 @@ def _add_start(parser: Parser) -> None:
         choices=get_args(SearchExtent),
         default="range",
         help=(
-            "orientations that --init search covers: those of the pose range, or all (for a bone in "
-            "the frame of a laboratory) (default: range)"
+            "orientations that --init search covers; range: those of the pose range; full: all, for"
+            " a bone in the frame of a laboratory (default: %(default)s)"
         ),
     )
     start.add_argument(
         "--sequence",
         action="store_true",
         help=(
-            "the X-rays are frames of one motion in order (a multi-frame DICOM counts as its frames): "
-            "each starts where the previous one ended; if the bone is lost, it is searched for"
+            "the X-rays are frames of one motion in order (a multi-frame DICOM is its frames): each"
+            " starts at the pose of the previous one; if the bone is lost, it is searched for"
         ),
     )
     start.add_argument(
-        "--seed", type=int, default=0, help="seed of the scattered start poses (default: 0)"
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the candidates around a start pose (default: %(default)s)",
     )
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """InputError for flags that are missing or contradict each other."""
+    """Raise InputError if flags are missing or contradict each other."""
     if args.repeat:
         if args.xray or args.volume:
             raise InputError(
                 "--repeat",
                 "given with X-rays or -v",
                 "the inputs recorded in that file",
-                "drop them",
+                "leave them out",
             )
         return
     missing = [
@@ -260,7 +267,7 @@ def _check_structures(args: argparse.Namespace) -> None:
             "correct the flags",
         )
     if args.labels and not args.mask:
-        raise InputError("--labels", "no labelmap", "--mask with it", "add --mask FILE")
+        raise InputError("--labels", "given without --mask", "--mask with it", "add --mask FILE")
     if args.labels and count > 1 and len(args.labels) != count:
         raise InputError(
             "--labels",
@@ -291,7 +298,7 @@ def _check_cameras(args: argparse.Namespace) -> None:
             "--calibration",
             "given with --sdd or --principal_point",
             "the camera from one source",
-            "drop the other flags",
+            "leave the others out",
         )
     if args.pixel_spacing is not None and len(args.pixel_spacing) > 2:
         raise InputError(
@@ -306,15 +313,13 @@ def _check_start(args: argparse.Namespace) -> None:
     count = len(args.volume)
     if args.init == "model" and args.checkpoint is None:
         raise InputError(
-            "--init model", "no checkpoint", "-c model.pth", "give one or use --init search"
+            "--init model", "no checkpoint", "-c CHECKPOINT", "give one or use --init search"
         )
-    if (args.init == "fixed") != (args.init_pose is not None):
-        raise InputError(
-            f"--init {args.init}",
-            f"with --init_pose {args.init_pose}",
-            "both --init fixed and --init_pose FILE, or neither",
-            "correct the flags",
-        )
+    both = "both --init fixed and --init_pose FILE, or neither"
+    if args.init == "fixed" and not args.init_pose:
+        raise InputError("--init fixed", "given without --init_pose", both, "add --init_pose FILE")
+    if args.init_pose and args.init != "fixed":
+        raise InputError("--init_pose", "given without --init fixed", both, "add --init fixed")
     if args.init_pose and len(args.init_pose) not in (1, count):
         raise InputError(
             "--init_pose",

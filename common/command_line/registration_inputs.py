@@ -1,4 +1,4 @@
-"""From the flags of registration.py to requests: one per instant, with the folder that its results go to."""
+"""Requests from the flags of registration.py: one per instant, with the folders of its results."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from common import files
 from common.command_line.flags import pose_range_from
 from common.errors import InputError
 from common.pose_network.checkpoint import Checkpoint
-from common.registration.preflight import PICTURE
 from common.registration.request import Request, StructureRequest, XrayRequest
 from common.registration.starts import read_start_camera
 from common.results import names, parameters_file
-from common.xray import dicom
-from common.xray.reading import is_dicom
+from common.xray.dicom import count_frames, is_dicom
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,10 @@ class Planned:
 
 
 def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planned]:
-    """The requests of a call, in order; with --sequence, a multi-frame file becomes one request per frame.
+    """Return the requests of a call, in order.
 
-    Raises InputError for X-rays that do not belong together, and for results that exist already.
+    With --sequence, a multi-frame file becomes one request per frame. Raises InputError if X-rays
+    do not belong together, or if results exist.
     """
     folders = structure_folders(args)
     cameras = len(args.calibration or [None])
@@ -53,7 +52,10 @@ def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planne
 
 
 def repeated(args: argparse.Namespace) -> list[Planned]:
-    """The request that a parameters.pt records. Raises InputError if its files have changed since."""
+    """Return the request that a parameters.pt records.
+
+    Raises InputError if it records none, or if its files have changed since.
+    """
     result = parameters_file.load(args.repeat)
     if "request" not in result.settings:
         raise InputError(
@@ -72,8 +74,8 @@ def repeated(args: argparse.Namespace) -> list[Planned]:
             raise InputError(
                 path,
                 f"has changed since {args.repeat} was written",
-                "the very file that was registered",
-                "restore it, or register anew",
+                "the file that was registered",
+                "restore it, or register again without --repeat",
             )
     folders = _folders(
         [s.volume for s in request.structures], [s.labels for s in request.structures]
@@ -87,7 +89,10 @@ def repeated(args: argparse.Namespace) -> list[Planned]:
 
 
 def structure_folders(args: argparse.Namespace) -> list[str]:
-    """Sub-folder of each volume: none for a single one, else its stem, with its label if stems are equal."""
+    """Return the subfolder of each volume, "" for a single one.
+
+    It is the stem of the file, with the label if stems are equal.
+    """
     labels = [(label,) for label in args.labels] if args.labels else [None] * len(args.volume)
     return _folders(args.volume, labels if len(args.volume) > 1 else [None])
 
@@ -103,13 +108,13 @@ def _folders(volumes: Sequence[Path], labels: Sequence[tuple[int, ...] | None]) 
         for number, (stem, label) in enumerate(zip(stems, labels, strict=True))
     ]
     if len(set(named)) < len(named):
-        found = f"volumes share a name and label ({', '.join(named)})"
+        found = f"volumes have the same name and label ({', '.join(named)})"
         raise InputError("-v", found, "different bones", "correct -v or --labels")
     return named
 
 
 def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request:
-    """What all requests of the call have in common; without X-rays."""
+    """Return the request without X-rays, which is the same for all instants of the call."""
     cameras = [read_start_camera(path) for path in args.init_pose or []]
     structures = []
     for number, volume in enumerate(args.volume):
@@ -154,7 +159,10 @@ def _xray(args: argparse.Namespace, path: Path, frame: int | None, camera: int) 
 
 
 def _sets(args: argparse.Namespace, together: int) -> list[tuple[list[Path], Path]]:
-    """The X-rays of each instant (or multi-frame set), and the folder for its results."""
+    """Return the X-rays of each instant (or multi-frame set), and the folder for its results.
+
+    Raises InputError if an X-ray is missing or file names are not unique.
+    """
     for path in args.xray:
         files.existing_file(path, "an X-ray (PNG, JPEG, TIFF or DICOM)")
     sets = [args.xray[first : first + together] for first in range(0, len(args.xray), together)]
@@ -163,8 +171,8 @@ def _sets(args: argparse.Namespace, together: int) -> list[tuple[list[Path], Pat
         twice = sorted({stem for stem in stems if stems.count(stem) > 1})
         raise InputError(
             None,
-            f"X-rays share a name ({', '.join(twice)})",
-            "different file names in one call",
+            f"X-rays have the same file name ({', '.join(twice)})",
+            "unique names in one call",
             "register them in separate calls",
         )
     several = len(stems) > 1
@@ -175,11 +183,11 @@ def _sets(args: argparse.Namespace, together: int) -> list[tuple[list[Path], Pat
 
 
 def _frames(paths: Sequence[Path]) -> list[int | None]:
-    """Numbers of the frames that the files of one set hold; [None] for single images.
+    """Return the frame numbers of the files of one set; [None] for single images.
 
-    Raises InputError if the files hold different numbers of frames.
+    Raises InputError if the files have different numbers of frames.
     """
-    counts = [dicom.count_frames(path) if is_dicom(path) else 1 for path in paths]
+    counts = [count_frames(path) if is_dicom(path) else 1 for path in paths]
     if len(set(counts)) > 1:
         raise InputError(
             paths[0],
@@ -191,7 +199,7 @@ def _frames(paths: Sequence[Path]) -> list[int | None]:
 
 
 def _check_outputs(args: argparse.Namespace, planned: Sequence[Planned], together: int) -> None:
-    wanted = [PICTURE] if args.check else names.result_names(together)
+    wanted = [names.CHECK_IMAGE] if args.check else names.result_names(together)
     targets = [folder / name for each in planned for folder in each.folders for name in wanted]
     inputs = [*args.xray, *(args.calibration or []), *(args.init_pose or [])]
     inputs += _input_paths(planned[0].request)

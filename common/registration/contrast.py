@@ -1,7 +1,9 @@
-"""What an X-ray does not explain of a rendering, and its derivative: local contrasts compared after a smooth monotone tone curve.
+"""Residuals between X-ray and DRR, and their derivative by the pose.
 
-The curve is a linear least-squares problem of its own, solved anew at every step (variable projection: Golub and Pereyra 1973, Kaufman 1975). The cost is the share of the
-rendering's contrast that the X-ray does not explain, 1 - R^2, over the bodies' silhouettes and a rim around them.
+Local contrasts are compared after a smooth monotone tone curve. Its coefficients solve a linear
+least-squares problem in each iteration (variable projection: Golub and Pereyra 1973, Kaufman 1975).
+The cost is the fraction of the DRR's contrast that the X-ray does not explain, 1 - R^2, over the
+silhouettes of the bodies and a rim around them.
 """
 
 from __future__ import annotations
@@ -11,25 +13,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# the tone curve is a sum of these functions of the X-ray's attenuation (0..1), each with its slope
+# the tone curve is a sum of these functions of the X-ray's attenuation (0..1), with their slopes
 TONE_BASIS = (
     (lambda g: g, np.ones_like),
     (lambda g: np.sqrt(np.maximum(g, 0) + 0.05), lambda g: 0.5 / np.sqrt(np.maximum(g, 0) + 0.05)),
     (lambda g: g**2, lambda g: 2 * g),
     (lambda g: g**3, lambda g: 3 * g**2),
 )
-TONE_STIFFNESS = 16.0  # ridge on all but the straight line, times (unexplained / explained contrast)^2: a poor fit cannot tell a tone curve from missing structures
-CAUCHY = 2.5  # residuals beyond this many robust standard deviations lose weight
-MIN_ZONE_PX = 20
+# ridge on all functions but the straight line, times (unexplained / explained contrast)^2: at a
+# poor fit, a tone curve cannot be told from missing structures
+TONE_STIFFNESS = 16.0
+# residuals above this many robust standard deviations have less weight
+# (benchmarks/README.md, 'What was tried for the refinement, and what it gave')
+CAUCHY = 2.5
+MIN_ZONE_PX = 20  # pixels; fewer are not compared
 
 
 @dataclass(frozen=True)
 class Residual:
-    r: np.ndarray  # (P,)
+    """Residuals of one view over the P pixels of its zone, and their derivative for M bodies."""
+
+    r: np.ndarray  # (P,), in units of the DRR's contrast
     jacobian: np.ndarray  # (6 M, P)
-    w: np.ndarray  # (P,), sum 1
-    cost: float
-    picture: np.ndarray  # (H, W) residual
+    w: np.ndarray  # (P,) weights of sum 1
+    cost: float  # weighted sum of squares: unexplained fraction of the contrast
+    image: np.ndarray  # (H, W) the residuals in place, 0 outside the zone
 
 
 def unexplained(
@@ -39,10 +47,12 @@ def unexplained(
     image: np.ndarray,
     weights: np.ndarray,
 ) -> Residual | None:
-    """Contrast (H, W) of a rendering that the X-ray does not explain, in units of the rendering's own.
+    """Return the contrast of a DRR that the X-ray does not explain, in units of its contrast.
 
-    ``jacobian`` (6 M, H, W) is the derivative of ``contrast``; ``features`` (F, H, W) is the contrast of each function in `TONE_BASIS` of
-    the X-ray's attenuation ``image`` (H, W). Returns None where ``weights`` (H, W) leave too few pixels or the rendering has no contrast.
+    ``contrast`` (H, W) is the local contrast of the DRR, ``jacobian`` (6 M, H, W) its derivative.
+    ``features`` (F, H, W) is the local contrast of each function in `TONE_BASIS` of the X-ray's
+    attenuation ``image`` (H, W). Returns None if ``weights`` (H, W) leave too few pixels or the DRR
+    has no contrast.
     """
     inside = weights.ravel() > 0
     w = weights.ravel()[inside]
@@ -73,30 +83,32 @@ def unexplained(
 
 
 def robust_weights(zone: np.ndarray, residual: Residual | None) -> np.ndarray:
-    """``zone`` (H, W) times Cauchy weights of the residuals: pixels that other structures disturb count less."""
+    """Return ``zone`` (H, W) with less weight for pixels with other structures (Cauchy)."""
     if residual is None:
         return zone
     spread = 1.4826 * np.median(np.abs(residual.r)) + 1e-6
-    return zone / (1 + (residual.picture / (CAUCHY * spread)) ** 2)
+    return zone / (1 + (residual.image / (CAUCHY * spread)) ** 2)
 
 
 def mean_cost(residuals: Sequence[Residual]) -> float:
-    """Share of the contrast that stays unexplained, mean over the views; infinite without any view."""
+    """Return the unexplained fraction of contrast, mean over the views; infinite without views."""
     return float(np.mean([r.cost for r in residuals])) if residuals else np.inf
 
 
 def similarity_of(cost: float) -> float:
-    """Multiple correlation of rendering and X-ray, 0..1, from the unexplained share."""
+    """Return the similarity of DRR and X-ray: their multiple correlation, 0..1, from the cost."""
     return float(np.sqrt(max(0.0, 1 - cost))) if np.isfinite(cost) else 0.0
 
 
 def fit_tone(
     features: np.ndarray, w: np.ndarray, z: np.ndarray, grey: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted least-squares coefficients of the tone curve's functions, and their Gram matrix.
+    """Return the least-squares coefficients (F',) of the tone curve, and their Gram matrix.
 
-    The ridge follows from the fit's own quality (empirical Bayes). A curve that falls anywhere in the picture's range is no tone
-    curve: then fewer functions are used, and none where even a straight line falls (bone dark where the rendering is bright explains nothing).
+    ``features`` (F, P) are the functions, ``w`` the weights, ``z`` the contrast and ``grey`` the
+    attenuation, each (P,). The ridge follows from the quality of the fit (empirical Bayes). If the
+    curve falls within the grey range of the image, fewer functions are used, and none if even the
+    straight line falls: bone dark in the X-ray but bright in the DRR is not explained.
     """
     low, high = np.percentile(grey, [1, 99])
     at = np.linspace(low, high, 9)
@@ -106,24 +118,28 @@ def fit_tone(
         return np.zeros(0), np.zeros((0, 0))
     explained = right[0] ** 2 / gram[0, 0]
     for count in range(len(features), 1, -1):
-        block = gram[:count, :count].copy()
-        for _ in range(3):
-            np.fill_diagonal(
-                block[1:, 1:],
-                np.diag(gram)[1:count]
-                * (1 + TONE_STIFFNESS * ((1 - explained) / explained) ** 2 + 1e-6),
-            )
-            tone = np.linalg.solve(block, right[:count])
-            explained = float(
-                np.clip(
-                    2 * tone @ right[:count] - tone @ gram[:count, :count] @ tone,
-                    explained,
-                    1 - 1e-6,
-                )
-            )
+        tone, block, explained = _stiff_fit(gram[:count, :count], right[:count], explained)
         slope = sum(
             share * derivative(at) for share, (_, derivative) in zip(tone, TONE_BASIS, strict=False)
         )
         if (slope > 0).all():
             return tone, block
     return right[:1] / gram[0, 0], gram[:1, :1]
+
+
+def _stiff_fit(
+    gram: np.ndarray, right: np.ndarray, explained: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Solve with a ridge that depends on the explained fraction: (coefficients, matrix, fraction).
+
+    The fraction never falls below that of the straight line.
+    """
+    block = gram.copy()
+    tone = right
+    for _ in range(3):
+        ridge = 1 + TONE_STIFFNESS * ((1 - explained) / explained) ** 2 + 1e-6
+        np.fill_diagonal(block[1:, 1:], np.diag(gram)[1:] * ridge)
+        tone = np.linalg.solve(block, right)
+        gain = 2 * tone @ right - tone @ gram @ tone
+        explained = float(np.clip(gain, explained, 1 - 1e-6))
+    return tone, block, explained

@@ -1,4 +1,4 @@
-"""Loads what a request names: structures, the pose network, the X-rays of an instant with their cameras."""
+"""Loads what a request names: structures, the pose network, and X-rays with their cameras."""
 
 from __future__ import annotations
 
@@ -6,27 +6,25 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from common.drr.renderer import choose_device
 from common.errors import InputError
-from common.geometry import MIRROR
+from common.geometry import MIRROR, Detector
 from common.pose_network.checkpoint import Checkpoint, load_checkpoint
-from common.registration.pyramid import View
-from common.registration.request import Request, XrayRequest
-from common.registration.scene import Structure, load_structure
+from common.registration.request import Polarity, Request, XrayRequest
+from common.registration.scene import Structure, View
 from common.registration.starts import Starter
+from common.registration.structures import load_structure
 from common.volume.lineage import with_stated_side
 from common.xray import calibration, reading
 from common.xray.positioner import positioner_camera
-from common.xray.reading import StatedGeometry
+from common.xray.stated_geometry import StatedGeometry
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What all requests of one call share."""
+    """Inputs that all requests of one call share."""
 
     structures: list[Structure]
     checkpoint: Checkpoint | None
@@ -34,7 +32,10 @@ class Inputs:
 
 
 def load_inputs(request: Request, checkpoint: Checkpoint | None = None) -> Inputs:
-    """Read the CTs, labelmaps and the pose network (unless given) of a request. Raises InputError for files that do not fit."""
+    """Read the CTs, labelmaps and (unless given) the pose network of a request.
+
+    Raises InputError if a file cannot be read or does not belong to the others.
+    """
     if checkpoint is None and request.checkpoint:
         checkpoint = load_checkpoint(request.checkpoint)
     structures = load_structures(request)
@@ -58,7 +59,10 @@ def load_inputs(request: Request, checkpoint: Checkpoint | None = None) -> Input
 
 
 def load_structures(request: Request) -> list[Structure]:
-    """The structures of a request, on the device it names. Raises InputError if only some of them are mirrored."""
+    """Read the structures of a request, rendered on the device that it names.
+
+    Raises InputError if a file cannot be read, or if only some of the volumes are mirrored.
+    """
     device = choose_device(request.device)
     structures = []
     for each in request.structures:
@@ -73,12 +77,13 @@ def load_structures(request: Request) -> list[Structure]:
 
 
 def load_views(request: Request, inputs: Inputs) -> list[View]:
-    """The X-rays of a request with their cameras; flipped, rig and all, for mirrored volumes.
+    """Read the X-rays of a request with their cameras, flipped if the volumes are mirrored.
 
-    Raises InputError for an X-ray that cannot be read or is not the size of its calibration.
+    Raises InputError if an X-ray cannot be read or differs in size from its calibration.
     """
     mirrored = inputs.structures[0].ct.lineage.mirrored
     checkpoint = inputs.checkpoint
+    fallback = checkpoint.detector if checkpoint else None
     from_behind = checkpoint is not None and not checkpoint.config.get("reverse_x_axis", False)
     views = []
     for each in request.xrays:
@@ -86,31 +91,50 @@ def load_views(request: Request, inputs: Inputs) -> list[View]:
             positioner_camera(each.path, each.frame)[1] if request.init == "dicom" else from_behind
         )
         flip = request.flip == "yes" or (request.flip == "auto" and mirrored != behind)
-        stated, rig_from_camera, size = _camera_of(each, request.together)
-        fallback = checkpoint.detector if checkpoint else None
-        xray = reading.read(each.path, stated, fallback, request.bone, each.frame)
-        width, height = xray.detector.width, xray.detector.height
-        if size is not None and (width, height) != size:
-            raise InputError(
-                each.path,
-                f"has {width} x {height} pixels, its calibration {size[0]} x {size[1]}",
-                "the same",
-                "give the X-rays that were calibrated",
-            )
-        view = View(xray, rig_from_camera)
+        view = load_view(each, request.bone, fallback)
+        if not request.together:  # registered separately, in the frame of its own camera
+            view = View(view.xray)
         views.append(flipped(view, mirrored) if flip else view)
     return views
 
 
+def load_view(each: XrayRequest, bone: Polarity, fallback: Detector | None = None) -> View:
+    """Read an X-ray with its camera; with a calibration, the camera has its position in the rig.
+
+    ``fallback`` is the detector to assume if neither request nor file has one. Raises InputError
+    if the X-ray cannot be read or differs in size from its calibration.
+    """
+    if each.calibration is None:
+        stated = StatedGeometry(each.sdd_mm, each.pixel_mm, each.principal_px)
+        return View(reading.read(each.path, stated, fallback, bone, each.frame))
+    camera = calibration.read(each.calibration, each.pixel_mm[0] if each.pixel_mm else None)
+    seen = camera.detector
+    stated = StatedGeometry(seen.sdd_mm, seen.pixel_mm, seen.principal_px, calibrated=True)
+    xray = reading.read(each.path, stated, fallback, bone, each.frame)
+    size = xray.detector.width, xray.detector.height
+    if size != camera.image_size:
+        width, height = camera.image_size
+        raise InputError(
+            each.path,
+            f"has {size[0]} x {size[1]} pixels, its calibration {width} x {height}",
+            "the same size",
+            "give the X-ray that was calibrated",
+        )
+    return View(xray, camera.rig_from_camera)
+
+
 def flipped(view: View, mirrored: bool) -> View:
-    """The view flipped left to right, rig and all: its bones are then mirror images of themselves."""
+    """Return the view flipped left to right, with its rig, so that it shows mirrored bones.
+
+    ``mirrored`` states whether the volume is mirrored; if not, the X-ray is seen from the detector.
+    """
     why = "the volume is mirrored" if mirrored else "as seen from the detector"
     logger.info(f"{view.xray.path.name}: flipped left to right ({why})")
     return View(view.xray.flip(), MIRROR @ view.rig_from_camera @ MIRROR)
 
 
 def check_sides(structures: Sequence[Structure]) -> bool:
-    """Whether the structures are mirrored. Raises InputError if only some of them are."""
+    """Return whether the structures are mirrored. Raises InputError if only some are."""
     mirrored = {structure.ct.lineage.mirrored for structure in structures}
     if len(mirrored) > 1:
         raise InputError(
@@ -120,17 +144,3 @@ def check_sides(structures: Sequence[Structure]) -> bool:
             "register the sides in separate calls",
         )
     return mirrored.pop()
-
-
-def _camera_of(
-    each: XrayRequest, together: bool
-) -> tuple[StatedGeometry, np.ndarray, tuple[int, int] | None]:
-    """The stated geometry of an X-ray, its place in the rig (the identity for a single view), and its calibrated size (width, height)."""
-    if each.calibration is None:
-        return StatedGeometry(each.sdd_mm, each.pixel_mm, each.principal_px), np.eye(4), None
-    camera = calibration.read(each.calibration, each.pixel_mm[0] if each.pixel_mm else None)
-    detector = camera.detector
-    stated = StatedGeometry(
-        detector.sdd_mm, detector.pixel_mm, detector.principal_px, calibrated=True
-    )
-    return stated, camera.rig_from_camera if together else np.eye(4), camera.image_size

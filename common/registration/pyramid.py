@@ -1,37 +1,39 @@
-"""The X-rays of one instant at one scale, cut to where the bodies can be, and the bodies rendered into them."""
+"""The pyramid: X-rays at one level, cropped to the bodies, and the bodies rendered into them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from common import geometry
-from common.drr.renderer import Renderer
 from common.geometry import Detector
 from common.registration.contrast import TONE_BASIS, Residual, robust_weights, unexplained
-from common.xray.xray import Xray
+from common.registration.scene import Body, View
+from common.xray.outline import COMPARED_SHARE, silhouette
 
-# a high-pass narrower than this many X-ray pixels, or voxels as the detector sees them, leaves noise and interpolation to compare
+# the high-pass is at least as wide as this, in X-ray pixels and in voxels projected to the
+# detector (benchmarks/README.md, 'What was tried for the refinement, and what it gave')
 LEAST_HIGHPASS_PX, LEAST_HIGHPASS_VOXELS = 3.0, 1.3
-METAL = 4.0  # X-ray contrast beyond this many times the 90th percentile around the bodies is no bone: wires, beads, markers
-SILHOUETTE = 0.03  # of the rendering's maximum: what counts as covered by a body
-RIM_MM = 3.0  # at the detector: the bone's edge needs both of its sides
-END_REACH = 1.5  # standard deviations of the high-pass around a bone's cut end that are left out
+# contrast of pixels that are not bone (wires, beads, markers), in multiples of the 90th percentile
+METAL = 4.0
+RIM_MM = 3.0  # around the silhouette, at the detector: the outer side of the bone's edge
+# excluded around a cut end of a bone, in standard deviations of the high-pass
+END_REACH = 1.5
 
 
 @dataclass(frozen=True)
 class Level:
     """One scale of the pyramid."""
 
-    pixel_mm: float  # at the detector
-    highpass_mm: float  # standard deviation of the Gaussian that local contrast is measured against
-    steps: int
+    pixel_mm: float  # pixel spacing at the detector
+    highpass_mm: float  # standard deviation of the Gaussian average in the high-pass
+    iterations: int  # at most
 
 
-# a narrow high-pass at the end: bone edges and trabeculae stay, tissue, scatter and the tone curve's error go. With 3.5 mm at 0.75 mm as the last level, 28 bones in
-# knee X-rays ended 0.10 mm in plane, 1.4 mm in depth and 0.25 degrees off (medians), with these 0.06 mm, 0.7 mm and 0.17 degrees
+# bone edges and trabeculae pass the narrow high-pass of the last levels, tissue and scatter do not
+# (benchmarks/README.md, 'What was tried for the refinement, and what it gave')
 LEVELS = (
     Level(6.0, 16.0, 10),
     Level(3.0, 8.0, 10),
@@ -39,38 +41,15 @@ LEVELS = (
     Level(0.75, 2.5, 30),
     Level(0.375, 1.4, 30),
 )
-# before those, where all that the X-ray shows is rendered: 20 of 20 starts 10 degrees and 20, 40, 20 mm off came back (8 without); for a bone, whose surroundings have such contrasts too, 6 of 56 (35 without)
+# precedes those for a whole CT; the surroundings of a bone have contrasts of this width
+# (benchmarks/README.md, 'Against xvr's Register')
 WIDE = Level(12.0, 32.0, 10)
-JUDGED = LEVELS[
-    2
-]  # where similarities are compared: finer pictures show more noise and explain less at the same pose
-
-
-@dataclass(frozen=True)
-class View:
-    """One X-ray of the instant and where its camera stands in the rig (the identity for a single view)."""
-
-    xray: Xray
-    rig_from_camera: np.ndarray = field(default_factory=lambda: np.eye(4))
-
-
-@dataclass(frozen=True)
-class Body:
-    """One rigid object: its renderer, and some of its points in the volume's world (N, 3), mm."""
-
-    renderer: Renderer
-    points: np.ndarray
-    outline: Renderer | None = (
-        None  # what the comparison is confined to, where the renderer shows more than the body (its surroundings)
-    )
-    complete: bool = False  # a whole CT: what the X-ray shows is all in it
-    ends: np.ndarray | None = (
-        None  # (K, 3) points where the CT ends inside the body: edges there are none of the X-ray's
-    )
+# similarities are compared at this level: finer levels have more noise
+JUDGED = LEVELS[2]
 
 
 class Pyramid:
-    """The X-rays of all views at one level, cut to where the bodies can be."""
+    """The X-rays of all views at one level, cropped to where the bodies can be."""
 
     def __init__(
         self,
@@ -79,26 +58,22 @@ class Pyramid:
         poses: Sequence[np.ndarray],
         level: Level,
     ):
-        distances = [
-            view_distance(views, body, pose) for body, pose in zip(bodies, poses, strict=True)
+        scales = [
+            relative_depth(views, body, pose) for body, pose in zip(bodies, poses, strict=True)
         ]
         self.bodies = [
-            _coarser(body, distance * level.pixel_mm)
-            for body, distance in zip(bodies, distances, strict=True)
+            _coarser(body, scale * level.pixel_mm)
+            for body, scale in zip(bodies, scales, strict=True)
         ]
         voxel_mm = max(
-            body.renderer.voxel_mm / distance
-            for body, distance in zip(bodies, distances, strict=True)
+            body.renderer.voxel_mm / scale for body, scale in zip(bodies, scales, strict=True)
         )
         pixel_mm = max(max(view.xray.detector.pixel_mm) for view in views)
-        level = replace(
-            level,
-            highpass_mm=max(
-                level.highpass_mm, LEAST_HIGHPASS_PX * pixel_mm, LEAST_HIGHPASS_VOXELS * voxel_mm
-            ),
+        highpass_mm = max(
+            level.highpass_mm, LEAST_HIGHPASS_PX * pixel_mm, LEAST_HIGHPASS_VOXELS * voxel_mm
         )
-        self.level = level
-        self.views = [LevelView(view, bodies, poses, level) for view in views]
+        self.level = replace(level, highpass_mm=highpass_mm)
+        self.views = [LevelView(view, bodies, poses, self.level) for view in views]
 
     def evaluate(self, poses: Sequence[np.ndarray]) -> list[Rendered]:
         """Render all bodies into all views, with derivatives."""
@@ -106,6 +81,13 @@ class Pyramid:
 
 
 class LevelView:
+    """One X-ray at one level, cropped, with its local contrast.
+
+    ``image`` (H, W) is scaled so that its 99th percentile is 1, ``valid`` (H, W) float32 is 1
+    where pixels are compared, and ``features`` (F, H, W) is the local contrast of each function in
+    `TONE_BASIS` of the image.
+    """
+
     def __init__(
         self, view: View, bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level
     ):
@@ -130,7 +112,7 @@ class LevelView:
         self._norm = 1 / np.maximum(_blur(self.valid, self.sigma), 1e-6)
 
     def _metal(self) -> np.ndarray:
-        """Pixels whose contrast no bone has, and their neighbours."""
+        """Return a mask (H, W) of pixels with more contrast than bone, and their neighbours."""
         from scipy.ndimage import binary_dilation
 
         contrast = np.abs(self.highpass(self.image[None])[0])
@@ -142,7 +124,7 @@ class LevelView:
     def _window(
         self, detector: Detector, bodies: Sequence[Body], poses: Sequence[np.ndarray], level: Level
     ) -> tuple[int, int, int, int]:
-        """Rectangle of the picture around the bodies' points, with room for the high-pass and for a step."""
+        """Return top, left, height and width of a crop with room for high-pass and motion."""
         pixels = np.concatenate(
             [
                 geometry.project(b.points, detector, pose @ self.rig_from_camera)
@@ -156,10 +138,11 @@ class LevelView:
         return low[1], low[0], high[1] - low[1], high[0] - low[0]
 
     def highpass(self, stack: np.ndarray) -> np.ndarray:
-        """(C, H, W) minus its Gaussian average over the valid field; 0 outside the field."""
+        """Return (C, H, W) minus its Gaussian average over the valid field; 0 outside of it."""
         return self.valid * (stack - _blur(self.valid * stack, self.sigma) * self._norm)
 
     def render(self, bodies: Sequence[Body], poses: Sequence[np.ndarray]) -> Rendered:
+        """Render the bodies at their poses (volume_from_rig); attenuations add along rays."""
         total = np.zeros(self.image.shape, np.float32)
         shape = np.zeros(self.image.shape, np.float32)
         cut = np.zeros(self.image.shape, bool)
@@ -170,17 +153,16 @@ class LevelView:
                 cut |= self._around(geometry.project(body.ends, self.detector, camera))
             image, jacobian = body.renderer.render_with_jacobian(camera, self.detector)
             total = total + image
-            shape = shape + (
-                image
-                if body.outline is None
-                else body.outline.render(camera[None], self.detector)[0]
-            )
+            if body.outline is None:
+                shape = shape + image
+            else:
+                shape = shape + body.outline.render(camera[None], self.detector)[0]
             jacobians.append(jacobian)
         filtered = self.highpass(np.concatenate([total[None], *jacobians]))
         return Rendered(self, shape, cut, filtered[0], filtered[1:])
 
     def _around(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels (H, W) so near to points (N, 2) that an edge there shows in the local contrast."""
+        """Return a mask (H, W) of what an edge at points (N, 2) changes in local contrast."""
         from scipy.ndimage import maximum_filter
 
         reach = [max(1, round(END_REACH * s)) for s in self.sigma]
@@ -188,22 +170,17 @@ class LevelView:
         at = np.round(pixels[:, ::-1]).astype(int) + reach
         at = at[((at >= 0) & (at < near.shape)).all(axis=1)]
         near[at[:, 0], at[:, 1]] = 1
-        return (
-            maximum_filter(near, [2 * r + 1 for r in reach])[
-                reach[0] : -reach[0], reach[1] : -reach[1]
-            ]
-            > 0
-        )
+        grown = maximum_filter(near, [2 * r + 1 for r in reach])
+        return grown[reach[0] : -reach[0], reach[1] : -reach[1]] > 0
 
     def zone(self, image: np.ndarray, cut: np.ndarray) -> np.ndarray:
-        """Weights (H, W): the rendering's silhouette with a soft rim, inside the valid field, without what is ``cut``."""
+        """Return weights (H, W): silhouette of a DRR with a soft rim, without ``cut``."""
         from scipy.ndimage import binary_dilation
 
-        covered = image > SILHOUETTE * image.max()
+        covered = silhouette(image, COMPARED_SHARE)
         grown = binary_dilation(covered, iterations=max(1, round(max(self.rim))))
-        return (
-            _blur(grown.astype(np.float32), [max(0.5, r / 2) for r in self.rim]) * self.valid * ~cut
-        )
+        rim = [max(0.5, r / 2) for r in self.rim]
+        return _blur(grown.astype(np.float32), rim) * self.valid * ~cut
 
 
 @dataclass(frozen=True)
@@ -211,31 +188,29 @@ class Rendered:
     """The bodies rendered into one view at one level."""
 
     view: LevelView
-    shape: np.ndarray  # (H, W) line integrals of what the comparison is confined to
-    cut: np.ndarray  # (H, W) bool: around the bodies' ends
-    contrast: np.ndarray  # (H, W) its high-pass
-    jacobian: np.ndarray  # (6 M, H, W) high-passed
+    shape: np.ndarray  # (H, W) line integrals of the structures without their surroundings
+    cut: np.ndarray  # (H, W) bool: around the cut ends of the bodies
+    contrast: np.ndarray  # (H, W) local contrast of all that is rendered
+    jacobian: np.ndarray  # (6 M, H, W) its derivative by the twists of M bodies
 
     def residual(self, weights: np.ndarray) -> Residual | None:
-        """Contrast that the X-ray does not explain; None where nothing is in view."""
+        """Return the residuals for weights (H, W), or None if the bodies are out of view."""
         return unexplained(
             self.contrast, self.jacobian, self.view.features, self.view.image, weights
         )
 
     def weights(self) -> np.ndarray:
-        """(H, W) weights of the comparison: the zone around the bodies, robust against other structures."""
+        """Return weights (H, W) of the comparison: the zone, robust against other structures."""
         zone = self.view.zone(self.shape, self.cut)
         return robust_weights(zone, self.residual(zone))
 
 
-def view_distance(views: Sequence[View], body: Body, pose: np.ndarray) -> float:
-    """Magnification-free scale: isocentre's distance from the source over SDD, smallest over the views."""
+def relative_depth(views: Sequence[View], body: Body, pose: np.ndarray) -> float:
+    """Return the depth of the body's centre over the SDD, smallest over the views, in 0.1..1."""
     ratios = []
     for view in views:
-        depth = geometry.apply(
-            geometry.invert(pose @ view.rig_from_camera), body.renderer.centre_mm
-        )[2]
-        ratios.append(depth / view.xray.detector.sdd_mm)
+        centre = geometry.apply(geometry.invert(pose @ view.rig_from_camera), body.centre_mm)
+        ratios.append(centre[2] / view.xray.detector.sdd_mm)
     return float(np.clip(min(ratios), 0.1, 1.0))
 
 
@@ -248,7 +223,7 @@ def _coarser(body: Body, voxel_mm: float) -> Body:
 
 
 def _blur(stack: np.ndarray, sigma: Sequence[float]) -> np.ndarray:
-    """Gaussian over the last two axes, zeros beyond the border."""
+    """Return the Gaussian average over the last two axes, with zeros beyond the border."""
     from scipy.ndimage import gaussian_filter
 
     axes = (0.0,) * (stack.ndim - 2)

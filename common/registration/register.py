@@ -1,4 +1,4 @@
-"""The pose of each structure in the X-rays of one instant: start, competition, joint refinement, verdict."""
+"""Register structures: start poses, competition, joint refinement and verdict of one instant."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from common.registration.competition import (
     evidence,
     follow,
 )
-from common.registration.gauss_newton import Fit, Trace, assess_fit, refine
+from common.registration.gauss_newton import Fit, assess_fit, continued, refine
 from common.registration.neighbours import Found, largest_overlap, search_beside
-from common.registration.pyramid import JUDGED, LEVELS, View
+from common.registration.pyramid import JUDGED, LEVELS
 from common.registration.request import Followed
-from common.registration.scene import Structure
+from common.registration.scene import Structure, View
 from common.registration.starts import Starter
 from common.registration.verdict import is_ok, judge
-from common.results.result import BoneMotion, ScannerView, Verdict
+from common.results.result import Verdict
+from common.results.scanner_view import BoneMotion, ScannerView
 
 logger = logging.getLogger(__name__)
 
-# of evidence: a frame with so much less than the best of its sequence is tried from further starts
+# evidence below the best of a sequence by which a frame gets more start poses
+# (benchmarks/README.md, 'Sequences')
 SLIDING = 0.02
-LEAST_WINDOW_PX = 9  # of the coarsest level
+LEAST_PX = 9  # of the coarsest level, along each side of an X-ray
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,14 @@ class Registration:
         return self.solution.fit.poses[0]
 
     def camera(self, view: int = 0, pose: np.ndarray | None = None) -> np.ndarray:
-        """(4, 4) volume_from_camera of a view, for the X-ray as registered, at ``pose`` (the final one by default)."""
+        """Return volume_from_camera (4, 4) of a view, for the X-ray as registered.
+
+        ``pose`` is volume_from_rig, by default the final pose.
+        """
         return (self.pose if pose is None else pose) @ self.views[view].rig_from_camera
 
     def scanner_view(self, view: int = 0, bones: Sequence[BoneMotion] = ()) -> ScannerView:
-        """A view in the world of the original CT, for the X-ray as stored on disk."""
+        """Return a view in the scanner frame, for the X-ray as stored on disk."""
         xray = self.views[view].xray
         return ScannerView.of(
             xray.detector,
@@ -67,7 +72,7 @@ class Registration:
         )
 
     def followed(self, before: Followed | None) -> Followed:
-        """What the next frame of a sequence starts from."""
+        """Return the state of this structure for the next frame of a sequence."""
         return Followed(self.pose, max(before.evidence if before else 0.0, self.solution.evidence))
 
 
@@ -78,30 +83,28 @@ def register(
     seed: int,
     last: Sequence[Followed] | None = None,
 ) -> list[Registration]:
-    """Register every structure in the views of one instant. ``last`` is what the frames before have left, in a sequence.
+    """Register every structure in the views of one instant.
 
-    Raises InputError if a structure cannot be seen in the images, or an image is too small.
+    ``last`` is the state of each structure after the previous frame of a sequence. Raises
+    InputError if a structure is out of view or an X-ray is too small.
     """
     check_sizes(views)
     before = list(last) if last else [None] * len(structures)
     found: list[Found] = []
     for structure, previous in zip(structures, before, strict=True):
-        found.append(
-            find(views, structure, starter, seed, previous, _carried(found, before, previous))
-        )
+        carried = _carried(found, before, previous)
+        found.append(find(views, structure, starter, seed, previous, carried))
     if len(structures) > 1:
-        found = refine_together(
-            views, structures, search_beside(views, structures, starter, seed, found)
-        )
+        found = search_beside(views, structures, starter, seed, found)
+        found = refine_together(views, structures, found)
     poses = [one.solution.fit.poses[0] for one in found]
     registrations = []
     for number, (structure, one, previous) in enumerate(
         zip(structures, found, before, strict=True)
     ):
         overlap = largest_overlap(number, structures, poses)
-        verdict = judge(
-            one.solution, views, structure, overlap, previous.evidence if previous else 0.0
-        )
+        expected = previous.evidence if previous else 0.0
+        verdict = judge(one.solution, views, structure, overlap, expected)
         registrations.append(
             Registration(structure, tuple(views), one.start, one.solution, verdict)
         )
@@ -111,7 +114,7 @@ def register(
 def _carried(
     found: Sequence[Found], before: Sequence[Followed | None], previous: Followed | None
 ) -> list[np.ndarray]:
-    """Where each structure already found in this frame would have carried another one with it."""
+    """Return poses of a structure if it had moved like each one already found in this frame."""
     if previous is None:
         return []
     return [
@@ -122,8 +125,8 @@ def _carried(
 
 
 def check_sizes(views: Sequence[View]) -> None:
-    """InputError for an image too small for the coarsest level."""
-    least_mm = LEAST_WINDOW_PX * LEVELS[0].pixel_mm
+    """Raise InputError if an X-ray is too small for the coarsest level."""
+    least_mm = LEAST_PX * LEVELS[0].pixel_mm
     for view in views:
         width, height = view.xray.detector.size_mm
         if min(width, height) < least_mm:
@@ -131,7 +134,7 @@ def check_sizes(views: Sequence[View]) -> None:
                 view.xray.path,
                 f"measures {width:.0f} x {height:.0f} mm at the detector",
                 f"at least {least_mm:.0f} mm per side",
-                "correct the pixel size, or give the whole image",
+                "correct the pixel spacing, or give the whole image",
             )
 
 
@@ -143,24 +146,16 @@ def find(
     last: Followed | None = None,
     carried: Sequence[np.ndarray] = (),
 ) -> Found:
-    """Start pose and solution of one structure by itself.
+    """Find one structure separately from the others.
 
-    In a sequence the pose of the frame before (``last``) comes first, then candidates around it, then candidates around the poses to which
-    structures already found would have ``carried`` this one.
+    In a sequence, the pose of the previous frame (``last``) is tried first, then candidates around
+    it, then candidates around each pose of ``carried``. Raises InputError if it is out of view.
     """
-
-    def certain(solution: Solution | None) -> bool:
-        return solution is not None and is_ok(solution, views, structure)
-
     name, body = views[0].xray.path.name, structure.body
+    solution = _follow(views, structure, seed, last, carried) if last else None
+    if solution and is_ok(solution, views, structure):
+        return Found(solution.start, solution)
     if last:
-        solution = follow(views, body, last.pose)
-        for pose in (last.pose, *carried):
-            if solution and certain(solution) and solution.evidence > last.evidence - SLIDING:
-                break
-            solution = better(solution, compete(views, body, [pose], seed=seed))
-        if solution and certain(solution):
-            return Found(solution.start, solution)
         logger.info(
             f"{name}: {structure.ct.name} was lost after the previous frame; searching again"
         )
@@ -169,58 +164,77 @@ def find(
         solution = ascend(views, structure, starts[0])
     else:
         solution = compete_from(views, body, starts, seed)
-        if starter.method == "model" and not certain(solution):
-            logger.info(f"{name}: the network's start is not certain; searching the pose range too")
+        certain = solution is not None and is_ok(solution, views, structure)
+        if starter.method == "model" and not certain:
+            logger.info(
+                f"{name}: pose uncertain from the network's start pose;"
+                " also searching the pose range"
+            )
             searched = starter(views, structure, "search")
             solution = better(solution, compete_from(views, body, searched, seed))
     if solution is None:
         raise InputError(
             views[0].xray.path,
-            f"the start pose shows nothing of {structure.ct.name} inside the image",
+            f"at the start pose, {structure.ct.name} is outside the image",
             "the bone in view",
             "widen the pose range or use `init` search",
         )
     return Found(starts[0], solution)
 
 
+def _follow(
+    views: Sequence[View],
+    structure: Structure,
+    seed: int,
+    last: Followed,
+    carried: Sequence[np.ndarray],
+) -> Solution | None:
+    """Return the best solution from the previous frame; low evidence gets more start poses."""
+    solution = follow(views, structure.body, last.pose)
+    for pose in (last.pose, *carried):
+        if (
+            solution
+            and is_ok(solution, views, structure)
+            and solution.evidence > last.evidence - SLIDING
+        ):
+            break
+        solution = better(solution, compete(views, structure.body, [pose], seed=seed))
+    return solution
+
+
 def ascend(views: Sequence[View], structure: Structure, start: np.ndarray) -> Solution | None:
-    """The reference optimiser's result from one start."""
+    """Return the solution of the reference optimiser, or None if out of view."""
     from common.registration import adam  # imports torch
 
-    trace = Trace()
-    fit = adam.ascend(views, structure.body, start, trace)
+    fit = adam.ascend(views, structure.body, start)
     if fit is None:
         return None
-    return Solution(start, fit, trace, None, 1, 1.0, evidence(views, structure.body, fit))
+    return Solution(start, fit, None, 1, 1.0, evidence(views, structure.body, fit))
 
 
 def refine_together(
     views: Sequence[View], structures: Sequence[Structure], found: Sequence[Found]
 ) -> list[Found]:
-    """Refine all structures at once from their separate solutions, so that neither pulls the other where they overlap.
+    """Refine all structures jointly from their separate solutions.
 
-    Each keeps its own similarity, judged without the others.
+    Where two of them overlap in the image, neither then displaces the other. Each keeps its own
+    similarity, assessed without the others.
     """
-    trace = Trace()
-    alone = [one.solution for one in found]
-    fit = refine(
-        views, [s.body for s in structures], [s.fit.poses[0] for s in alone], LEVELS[2:], trace
-    )
-    if fit is None:
+    alone = [one.solution.fit for one in found]
+    joint = refine(views, [s.body for s in structures], [f.poses[0] for f in alone], LEVELS[2:])
+    if joint is None:
         return list(found)
     together = []
     for index, one in enumerate(found):
-        rows = one.solution.trace.rows
-        clock = rows[-1][2] if rows else 0.0
-        joint = [
-            ([poses[index]], similarity, clock + seconds, pixel_mm)
-            for poses, similarity, seconds, pixel_mm in trace.rows
-        ]
-        judged = assess_fit(views, [structures[index].body], [fit.poses[index]], JUDGED)
+        pose = joint.poses[index]
+        judged = assess_fit(views, [structures[index].body], [pose], JUDGED)
         block = slice(6 * index, 6 * index + 6)
-        own = Fit(
-            [fit.poses[index]], judged.similarity if judged else 0.0, fit.covariance[block, block]
+        own = [replace(each, poses=[each.poses[index]]) for each in joint.trace]
+        fit = Fit(
+            [pose],
+            judged.similarity if judged else 0.0,
+            joint.covariance[block, block],
+            continued(alone[index].trace, own),
         )
-        history = Trace(one.solution.trace.started, [*rows, *joint])
-        together.append(Found(one.start, replace(one.solution, fit=own, trace=history)))
+        together.append(Found(one.start, replace(one.solution, fit=fit)))
     return together

@@ -1,7 +1,8 @@
-"""What a registration is asked to do, as values that can be stored with its result and run again.
+"""What a registration is asked to do, as values that can be stored with its result and repeated.
 
-A `Request` names the files and settings of the X-rays of one instant and of the structures in them. `Request.entries` turns it into plain
-types for ``parameters.pt``; `Request.from_entries` reads them back.
+A `Request` names the files and settings for the X-rays of one instant and the structures in them.
+`Request.entries` turns it into plain types for ``parameters.pt``, `Request.from_entries` reads them
+back.
 """
 
 from __future__ import annotations
@@ -9,36 +10,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from common.errors import InputError
 from common.geometry.pose_range import PoseRange
+from common.xray.grey_values import Polarity
 
-StartMethod = Literal["model", "search", "fixed", "dicom"]
-SearchExtent = Literal["range", "full"]
-Optimizer = Literal["gauss-newton", "adam"]
-AttenuationMode = Literal["auto", "whole", "excess"]
-Polarity = Literal["auto", "bright", "dark"]
-Flip = Literal["auto", "yes", "no"]
-Side = Literal["left", "right"]
-Device = Literal["auto", "cpu", "cuda", "mps"]
+StartMethod: TypeAlias = Literal["model", "search", "fixed", "dicom"]
+SearchExtent: TypeAlias = Literal["range", "full"]
+Optimizer: TypeAlias = Literal["gauss-newton", "adam"]
+AttenuationMode: TypeAlias = Literal["auto", "whole", "excess"]
+Flip: TypeAlias = Literal["auto", "yes", "no"]
+Side: TypeAlias = Literal["left", "right"]
+DeviceChoice: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @dataclass(frozen=True)
 class XrayRequest:
-    """One X-ray and the geometry stated for it; None where the file is to say."""
+    """One X-ray and its stated geometry; values that are None come from the file."""
 
     path: Path
     frame: int | None = None  # of a multi-frame file
     calibration: Path | None = None
     sdd_mm: float | None = None
-    pixel_mm: tuple[float, float] | None = None  # width, height
-    principal_px: tuple[float, float] | None = None  # column, row
+    pixel_mm: tuple[float, float] | None = None  # pixel spacing: width, height
+    principal_px: tuple[float, float] | None = None  # (column, row)
 
     @property
     def name(self) -> str:
+        """File name and frame, for messages."""
         return self.path.name if self.frame is None else f"{self.path.name} frame {self.frame}"
 
 
@@ -49,17 +51,17 @@ class StructureRequest:
     volume: Path
     mask: Path | None = None
     labels: tuple[int, ...] | None = None
-    start_camera: np.ndarray | None = (
-        None  # (4, 4) scanner_from_camera of the first X-ray as stored on disk
-    )
+    # (4, 4) scanner_from_camera of the first X-ray as stored on disk
+    start_camera: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Followed:
-    """One structure in a sequence so far."""
+    """State of one structure after a frame of a sequence."""
 
     pose: np.ndarray  # (4, 4) volume_from_rig in the last frame that did not fail
-    evidence: float  # the highest of all frames: a lower one reveals a pose that drifts while its similarity stays high
+    # the highest of all frames: a drifting pose loses evidence while its similarity stays high
+    evidence: float
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Request:
     xrays: tuple[XrayRequest, ...]
     structures: tuple[StructureRequest, ...]
     checkpoint: Path | None = None
-    context: Path | None = None  # whole CT rendered along with the structures
+    context: Path | None = None  # whole CT that is rendered with the structures
     init: StartMethod = "search"
     pose_range: PoseRange = field(default_factory=PoseRange)
     search: SearchExtent = "range"
@@ -79,22 +81,25 @@ class Request:
     flip: Flip = "auto"
     side: Side | None = None
     seed: int = 0
-    device: Device = "auto"
+    device: DeviceChoice = "auto"
     sequence: bool = False
-    previous: tuple[Followed, ...] | None = None  # in a sequence, what the frames before have left
+    previous: tuple[Followed, ...] | None = None  # after the previous frame of a sequence
 
     @property
     def together(self) -> bool:
-        """Whether several views explain one pose."""
+        """Whether one pose is found from several views."""
         return len(self.xrays) > 1
 
     def entries(self) -> dict[str, Any]:
-        """The request in plain types: texts, numbers, lists and dictionaries; paths absolute."""
+        """Return the request in plain types: text, numbers, lists and dictionaries.
+
+        Paths are absolute.
+        """
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> Request:
-        """Inverse of `entries`. Raises InputError for anything else."""
+        """Return the request of `entries`. Raises InputError if one is missing or invalid."""
         try:
             known = {each.name for each in fields(cls)}
             values = {name: value for name, value in entries.items() if name in known}
@@ -117,7 +122,7 @@ class Request:
                 "the stored request",
                 f"is incomplete ({type(error).__name__}: {error})",
                 "all settings of a registration",
-                "register again with the command line that made it",
+                "register again with the original command",
             ) from error
 
 

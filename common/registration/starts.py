@@ -1,4 +1,4 @@
-"""Start poses: predicted by a network, searched, given by the user, or taken from the C-arm's angles."""
+"""Start poses: predicted by a network, searched, stated, or from the angles of the C-arm."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from common.errors import InputError, reading
 from common.geometry.pose_range import PoseRange
 from common.pose_network.checkpoint import Checkpoint
 from common.pose_network.prediction import predict_pose
-from common.registration.pyramid import View
 from common.registration.request import Optimizer, StartMethod
-from common.registration.scene import Structure
+from common.registration.scene import Structure, View
 from common.registration.search import search
 from common.volume.volume import Volume
 from common.xray.xray import Xray
@@ -31,7 +30,7 @@ class Starter:
 
     method: StartMethod
     ranges: PoseRange
-    full: bool = False  # search all orientations instead of those of the pose range
+    full: bool = False  # search all orientations, not only those of the pose range
     checkpoint: Checkpoint | None = None
     network: torch.nn.Module | None = None
     optimizer: Optimizer = "gauss-newton"
@@ -39,7 +38,10 @@ class Starter:
     def __call__(
         self, views: Sequence[View], structure: Structure, method: StartMethod | None = None
     ) -> list[np.ndarray]:
-        """Start poses (volume_from_rig), best first, by ``method`` or else the starter's own."""
+        """Return start poses (volume_from_rig), best first, by ``method`` or the starter's own.
+
+        Raises InputError if the method lacks its pose network, stated pose or header tags.
+        """
         method = method or self.method
         if method == "search":
             return search.search(views, structure.body, self.ranges, self.full)
@@ -49,32 +51,36 @@ class Starter:
         elif method == "dicom":
             camera = positioner_pose(xray, ct)
         else:
-            if self.network is None or self.checkpoint is None:
-                raise InputError(
-                    "`init`", "model without a pose network", "a checkpoint", "give `checkpoint`"
-                )
-            predicted = geometry.camera_from_pose(predict_pose(self.network, self.checkpoint, xray))
-            camera = geometry.translation(ct.isocentre_mm) @ predicted
+            camera = self._predicted_pose(xray, ct)
         return [camera @ geometry.invert(views[0].rig_from_camera)]
+
+    def _predicted_pose(self, xray: Xray, ct: Volume) -> np.ndarray:
+        """Return volume_from_camera (4, 4) as predicted by the pose network."""
+        if self.network is None or self.checkpoint is None:
+            raise InputError(
+                "`init`", "model without a pose network", "a checkpoint", "give `checkpoint`"
+            )
+        extrinsics = predict_pose(self.network, self.checkpoint, xray)
+        return geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(extrinsics)
 
 
 def stated_pose(structure: Structure, xray: Xray) -> np.ndarray:
-    """volume_from_camera of the structure's stated start camera (scanner_from_camera of the X-ray as stored on disk).
+    """Return volume_from_camera (4, 4) of a stated start pose, for the X-ray as registered.
 
-    Raises InputError without one, and for a camera that is the mirror image of the X-ray's.
+    Raises InputError if no start pose is stated, or if its camera is mirrored relative to the
+    X-ray.
     """
     if structure.start_camera is None:
         raise InputError(
             "`init`", "fixed without a start pose", "one per structure", "give `init_pose`"
         )
-    turn = geometry.MIRROR if xray.flipped else np.eye(4)
-    start = (
-        geometry.invert(structure.ct.lineage.scanner_from_volume) @ structure.start_camera @ turn
-    )
+    flip = geometry.MIRROR if xray.flipped else np.eye(4)
+    volume_from_scanner = geometry.invert(structure.ct.lineage.scanner_from_volume)
+    start = volume_from_scanner @ structure.start_camera @ flip
     if np.linalg.det(start[:3, :3]) < 0:
         raise InputError(
             "`init_pose`",
-            "its camera is mirrored against the X-ray",
+            "its camera is mirrored relative to the X-ray",
             "the pose of the same X-ray and side",
             "check `flip`",
         )
@@ -82,9 +88,10 @@ def stated_pose(structure: Structure, xray: Xray) -> np.ndarray:
 
 
 def read_start_camera(path: Path) -> np.ndarray:
-    """(4, 4) scanner_from_camera of an earlier parameters.pt, or of a JSON with ``camera``: 4x4, or one per view, first view first.
+    """Read a start pose: scanner_from_camera (4, 4) of the first X-ray as stored on disk.
 
-    Raises InputError for anything else.
+    The file is an earlier parameters.pt, or JSON with ``camera``: 4x4, or one per view, first view
+    first. Raises InputError if it is neither.
     """
     if path.suffix.lower() != ".json":
         from common.results.parameters_file import load
@@ -97,7 +104,7 @@ def read_start_camera(path: Path) -> np.ndarray:
     if not geometry.is_rigid(camera):
         raise InputError(
             path,
-            "its camera is not a rigid 4x4 transform",
+            "camera is not a rigid 4x4 transform",
             "scanner_from_camera as in scanner_pose of parameters.pt",
             "correct the file",
         )
@@ -105,11 +112,15 @@ def read_start_camera(path: Path) -> np.ndarray:
 
 
 def positioner_pose(xray: Xray, ct: Volume) -> np.ndarray:
-    """volume_from_camera of the C-arm's angles in the header: the patient lies as in the CT, the volume's centre in the C-arm's isocentre."""
+    """Return volume_from_camera (4, 4) of the C-arm's angles in the DICOM header.
+
+    The patient is assumed to lie as in the CT, with the centre of the volume at the isocentre of
+    the C-arm. Raises InputError if a tag is missing.
+    """
     from common.xray.positioner import positioner_camera
 
     scanner_from_volume = ct.lineage.scanner_from_volume
     camera, _ = positioner_camera(xray.path, xray.frame)
-    turn = geometry.MIRROR if ct.lineage.mirrored else np.eye(4)
+    flip = geometry.MIRROR if ct.lineage.mirrored else np.eye(4)
     centre = geometry.apply(scanner_from_volume, ct.isocentre_mm)
-    return geometry.invert(scanner_from_volume) @ geometry.translation(centre) @ camera @ turn
+    return geometry.invert(scanner_from_volume) @ geometry.translation(centre) @ camera @ flip

@@ -1,4 +1,4 @@
-"""How far a registered pose can be trusted: numbers (`assess`), a decision on them (`decide`), sentences for it (`explain`)."""
+"""The verdict on a pose: numbers (`assess`), a decision (`decide`), and sentences (`explain`)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from enum import Enum, auto
 import numpy as np
 
 from common import geometry
-from common.registration.competition import RIVAL_SIMILARITY, Solution, share_in_view
-from common.registration.pyramid import View
-from common.registration.scene import Structure
+from common.registration.competition import RIVAL_SIMILARITY, Solution
+from common.registration.scene import Structure, View
 from common.results.result import Rival, Verdict, VerdictCode
 
-# 84 fits of knee bones with known truth: right ones 0.81 to 0.97, wrong ones 0.13 to 0.66
-# (python benchmarks/accuracy.py); a scapula's crop in a chest, right, 0.4
+# between wrong and correct fits of knee bones; a correct scapula in a chest X-ray has 0.4
+# (python benchmarks/accuracy.py)
 FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.75
-# 28 right fits: those that few starts reached had 0.87 to 0.94; a wrong one that none reached 0.80
+# fits that few candidates reached, above wrong and below correct ones of knee bones
+# (python benchmarks/accuracy.py)
 LONELY_AGREEMENT, LONELY_SIMILARITY = 0.1, 0.85
-# a phantom's femur that drifted by 3 mm and 15 degrees in a sequence lost 0.07, right frames 0.03
+# evidence below the best of a sequence: a drifting femur of a phantom lost 0.07, correct frames
+# 0.03 (benchmarks/README.md, 'Sequences')
 LOST_EVIDENCE = 0.05
 LARGE_IN_PLANE_MM, LARGE_ROTATION_DEG = 1.0, 2.0
 FAILED_IN_VIEW, SUSPECT_IN_VIEW = 0.05, 0.5
 
 
 class Reason(Enum):
-    """Why a pose is not simply right."""
+    """A reason against ``ok``."""
 
     RIVAL = auto()
     POORLY_DETERMINED = auto()
@@ -40,7 +41,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True)
 class Assessment:
-    """The numbers that the verdict rests on. Standard deviations as in `Verdict`."""
+    """The numbers that decide the verdict. Standard deviations as in `Verdict`."""
 
     in_plane_sd_mm: float
     depth_sd_mm: float
@@ -50,8 +51,8 @@ class Assessment:
     agreement: float
     evidence: float
     rival: Rival | None
-    lone_bone: bool  # False for a whole CT, which is larger than most images
-    overlap: float  # share of the bone inside another, 0 if acceptable
+    lone_bone: bool  # not a whole CT, which is larger than most images
+    overlap: float  # fraction of the bone inside another, 0 if acceptable
     expected_evidence: float  # the highest of a sequence, 0 without one
     assumed: tuple[str, ...]  # geometry taken from the checkpoint
 
@@ -63,7 +64,7 @@ def judge(
     overlap: float = 0.0,
     expected_evidence: float = 0.0,
 ) -> Verdict:
-    """The verdict on a solution, with its reasons in words."""
+    """Return the verdict on a solution, with its reasons in words. Arguments as in `assess`."""
     numbers = assess(solution, views, structure, overlap, expected_evidence)
     code, reasons = decide(numbers)
     return Verdict(
@@ -80,7 +81,7 @@ def judge(
 
 
 def is_ok(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
-    """Whether a solution taken by itself is ok."""
+    """Return whether a solution is ok, regardless of other structures and frames."""
     return decide(assess(solution, views, structure))[0] == "ok"
 
 
@@ -91,7 +92,11 @@ def assess(
     overlap: float = 0.0,
     expected_evidence: float = 0.0,
 ) -> Assessment:
-    """Agreement of starts, curvature, share in view, unexplained contrast and assumed geometry of a solution."""
+    """Return the numbers of a solution.
+
+    ``overlap`` is the fraction of the bone inside another one, ``expected_evidence`` the highest
+    evidence of the previous frames of a sequence.
+    """
     fit, body = solution.fit, structure.body
     pose = fit.poses[0]
     camera = pose @ views[0].rig_from_camera
@@ -108,7 +113,7 @@ def assess(
         in_plane_sd_mm=float(np.sqrt((shift[0, 0] + shift[1, 1]) / 2)),
         depth_sd_mm=float(np.sqrt(shift[2, 2])),
         rotation_sd_deg=float(np.degrees(np.sqrt(np.trace(fit.covariance[:3, :3]) / 3))),
-        in_view=min(share_in_view(view, body, pose) for view in views),
+        in_view=min(view.share_in_view(body, pose) for view in views),
         similarity=fit.similarity,
         agreement=solution.agreement,
         evidence=solution.evidence,
@@ -121,7 +126,7 @@ def assess(
 
 
 def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
-    """The verdict that the numbers lead to, and the reasons against ``ok``."""
+    """Return the verdict, and the reasons against ``ok``."""
     rival = numbers.rival
     holds = {
         Reason.RIVAL: rival is not None
@@ -144,40 +149,40 @@ def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
 
 
 def explain(reason: Reason, numbers: Assessment) -> str:
-    """A reason as a sentence for the user."""
+    """Return a reason as a sentence for the user."""
     similarity = f"(similarity {numbers.similarity:.2f})"
     match reason:
         case Reason.RIVAL:
             rival = numbers.rival
             assert rival is not None
             return (
-                f"another pose, {rival.in_plane_mm:.1f} mm and {rival.rotation_deg:.1f} deg away, "
-                "fits nearly as well"
+                f"another pose, {rival.in_plane_mm:.1f} mm and {rival.rotation_deg:.1f} deg away,"
+                " fits nearly as well"
             )
         case Reason.POORLY_DETERMINED:
             return (
-                "the image determines the pose poorly "
-                f"(in plane {numbers.in_plane_sd_mm:.1f} mm, rotation {numbers.rotation_sd_deg:.1f} deg)"
+                "the image constrains the pose poorly (in plane"
+                f" {numbers.in_plane_sd_mm:.1f} mm, rotation {numbers.rotation_sd_deg:.1f} deg)"
             )
         case Reason.OUT_OF_VIEW:
             return f"only {100 * numbers.in_view:.0f} % of the structure is inside the image"
         case Reason.LESS_THAN_BEFORE:
             return (
-                "it explains less of the image than in other frames "
-                f"({numbers.evidence:.2f} against {numbers.expected_evidence:.2f})"
+                f"evidence is lower than in the best frame ({numbers.evidence:.2f},"
+                f" best {numbers.expected_evidence:.2f})"
             )
         case Reason.ASSUMED_GEOMETRY:
-            verb = "are" if len(numbers.assumed) > 1 else "is"
+            verb, it = ("are", "them") if len(numbers.assumed) > 1 else ("is", "it")
             return (
-                f"the {' and the '.join(numbers.assumed)} {verb} taken from the checkpoint, not from "
-                "the X-ray: depth and scale are only as reliable as that"
+                f"the {' and the '.join(numbers.assumed)} {verb} taken from the checkpoint, not"
+                f" from the X-ray: depth and scale depend on {it}"
             )
         case Reason.OVERLAP:
-            return f"{100 * numbers.overlap:.0f} % of the bone lies inside another bone"
+            return f"{100 * numbers.overlap:.0f} % of the bone overlaps another bone"
         case Reason.LONELY:
             return (
-                "no other start pose ended here, and the DRR explains too little of the image to "
-                f"make up for that {similarity}"
+                "other candidates converged to different poses, and the similarity is low"
+                f" {similarity}"
             )
         case Reason.LOW_SIMILARITY:
-            return f"the DRR explains little of the image {similarity}"
+            return f"the DRR matches the X-ray poorly {similarity}"

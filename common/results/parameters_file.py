@@ -1,6 +1,7 @@
-"""``parameters.pt``: what a registration found. One schema, one writer, one reader.
+"""``parameters.pt``, the result of a registration: one schema, one writer, one reader.
 
-Plain types and tensors only, so that ``torch.load(..., weights_only=True)`` opens it. Frames: `common.geometry`.
+It contains plain types and tensors only, so that ``torch.load(..., weights_only=True)`` opens it.
+Frames are those of `common.geometry`.
 """
 
 from __future__ import annotations
@@ -14,26 +15,25 @@ import numpy as np
 
 from common import files, geometry
 from common.errors import InputError, reading
-from common.results.result import TRAJECTORY_COLUMNS, Result, ScannerView, Verdict, as_tensor
+from common.results.result import DETECTOR_KEYS, TRAJECTORY_COLUMNS, Result, Verdict
+from common.results.scanner_view import ScannerView, as_tensor
 
 SCHEMA = "registration/1"
 MAX_PIXELS = 200_000_000
 
 
 def save(path: str | Path, result: Result) -> None:
-    """Write ``parameters.pt`` under a temporary name, then rename it."""
+    """Write ``parameters.pt``. Raises as `files.atomic`."""
     import torch
 
     lengths = {name: len(result.trajectory[name]) for name in TRAJECTORY_COLUMNS}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"trajectory columns differ in length: {lengths}")
+    image = torch.as_tensor(np.ascontiguousarray(result.xray["image"]))
     content = {
         "schema": SCHEMA,
         "drr": result.drr,
-        "xray": {
-            **result.xray,
-            "image": torch.as_tensor(np.ascontiguousarray(result.xray["image"])),
-        },
+        "xray": {**result.xray, "image": image},
         "init_pose": as_tensor(result.init_pose)[None],
         "final_pose": as_tensor(result.final_pose)[None],
         "trajectory": {
@@ -54,7 +54,7 @@ def save(path: str | Path, result: Result) -> None:
 def load(path: str | Path) -> Result:
     """Read ``parameters.pt`` without running code from it.
 
-    Raises InputError for a file that holds anything but this schema.
+    Raises InputError if the file does not have this schema, or if an entry is missing or invalid.
     """
     from common.files import torch_files
 
@@ -79,7 +79,7 @@ def load(path: str | Path) -> Result:
         wrong = [] if _holds_views(views) else ["it has no scanner_pose"]
         if not wrong:
             result = _result_of(content)
-            wrong = list(_what_is_wrong(result))
+            wrong = list(_problems(result))
     if wrong:
         raise InputError(path, wrong[0], "what registration.py writes", "register again")
     return result
@@ -105,21 +105,38 @@ def _result_of(content: dict[str, Any]) -> Result:
     )
 
 
-def _what_is_wrong(result: Result) -> Iterator[str]:
-    """What is wrong with a result, the basics first. Raises anything for entries of another type."""
-    if not all(
-        isinstance(result.drr[key], int | float)
-        for key in ("sdd", "height", "width", "delx", "dely", "x0", "y0")
-    ):
+def _problems(result: Result) -> Iterator[str]:
+    """Yield what is wrong with a result, the basics first.
+
+    Entries of another type raise whatever they raise.
+    """
+    if not all(isinstance(result.drr[key], int | float) for key in DETECTOR_KEYS):
         yield "its detector is not stated in numbers"
         return
-    detector, image, orientation = result.detector, result.picture, result.drr["orientation"]
+    yield from _problems_of_image(result)
+    yield from _problems_of_poses(result)
+    points = np.array(result.drr.get("points_mm", [result.drr["isocentre_mm"]]), float)
+    placed = np.array(result.drr.get("scanner_from_volume", np.eye(4)), float)
+    if (
+        points.ndim != 2
+        or points.shape[1] != 3
+        or placed.shape != (4, 4)
+        or not (np.isfinite(points).all() and np.isfinite(placed).all())
+    ):
+        yield "its points_mm or scanner_from_volume is invalid"
+    if not isinstance(result.xray["file"], str) or not isinstance(result.drr["volume"], str):
+        yield "it does not name its X-ray and volume"
+
+
+def _problems_of_image(result: Result) -> Iterator[str]:
+    """Yield problems of detector and image."""
+    detector, image = result.detector, result.image
     numbers = np.array(
         [detector.sdd_mm, *detector.pixel_mm, *detector.principal_px, *result.drr["isocentre_mm"]]
     )
     if not np.isfinite(numbers).all() or min(detector.sdd_mm, *detector.pixel_mm) <= 0:
         yield (
-            f"its detector cannot be (SDD {detector.sdd_mm:g} mm, pixels of"
+            f"its detector is impossible (SDD {detector.sdd_mm:g} mm, pixels of"
             f" {detector.pixel_mm[0]:g} x {detector.pixel_mm[1]:g} mm)"
         )
     if (
@@ -128,13 +145,15 @@ def _what_is_wrong(result: Result) -> Iterator[str]:
         or not 0 < image.size <= MAX_PIXELS
     ):
         yield (
-            f"its picture is {image.shape} {image.dtype}, its detector {detector.height} x"
+            f"its image is {image.shape} {image.dtype}, its detector {detector.height} x"
             f" {detector.width}"
         )
-    if orientation not in list(geometry.REORIENT) or result.drr["reverse_x_axis"] not in (
-        True,
-        False,
-    ):
+
+
+def _problems_of_poses(result: Result) -> Iterator[str]:
+    """Yield problems of orientation, poses and trajectory."""
+    orientation, reverse = result.drr["orientation"], result.drr["reverse_x_axis"]
+    if orientation not in list(geometry.REORIENT) or reverse not in (True, False):
         yield f"its orientation is {orientation!r}"
     rigid = {"init_pose": result.init_pose, "final_pose": result.final_pose}
     for view in result.scanner_pose:
@@ -149,14 +168,3 @@ def _what_is_wrong(result: Result) -> Iterator[str]:
         or not all(np.isfinite(column).all() for column in columns)
     ):
         yield "its trajectory has columns of different lengths or numbers that are not finite"
-    points = np.array(result.drr.get("points_mm", [result.drr["isocentre_mm"]]), float)
-    placed = np.array(result.drr.get("scanner_from_volume", np.eye(4)), float)
-    if (
-        points.ndim != 2
-        or points.shape[1] != 3
-        or placed.shape != (4, 4)
-        or not (np.isfinite(points).all() and np.isfinite(placed).all())
-    ):
-        yield "its points_mm or scanner_from_volume is invalid"
-    if not isinstance(result.xray["file"], str) or not isinstance(result.drr["volume"], str):
-        yield "it does not name its X-ray and volume"

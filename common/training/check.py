@@ -14,9 +14,9 @@ import numpy as np
 from common import geometry
 from common.geometry import pose_range
 from common.geometry.pose_range import PoseRange
-from common.registration import competition, preflight, pyramid
+from common.registration import competition, preflight
 from common.registration.preflight import Finding, Report
-from common.registration.scene import Structure
+from common.registration.scene import Body, Structure, View
 from common.registration.search import search
 from common.training.images import LEAST_IN_VIEW
 from common.training.patient import Patient
@@ -75,7 +75,7 @@ def training_findings(
                 "impossible",
                 f"the range reaches {depth.max():.0f} mm from the source, the detector is at"
                 f" {detector.sdd_mm:.0f} mm",
-                "lower --ty or raise --sdd",
+                "lower `ty` or raise `sdd`",
             )
         )
     if shown < LEAST_SHOWN:
@@ -84,7 +84,7 @@ def training_findings(
                 "likely",
                 f"in {100 * (1 - shown):.0f} % of the range's poses the bone misses the training"
                 " detector",
-                "narrow --tx and --tz, or widen the detector (--delx)",
+                "narrow `tx` and `tz`, or widen the detector (`delx`)",
             )
         )
     if abs(field / xray_field - 1) > SAME_FIELD:
@@ -93,15 +93,13 @@ def training_findings(
                 "likely",
                 f"the training detector is {field / xray_field:.2f} times as wide as the X-ray,"
                 " seen from the source",
-                "take SDD and field from --like alone: drop --sdd and --delx",
+                "take SDD and field from `like` alone: leave out `sdd` and `delx`",
             )
         )
     return rows, findings
 
 
-def _searching_fit(
-    body: pyramid.Body, view: TrainingView, seed: int
-) -> Callable[[Xray], float] | None:
+def _searching_fit(body: Body, view: TrainingView, seed: int) -> Callable[[Xray], float] | None:
     """Similarity of a registration that searches the pose range, for `preflight.examine`.
 
     None without an orientation: the search needs poses of AP.
@@ -111,8 +109,8 @@ def _searching_fit(
         return None
 
     def fit(xray: Xray) -> float:
-        views = [pyramid.View(xray)]
-        starts = search.search(views, body, ranges)[: preflight.STARTS]
+        views = [View(xray)]
+        starts = search.search(views, body, ranges)[: preflight.QUICK_STARTS]
         winner = competition.compete_from(views, body, starts, seed)
         return winner.fit.similarity if winner else -1.0
 

@@ -1,1 +1,1 @@
-"""Start poses where nothing is known about the pose."""
+"""Search: start poses over the pose range, or over all orientations, without a network."""

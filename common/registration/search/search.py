@@ -1,8 +1,8 @@
-"""Start poses where nobody knows the pose: templates over rotations and depths, correlated with the small pictures of all views."""
+"""Search for start poses: templates over rotations and depths, correlated with small X-rays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,31 +10,45 @@ import numpy as np
 from common import geometry
 from common.geometry import Detector
 from common.geometry.pose_range import PoseRange
-from common.registration.competition import distinct
-from common.registration.pyramid import Body, View
+from common.registration.candidates import distinct
+from common.registration.scene import Body, View
 from common.registration.search.grids import all_rotations, depth_grid, meeting_point, template_grid
-from common.registration.search.templates import TEMPLATE_PX, Picture
+from common.registration.search.templates import TEMPLATE_PX, SmallXray
 
+# between orientations if all are searched (benchmarks/README.md, 'Starts from nothing')
 FULL_STEP_DEG = 24.0
-SPACE_MM, SPACE_STEP_MM = (
-    120.0,
-    5.0,
-)  # points in space around the place where the cameras' axes meet
-PLACES, PLACES_FULL, PLACES_MM = (
-    1,
-    4,
-    12.0,
-)  # for one rotation; with few rotations for many orientations: a shaft fits at several places along itself, and along a neighbour
+# grid of points around the point where the principal rays of several views meet
+SPACE_MM, SPACE_STEP_MM = 120.0, 5.0
+# best positions for one rotation, and the least distance between them. All orientations have a
+# coarse grid, and a shaft fits at several positions along itself and along a neighbour
+PLACES, PLACES_FULL, PLACES_MM = 1, 4, 12.0
 BATCH = 64  # templates at a time
 KEEP, KEEP_FULL = 24, 96
+
+Scored = tuple[float, np.ndarray]  # correlation, and pose (volume_from_rig)
 
 
 @dataclass(frozen=True)
 class Near:
-    """Where the body's centre may lie: beside a bone that has been found."""
+    """A sphere that contains the centre of the body, next to a bone whose pose is known."""
 
-    point: np.ndarray  # (3,) in the rig's frame, mm
+    point: np.ndarray  # (3,) in the frame of the rig, mm
     reach_mm: float
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is searched for, and where."""
+
+    body: Body
+    rotations: np.ndarray  # (N, 3, 3) volume_from_camera of the first view
+    ranges: PoseRange
+    full: bool
+    near: Near | None
+
+    @property
+    def places(self) -> int:
+        return PLACES_FULL if self.full else PLACES
 
 
 def search(
@@ -45,140 +59,127 @@ def search(
     keep: int | None = None,
     near: Near | None = None,
 ) -> list[np.ndarray]:
-    """The ``keep`` best poses (volume_from_rig), best first; nothing needs to be known.
+    """Return the ``keep`` best poses (volume_from_rig), best first, without a start pose.
 
-    Orientations are those of ``ranges`` relative to the first view, or with ``full`` all. A template is a small rendering for one rotation and depth; masked
-    normalised cross-correlation by FFT says how well it fits at each place of the picture. One view: a place and a depth of the range make a pose. Several
-    views: a point in space is seen at one place in each, and the point with the largest mean over the views makes the pose of a rotation. With ``near``
-    only points there count.
+    Orientations are those of ``ranges`` relative to the first view or, with ``full``, all. A
+    template is a small DRR at one rotation and depth. Masked normalised cross-correlation by FFT
+    gives its score at each position in the X-ray. From one view, a position and a depth of the
+    range are a pose. From several views, a point in space has one position in each, and the point
+    with the highest mean correlation is the pose of a rotation. With ``near``, only poses with the
+    centre of the body in that sphere are searched.
     """
-    if full:
-        rotations = all_rotations(FULL_STEP_DEG)
-    else:
-        rotations = np.array(
-            [
-                geometry.camera_from_pose(geometry.pose_from_angles(angles, np.zeros(3)))[:3, :3]
-                for angles in template_grid(ranges)
-            ]
-        )
-    found = (
-        _in_space(views, body, rotations, ranges, full, near)
-        if len(views) > 1
-        else _in_picture(views[0], body, rotations, ranges, full, near)
-    )
-    found.sort(key=lambda entry: -entry[0])
-    return distinct(
-        [pose for _, pose in found],
-        views[0].rig_from_camera,
-        body,
-        keep or (KEEP_FULL if full else KEEP),
-    )
+    rotations = all_rotations(FULL_STEP_DEG) if full else _rotations_of(ranges)
+    task = _Task(body, rotations, ranges, full, near)
+    found = list(_in_space(views, task) if len(views) > 1 else _in_image(views[0], task))
+    found.sort(key=lambda scored: -scored[0])
+    count = keep or (KEEP_FULL if full else KEEP)
+    return distinct([pose for _, pose in found], views[0].rig_from_camera, body, count)
 
 
-def _in_picture(
-    view: View, body: Body, rotations: np.ndarray, ranges: PoseRange, full: bool, near: Near | None
-) -> list[tuple[float, np.ndarray]]:
-    """(value, volume_from_rig) of each rotation (volume_from_camera) and depth at its best places. A shift turns the camera about its source, which leaves the perspective right."""
-    picture = Picture(view, body, depths := depth_grid(ranges))
+def _rotations_of(ranges: PoseRange) -> np.ndarray:
+    """Return rotations (N, 3, 3), volume_from_camera, that cover the angles of the range."""
+    poses = [geometry.pose_from_angles(angles, np.zeros(3)) for angles in template_grid(ranges)]
+    return np.array([geometry.camera_from_pose(pose)[:3, :3] for pose in poses])
+
+
+def _in_image(view: View, task: _Task) -> Iterator[Scored]:
+    """Yield each rotation and depth at its best positions in one view.
+
+    A position in the image is reached by rotating the camera about its source, which does not
+    change the perspective.
+    """
+    depths = depth_grid(task.ranges)
+    small = SmallXray(view, task.body, depths)
     camera_from_rig = geometry.invert(view.rig_from_camera)
-    found = []
     for depth in depths:
-        x, y = picture.offsets_mm(depth)
-        allowed = (
-            _within(y, ranges.tz, TEMPLATE_PX)[:, None] & _within(x, ranges.tx, TEMPLATE_PX)[None]
-        )
-        if near:
-            centre = geometry.apply(camera_from_rig, near.point)
-            squared = (y - centre[1])[:, None] ** 2 + (x - centre[0])[None] ** 2
-            allowed &= squared + (depth - centre[2]) ** 2 <= near.reach_mm**2
+        allowed = _allowed_offsets(small, float(depth), task, camera_from_rig)
         if not allowed.any():
             continue
-        for first in range(0, len(rotations), BATCH):
-            cameras = picture.cameras(rotations[first : first + BATCH], depth)
-            for camera, values in zip(
-                cameras, np.where(allowed, picture.correlate(cameras), -1.0), strict=True
-            ):
-                for place in _peaks(
-                    values,
-                    PLACES_MM * picture.detector.sdd_mm / depth / TEMPLATE_PX,
-                    PLACES_FULL if full else PLACES,
-                ):
-                    down, across = divmod(int(place), picture.size[1])
-                    aimed = _aim(
-                        camera, picture.detector, picture.columns[across], picture.rows[down]
-                    )
-                    found.append(
-                        (float(values[down, across]), aimed @ geometry.invert(view.rig_from_camera))
-                    )
-    return found
+        apart = PLACES_MM * small.detector.sdd_mm / depth / TEMPLATE_PX
+        for first in range(0, len(task.rotations), BATCH):
+            cameras = small.cameras(task.rotations[first : first + BATCH], depth)
+            maps = np.where(allowed, small.correlate(cameras), -1.0)
+            for camera, values in zip(cameras, maps, strict=True):
+                for place in _peaks(values, apart, task.places):
+                    down, across = divmod(int(place), small.size[1])
+                    column, row = small.columns[across], small.rows[down]
+                    aimed = _aim(camera, small.detector, column, row)
+                    yield float(values[down, across]), aimed @ camera_from_rig
 
 
-def _in_space(
-    views: Sequence[View],
-    body: Body,
-    rotations: np.ndarray,
-    ranges: PoseRange,
-    full: bool,
-    near: Near | None,
-) -> list[tuple[float, np.ndarray]]:
-    """(value, volume_from_rig) of each rotation (volume_from_camera of the first view) with the body's centre at its best points in space."""
-    middle, reach = (
-        (near.point, near.reach_mm)
-        if near
-        else (meeting_point([view.rig_from_camera for view in views]), SPACE_MM)
-    )
-    depths = [
-        float(geometry.apply(geometry.invert(view.rig_from_camera), middle)[2]) for view in views
+def _allowed_offsets(
+    small: SmallXray, depth: float, task: _Task, camera_from_rig: np.ndarray
+) -> np.ndarray:
+    """Return a mask (2 H, 2 W): offsets of a correlation that the range and ``near`` allow."""
+    x, y = small.offsets_mm(depth)
+    ranges, near = task.ranges, task.near
+    allowed = _within(y, ranges.tz, TEMPLATE_PX)[:, None] & _within(x, ranges.tx, TEMPLATE_PX)[None]
+    if near:
+        centre = geometry.apply(camera_from_rig, near.point)
+        squared = (y - centre[1])[:, None] ** 2 + (x - centre[0])[None] ** 2
+        allowed &= squared + (depth - centre[2]) ** 2 <= near.reach_mm**2
+    return allowed
+
+
+def _in_space(views: Sequence[View], task: _Task) -> Iterator[Scored]:
+    """Yield each rotation with the centre of the body at its best points in space."""
+    cameras_from_rig = [geometry.invert(view.rig_from_camera) for view in views]
+    if task.near:
+        middle, reach = task.near.point, task.near.reach_mm
+    else:
+        middle, reach = meeting_point([view.rig_from_camera for view in views]), SPACE_MM
+    depths = [float(geometry.apply(inverse, middle)[2]) for inverse in cameras_from_rig]
+    smalls = [
+        SmallXray(view, task.body, [depth]) for view, depth in zip(views, depths, strict=True)
     ]
-    pictures = [Picture(view, body, [depth]) for view, depth in zip(views, depths, strict=True)]
     steps = np.arange(-reach, reach + 1, SPACE_STEP_MM)
     points = middle + np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1)
     places = [
-        picture.places(geometry.apply(geometry.invert(picture.view.rig_from_camera), points))
-        for picture in pictures
+        small.places(geometry.apply(inverse, points))
+        for small, inverse in zip(smalls, cameras_from_rig, strict=True)
     ]
     allowed = np.all([place >= 0 for place in places], axis=0)
-    if near:
-        allowed &= np.linalg.norm(points - middle, axis=-1) <= reach
-    if not full:
-        across, down, depth = np.moveaxis(
-            geometry.apply(geometry.invert(views[0].rig_from_camera), points), -1, 0
-        )
-        allowed &= (
-            _within(across, ranges.tx, SPACE_STEP_MM)
-            & _within(down, ranges.tz, SPACE_STEP_MM)
-            & _within(depth, ranges.ty, SPACE_STEP_MM)
-        )
-    found: list[tuple[float, np.ndarray]] = []
+    allowed &= _allowed_points(points, middle, task, cameras_from_rig[0])
     if not allowed.any():
-        return found
-    relative = [
-        geometry.invert(views[0].rig_from_camera)[:3, :3] @ view.rig_from_camera[:3, :3]
-        for view in views
+        return
+    first_from_others = [
+        cameras_from_rig[0][:3, :3] @ view.rig_from_camera[:3, :3] for view in views
     ]
-    for first in range(0, len(rotations), BATCH):
-        batch = rotations[first : first + BATCH]
+    for first in range(0, len(task.rotations), BATCH):
+        batch = task.rotations[first : first + BATCH]
         maps = [
-            picture.correlate(picture.cameras(batch @ turn, depth)).reshape(len(batch), -1)
-            for picture, turn, depth in zip(pictures, relative, depths, strict=True)
+            small.correlate(small.cameras(batch @ turn, depth)).reshape(len(batch), -1)
+            for small, turn, depth in zip(smalls, first_from_others, depths, strict=True)
         ]
         for number, rotation in enumerate(batch):
-            values = np.where(
-                allowed,
-                sum(planes[number, place] for planes, place in zip(maps, places, strict=True))
-                / len(views),
-                -1.0,
-            )
-            for best in _peaks(values, PLACES_MM / SPACE_STEP_MM, PLACES_FULL if full else PLACES):
+            total = sum(planes[number, place] for planes, place in zip(maps, places, strict=True))
+            values = np.where(allowed, total / len(views), -1.0)
+            for best in _peaks(values, PLACES_MM / SPACE_STEP_MM, task.places):
                 pose = np.eye(4)
                 pose[:3, :3] = rotation @ views[0].rig_from_camera[:3, :3].T
-                pose[:3, 3] = body.renderer.centre_mm - pose[:3, :3] @ points.reshape(-1, 3)[best]
-                found.append((float(values.flat[best]), pose))
-    return found
+                pose[:3, 3] = task.body.centre_mm - pose[:3, :3] @ points.reshape(-1, 3)[best]
+                yield float(values.flat[best]), pose
+
+
+def _allowed_points(
+    points: np.ndarray, middle: np.ndarray, task: _Task, camera_from_rig: np.ndarray
+) -> np.ndarray:
+    """Return a mask (...): points (..., 3) of the rig that the range and ``near`` allow."""
+    allowed = np.ones(points.shape[:-1], bool)
+    if task.near:
+        allowed &= np.linalg.norm(points - middle, axis=-1) <= task.near.reach_mm
+    if not task.full:
+        in_camera = geometry.apply(camera_from_rig, points)
+        for axis, limits in enumerate((task.ranges.tx, task.ranges.tz, task.ranges.ty)):
+            allowed &= _within(in_camera[..., axis], limits, SPACE_STEP_MM)
+    return allowed
 
 
 def _peaks(values: np.ndarray, apart: float, count: int) -> np.ndarray:
-    """Flat indices of the ``count`` highest local maxima above -1, that many samples apart or more."""
+    """Return flat indices of the ``count`` highest local maxima above -1.
+
+    They are at least ``apart`` samples apart.
+    """
     from scipy.ndimage import maximum_filter
 
     if count == 1:
@@ -193,7 +194,7 @@ def _within(values: np.ndarray, limits: tuple[float, float], slack: float) -> np
 
 
 def _aim(camera: np.ndarray, detector: Detector, column: float, row: float) -> np.ndarray:
-    """The camera turned about its source so that what lay on its axis is seen at (column, row)."""
+    """Rotate a camera about its source: what was on its axis is then seen at (column, row)."""
     ray = np.array(
         [
             (column - detector.principal_px[0]) * detector.pixel_mm[0],

@@ -1,0 +1,120 @@
+"""Loads the structures to register: a CT, cut to labels, as a body that the solver renders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common import geometry
+from common.drr.renderer import Device, make_renderer
+from common.errors import InputError
+from common.registration.request import AttenuationMode
+from common.registration.scene import Body, Structure
+from common.volume import cut_ends
+from common.volume.attenuation import SOFT_TISSUE_HU, WHOLE_ATTENUATION_HU, select_structures
+from common.volume.folders import labelmap_beside
+from common.volume.nifti import load_ct, load_labelmap
+from common.volume.volume import Volume, points_of, same_grid
+
+logger = logging.getLogger(__name__)
+
+# the points of a whole CT are drawn from its voxels above this attenuation
+LEAST_ATTENUATION_PER_MM = 0.002
+
+
+def load_structure(
+    volume: Path,
+    mask: Path | None = None,
+    labels: Sequence[int] | None = None,
+    attenuation: AttenuationMode = "auto",
+    context: Path | None = None,
+    device: Device = "cpu",
+) -> Structure:
+    """Read a CT and, with a labelmap, cut it to the structure.
+
+    ``attenuation`` "auto" is "excess" (over soft tissue) for a labelled or cropped bone, and
+    "whole" otherwise. With ``context``, a CT of the same patient, the solver renders that whole CT
+    and compares it around the structure only. Raises InputError if a file is not a CT or a labelmap
+    on its grid, or if nothing in them absorbs X-rays.
+    """
+    ct = load_ct(volume)
+    labelmap = load_labelmap(mask) if mask else None
+    chosen = list(labels) if labels else None
+    cropped = mask is not None or ct.lineage.bone is not None
+    excess = context is None and (attenuation == "excess" or (attenuation == "auto" and cropped))
+    whole = select_structures(ct, labelmap, chosen, WHOLE_ATTENUATION_HU)
+    shown = select_structures(ct, labelmap, chosen, SOFT_TISSUE_HU) if excess else whole
+    if not shown.data.any():
+        raise InputError(
+            volume, "nothing in it absorbs X-rays", "a CT in Hounsfield units", "check the file"
+        )
+    _log_choice(volume, mask, chosen, excess)
+    points = points_of(shown, shown.data > 0 if excess else shown.data > LEAST_ATTENUATION_PER_MM)
+    centre = shown.isocentre_mm if mask else ct.isocentre_mm
+    renderer = make_renderer(shown, device, centre)
+    if context is None:
+        ends = _end_points(ct, shown, labelmap, chosen)
+        body = Body(renderer, points, complete=not excess and mask is None, ends=ends)
+    else:
+        around = surroundings(ct, load_ct(context))
+        body = Body(make_renderer(around, device, centre), points, renderer)
+    return Structure(ct, whole, body, excess, mask, tuple(chosen) if chosen else None)
+
+
+def _log_choice(volume: Path, mask: Path | None, labels: list[int] | None, excess: bool) -> None:
+    """Log what the solver renders, and a labelmap that would render the bone alone."""
+    structures = f"labels {labels or 'all'} of {mask.name}" if mask else "the whole volume"
+    kind = "excess over soft tissue" if excess else "whole attenuation"
+    logger.info(f"{volume.name}: {kind} of {structures}")
+    if mask is None and (beside := labelmap_beside(volume)):
+        logger.info(
+            f"{volume.name}: other structures in the crop box are rendered too;"
+            f" use `mask` {beside} to render the bone alone"
+        )
+
+
+def _end_points(
+    ct: Volume, shown: Volume, labelmap: Volume | None, labels: list[int] | None
+) -> np.ndarray | None:
+    """Return points (K, 3) of the bone at its cut ends, or None without a cut.
+
+    A cut is recorded by an earlier step, or the labelmap reaches a face of the volume there.
+    """
+    cuts = cut_ends.recorded_cuts(ct)
+    if labelmap is None:
+        return cut_ends.end_points(shown.data > 0, ct, cuts) if cuts else None
+    inside = labelmap.data > 0 if labels is None else np.isin(labelmap.data, labels)
+    cuts = cut_ends.cuts_of(labelmap.data, labels, ct) if cuts is None else cuts
+    return cut_ends.end_points(inside, ct, cuts) if cuts else None
+
+
+def surroundings(ct: Volume, context: Volume) -> Volume:
+    """Return the attenuation (1/mm) of the context CT in the volume frame of ``ct``.
+
+    The lineages place both in the scanner frame, so either may be a prepared file of the other.
+    Raises InputError if the centre of ``ct`` is outside ``context``.
+    """
+    moved = (
+        np.linalg.inv(ct.lineage.scanner_from_volume)
+        @ context.lineage.scanner_from_volume
+        @ context.affine
+    )
+    placed = Volume(context.data, moved, context.lineage, context.path)
+    volume = select_structures(placed, None, None, WHOLE_ATTENUATION_HU)
+    if not same_grid(ct, volume) and not _contains(volume, ct.isocentre_mm):
+        raise InputError(
+            context.name,
+            f"does not contain {ct.name}",
+            "a CT of the same patient in one scanner frame",
+            "give the original CT or leave `context` out",
+        )
+    return volume
+
+
+def _contains(volume: Volume, point: np.ndarray) -> bool:
+    """Return whether a point (3,), mm in the volume frame, is inside the volume."""
+    index = geometry.apply(geometry.invert(volume.affine), point)
+    return bool((index >= 0).all() and (index <= np.array(volume.shape) - 1).all())

@@ -1,0 +1,175 @@
+"""Several bones and frames: what a registered bone or frame tells about the next one."""
+
+from dataclasses import replace
+
+import helpers
+import numpy as np
+import pytest
+from test_refinement import DETECTOR, error, moved, take_xray
+
+from common import geometry
+from common.drr import joseph
+from common.geometry.pose_range import PoseRange
+from common.registration import competition, neighbours, register
+from common.registration.competition import Solution
+from common.registration.gauss_newton import Fit
+from common.registration.neighbours import Found
+from common.registration.request import Followed
+from common.registration.scene import Body, Structure, View
+from common.registration.starts import Starter
+from common.registration.verdict import judge
+from common.volume import attenuation
+from common.volume.attenuation import SOFT_TISSUE_HU
+from common.volume.volume import points_of
+
+RANGES = PoseRange(
+    r1=(-20, 40), r2=(-25, 15), r3=(-15, 25), tx=(-60, 60), ty=(580, 660), tz=(-60, 60)
+)
+SEARCH = Starter("search", RANGES)
+
+
+def bone_of(stretch: float = 1.0) -> Structure:
+    """A single bone as a structure; stretched along its second axis, it is a similar one."""
+    ct = helpers.small_ct(2.0)
+    ct = replace(
+        ct,
+        data=np.where(ct.data > 250, ct.data, -1000).astype(np.int16),
+        affine=ct.affine @ np.diag([1, stretch, 1, 1]),
+    )
+    whole = attenuation.select_structures(ct, None, None, attenuation.WHOLE_ATTENUATION_HU)
+    shown = attenuation.select_structures(ct, None, None, SOFT_TISSUE_HU)
+    renderer = joseph.FusedRenderer(shown, ct.isocentre_mm)
+    body = Body(renderer, points_of(shown, shown.data > 0))
+    return Structure(ct, whole, body, excess=True, mask=None, labels=None)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[list[Structure], list[np.ndarray]]:
+    """Two similar bones and their poses, side by side."""
+    bones = [bone_of(), bone_of(1.25)]
+    camera = geometry.camera_from_pose(
+        geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET)
+    )
+    aside = [geometry.translation(np.array([shift, 0, 0])) for shift in (-28.0, 30.0)]
+    return bones, [
+        geometry.translation(bone.body.centre_mm) @ away @ camera
+        for bone, away in zip(bones, aside, strict=True)
+    ]
+
+
+def solution_at(pose: np.ndarray, similarity: float) -> Solution:
+    fit = Fit([pose], similarity, np.diag([1e-6] * 3 + [1e-3] * 3))
+    return Solution(pose, fit, None, 1, 1.0, similarity)
+
+
+def found_at(pose: np.ndarray, similarity: float) -> Found:
+    return Found(pose, solution_at(pose, similarity))
+
+
+# --------------------------------------------------------------------------------------- neighbours
+
+
+def test_bones_at_one_position_overlap_and_bones_side_by_side_do_not(pair):
+    (one, other), (pose, beside) = pair
+    there = geometry.translation(other.body.centre_mm - one.body.centre_mm) @ pose
+    assert neighbours.overlap(one, pose, one, pose) > 0.95
+    assert neighbours.overlap(one, pose, other, there) > 0.5
+    assert neighbours.overlap(one, pose, other, beside) == 0
+
+
+def test_an_image_without_one_bone_shows_the_other_alone(pair):
+    (one, other), poses = pair
+    both = take_xray([one.body, other.body], poses, noise=0)
+    alone = take_xray([other.body], poses[1:], noise=0)
+    doubled = replace(both, image=2 * both.image)  # the scale of an X-ray is unknown
+    left = neighbours.without(View(doubled), one.body, poses[0]).xray.image
+    largest = np.abs(doubled.image - 2 * alone.image).max()
+    assert np.abs(left - 2 * alone.image).max() < 0.1 * largest
+
+
+def test_a_bone_that_was_mistaken_for_its_neighbour_is_found_next_to_it(pair):
+    bones, poses = pair
+    views = [View(take_xray([bone.body for bone in bones], poses))]
+    wrong = geometry.translation(bones[1].body.centre_mm - bones[0].body.centre_mm) @ poses[0]
+    found = [found_at(poses[0], 0.95), found_at(wrong, 0.9)]
+    first, second = neighbours.search_beside(views, bones, SEARCH, 0, found)
+    assert first is found[0]
+    assert error(second.solution.fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
+    stated = replace(SEARCH, method="dicom")
+    assert neighbours.search_beside(views, bones, stated, 0, found) == found
+
+
+def test_only_a_bone_with_much_less_evidence_than_its_neighbour_is_searched_for_again(pair):
+    bones, poses = pair
+    views = [View(take_xray([bone.body for bone in bones], poses))]
+    aside = geometry.translation([0.0, 0, 40]) @ poses[1]
+    assert neighbours.overlap(bones[1], aside, bones[0], poses[0]) < neighbours.OVERLAPPING
+    less, as_much = (
+        [found_at(poses[0], 0.95), found_at(aside, similarity)] for similarity in (0.8, 0.93)
+    )
+    again = neighbours.search_beside(views, bones, SEARCH, 0, less)[1].solution
+    assert error(again.fit.poses[0], poses[1], bones[1].body).in_plane_mm < 0.5
+    assert neighbours.search_beside(views, bones, SEARCH, 0, as_much)[1] is as_much[1]
+
+
+def test_a_bone_inside_another_is_suspect(pair):
+    (bone, _), (pose, _) = pair
+    view = View(take_xray([bone.body], [pose]))
+    assert judge(solution_at(pose, 0.9), [view], bone).code == "ok"
+    verdict = judge(solution_at(pose, 0.9), [view], bone, overlap=0.4)
+    assert (verdict.code, verdict.reasons) == (
+        "suspect",
+        ("40 % of the bone overlaps another bone",),
+    )
+
+
+def test_the_share_in_view_is_that_of_the_points_in_the_valid_field(pair):
+    (bone, _), (pose, _) = pair
+    view = View(take_xray([bone.body], [pose]))
+    centre = geometry.apply(geometry.invert(pose), bone.body.centre_mm)
+    # moves the centre of the body to the left border of the image
+    across = centre[0] + (75 * 1.2) * centre[2] / DETECTOR.sdd_mm
+    aside = pose @ geometry.translation(np.array([across, 0, 0]))
+    assert view.share_in_view(bone.body, pose) == 1
+    assert 0.3 < view.share_in_view(bone.body, aside) < 0.7
+    covered = replace(view, xray=replace(view.xray, valid=np.zeros_like(view.xray.valid)))
+    assert covered.share_in_view(bone.body, pose) == 0
+
+
+# ------------------------------------------------------------------------------------------- frames
+
+
+def test_a_bone_follows_its_neighbour_into_a_frame_in_which_both_have_moved_far(pair):
+    bones, poses = pair
+    # in the frame of the rig
+    far = geometry.twist(np.r_[np.radians([4, -6, 5]), 14.0, -9, 20], np.array([0.0, 0, 620]))
+    frame = [View(take_xray([bone.body for bone in bones], [pose @ far for pose in poses]))]
+    found = register.register(frame, bones, SEARCH, 0, [Followed(pose, 0.9) for pose in poses])
+    for bone, pose, each in zip(bones, poses, found, strict=True):
+        assert error(each.pose, pose @ far, bone.body).in_plane_mm < 0.3
+        assert each.verdict.code == "ok"
+
+
+def test_a_pose_that_drifts_between_frames_gets_more_start_poses_and_is_suspect_if_they_fail(
+    pair, monkeypatch
+):
+    (bone, _), (pose, _) = pair
+    views = [View(take_xray([bone.body], [pose]))]
+    starter = Starter("fixed", RANGES)
+    tried = []
+
+    def compete(*given, **more):
+        tried.append(given)
+        return competition.compete(*given, **more)
+
+    monkeypatch.setattr(register, "compete", compete)
+    near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
+    (found,) = register.register(views, [bone], starter, 0, [Followed(near, 0.9)])
+    assert (tried, found.verdict.code) == ([], "ok")
+    assert error(found.pose, pose, bone.body).in_plane_mm < 0.2
+    before = Followed(near, found.solution.evidence + 0.06)
+    (found,) = register.register(views, [bone], starter, 0, [before])
+    assert len(tried) == 1
+    assert found.verdict.code == "suspect"
+    assert "evidence is lower than in the best frame" in found.verdict.reasons[0]
+    assert found.followed(Followed(pose, 0.5)).evidence == found.solution.evidence

@@ -1,17 +1,25 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Turn the per-bone CT volumes of an Autoscoper or XROMM trial into the suite's files.
+"""Convert the CT volumes of single bones of an Autoscoper or XROMM trial to files of the suite.
 
-Reads multi-page TIFFs (a page a slice, 8 or 16 bit, 0 outside the bone) and the voxel size, which the TIFFs do not hold. Writes OUT/BONE.nii.gz in Hounsfield units with
-its lineage OUT/BONE.json. The frame is the volume's own, right handed: x along columns, y along rows, z along pages, in mm, the first voxel's centre at the origin.
-Stored grey values become Hounsfield units as --slope times grey plus --intercept (scanners store HU + 1024); 0 outside the bone becomes the intercept, which is air.
+The name of a bone determines how registration.py compares it: a named bone by its excess
+attenuation. X-rays and calibrations of the trial need no conversion, since registration.py reads
+TIFF and XMALab's text files.
 
-The bones' names decide what registration.py does with them: a named bone is compared by what it adds to soft tissue. The X-rays and calibrations of the trial need no
-import: registration.py reads TIFF and XMALab's text.
+reads   multi-page TIFFs: one page per slice, 8 or 16 bit, 0 outside the bone
+        The voxel spacing, which the TIFFs lack, is --voxel_mm.
+writes  OUT/BONE.nii.gz in Hounsfield units, and its lineage OUT/BONE.json
+        Hounsfield units are --slope times the grey value plus --intercept (scanners store HU +
+        1024); 0 outside the bone becomes the intercept, which is air.
+frame   right-handed, its own: x along columns, y along rows, z along pages; the centre of the first
+        voxel is the origin
+units   mm
+before  the trial's own segmentation
+next    registration.py --views --calibration (step 7); pipeline/register_trial.sh runs both for all
+        frames of a trial
 
-Before: the trial's own segmentation. Next: registration.py --views --calibration (pipeline/register_trial.sh does both, for all frames of a trial).
-
-Example:
-  python pipeline/import_autoscoper.py -i rad.tif uln.tif --bones radius ulna --side right --voxel_mm 0.390625 0.390625 0.625 -o volumes
+example
+  python pipeline/import_autoscoper.py -i rad.tif uln.tif --bones radius ulna --side right \\
+    --voxel_mm 0.390625 0.390625 0.625 -o volumes
 """
 
 from __future__ import annotations
@@ -20,6 +28,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,15 +36,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import files
 from common.command_line import script
 from common.errors import InputError
+from common.volume.hounsfield import ABOVE_MUSCLE_HU, LOWEST_AIR_HU
+
+if TYPE_CHECKING:
+    from common.volume.volume import Volume
 
 logger = logging.getLogger("common.script")
 
-
-INTERCEPT_HU = -1024.0
-BONE_HU = 150.0  # denser than muscle: a masked bone holds some of it
+VOXEL_RANGE_MM = (0.01, 20)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
         "-i",
@@ -44,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="TIFF",
-        help="multi-page TIFF, one bone each",
+        help="multi-page TIFFs, one per bone",
     )
     parser.add_argument(
         "--bones",
@@ -59,12 +70,12 @@ def build_parser() -> argparse.ArgumentParser:
         nargs=3,
         type=float,
         metavar=("COLUMN", "ROW", "SLICE"),
-        help="voxel size, mm",
+        help="voxel spacing in mm",
     )
     parser.add_argument(
         "--side",
         choices=("left", "right"),
-        help="the patient's side, for the record; nothing is mirrored",
+        help="side of the patient, for the lineage; nothing is mirrored",
     )
     parser.add_argument(
         "--slope", type=float, default=1.0, help="Hounsfield units per grey value (default: 1)"
@@ -72,8 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--intercept",
         type=float,
-        default=INTERCEPT_HU,
-        help=f"Hounsfield units of grey value 0 (default: {INTERCEPT_HU:g})",
+        default=LOWEST_AIR_HU,
+        help="Hounsfield units of grey value 0 (default: %(default)g)",
     )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="OUT", help="output folder"
@@ -82,7 +93,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def read_pages(path: Path) -> np.ndarray:
-    """Grey values (columns, rows, pages) of a multi-page TIFF. Raises InputError for one page, colours, or no picture."""
+    """Return the grey values (columns, rows, pages) of a multi-page TIFF.
+
+    Raises InputError if it has a single page, colours or pages of different sizes, or is damaged.
+    """
     from PIL import Image, UnidentifiedImageError
 
     path = files.existing_file(path, "a volume as multi-page TIFF")
@@ -102,64 +116,82 @@ def read_pages(path: Path) -> np.ndarray:
         raise InputError(
             path, f"cannot be read ({error})", "a multi-page TIFF of grey values", "export it again"
         ) from None
-    if (
-        len(pages) < 2
-        or len({page.shape for page in pages}) > 1
-        or pages[0].ndim != 2
-        or pages[0].dtype.kind not in "ui"
-    ):
+    first = pages[0]
+    same_size = len({page.shape for page in pages}) == 1
+    if len(pages) < 2 or not same_size or first.ndim != 2 or first.dtype.kind not in "ui":
         raise InputError(
             path,
-            f"holds {len(pages)} page(s) of {pages[0].shape} {pages[0].dtype}",
-            "two or more grey pages of one size",
+            f"number of pages: {len(pages)}, of {first.shape} {first.dtype}",
+            "two or more grey pages of the same size",
             "export the volume again",
         )
     return np.stack(pages).transpose(2, 1, 0)
 
 
 def hounsfield(grey: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """Hounsfield units (int16) of stored grey values."""
+    """Return the Hounsfield units (int16) of stored grey values."""
     return np.clip(np.rint(grey * slope + intercept), -32768, 32767).astype(np.int16)
 
 
-def run(args: argparse.Namespace) -> int | None:
-    from common.volume import cut_ends, lineage, nifti, volume
+def read_bone(
+    path: Path, bone: str, side: str | None, voxel_mm: list[float], slope: float, intercept: float
+) -> Volume:
+    """Return the CT of one bone with its lineage. Raises InputError if it has no bone."""
+    from common.volume import cut_ends, lineage, volume
 
+    hu = hounsfield(read_pages(path), slope, intercept)
+    if hu.max() < ABOVE_MUSCLE_HU:
+        raise InputError(
+            path,
+            f"densest voxel has {hu.max()} HU",
+            f"bone above {ABOVE_MUSCLE_HU:g} HU",
+            "correct --slope and --intercept",
+        )
+    original = volume.Volume(hu, np.diag([*voxel_mm, 1.0]), lineage.original(path))
+    cuts = cut_ends.cuts_of(hu > intercept, None, original)
+    settings = {
+        "voxel_mm": voxel_mm,
+        "slope": slope,
+        "intercept": intercept,
+        "cuts": [cut.as_setting() for cut in cuts],
+    }
+    record = original.lineage.then("import_autoscoper", settings, bone=bone, side=side)
+    return volume.Volume(hu, original.affine, record)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    from common.volume import nifti
+
+    _check_flags(args)
+    outputs = [args.output / f"{bone}.nii.gz" for bone in args.bones]
+    files.check_outputs(outputs, args.overwrite, args.input)
+    for path, bone, output in zip(args.input, args.bones, outputs, strict=True):
+        ct = read_bone(path, bone, args.side, args.voxel_mm, args.slope, args.intercept)
+        nifti.save(output, ct)
+        logger.info(
+            f"{bone}: {' x '.join(map(str, ct.shape))} voxels, {ct.data.min()} to {ct.data.max()}"
+            f" HU, {100 * (ct.data > args.intercept).mean():.0f} % inside the bone"
+        )
+        print(output)
+    return None
+
+
+def _check_flags(args: argparse.Namespace) -> None:
     if len(args.bones) != len(args.input) or len(set(args.bones)) != len(args.bones):
         raise InputError(
             "--bones",
             f"{' '.join(args.bones)} for {len(args.input)} volumes",
-            "a name of its own for each",
-            "correct the flags",
+            "a different name for each volume",
+            "correct --bones or --input",
         )
-    if min(args.voxel_mm) < 0.01 or max(args.voxel_mm) > 20:
-        raise InputError("--voxel_mm", args.voxel_mm, "0.01 to 20 mm", "correct the flag")
-    outputs = [args.output / f"{bone}.nii.gz" for bone in args.bones]
-    files.check_outputs([*outputs, *map(lineage.sidecar, outputs)], args.overwrite, args.input)
-    for path, bone, output in zip(args.input, args.bones, outputs, strict=True):
-        hu = hounsfield(read_pages(path), args.slope, args.intercept)
-        if hu.max() < BONE_HU:
-            raise InputError(
-                path,
-                f"its densest voxel is {hu.max()} HU",
-                f"bone above {BONE_HU:g} HU",
-                "correct --slope and --intercept",
-            )
-        original = volume.Volume(hu, np.diag([*args.voxel_mm, 1.0]), lineage.original(path))
-        cuts = cut_ends.cuts_of(hu > args.intercept, None, original)
-        settings = {
-            "voxel_mm": args.voxel_mm,
-            "slope": args.slope,
-            "intercept": args.intercept,
-            "cuts": [cut.as_setting() for cut in cuts],
-        }
-        record = original.lineage.then("import_autoscoper", settings, bone=bone, side=args.side)
-        nifti.save(output, volume.Volume(hu, original.affine, record))
-        logger.info(
-            f"{bone}: {' x '.join(map(str, hu.shape))} voxels, {hu.min()} to {hu.max()} HU,"
-            f" {100 * (hu > args.intercept).mean():.0f} % inside the bone"
+    low, high = VOXEL_RANGE_MM
+    if min(args.voxel_mm) < low or max(args.voxel_mm) > high:
+        raise InputError(
+            "--voxel_mm",
+            f"found {' '.join(f'{mm:g}' for mm in args.voxel_mm)}",
+            f"{low:g} to {high:g} mm",
+            "correct --voxel_mm",
         )
-        print(output)
 
 
 main = script.script(run, build_parser)

@@ -1,18 +1,22 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Make an X-ray of a CT with known truth: for the demo, for tests, and for trying the suite without patient data.
+"""Simulate an X-ray of a CT with ground truth, for demo and tests without patient data.
 
-Renders the CT at its own resolution with DiffDRR's exact Siddon method (registration renders with another method and,
-usually, a cropped and resampled volume), then adds what a detector adds: beam hardening of bone, scatter haze, blur, photon and electronic noise
-and a tone curve that registration is not told.
+The CT is rendered at its own resolution with DiffDRR's exact Siddon method; registration renders
+with another method and usually a cropped and resampled volume. Then detector effects are added:
+beam hardening, scatter, blur, photon and electronic noise, and a tone curve that registration does
+not know. The view is given as in the pose range: angles, distance and shift from source to target.
 
-The view is given as in the pose range: --angles r1 r2 r3 (degrees, Euler ZXY; 0 0 0 is antero-posterior) and --distance from source to
-target (mm), aimed at --target (RAS mm) or at the middle of --labels, moved across the detector by --shift.
+reads   a CT in Hounsfield units, and a labelmap on its grid (with --labels)
+writes  OUT.dcm, or OUT.png, which has no geometry
+        OUT_truth.json: camera (4x4 scanner_from_camera; columns: image columns, image rows, source
+        to detector, source position) and points of the structure, for evaluation.py --truth
+frame   that of the CT
+units   RAS mm
+next    registration.py (step 7)
 
-Writes OUT.dcm, or OUT.png with the geometry left to you, and OUT_truth.json: camera (4x4 scanner_from_camera, RAS mm; columns: image columns, image rows,
-source to detector, source position) and points of the labelled structure, which evaluation.py --truth reads.
-
-Example:
-  python pipeline/make_xray.py --ct ct.nii.gz --mask seg.nii.gz --labels 71 --angles 10 5 0 -o xrays/view1.dcm
+example
+  python pipeline/make_xray.py --ct ct.nii.gz --mask seg.nii.gz --labels 71 --angles 10 5 0 \\
+    -o xrays/view1.dcm
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,49 +32,77 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import files
 from common.command_line import script
 from common.errors import InputError
+from common.files.pictures import write_png
 from common.geometry import Detector
 from common.synthetic import xray_simulation
 
+if TYPE_CHECKING:
+    from common.volume.volume import Volume
+
 DEFAULT = xray_simulation.Effects()
+ENDINGS = (".dcm", ".png")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument("--ct", required=True, type=Path, help="CT in Hounsfield units")
-    parser.add_argument("--mask", type=Path, help="labelmap on the CT's grid")
+    parser.add_argument("--mask", type=Path, help="labelmap on the grid of the CT")
     parser.add_argument(
-        "--labels", type=int, nargs="+", help="structures to aim at; their points go into the truth"
+        "--labels",
+        type=int,
+        nargs="+",
+        help="labels of the structure that the camera is aimed at and whose points are in the"
+        " truth; requires --mask",
     )
-    parser.add_argument(
+    parser.add_argument("-o", "--output", required=True, type=Path, help="OUT.dcm or OUT.png")
+    _add_view_flags(parser)
+    _add_detector_flags(parser)
+    return parser
+
+
+def _add_view_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("view")
+    group.add_argument(
         "--target",
         type=float,
         nargs=3,
         metavar=("R", "A", "S"),
-        help="point to aim at, RAS mm (default: middle of --labels, else of the CT)",
+        help="point that the camera is aimed at, RAS mm (default: centre of --labels, else of the"
+        " CT)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--angles",
         type=float,
         nargs=3,
         default=[0.0, 0.0, 0.0],
         metavar=("R1", "R2", "R3"),
-        help="degrees (default: 0 0 0)",
+        help="Euler angles ZXY in degrees; 0 0 0 is antero-posterior (default: 0 0 0)",
     )
-    parser.add_argument(
-        "--distance", type=float, default=850.0, help="source to target, mm (default: 850)"
+    group.add_argument(
+        "--distance",
+        type=float,
+        default=850.0,
+        help="source to target in mm (default: %(default)g)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--shift",
         type=float,
         nargs=2,
         default=[0.0, 0.0],
         metavar=("ACROSS", "ALONG"),
-        help="mm from the axis to the target (default: 0 0)",
+        help="translation of the target across the detector in mm (default: 0 0)",
     )
-    parser.add_argument(
-        "--sdd", type=float, default=1020.0, help="source to detector, mm (default: 1020)"
+
+
+def _add_detector_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("detector")
+    group.add_argument(
+        "--sdd",
+        type=float,
+        default=1020.0,
+        help="source-to-detector distance in mm (default: %(default)g)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--size",
         type=int,
         nargs=2,
@@ -77,45 +110,44 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("WIDTH", "HEIGHT"),
         help="pixels (default: 384 384)",
     )
-    parser.add_argument(
-        "--pixel", type=float, default=0.8, help="pixel size at the detector, mm (default: 0.8)"
+    group.add_argument(
+        "--pixel",
+        type=float,
+        default=0.8,
+        help="pixel spacing at the detector in mm (default: %(default)g)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--photons",
         type=float,
         default=DEFAULT.photons,
-        help="per pixel in the open field (default: %(default)g)",
+        help="photons per pixel in the open field (default: %(default)g)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--scatter",
         type=float,
         default=DEFAULT.scatter,
-        help="scattered share of the removed beam (default: %(default)g)",
+        help="scattered fraction of the beam that is removed (default: %(default)g)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--gamma",
         type=float,
         default=DEFAULT.gamma,
         help="power of the tone curve of attenuation (default: %(default)g)",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--seed", type=int, default=0, help="random seed of the noise (default: %(default)s)"
+    )
+    group.add_argument(
         "--without_sdd",
         action="store_true",
-        help="leave DistanceSourceToDetector out of the DICOM header",
+        help="write no DistanceSourceToDetector to the DICOM header",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
-    parser.add_argument("-o", "--output", required=True, type=Path, help="OUT.dcm or OUT.png")
-    return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    from PIL import Image
+    from common.volume.nifti import load_ct
 
-    from common.volume.nifti import load_ct, load_labelmap
-    from common.volume.volume import points_of
-
-    truth = args.output.with_name(args.output.stem + "_truth.json")
-    if args.output.suffix.lower() not in (".dcm", ".png"):
+    if args.output.suffix.lower() not in ENDINGS:
         raise InputError(
             args.output,
             f"ends in {args.output.suffix or 'nothing'}",
@@ -123,38 +155,25 @@ def run(args: argparse.Namespace) -> None:
             "change --output",
         )
     if args.labels and not args.mask:
-        raise InputError("--labels", "no labelmap", "--mask with it", "add --mask FILE")
+        raise InputError("--labels", "given without --mask", "--mask with it", "add --mask FILE")
+    truth = args.output.with_name(args.output.stem + "_truth.json")
     files.check_outputs([args.output, truth], args.overwrite, [args.ct])
     ct = load_ct(args.ct)
-    points = points_of(ct)
-    if args.labels:
-        labelmap = load_labelmap(args.mask)
-        inside = np.isin(labelmap.data, args.labels)
-        if not inside.any():
-            raise InputError(
-                args.mask,
-                f"no voxel of labels {args.labels}",
-                np.unique(labelmap.data)[1:].tolist(),
-                "correct --labels",
-            )
-        points = points_of(labelmap, inside)
-    target = (
-        np.array(args.target) if args.target else points.mean(0) if args.labels else ct.isocentre_mm
-    )
+    points = structure_points(ct, args.mask, args.labels)
+    centre = points.mean(0) if args.labels else ct.isocentre_mm
+    target = np.array(args.target) if args.target else centre
     detector = Detector.centred(args.size[1], args.size[0], args.sdd, args.pixel)
     camera = xray_simulation.view(target, args.angles, args.distance, args.shift)
-    effects = xray_simulation.Effects(args.photons, args.scatter, args.gamma)
-    picture = xray_simulation.simulate(
+    image = xray_simulation.simulate(
         xray_simulation.render_strips(ct, camera, detector),
         args.pixel,
-        effects,
+        xray_simulation.Effects(args.photons, args.scatter, args.gamma),
         np.random.default_rng(args.seed),
     )
     if args.output.suffix.lower() == ".dcm":
-        xray_simulation.write_dicom(args.output, picture, detector, not args.without_sdd)
+        xray_simulation.write_dicom(args.output, image, detector, not args.without_sdd)
     else:
-        with files.writing(args.output) as stream:
-            Image.fromarray(picture).save(stream, format="PNG")
+        write_png(args.output, image)
     about = {
         "angles_deg": args.angles,
         "distance_mm": args.distance,
@@ -164,6 +183,28 @@ def run(args: argparse.Namespace) -> None:
     }
     xray_simulation.write_truth(truth, camera, detector, points, about)
     print(args.output)
+
+
+def structure_points(ct: Volume, mask: Path | None, labels: list[int] | None) -> np.ndarray:
+    """Return points (N, 3) of the labels, or of the dense voxels of the CT, RAS mm.
+
+    Raises InputError if the labelmap has none of the labels.
+    """
+    from common.volume.nifti import load_labelmap
+    from common.volume.volume import points_of
+
+    if not (mask and labels):
+        return points_of(ct)
+    labelmap = load_labelmap(mask)
+    inside = np.isin(labelmap.data, labels)
+    if not inside.any():
+        raise InputError(
+            mask,
+            f"no voxel of labels {labels}",
+            f"labels {np.unique(labelmap.data)[1:].tolist()}",
+            "correct --labels",
+        )
+    return points_of(labelmap, inside)
 
 
 main = script.script(run, build_parser)

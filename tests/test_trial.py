@@ -1,4 +1,4 @@
-"""A biplane trial as laboratories store it: bones as multi-page TIFF become the suite's files, and one call registers every frame."""
+"""A biplane trial as laboratories store it, from multi-page TIFFs to a pose per frame."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from common.drr import joseph
 from common.geometry import Detector
 from common.results import parameters_file
 from common.volume import attenuation, nifti
+from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume
 from pipeline import import_autoscoper
@@ -38,7 +39,7 @@ def write_tiff(path, pages):
 
 
 def bone_pages(seed=0):
-    """A lone bone of 48 x 40 x 40 voxels, (pages, rows, columns), grey = HU + 1024, 0 outside."""
+    """A single bone of 48 x 40 x 40 voxels, (pages, rows, columns), grey = HU + 1024, 0 outside."""
     ct = helpers.small_ct(2.0)
     hu = np.where(ct.data > 250, ct.data, -1024)[:, :, 8:48]
     return (hu + 1024).astype(np.uint16).transpose(2, 1, 0)
@@ -65,7 +66,7 @@ def imported(tmp_path, pages, *flags):
     return nifti.load_ct(tmp_path / "out" / "radius.nii.gz")
 
 
-def test_each_voxel_lies_where_its_column_row_and_page_say_in_hounsfield_units(tmp_path):
+def test_column_row_and_page_give_the_position_of_each_voxel_in_hounsfield_units(tmp_path):
     pages = bone_pages()
     pages[3, 5, 7] = 4095
     bone = imported(tmp_path, pages, "--side", "right")
@@ -84,7 +85,7 @@ def test_each_voxel_lies_where_its_column_row_and_page_say_in_hounsfield_units(t
     }
 
 
-def test_slope_and_intercept_turn_grey_into_hounsfield_units(tmp_path):
+def test_slope_and_intercept_convert_grey_values_to_hounsfield_units(tmp_path):
     bone = imported(
         tmp_path, (bone_pages() // 16).astype(np.uint8), "--slope", "16", "--intercept", "-1000"
     )
@@ -95,13 +96,13 @@ def test_slope_and_intercept_turn_grey_into_hounsfield_units(tmp_path):
 @pytest.mark.parametrize(
     ("pages", "flags", "message"),
     [
-        (bone_pages()[:1], [], "holds 1 page"),
+        (bone_pages()[:1], [], "number of pages: 1"),
         (bone_pages() // 8, [], "correct --slope and --intercept"),
         (bone_pages(), ["--voxel_mm", "0.39", "0.39", "0"], "expected 0.01 to 20 mm"),
-        (bone_pages(), ["--bones", "radius", "ulna"], "expected a name of its own for each"),
+        (bone_pages(), ["--bones", "radius", "ulna"], "expected a different name for each"),
     ],
 )
-def test_what_is_no_bone_volume_is_refused(tmp_path, capsys, pages, flags, message):
+def test_invalid_bone_volumes_are_rejected(tmp_path, capsys, pages, flags, message):
     tiff = write_tiff(tmp_path / "b.tif", pages)
     assert (
         import_autoscoper.main(
@@ -130,14 +131,16 @@ def mayacam(path, detector, camera):
     rows = lambda a: "\n".join(",".join(f"{v:.12g}" for v in np.atleast_1d(row)) for row in a)  # noqa: E731
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        f"image size\n{detector.width},{detector.height}\n\ncamera"
-        f" matrix\n{rows(matrix)}\n\nrotation\n{rows(inverse[:3, :3])}\n\ntranslation\n{rows(inverse[:3, 3])}\n"
+        f"image size\n{detector.width},{detector.height}\n\n"
+        f"camera matrix\n{rows(matrix)}\n\n"
+        f"rotation\n{rows(inverse[:3, :3])}\n\n"
+        f"translation\n{rows(inverse[:3, 3])}\n"
     )
 
 
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory):
-    """Two frames of a bone that moves in front of two cameras; the folder, and rig_from_volume of each frame."""
+    """Two frames of a moving bone, two cameras: folder, rig_from_volume per frame, cameras."""
     folder = tmp_path_factory.mktemp("trial")
     pages = bone_pages()
     write_tiff(folder / "volumes" / "rad_cropped.tif", pages)
@@ -145,7 +148,7 @@ def trial(tmp_path_factory):
         (pages.transpose(2, 1, 0).astype(np.int16) - 1024), np.diag([*VOXEL, 1.0]), Lineage()
     )
     renderer = joseph.FusedRenderer(
-        attenuation.select_structures(bone, None, None, attenuation.SOFT_TISSUE_HU),
+        attenuation.select_structures(bone, None, None, SOFT_TISSUE_HU),
         bone.isocentre_mm,
     )
     cameras = [
@@ -193,9 +196,9 @@ def run(*words):
 
 
 @pytest.mark.slow
-def test_one_call_registers_a_frame_and_a_second_call_finds_it_done(trial, tmp_path):
+def test_one_run_registers_a_frame_and_a_second_run_skips_it(trial, tmp_path):
     folder, (rig_from_volume, _), cameras = trial
-    # its own start, to be quick; the frames and the bone come from the folder
+    # a known start pose, for speed; the frames and the bone come from the folder
     call = [
         "--trial",
         folder,
@@ -238,7 +241,7 @@ def test_one_call_registers_a_frame_and_a_second_call_finds_it_done(trial, tmp_p
         (["--speed", "high"], "unknown argument"),
     ],
 )
-def test_a_trial_that_is_not_laid_out_as_expected_is_one_line(trial, tmp_path, flags, message):
+def test_a_trial_with_another_layout_is_an_error_of_one_line(trial, tmp_path, flags, message):
     folder, _, _ = trial
     done = run(
         "--trial", folder, "--out", tmp_path, "--bones", "rad=radius", "--voxel", "2 2 2.5", *flags

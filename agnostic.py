@@ -31,7 +31,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.command_line import flags, script, training_flags
 from common.errors import InputError
@@ -44,6 +44,9 @@ from common.training.settings import (
 )
 from common.training.view import TrainingView
 from common.training.xvr_config import RunPaths, settings_of
+
+if TYPE_CHECKING:
+    from common.drr.renderer import Device
 
 CPU_LR, GPU_LR = 3e-3, 1e-3
 
@@ -82,7 +85,7 @@ def build_parser() -> script.Parser:
 
 
 def choose_settings(
-    network: dict[str, str], view: TrainingView, changes: dict[str, Any], device: str
+    network: dict[str, str], view: TrainingView, changes: dict[str, Any], device: Device
 ) -> Settings:
     """Settings with the defaults of the device, except for the stated ``network`` and ``changes``.
 

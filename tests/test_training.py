@@ -18,6 +18,7 @@ from common.geometry import Detector
 from common.geometry.pose_range import PoseRange
 from common.training import augmentation, batches, loop, schedule, validation
 from common.training.images import LEAST_IN_VIEW, Scenes, draw_poses, make_batch
+from common.training.job import Job
 from common.training.loading import load_patient
 from common.training.loss import LEVER_MM, LOSS_SCALE_MM, ImageLoss, dice, pose_loss, silhouette
 from common.training.network import centre_heads, learners
@@ -33,6 +34,7 @@ from common.training.settings import Settings
 from common.training.sources import Source
 from common.training.view import TrainingView
 from common.training.xvr_config import RunPaths, config_of, settings_of
+from common.version import VERSION
 from common.volume import nifti
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume
@@ -366,6 +368,52 @@ def test_settings_survive_the_checkpoint():
     )
     config = config_of(settings, RunPaths("a", outpath="b"))
     assert settings_of(config) == settings
+
+
+def test_a_checkpoint_records_every_setting_of_the_run_and_the_version(tmp_path):
+    settings = Settings(
+        "resnet18",
+        "groupnorm",
+        "euler_angles",
+        TrainingView(Detector.centred(64, 64, 900.0, 2.0), PoseRange(tx=(1.0, 2.0)), "PA", False),
+        8,
+        1e-4,
+        convention="XYZ",
+        unit_conversion_factor=10.0,
+        p_augmentation=0.1,
+        effects_full_at=0.2,
+        minutes=3.0,
+        warmup=0.1,
+        weight_ncc=0.3,
+        weight_dice=0.7,
+        reuse=2,
+        seed=4,
+    )
+    source = Source(tmp_path / "ct.nii.gz", tmp_path / "mask.nii.gz", (2, 4))
+    paths = RunPaths("cts", "masks", "out", "start.pth")
+    config = Job(settings, (source,), Outputs(tmp_path, "m"), paths, 2.5, "cpu").config
+    assert settings_of(config) == settings
+    expected = {"suite_version": VERSION, "labels": [2, 4], "cache_gb": 2.5, "device": "cpu"}
+    assert expected.items() <= config.items()
+    assert {
+        "volpath": "cts",
+        "maskpath": "masks",
+        "ckptpath": "start.pth",
+    }.items() <= config.items()
+
+
+@pytest.mark.parametrize("budget", [{}, {"minutes": 1.0, "iterations": 5}])
+def test_settings_with_two_budgets_or_none_are_refused(budget):
+    with pytest.raises(InputError, match="exactly one"):
+        Settings(
+            "resnet18",
+            "groupnorm",
+            "rotation_6d",
+            VIEW,
+            8,
+            1e-4,
+            **{"minutes": None, "iterations": None, **budget},
+        )
 
 
 def test_xvrs_config_has_every_key_its_trainer_stores():

@@ -13,7 +13,10 @@ TINY = ["--model_name", "test_resnet"]
 
 
 def write_ct(path: Path, shift: int = 0, seed: int = 0) -> Path:
-    """A block of tissue with an L of bone: no symmetry of its own. 24 voxels of 5 mm; ``shift`` voxels tell patients apart."""
+    """Save a block of tissue with an L of bone, which has no symmetry: 24 voxels of 5 mm.
+
+    ``shift`` lengthens the L by so many voxels, so that patients differ.
+    """
     rng = np.random.default_rng(seed)
     data = np.full((24, 22, 26), -1000, np.int16)
     data[3:-3, 3:-3, 2:-2] = 40
@@ -27,7 +30,7 @@ def write_ct(path: Path, shift: int = 0, seed: int = 0) -> Path:
 
 
 def write_mask(path: Path, ct: Path) -> Path:
-    """The labelmap of the L: 1 its long leg, 2 its short one."""
+    """Save the labelmap of the L: 1 for its long leg, 2 for its short one."""
     volume = nifti.load_ct(ct)
     labels = np.zeros(volume.shape, np.uint8)
     labels[6:10][volume.data[6:10] > 300] = 1

@@ -32,6 +32,7 @@ from common.training.settings import (
 from common.training.view import TrainingView
 
 if TYPE_CHECKING:
+    from common.drr.renderer import Device
     from common.xray.xray import Xray
 
 # setting, lowest and highest value, unit
@@ -207,7 +208,7 @@ def outputs_of(args: argparse.Namespace, inputs: Iterable[str | Path]) -> Output
 
 
 def view_from(
-    args: argparse.Namespace, device: str, fallback: TrainingView | None = None
+    args: argparse.Namespace, device: Device, fallback: TrainingView | None = None
 ) -> TrainingView:
     """Detector and pose range of the flags.
 
@@ -278,7 +279,7 @@ def changes_from(args: argparse.Namespace) -> dict[str, Any]:
     return changes
 
 
-def overridden(settings: Settings, args: argparse.Namespace, device: str) -> Settings:
+def overridden(settings: Settings, args: argparse.Namespace, device: Device) -> Settings:
     """The settings, except for those that flags state. Raises InputError for invalid values."""
     view = view_from(args, device, settings.view)
     return replace(settings, view=view, **changes_from(args))

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-# probability that an image is shown without soft tissue: tissue may show the box of the CT's crop,
-# which no X-ray does; without a labelmap, tissue is part of what the network has to find
-# (benchmarks/README.md, 'What was tried for training, and what it gave')
+# probability of an image without soft tissue, which may show the box of the CT's crop
+# (benchmarks/README.md, 'Bias in depth')
 BARE, BARE_WITHOUT_LABELMAP = 0.4, 0.1
 
 

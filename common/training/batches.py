@@ -22,7 +22,7 @@ from common.training.processes import take_rendering_cores
 from common.training.settings import Settings
 
 # batches between two appearances of a DRR; reuse in consecutive batches trains worse
-# (benchmarks/README.md, 'What was tried for training, and what it gave')
+# (benchmarks/README.md, 'Use of each DRR')
 APART = 50
 MOST_HELD_BYTES = 1e9  # of DRRs to be used again
 

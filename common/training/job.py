@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from common.drr.renderer import Device
 from common.pose_network.checkpoint import Checkpoint
 from common.training.outputs import Outputs
 from common.training.settings import Settings
@@ -31,7 +32,7 @@ class Job:
     outputs: Outputs
     paths: RunPaths
     cache_gb: float
-    device: str
+    device: Device
     wandb: str | None = None
     start: Checkpoint | None = None
     resume: Checkpoint | None = None

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from common import files, geometry
+from common.drr.renderer import Device
 from common.errors import InputError
 from common.training.patient import Layer, Patient
 from common.training.sources import Source
@@ -27,7 +28,7 @@ POINTS = 200  # of the bone, to judge poses
 MOST_NEIGHBOURS = 4  # largest neighbours that move independently; the others move with the body
 
 
-def load_patient(source: Source, view: TrainingView, device: str) -> Patient:
+def load_patient(source: Source, view: TrainingView, device: Device) -> Patient:
     """Read a CT and split it into layers, at the resolution that the view shows.
 
     Raises InputError if a file is invalid, the grids differ, or the CT has no bone.

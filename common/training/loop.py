@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.drr.renderer import Device
 from common.errors import InputError
 from common.pose_network.checkpoint import Checkpoint
 from common.progress import Track
@@ -43,7 +44,7 @@ class Trainer:
         self,
         settings: Settings,
         network: torch.nn.Module,
-        device: str,
+        device: Device,
         outputs: Outputs,
         config: dict[str, Any],
         among: Processes,

@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 
+from common.drr.renderer import Device
 from common.geometry import pose_range
 from common.training.processes import available_cores
 from common.training.settings import Settings
@@ -32,11 +33,13 @@ def centre_heads(network: torch.nn.Module, settings: Settings) -> None:
             head.bias.copy_(bias)
 
 
-def mixed_precision(network: torch.nn.Module, settings: Settings, device: str) -> torch.nn.Module:
+def mixed_precision(
+    network: torch.nn.Module, settings: Settings, device: Device
+) -> torch.nn.Module:
     """On CUDA, the network with its backbone in bfloat16; the pose stays in single precision.
 
     Elsewhere the network itself: bfloat16 is slower on a CPU for a small backbone
-    (benchmarks/README.md, 'What was tried for training, and what it gave').
+    (benchmarks/README.md, 'Speed and memory').
     """
     if device != "cuda":
         return network

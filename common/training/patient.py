@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common import geometry
-from common.drr.renderer import Renderer, make_renderer
+from common.drr.renderer import Device, Renderer, make_renderer
 from common.volume.volume import Volume, affine_of_box
 
 
@@ -71,7 +71,7 @@ class Patient:
     bone: Layer
     tissue: Layer
     others: tuple[Layer, ...]
-    device: str
+    device: Device
 
     @property
     def size_bytes(self) -> int:

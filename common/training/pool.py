@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from common.drr.renderer import Device
 from common.progress import track
 from common.training.loading import load_patient
 from common.training.patient import Patient
@@ -24,7 +25,12 @@ class PatientPool:
     """
 
     def __init__(
-        self, sources: Sequence[Source], view: TrainingView, device: str, cache_gb: float, seed: int
+        self,
+        sources: Sequence[Source],
+        view: TrainingView,
+        device: Device,
+        cache_gb: float,
+        seed: int,
     ):
         self.sources = sources
         self._view, self._device, self._seed = view, device, seed

@@ -7,6 +7,8 @@ import os
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from common.drr.renderer import Device
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -32,7 +34,7 @@ class Processes:
 
 
 @contextlib.contextmanager
-def join_processes(device: str) -> Generator[Processes]:
+def join_processes(device: Device) -> Generator[Processes]:
     """Join the processes that torchrun started; without torchrun, this process is the only one."""
     import torch
 
@@ -59,7 +61,7 @@ class Cores:
     Half is for the network, half for the images of the next batch; on two cores, all three threads
     take what is free. The network learns from two halves of a batch in two threads, because two
     threads within each layer of a small network gain little
-    (benchmarks/README.md, 'What was tried for training, and what it gave').
+    (benchmarks/README.md, 'Speed and memory').
     """
 
     count: int

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from common.errors import InputError
 from common.geometry import Detector
 from common.geometry.pose_range import knee
 from common.training.view import TrainingView
+
+if TYPE_CHECKING:
+    from common.drr.renderer import Device
 
 # DiffDRR's names, of those that a network can predict (diffdrr.registration.N_ANGULAR_COMPONENTS)
 Parameterization = Literal[
@@ -41,7 +44,7 @@ class Model(TypedDict):
 
 
 # a small backbone processes many times the images on a CPU; on a GPU, xvr's
-# (benchmarks/README.md, 'What was tried for training, and what it gave')
+# (benchmarks/README.md, 'Errors of start poses')
 CPU_MODEL: Model = {
     "model_name": "test_resnet",
     "norm_layer": "batchnorm2d",
@@ -105,14 +108,14 @@ class Settings:
             )
 
 
-def device_defaults(device: str) -> DeviceDefaults:
+def device_defaults(device: Device) -> DeviceDefaults:
     """Batch size, reuse of DRRs, and weights of the image and Dice terms."""
     weight = GPU_WEIGHT if device == "cuda" else 0.0
     batch, reuse = (CPU_BATCH, CPU_REUSE) if device == "cpu" else (GPU_BATCH, 1)
     return {"batch_size": batch, "reuse": reuse, "weight_ncc": weight, "weight_dice": weight}
 
 
-def default_view(device: str) -> TrainingView:
+def default_view(device: Device) -> TrainingView:
     """The knee's default pose range on the default detector of the device."""
     pixels = CPU_HEIGHT if device == "cpu" else GPU_HEIGHT
     return TrainingView(Detector.centred(pixels, pixels, SDD_MM, FIELD_MM / pixels), knee("AP"))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from common import geometry
+from common.drr.renderer import Device
 from common.training.images import make_batch
 from common.training.pool import PatientPool
 from common.training.view import TrainingView
@@ -33,7 +34,7 @@ class Validation:
     points_mm: list[np.ndarray]
     view: TrainingView
 
-    def evaluate(self, network: torch.nn.Module, device: str) -> dict[str, float]:
+    def evaluate(self, network: torch.nn.Module, device: Device) -> dict[str, float]:
         """Metrics of a network's predictions, see `summarise`."""
         was_training = network.training
         network.eval()

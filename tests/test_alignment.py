@@ -1,4 +1,4 @@
-"""Rigid alignment by shape: known motions are recovered, whatever the start, and another bone is no match."""
+"""Rigid alignment by shape: known motions are recovered; another bone does not converge."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_a_known_motion_is_recovered(femur, motion, labelled):
     assert found.converged
 
 
-def test_a_bone_that_lies_upside_down_is_found(femur):
+def test_a_bone_upside_down_is_aligned(femur):
     ct, labelmap = femur
     moving_from_reference = np.eye(4)
     moving_from_reference[:3, :3] = rotation_matrix([0, np.pi, 0]) @ rotation_matrix([0.2, 0, 0])
@@ -69,7 +69,7 @@ def test_the_same_input_gives_the_same_answer(femur):
 
 
 @pytest.mark.slow
-def test_another_bone_does_not_count_as_converged(femur):
+def test_another_bone_does_not_converge(femur):
     ball = np.linalg.norm(np.stack(np.indices((40, 40, 40)), -1) - 19.5, axis=-1) < 12
     affine = np.diag([2.5, 2.5, 2.5, 1])
     other = Volume(np.where(ball, 500, 0).astype(np.int16), affine, Lineage())
@@ -80,13 +80,13 @@ def test_another_bone_does_not_count_as_converged(femur):
     assert not found.converged
 
 
-def test_the_24_ways_to_turn_a_cube_are_all_different_rotations():
+def test_the_24_rotations_of_a_cube_are_different_rotations():
     turns = alignment.cube_rotations()
     assert len({turn.tobytes() for turn in (np.round(turn + 0.0) for turn in turns)}) == 24
     assert all(np.linalg.det(turn) == pytest.approx(1) for turn in turns)
 
 
-def test_a_scan_without_bone_or_of_bone_alone_is_refused():
+def test_a_ct_without_bone_or_of_only_bone_is_rejected():
     for value in (-50, 700):
         with pytest.raises(InputError, match="bone"):
             bone_shape.BoneShape(
@@ -95,7 +95,10 @@ def test_a_scan_without_bone_or_of_bone_alone_is_refused():
 
 
 def test_distances_are_positive_inside_and_in_millimetres():
-    """A slab of bone 10 voxels of 2 mm thick: its middle lies 9 mm deep, as its surface is half a voxel beyond its outer voxels."""
+    """A slab of bone, 10 voxels of 2 mm thick: its centre is 9 mm deep.
+
+    The surface is half a voxel beyond the outer voxels.
+    """
     data = np.full((30, 12, 12), 40, np.int16)
     data[10:20] = 500
     distance = bone_shape.BoneShape(

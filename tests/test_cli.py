@@ -1,4 +1,4 @@
-"""The contract at the edges of every script: exit codes, one-line errors, outputs that are whole or absent, help that answers at once."""
+"""The frame of every script: exit codes, one-line errors, complete outputs, fast help."""
 
 import argparse
 import errno
@@ -44,10 +44,10 @@ def script(action):
     return script_module.script(action, lambda: build_parser("says what it does"))
 
 
-# ------------------------------------------------------------------------------------------------- exit codes
+# -------------------------------------------------------------------------------------- exit codes
 
 
-def test_what_a_script_returns_is_its_exit_code():
+def test_the_return_value_of_a_script_is_its_exit_code():
     assert script(lambda args: None)([]) == 0
     assert script(lambda args: EXIT_NOT_CONVERGED)([]) == 3
 
@@ -75,7 +75,7 @@ def test_a_bug_is_not_hidden():
         script(lambda args: 1 // 0)([])
 
 
-def test_an_interruption_has_its_own_code(capsys):
+def test_an_interruption_has_its_own_exit_code(capsys):
     def run(args):
         raise KeyboardInterrupt
 
@@ -83,7 +83,7 @@ def test_an_interruption_has_its_own_code(capsys):
     assert capsys.readouterr().err == "test_cli.py: interrupted\n"
 
 
-def test_quiet_keeps_warnings_and_drops_notes(capsys):
+def test_quiet_shows_warnings_and_no_notes(capsys):
     def run(args):
         LOGGER.info("a note")
         LOGGER.warning("a warning")
@@ -95,7 +95,7 @@ def test_quiet_keeps_warnings_and_drops_notes(capsys):
     assert "a note" in capsys.readouterr().err
 
 
-def test_arguments_that_are_wrong_are_one_line_too(capsys):
+def test_invalid_arguments_are_an_error_of_one_line(capsys):
     assert script(lambda args: None)(["--no_such_flag"]) == 2
     assert (
         capsys.readouterr().err
@@ -115,7 +115,7 @@ def test_arguments_that_are_wrong_are_one_line_too(capsys):
         ),
     ],
 )
-def test_a_machine_that_is_short_of_something_is_an_expected_problem(capsys, error, said):
+def test_a_lack_of_memory_or_disk_space_is_an_expected_error(capsys, error, said):
     def run(args):
         raise error
 
@@ -123,7 +123,7 @@ def test_a_machine_that_is_short_of_something_is_an_expected_problem(capsys, err
     assert capsys.readouterr().err.startswith(f"test_cli.py: {said}")
 
 
-def test_a_step_of_several_files_names_each_bad_one_and_does_the_others(capsys):
+def test_a_step_of_several_files_names_each_invalid_one_and_processes_the_others(capsys):
     done = []
 
     def run(args):
@@ -140,7 +140,7 @@ def test_a_step_of_several_files_names_each_bad_one_and_does_the_others(capsys):
     assert [line[:13] for line in capsys.readouterr().err.splitlines()] == ["test_cli.py: "] * 2
 
 
-def test_what_a_file_says_reaches_the_terminal_as_one_harmless_line(capsys):
+def test_the_content_of_a_file_is_printed_as_one_harmless_line(capsys):
     def run(args):
         raise InputError("a[2J\nb", "is bad", "good", "repair")
 
@@ -150,10 +150,10 @@ def test_what_a_file_says_reaches_the_terminal_as_one_harmless_line(capsys):
     )
 
 
-# ---------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------- files
 
 
-def test_an_input_must_be_a_readable_file_with_something_in_it(tmp_path):
+def test_an_input_must_be_a_readable_file_with_content(tmp_path):
     (tmp_path / "empty").touch()
     for path, found in (
         (tmp_path, "is a folder"),
@@ -186,7 +186,7 @@ def test_existing_outputs_are_kept_unless_overwrite_and_inputs_always(tmp_path):
         files.check_outputs([tmp_path / "new" / ".." / "there"], overwrite=True, inputs=[there])
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
+def test_a_file_is_complete_or_absent(tmp_path):
     target = tmp_path / "result.nii.gz"
     target.write_text("old")
 
@@ -206,9 +206,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_an_output_that_another_run_is_writing_is_refused_until_that_run_is_gone_however_it_went(
-    tmp_path,
-):
+def test_an_output_is_locked_by_another_run_until_that_run_ends_even_if_it_is_killed(tmp_path):
     output = tmp_path / "out" / "a.nii.gz"
     hold = f"""
 from pathlib import Path
@@ -231,14 +229,13 @@ with locks.claiming():
         other.kill()
         other.wait()
         files.check_outputs([output], overwrite=False)
-        assert sorted(path.name for path in output.parent.iterdir()) == [
-            locks.LOCK
-        ]  # what the killed run left is gone
+        # the partial file of the killed run is removed
+        assert sorted(path.name for path in output.parent.iterdir()) == [locks.LOCK]
         output.touch()
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_folders_made_for_outputs_that_never_came_go_again(tmp_path):
+def test_folders_made_for_outputs_that_were_not_written_are_removed(tmp_path):
     def run(args):
         files.check_outputs([tmp_path / "new" / "deep" / "a.png"], False)
         raise InputError("a", "is bad", "good", "repair")
@@ -247,7 +244,7 @@ def test_folders_made_for_outputs_that_never_came_go_again(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_volumes_lineage_counts_with_it(tmp_path):
+def test_the_lineage_of_a_volume_is_checked_with_it(tmp_path):
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(InputError, match=r"a\.json: already exists"):
         files.check_outputs([tmp_path / "a.nii.gz"], overwrite=False)
@@ -255,7 +252,7 @@ def test_a_volumes_lineage_counts_with_it(tmp_path):
         files.check_outputs([tmp_path / "a.nii.gz"], overwrite=True, inputs=[tmp_path / "a.nii"])
 
 
-def test_a_claim_that_no_file_or_machine_can_hold_is_refused_before_memory_is_asked_for(tmp_path):
+def test_a_header_that_claims_more_than_the_file_can_hold_is_rejected(tmp_path):
     path = tmp_path / "a.nii"
     path.write_bytes(bytes(1000))
     files.check_claim(path, 1000, False, "a CT")
@@ -265,7 +262,7 @@ def test_a_claim_that_no_file_or_machine_can_hold_is_refused_before_memory_is_as
             files.check_claim(path, size, compressed, "a CT")
 
 
-def test_what_a_parser_raises_becomes_one_line_but_a_lack_of_memory_stays_one():
+def test_any_exception_of_a_reader_becomes_an_input_error_except_a_lack_of_memory():
     with (
         pytest.raises(
             InputError, match=r"a: cannot be read \(deep\); expected a CT; copy it again"
@@ -277,7 +274,7 @@ def test_what_a_parser_raises_becomes_one_line_but_a_lack_of_memory_stays_one():
         raise MemoryError
 
 
-def test_files_have_the_permissions_that_the_user_asked_for(tmp_path):
+def test_files_have_the_permissions_of_the_umask(tmp_path):
     mask = os.umask(0o027)
     try:
         files.write_text(tmp_path / "a", "x")
@@ -294,7 +291,7 @@ def test_json_is_written_and_read_back(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "3", "\ufeffx"])
-def test_what_is_no_json_object_is_refused(tmp_path, text):
+def test_anything_but_a_json_object_is_rejected(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"a\.json"):
         files.read_json(tmp_path / "a.json", "numbers")
@@ -315,7 +312,7 @@ def test_hash_is_sha256_of_the_content(tmp_path):
         ("noending", "noending"),
     ],
 )
-def test_stem_counts_nii_gz_as_one_ending(name, stem):
+def test_nii_gz_is_one_ending(name, stem):
     assert files.stem(name) == stem
 
 
@@ -326,7 +323,7 @@ def test_versions_are_those_installed():
     assert json.dumps(files.versions("scipy", "nibabel"))
 
 
-# ------------------------------------------------------------------------------------------------ every script
+# ------------------------------------------------------------------------------------ every script
 
 
 def test_every_parser_has_the_common_flags():
@@ -339,7 +336,7 @@ def test_every_parser_has_the_common_flags():
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=[path.name for path in SCRIPTS])
-def test_help_answers_from_any_folder_without_heavy_imports(tmp_path, path):
+def test_help_works_in_any_folder_without_heavy_imports(tmp_path, path):
     code = f"""
 import runpy, sys
 sys.argv = [{str(path)!r}, "--help"]

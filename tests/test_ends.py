@@ -1,3 +1,5 @@
+"""Cut ends: found at the faces of a CT, recorded in its lineage, excluded by the solver."""
+
 from dataclasses import replace
 
 import helpers
@@ -39,7 +41,7 @@ def test_a_bone_is_cut_where_its_label_reaches_the_volumes_face():
     assert cut_ends.cuts_of(labelmap.data[:, :, :-1] * 0, None, ct) == []
 
 
-def test_the_points_of_a_cut_follow_the_bone_through_a_mirror_and_a_motion():
+def test_the_points_of_a_cut_follow_the_bone_through_mirror_and_motion():
     ct, labelmap = rod()
     cuts = cut_ends.cuts_of(labelmap.data, None, ct)
     plain = cut_ends.end_points(labelmap.data > 0, ct, cuts)
@@ -61,7 +63,7 @@ def test_the_points_of_a_cut_follow_the_bone_through_a_mirror_and_a_motion():
     )
 
 
-def test_the_lineage_is_asked_before_the_volumes_faces():
+def test_recorded_cuts_are_read_from_the_lineage():
     ct, _ = rod()
     assert cut_ends.recorded_cuts(ct) is None
     assert (
@@ -70,7 +72,7 @@ def test_the_lineage_is_asked_before_the_volumes_faces():
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_cut_that_the_xray_does_not_show_pulls_the_pose_only_where_nobody_knows_of_it(known):
+def test_a_cut_shifts_the_pose_only_if_it_is_unknown(known):
     """The X-ray shows a longer rod than the CT has."""
     long, long_labels = rod(count=60)
     short = replace(

@@ -38,7 +38,10 @@ SHAPE = (70, 60, 50)
 
 
 def make_patient(folder, directions, spacing):
-    """A soft CT with two blocks of bone, right and left, and in each one bright voxel; returns the bright voxels' scanner positions by side."""
+    """A soft CT with two blocks of bone, right and left, and one bright voxel in each.
+
+    Returns the positions of the bright voxels in the scanner, by side.
+    """
     affine = np.eye(4)
     affine[:3, :3] = directions * np.array(spacing)
     affine[:3, 3] = [21.0, -33, 47] - affine[:3, :3] @ (np.array(SHAPE) - 1) / 2
@@ -70,10 +73,10 @@ def bright_spot(volume) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("directions", "spacing"), FILES.values(), ids=FILES)
-def test_landmark_and_image_come_back_through_all_four_steps(
+def test_landmark_and_image_keep_their_position_through_all_four_steps(
     tmp_path, monkeypatch, directions, spacing
 ):
-    """With a known co-registration in the middle; the landmark returns to 0.01 mm by the composition of what each step says it did."""
+    """With a known alignment in step 3; the recorded transforms map the landmark to 0.01 mm."""
     bright = make_patient(tmp_path, directions, spacing)
     assert (
         segmentation_preprocessing.main(
@@ -96,7 +99,7 @@ def test_landmark_and_image_come_back_through_all_four_steps(
     )
     cropped = tmp_path / "femur_cts_cropped"
 
-    # a motion that has nothing to do with the fit: what counts here is that file and lineage move together
+    # any motion: this tests that file and lineage move together
     motion = twist(np.array([0.2, -0.3, 0.25, 13, -9, 21]), np.array([21.0, -33, 47]))
     monkeypatch.setattr(
         "common.volume.alignment.align",
@@ -120,7 +123,7 @@ def test_landmark_and_image_come_back_through_all_four_steps(
     assert center_isometric.main(["-i", str(aligned), "-o", str(centred), "--spacing", "0.7"]) == 0
 
     for name, side in (("P01_femur", "left"), ("P01_femur_mirrored", "right")):
-        # the picture follows: exactly where nothing is interpolated, within half a voxel elsewhere
+        # the image follows: exactly if nothing is interpolated, else within half a voxel
         for folder, tolerance_mm in (
             (cropped, 1e-3),
             (aligned, 0.5 * max(spacing)),
@@ -220,7 +223,7 @@ def test_a_file_without_lineage_is_assumed_to_be_original_and_that_is_logged(ima
     assert back.source["name"] == "v.nii.gz"
 
 
-def test_a_sidecar_of_another_image_is_refused(image):
+def test_a_lineage_of_another_image_is_rejected(image):
     changed = nibabel.load(image)
     nibabel.save(
         nibabel.Nifti1Image(np.asanyarray(changed.dataobj) + np.int16(1), changed.affine), image
@@ -243,14 +246,14 @@ def test_a_sidecar_of_another_image_is_refused(image):
         ("source", 3, "incomplete"),
     ],
 )
-def test_a_damaged_sidecar_is_refused(image, key, value, message):
+def test_a_damaged_lineage_is_rejected(image, key, value, message):
     content = json.loads(lineage.sidecar(image).read_text())
     lineage.sidecar(image).write_text(json.dumps({**content, key: value}))
     with pytest.raises(InputError, match=message):
         nifti.load_ct(image)
 
 
-def test_a_truncated_sidecar_is_refused(image):
+def test_a_truncated_lineage_is_rejected(image):
     text = lineage.sidecar(image).read_text()
     lineage.sidecar(image).write_text(text[: len(text) // 2])
     with pytest.raises(InputError, match="not valid JSON"):
@@ -268,7 +271,7 @@ def test_a_json_file_of_a_dicom_converter_is_not_a_lineage(image, caplog):
 @pytest.mark.parametrize(
     ("key", "value"), [("shape", [3, 4, 6]), ("affine", np.eye(4).tolist()), ("sha256", "0" * 64)]
 )
-def test_a_sidecar_with_another_hash_shape_or_affine_is_refused(image, key, value):
+def test_a_lineage_with_another_hash_shape_or_affine_is_rejected(image, key, value):
     content = json.loads(lineage.sidecar(image).read_text())
     content["image"][key] = value
     lineage.sidecar(image).write_text(json.dumps(content))

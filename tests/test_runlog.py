@@ -1,4 +1,4 @@
-"""What a run leaves in its log: everything it said, with times and without control characters."""
+"""The log of a run: all its messages, with times and without control characters."""
 
 import io
 import logging
@@ -28,9 +28,7 @@ def lines_of(path):
 
 
 @pytest.mark.parametrize("flag", ["--log_file", "--log-file"])
-def test_the_log_holds_the_command_the_notes_and_the_end_and_grows_with_the_next_run(
-    tmp_path, flag, capsys
-):
+def test_the_log_contains_command_notes_and_end_and_is_appended_to(tmp_path, flag, capsys):
     def run(args):
         LOGGER.info("a note")
         LOGGER.warning("a warning")
@@ -64,12 +62,12 @@ def test_an_expected_error_and_the_traceback_of_a_bug_are_in_the_log(tmp_path):
     assert not isinstance(sys.stderr, Kept)
 
 
-def test_a_log_that_cannot_be_opened_stops_the_run_before_it_starts(tmp_path, capsys):
+def test_a_log_that_cannot_be_opened_is_an_error_before_the_run(tmp_path, capsys):
     assert script(lambda args: 1 // 0)(["--log_file", str(tmp_path)]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_progress_without_a_terminal_is_plain_lines_with_the_end_in_the_last(capsys):
+def test_progress_without_a_terminal_is_one_line_at_the_end(capsys):
     with log.messages(frozenset()):
         for _ in track(range(2), what="outer", unit="step"):
             list(track(range(3), what="inner", unit="it"))
@@ -81,7 +79,7 @@ def test_progress_without_a_terminal_is_plain_lines_with_the_end_in_the_last(cap
     ]
 
 
-def test_progress_now_and_then_says_how_much_time_is_left(capsys, monkeypatch):
+def test_progress_lines_state_the_time_left(capsys, monkeypatch):
     monkeypatch.setattr(log, "LINE_EVERY_S", 0)
     with log.messages(frozenset()), Track(total=100, what="training", unit="%") as bar:
         bar._began -= 30
@@ -105,7 +103,7 @@ def test_a_setting_in_backticks_is_shown_as_the_flag_of_the_script_that_has_it(c
     assert capsys.readouterr().err == "warning: no distance; give --sdd or `not_a_flag`\n"
 
 
-def test_a_line_that_was_redrawn_is_kept_as_it_last_stood():
+def test_of_a_redrawn_line_the_last_state_is_logged():
     screen, log = io.StringIO(), io.StringIO()
     kept = Kept(screen, log)
     kept.write("\r 10 %\r 20 %")
@@ -118,5 +116,5 @@ def test_a_line_that_was_redrawn_is_kept_as_it_last_stood():
     ("seconds", "text"),
     [(3.21, "3.2 s"), (59, "59.0 s"), (90, "2 min"), (3600, "1 h 0 min"), (9000, "2 h 30 min")],
 )
-def test_durations_are_said_as_a_person_would(seconds, text):
+def test_durations_are_in_readable_units(seconds, text):
     assert duration(seconds) == text

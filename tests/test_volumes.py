@@ -1,4 +1,4 @@
-"""Volumes on disk and their grids; the conversion to SimpleITK; attenuation."""
+"""Volumes on disk and their grids, conversion to SimpleITK, and attenuation."""
 
 import nibabel
 import numpy as np
@@ -7,6 +7,7 @@ import pytest
 from common.errors import InputError
 from common.geometry import RAS_FROM_LPS, apply, rotation_matrix, twist
 from common.volume import attenuation, folders, itk, nifti, resampling
+from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume, affine_of_box, index_box, points_of, same_grid
 
@@ -32,7 +33,7 @@ def write(path, data, affine=OBLIQUE, **options):
     "dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64, np.float32, np.float64]
 )
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_a_saved_volume_comes_back_with_data_type_and_grid(tmp_path, dtype, ending):
+def test_a_saved_volume_is_read_with_its_data_type_and_grid(tmp_path, dtype, ending):
     made = ramp(dtype)
     back = nifti.load_ct(nifti.save(tmp_path / f"v{ending}", made))
     np.testing.assert_array_equal(back.data, made.data)
@@ -44,7 +45,7 @@ def test_a_saved_volume_comes_back_with_data_type_and_grid(tmp_path, dtype, endi
 
 
 def test_header_scaling_is_applied(tmp_path):
-    """Written by hand, because nibabel chooses its own scale factors: a 352-byte header, then the numbers."""
+    """nibabel chooses its own scale factors, so the bytes are written: header, then numbers."""
     header = nibabel.Nifti1Header()
     header.set_data_shape((2, 3, 4))
     header.set_data_dtype(np.int16)
@@ -78,7 +79,7 @@ def test_a_fourth_axis_of_length_one_is_dropped(tmp_path):
         (np.full((4, 5, 6), np.inf, np.float32), "NaN"),
     ],
 )
-def test_what_is_no_ct_is_refused(tmp_path, data, message):
+def test_invalid_cts_are_rejected(tmp_path, data, message):
     with pytest.raises(InputError, match=message):
         nifti.load_ct(write(tmp_path / "v.nii.gz", data))
 
@@ -91,7 +92,7 @@ def test_what_is_no_ct_is_refused(tmp_path, data, message):
     ],
     ids=["singular", "sheared"],
 )
-def test_an_unusable_affine_is_refused(tmp_path, affine):
+def test_an_unusable_affine_is_rejected(tmp_path, affine):
     image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
     image.header.set_sform(affine, 1)
     image.header["qform_code"] = 0
@@ -101,7 +102,7 @@ def test_an_unusable_affine_is_refused(tmp_path, affine):
         nifti.load_ct(path)
 
 
-def test_damaged_files_are_refused(tmp_path):
+def test_damaged_files_are_rejected(tmp_path):
     whole = write(
         tmp_path / "v.nii.gz",
         np.random.default_rng(0).integers(0, 1000, (30, 30, 30)).astype(np.int16),
@@ -124,7 +125,7 @@ def test_whole_numbers_stored_as_floats_are_labels(tmp_path):
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0, np.nan])
-def test_fractions_and_negative_numbers_are_no_labels(tmp_path, value):
+def test_fractions_and_negative_numbers_are_not_labels(tmp_path, value):
     with pytest.raises(InputError, match=r"label|fractions"):
         nifti.load_labelmap(write(tmp_path / "v.nii.gz", np.full((4, 5, 6), value, np.float32)))
 
@@ -132,7 +133,7 @@ def test_fractions_and_negative_numbers_are_no_labels(tmp_path, value):
 @pytest.mark.parametrize(
     "affine", [OBLIQUE, np.diag([-1.0, 1, 2, 1])], ids=["oblique", "left-handed"]
 )
-def test_simpleitk_sees_each_voxel_at_its_place_in_lps_and_back(affine):
+def test_each_voxel_has_the_same_position_in_simpleitk_in_lps_and_back(affine):
     volume = ramp(np.float32, affine)
     image = itk.to_sitk(volume)
     for index in ((0, 0, 0), (6, 5, 4), (3, 1, 2)):
@@ -161,8 +162,8 @@ def test_resampling_on_its_own_grid_changes_nothing():
     )
 
 
-def test_resampling_takes_the_value_at_the_transformed_place():
-    """The new grid is the old one, shifted by two voxels along the first axis; what was outside is filled."""
+def test_resampling_returns_the_value_at_the_transformed_position():
+    """The new grid is shifted by two voxels along the first axis; outside voxels are filled."""
     volume = ramp()
     shift = np.eye(4)
     shift[:3, 3] = 2 * OBLIQUE[:3, 0]
@@ -173,7 +174,7 @@ def test_resampling_takes_the_value_at_the_transformed_place():
     assert (moved.data[5:] == -1000).all()
 
 
-def test_whole_numbers_are_rounded_not_cut():
+def test_whole_numbers_are_rounded_not_truncated():
     volume = Volume(
         np.array([-10, -9, 9, 10], np.int16).reshape(4, 1, 1).repeat(2, 1).repeat(2, 2),
         np.eye(4),
@@ -203,7 +204,7 @@ def test_labels_are_carried_to_a_finer_grid():
     )
 
 
-def test_same_grid_means_the_same_place_for_every_voxel():
+def test_same_grid_means_the_same_position_of_every_voxel():
     volume = ramp()
     assert same_grid(volume, ramp(np.uint8))
     moved = OBLIQUE.copy()
@@ -220,7 +221,7 @@ def test_attenuation_follows_the_definition_of_the_hounsfield_unit():
         rtol=1e-6,
     )
     np.testing.assert_allclose(
-        attenuation.attenuation(hu, above_hu=attenuation.SOFT_TISSUE_HU),
+        attenuation.attenuation(hu, above_hu=SOFT_TISSUE_HU),
         np.array([0, 0, 0, 0, 0.96]) * attenuation.WATER_PER_MM,
         rtol=1e-6,
     )
@@ -237,7 +238,7 @@ def test_a_box_is_the_masks_extent_clipped_to_the_array():
     )
 
 
-def test_random_points_lie_in_the_mask():
+def test_random_points_are_in_the_mask():
     volume = ramp()
     mask = volume.data > 150
     points = points_of(volume, mask, count=20)

@@ -1,7 +1,9 @@
-"""A process that starts scripts as children of its own and kills them at will: the scripts' imports are paid once, so that a kill lands in the work.
+"""A process that forks scripts as children and kills them at given times.
 
-Reads one JSON a line: script, argv, cwd, and optionally kill_after (seconds), memory_mb and file_bytes (limits of the child). Answers with code (-9 where killed), seconds, out, err.
-Nothing is rendered here: threads of numba or torch do not survive a fork.
+The imports of the scripts are done once, so that a kill hits the work. One JSON list per line is
+read, with script, argv, cwd, and optionally kill_after (seconds), memory_mb and file_bytes (limits
+of the child) of each child. The answers have code (-9 if killed), seconds, out and err. Nothing is
+rendered here: threads of numba and torch do not survive a fork.
 """
 
 import importlib
@@ -16,14 +18,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 PRELOADED = (
-    "nibabel", "SimpleITK", "scipy.ndimage", "scipy.sparse.csgraph", "skimage.measure", "skimage.transform", "matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.Image",
-    "pydicom.pixels", "plotly.graph_objects", "torch", "numba", "common.registration.recording", "common.drr.renderer", "common.registration.starts",
-    "common.registration.verdict", "common.training.run",
-)  # fmt: skip
+    "nibabel",
+    "SimpleITK",
+    "scipy.ndimage",
+    "scipy.sparse.csgraph",
+    "skimage.measure",
+    "skimage.transform",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "PIL.Image",
+    "pydicom.pixels",
+    "plotly.graph_objects",
+    "torch",
+    "numba",
+    "common.registration.recording",
+    "common.drr.renderer",
+    "common.registration.starts",
+    "common.registration.verdict",
+    "common.training.run",
+)
 
 
 def start(order: dict, out: int, err: int) -> int:
-    """Fork a child that runs the script; its process id."""
+    """Fork a child that runs the script, and return its process id."""
     child = os.fork()
     if child:
         return child
@@ -50,7 +67,7 @@ def start(order: dict, out: int, err: int) -> int:
 
 
 def wait(child: int, kill_after: float | None) -> int:
-    """The child's exit code; -9 where it was killed."""
+    """Return the exit code of a child, -9 if it was killed."""
     deadline = time.monotonic() + (kill_after if kill_after is not None else 300)
     while True:
         done, status = os.waitpid(child, os.WNOHANG)

@@ -1,6 +1,6 @@
-"""How long the soak lasts, and the helpers of its tests.
+"""Duration of the soak, and helpers of its tests.
 
-`make soak SECONDS=600` shares that time among the tests; in `make test`, without it, each does a few rounds.
+`make soak SECONDS=600` divides that time among the tests; in `make test` each does a few rounds.
 """
 
 import json
@@ -29,7 +29,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def rounds(share: float, least: int) -> Iterator[int]:
-    """Round numbers: ``least`` of them, or as many as fit into a share of the soak's time."""
+    """Yield round numbers: ``least``, or as many as fit into a fraction of the soak's time."""
     end, number = time.monotonic() + share * SECONDS, 0
     while number < least or time.monotonic() < end:
         yield number
@@ -53,7 +53,7 @@ class Children:
         assert self.server.stdout.readline() == "ready\n"
 
     def run(self, *orders: dict) -> list[dict]:
-        """Run scripts at once; answers in their order."""
+        """Run scripts at the same time, and return their answers in order."""
         self.server.stdin.write(
             json.dumps([{**order, "cwd": str(order["cwd"])} for order in orders]) + "\n"
         )
@@ -79,7 +79,7 @@ def patient(tmp_path_factory):
 
 @pytest.fixture
 def fresh(patient, tmp_path):
-    """Makes private copies of the patient's folder."""
+    """A function that copies the patient's folder."""
 
     def copy(name: str) -> Path:
         shutil.rmtree(tmp_path / name, ignore_errors=True)

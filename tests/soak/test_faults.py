@@ -1,4 +1,7 @@
-"""Runs that end badly: killed at a random moment, on a full disk, short of memory, or beside another. What is there under a final name is whole, and a rerun gives what an uninterrupted run gives."""
+"""Runs that fail: killed at a random moment, on a full disk, short of memory, or next to another.
+
+Files with a final name are complete, and a rerun gives the result of an uninterrupted run.
+"""
 
 import datetime
 import io
@@ -21,7 +24,7 @@ TRAIN = (
     "--name m --iterations 3 --seed 1 --device cpu --model_name test_resnet --height 64 --delx 4"
     " --batch_size 2"
 )
-STEPS = {  # the quick ones first: `make test` does one round of each of those
+STEPS = {  # fast ones first: `make test` does one round of each of them
     "segmentation_preprocessing": "-i seg.nii.gz -o out",
     "crop_cts": "--base_dir patient --ct_filename ct.nii.gz --seg_filename seg.nii.gz",
     "center_isometric": "-i cohort -o out",
@@ -75,7 +78,10 @@ def poses(content: bytes, folder: Path) -> np.ndarray:
 
 
 def same(step: str, one: dict[str, bytes], other: dict[str, bytes], folder: Path) -> bool:
-    """Whether two runs gave the same: bytes where the step is exact, else names and what counts of the content."""
+    """Return whether two runs gave the same result.
+
+    Bytes are compared if the step is exact, else names and the relevant content.
+    """
     if one.keys() != other.keys():
         return False
     if step in ALWAYS_SAME:
@@ -108,7 +114,7 @@ def same(step: str, one: dict[str, bytes], other: dict[str, bytes], folder: Path
 
 @pytest.fixture(scope="module")
 def uninterrupted(children, patient, tmp_path_factory):
-    """Output and duration of each step when nobody disturbs it; asked for by name."""
+    """A function that returns output and duration of an undisturbed step, by name."""
     known: dict[str, tuple[dict[str, bytes], float]] = {}
 
     def of(step: str) -> tuple[dict[str, bytes], float]:
@@ -125,7 +131,7 @@ def uninterrupted(children, patient, tmp_path_factory):
     return of
 
 
-def test_a_step_killed_at_any_moment_leaves_only_whole_files_and_its_rerun_gives_what_an_uninterrupted_run_gives(
+def test_a_step_killed_at_any_moment_leaves_only_complete_files_and_its_rerun_is_complete(
     children, fresh, uninterrupted, tmp_path
 ):
     for number in rounds(0.45, QUICK):
@@ -150,7 +156,7 @@ def test_a_step_killed_at_any_moment_leaves_only_whole_files_and_its_rerun_gives
 
 
 def refused_clearly(step: str, answer: dict) -> bool:
-    """Exit code 2 and one line, or one a file in a step of several."""
+    """Exit code 2 and one line, or one line per file in a step of several."""
     lines = [line for line in answer["err"].splitlines() if line.startswith(f"{step}.py: ")]
     return (
         answer["code"] == 2
@@ -160,10 +166,10 @@ def refused_clearly(step: str, answer: dict) -> bool:
     )
 
 
-def test_a_disk_that_fills_up_is_one_clear_line_and_leaves_nothing_torn(
+def test_a_disk_that_becomes_full_is_one_clear_line_and_leaves_only_complete_files(
     children, fresh, uninterrupted, tmp_path
 ):
-    """A limit on the size of files stands in for the disk's end: it strikes in the middle of any write, and needs no rights."""
+    """A limit on file size simulates the full disk: it hits any write, and needs no rights."""
     for number in rounds(0.05, QUICK):
         step = list(STEPS)[number % len(STEPS)]
         whole, _ = uninterrupted(step)
@@ -191,8 +197,8 @@ def test_a_full_file_system_is_one_clear_line(children, fresh, uninterrupted, tm
     )
     if done.returncode:
         warnings.warn(
-            f"may not mount a small tmpfs ({done.stderr.strip()}): the full disk is tried by limits"
-            " on file sizes alone",
+            f"cannot mount a small tmpfs ({done.stderr.strip()}): the full disk is only simulated"
+            " by limits on file sizes",
             stacklevel=1,
         )
         return
@@ -254,7 +260,7 @@ def test_too_little_memory_is_one_clear_line(children, fresh, uninterrupted):
         assert not [name for name in written(folder, before) if "/." in name]
 
 
-def test_of_two_runs_into_one_folder_the_second_refuses(children, fresh, uninterrupted):
+def test_of_two_runs_with_one_output_folder_the_second_is_rejected(children, fresh, uninterrupted):
     for number in rounds(0.05, QUICK):
         step = [step for step in STEPS if step != "add_dicom_data"][number % (len(STEPS) - 1)]
         folder = fresh("shared")

@@ -1,4 +1,4 @@
-"""Readers fed with files that are nearly right: they return or raise InputError, within ten seconds, whatever the bytes."""
+"""Readers of nearly correct files return or raise InputError within ten seconds."""
 
 import copy
 import datetime
@@ -23,10 +23,10 @@ from common.pose_network import checkpoint
 from common.results import parameters_file
 from common.volume import lineage, nifti
 from common.xray import calibration, reading
-from common.xray.reading import GeometryFlags
+from common.xray.reading import StatedGeometry
 
 SLOWEST_S = 10
-FLAGS = GeometryFlags(1000.0, (0.5, 0.5))
+FLAGS = StatedGeometry(1000.0, (0.5, 0.5))
 CT, LABELS, XRAY = nifti.load_ct, nifti.load_labelmap, lambda path: reading.read(path, FLAGS)
 READERS = {  # name: (reader, a good file)
     "NIfTI": (CT, "unpacked.nii"),
@@ -78,7 +78,10 @@ def folder(tmp_path_factory):
 
 
 def damaged(content: bytes, chance: random.Random) -> bytes:
-    """The content with a few bytes changed, cut, doubled or exchanged; in an archive of PyTorch, in its pickle."""
+    """Return the content with some bytes changed, removed, repeated or replaced.
+
+    In an archive of PyTorch, its pickle is damaged.
+    """
     if content[:4] == b"PK\x03\x04" and chance.random() < 0.7:
         return in_archive(content, chance)
     data = bytearray(content)
@@ -137,7 +140,7 @@ def test_damaged_files_are_read_or_refused(name, folder, tmp_path, capfd):
 
 
 def with_hypothesis(test):
-    """A few examples in `make test`; in the soak new ones in every round."""
+    """Few examples in `make test`; new ones in every round of the soak."""
     return settings(
         max_examples=200 if SECONDS else 25,
         deadline=None,
@@ -153,7 +156,7 @@ def soaked(make_test, share: float = 0.03) -> None:
 
 
 def paths_of(tree, at=()) -> list[tuple]:
-    """Where the values of a nested container stand."""
+    """Return the positions of the values in a nested container."""
     found = [at] if at else []
     items = (
         tree.items()
@@ -234,7 +237,20 @@ def test_pytorch_files_with_anything_anywhere_are_read_or_refused(kind, folder, 
     capfd.readouterr()
 
 
-TAGS = ("Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "SamplesPerPixel", "PixelRepresentation", "DistanceSourceToDetector", "ImagerPixelSpacing", "PixelSpacing", "PixelPaddingValue", "FieldOfViewRotation")  # fmt: skip
+TAGS = (
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "BitsAllocated",
+    "BitsStored",
+    "SamplesPerPixel",
+    "PixelRepresentation",
+    "DistanceSourceToDetector",
+    "ImagerPixelSpacing",
+    "PixelSpacing",
+    "PixelPaddingValue",
+    "FieldOfViewRotation",
+)
 
 
 def test_dicom_tags_with_any_number_are_read_or_refused(folder, tmp_path, capfd):

@@ -1,4 +1,4 @@
-"""The Python API: a bone found, rendered, saved and read back without a command line."""
+"""The Python API: a bone is registered, rendered, saved and read without a command line."""
 
 import re
 from dataclasses import replace
@@ -32,7 +32,7 @@ def found(loaded):
     return api.register(xray, structure, start_camera=start)
 
 
-def test_the_pose_comes_back_and_nothing_is_printed(loaded, found, capfd):
+def test_the_true_pose_is_found_and_nothing_is_printed(loaded, found, capfd):
     structure, xray, camera = loaded
     assert [one.verdict.code for one in found] == ["ok"]
     points = structure.body.points
@@ -43,14 +43,14 @@ def test_the_pose_comes_back_and_nothing_is_printed(loaded, found, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_drr_at_the_pose_is_the_xray(loaded, found):
+def test_the_drr_at_the_final_pose_is_the_xray(loaded, found):
     structure, xray, _ = loaded
     drr = api.render(structure, found[0].camera(), xray.xray.detector)
     assert drr.shape == xray.xray.image.shape
     assert np.corrcoef(drr.ravel(), xray.xray.image.ravel())[0, 1] > 0.98
 
 
-def test_what_is_saved_is_read_back_and_not_overwritten(found, tmp_path):
+def test_a_saved_result_is_read_and_not_overwritten(found, tmp_path):
     (path,) = api.save(found, tmp_path / "out")
     assert path == tmp_path / "out" / "parameters.pt"
     result = api.read_result(tmp_path / "out")
@@ -107,7 +107,7 @@ def test_the_command_line_and_the_api_find_the_same_pose(patient, loaded, tmp_pa
         (lambda s, x: api.read_result("no_such_folder"), "no_such_folder", "not found"),
     ],
 )
-def test_a_bad_argument_raises_an_error_with_fields(loaded, call, path, found, capfd):
+def test_an_invalid_argument_raises_an_error_with_fields(loaded, call, path, found, capfd):
     structure, xray, _ = loaded
     with pytest.raises(api.InputError) as caught:
         call(structure, xray)

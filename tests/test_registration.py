@@ -1,5 +1,6 @@
+"""registration.py: poses recovered from X-rays of a small CT, sequences, views, repetition."""
+
 import itertools
-import json
 from dataclasses import replace
 
 import helpers
@@ -21,42 +22,34 @@ from common.volume.volume import Volume
 DETECTOR = Detector(150, 140, 900.0, (1.2, 1.2), (75.0, 70.0))
 GEOMETRY = ["--sdd", "900", "--pixel_spacing", "1.2", "--principal_point", "75", "70"]
 TRUTH = geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET)
-MIRROR = np.diag([-1.0, 1, 1, 1])
 
 
 def xray_of(ct: Volume, camera: np.ndarray) -> np.ndarray:
-    """8-bit picture, bone bright, with noise and a tone curve."""
+    """Return an 8-bit X-ray, bone bright, with noise and a tone curve."""
     renderer = joseph.FusedRenderer(
         attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm
     )
-    image = renderer.render(camera[None], DETECTOR)[0] + np.random.default_rng(1).normal(
-        0, 0.01, (DETECTOR.height, DETECTOR.width)
-    )
+    image = renderer.render(camera[None], DETECTOR)[0]
+    image += np.random.default_rng(1).normal(0, 0.01, image.shape)
     return (np.clip(image / image.max(), 0, 1) ** 0.85 * 250).round().astype(np.uint8)
 
 
+def noise() -> np.ndarray:
+    """Return an 8-bit image without anything in it."""
+    grey = np.random.default_rng(0).normal(128, 30, (DETECTOR.height, DETECTOR.width))
+    return grey.clip(0, 255).astype(np.uint8)
+
+
 def start_json(path, camera):
-    """A start pose about 9 mm and 5 degrees off."""
-    path.write_text(
-        json.dumps(
-            {
-                "camera": (
-                    (
-                        geometry.twist(
-                            np.r_[0.05, -0.06, 0.04, 5, -6, 4], camera[:3, 3] + 620 * camera[:3, 2]
-                        )
-                        @ camera
-                    ).tolist()
-                )
-            }
-        )
-    )
-    return str(path)
+    """Write a start pose about 9 mm and 5 degrees off."""
+    centre = camera[:3, 3] + 620 * camera[:3, 2]
+    off = geometry.twist(np.r_[0.05, -0.06, 0.04, 5, -6, 4], centre) @ camera
+    files.write_json(path, {"camera": off.tolist()})
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory):
-    """Folder with ct.nii.gz, xray.png, start.json, and the true camera in the CT's world."""
+    """Folder with ct.nii.gz, xray.png and start.json, and the true camera in the volume frame."""
     folder = tmp_path_factory.mktemp("patient")
     ct = helpers.small_ct()
     nifti.save(folder / "ct.nii.gz", ct)
@@ -97,7 +90,9 @@ def error(result, camera, points=None):
     return geometry.pose_error(result.scanner_pose[0].camera, camera, points, DETECTOR)
 
 
-def test_the_known_pose_comes_back_in_exactly_the_documented_files(patient, tmp_path, capsys):
+def test_the_true_pose_is_found_and_exactly_the_documented_files_are_written(
+    patient, tmp_path, capsys
+):
     folder, camera = patient
     assert register(folder, tmp_path / "out") == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
@@ -112,9 +107,8 @@ def test_the_known_pose_comes_back_in_exactly_the_documented_files(patient, tmp_
     assert error(result, camera).in_plane_mm < 0.2
     assert error(result, camera).rotation_deg < 0.6
     assert result.verdict.code == "ok"
-    assert np.allclose(
-        result.volume_from_camera(), result.scanner_pose[0].camera, atol=1e-3
-    )  # no lineage: the CT is its own scanner
+    # without lineage, the volume frame is the scanner frame
+    assert np.allclose(result.volume_from_camera(), result.scanner_pose[0].camera, atol=1e-3)
     assert {len(column) for column in result.trajectory.values()} == {len(result.trajectory["r1"])}
     assert np.allclose(result.trajectory_poses()[0], result.init_pose, atol=1e-6)
     for name in ("gt.png", "init_image.png", "final_img.png"):
@@ -124,34 +118,15 @@ def test_the_known_pose_comes_back_in_exactly_the_documented_files(patient, tmp_
         )
 
 
-def test_without_a_checkpoint_the_start_is_searched(patient, tmp_path):
+def test_without_a_checkpoint_the_start_pose_is_searched(patient, tmp_path):
     folder, camera = patient
-    ranges = [
-        "--r1",
-        "-5",
-        "25",
-        "--r2",
-        "-20",
-        "5",
-        "--r3",
-        "-5",
-        "20",
-        "--tx",
-        "-20",
-        "20",
-        "--ty",
-        "560",
-        "680",
-        "--tz",
-        "-20",
-        "20",
-    ]
-    assert register(folder, tmp_path, "--init", "search", *ranges) == 0
+    ranges = "--r1 -5 25 --r2 -20 5 --r3 -5 20 --tx -20 20 --ty 560 680 --tz -20 20"
+    assert register(folder, tmp_path, "--init", "search", *ranges.split()) == 0
     assert error(parameters_file.load(tmp_path / "parameters.pt"), camera).in_plane_mm < 0.2
 
 
 def frames_of(folder, motions):
-    """X-rays frame1.png ... of the CT's camera after each motion (degrees, mm), about the isocentre."""
+    """Write X-rays frame1.png, ... after each motion (degrees, mm) of the camera."""
     ct = nifti.load_ct(folder / "ct.nii.gz")
     cameras = [
         geometry.twist(np.r_[np.radians(turn), shift], ct.isocentre_mm)
@@ -164,7 +139,7 @@ def frames_of(folder, motions):
     return [f"frame{number}.png" for number in range(1, len(cameras) + 1)], cameras
 
 
-def test_frames_of_a_motion_start_from_the_frame_before(patient, tmp_path):
+def test_frames_of_a_motion_start_at_the_pose_of_the_previous_frame(patient, tmp_path):
     folder, _ = patient
     names, cameras = frames_of(
         folder, [([2.0 * k, -1.5 * k, k], [1.5 * k, -2.0 * k, k]) for k in range(3)]
@@ -195,18 +170,14 @@ def test_a_multi_frame_dicom_is_a_sequence_of_its_frames(patient, tmp_path, caps
     )
     assert register(folder, tmp_path, "--sequence", xrays=["cine.dcm"]) == 0
     for number, camera in enumerate(cameras):
-        assert (
-            error(
-                parameters_file.load(tmp_path / f"frame_{number:04d}" / "parameters.pt"), camera
-            ).in_plane_mm
-            < 0.2
-        )
+        result = parameters_file.load(tmp_path / f"frame_{number:04d}" / "parameters.pt")
+        assert error(result, camera).in_plane_mm < 0.2
     assert "cine.dcm frame 1, ct.nii.gz: ok" in capsys.readouterr().err
     assert register(folder, tmp_path / "one", "--frame", "0", "--sequence", xrays=["cine.dcm"]) == 0
     assert (tmp_path / "one" / "parameters.pt").exists()
 
 
-def test_cameras_with_different_numbers_of_frames_are_refused(patient, tmp_path, capsys):
+def test_cameras_with_different_numbers_of_frames_are_rejected(patient, tmp_path, capsys):
     folder, _ = patient
     frame = np.asarray(Image.open(folder / "xray.png")).astype(np.uint16)
     for name, count in (("cine1.dcm", 3), ("cine2.dcm", 2)):
@@ -221,20 +192,16 @@ def test_cameras_with_different_numbers_of_frames_are_refused(patient, tmp_path,
         "--views",
         "--sequence",
     ]
-    assert (
-        registration.main(
-            [*words, "--calibration", str(folder / "start.json"), str(folder / "start.json")]
-        )
-        == script.EXIT_BAD_INPUT
-    )
+    calibrations = ["--calibration", str(folder / "start.json"), str(folder / "start.json")]
+    assert registration.main([*words, *calibrations]) == script.EXIT_BAD_INPUT
     assert (
         "cine1.dcm: has 3 frames, cine2.dcm 2; expected the same number from each camera"
         in capsys.readouterr().err
     )
 
 
-def test_several_instants_of_two_cameras_are_one_call(patient, tmp_path, capsys):
-    """The second camera stands a quarter turn aside; X-rays are given instant by instant."""
+def test_several_instants_of_two_cameras_are_registered_in_one_call(patient, tmp_path, capsys):
+    """The second camera is rotated by a quarter turn; X-rays are given instant by instant."""
     folder, camera = patient
     ct = nifti.load_ct(folder / "ct.nii.gz")
     quarter = (
@@ -284,20 +251,14 @@ def test_several_instants_of_two_cameras_are_one_call(patient, tmp_path, capsys)
     assert "2 files for 3 X-rays" in capsys.readouterr().err
 
 
-def test_a_frame_that_shows_nothing_is_looked_for_anew_and_the_next_goes_on_from_the_last_good_one(
+def test_after_a_failed_frame_the_next_one_starts_at_the_last_pose_that_did_not_fail(
     patient, tmp_path, capsys
 ):
     folder, _ = patient
     names, cameras = frames_of(
         folder, [([0, 0, 0], [0, 0, 0]), ([0, 0, 0], [0, 0, 0]), ([3.0, -2, 2], [3, 3, -2])]
     )
-    noise = (
-        np.random.default_rng(0)
-        .normal(128, 30, (DETECTOR.height, DETECTOR.width))
-        .clip(0, 255)
-        .astype(np.uint8)
-    )
-    Image.fromarray(noise).save(folder / names[1])
+    Image.fromarray(noise()).save(folder / names[1])
     assert register(folder, tmp_path, "--sequence", xrays=names) == script.EXIT_NOT_CONVERGED
     first, lost, third = (
         parameters_file.load(tmp_path / name.removesuffix(".png") / "parameters.pt")
@@ -309,7 +270,7 @@ def test_a_frame_that_shows_nothing_is_looked_for_anew_and_the_next_goes_on_from
     assert error(third, cameras[2]).in_plane_mm < 0.2
 
 
-def test_each_of_several_bones_has_its_own_start_or_all_have_one(patient, tmp_path):
+def test_each_of_several_bones_has_its_own_start_pose_or_all_have_the_same(patient, tmp_path):
     folder, _ = patient
     words = [
         str(folder / "xray.png"),
@@ -328,7 +289,7 @@ def test_each_of_several_bones_has_its_own_start_or_all_have_one(patient, tmp_pa
     ]
     for name, x in (("one.json", 1.0), ("two.json", 2.0)):
         camera = geometry.translation([x, 0, 0])
-        (tmp_path / name).write_text(json.dumps({"camera": camera.tolist()}))
+        files.write_json(tmp_path / name, {"camera": camera.tolist()})
     for names, x in ((["one.json", "two.json"], [1, 2]), (["one.json"], [1, 1])):
         given = [str(tmp_path / name) for name in names]
         args = registration.build_parser().parse_args([*words, *given])
@@ -336,7 +297,7 @@ def test_each_of_several_bones_has_its_own_start_or_all_have_one(patient, tmp_pa
         assert [each.start_camera[0, 3] for each in planned.request.structures] == x
 
 
-def test_the_fields_first_order_optimiser_is_there_for_comparison(patient, tmp_path):
+def test_the_first_order_optimiser_is_available_for_comparison(patient, tmp_path):
     folder, camera = patient
     assert register(folder, tmp_path, "--optimizer", "adam") == 0
     result = parameters_file.load(tmp_path / "parameters.pt")
@@ -345,7 +306,9 @@ def test_the_fields_first_order_optimiser_is_there_for_comparison(patient, tmp_p
     assert result.settings["optimizer"] == "adam"
 
 
-def test_several_xrays_get_a_folder_each_and_a_bad_one_spoils_none(patient, tmp_path, capsys):
+def test_several_xrays_get_one_folder_each_and_an_invalid_one_does_not_stop_the_others(
+    patient, tmp_path, capsys
+):
     folder, _ = patient
     Image.fromarray(np.full((60, 60), 7, np.uint8)).save(folder / "blank.png")
     assert register(folder, tmp_path, xrays=("xray.png", "blank.png")) == script.EXIT_BAD_INPUT
@@ -354,7 +317,7 @@ def test_several_xrays_get_a_folder_each_and_a_bad_one_spoils_none(patient, tmp_
     assert "blank.png: has a single grey value" in capsys.readouterr().err
 
 
-def test_existing_results_are_kept_unless_told(patient, tmp_path, capsys):
+def test_existing_results_are_not_replaced(patient, tmp_path, capsys):
     folder, _ = patient
     (tmp_path / "gt.png").write_text("mine")
     assert register(folder, tmp_path) == script.EXIT_BAD_INPUT
@@ -362,24 +325,20 @@ def test_existing_results_are_kept_unless_told(patient, tmp_path, capsys):
     assert "already exists" in capsys.readouterr().err
 
 
-def test_a_picture_of_something_else_is_failed_with_exit_code_3(patient, tmp_path, capsys):
+def test_an_image_without_the_bone_is_failed_with_exit_code_3(patient, tmp_path, capsys):
     folder, _ = patient
-    noise = (
-        np.random.default_rng(0)
-        .normal(128, 30, (DETECTOR.height, DETECTOR.width))
-        .clip(0, 255)
-        .astype(np.uint8)
-    )
-    Image.fromarray(noise).save(folder / "noise.png")
+    Image.fromarray(noise()).save(folder / "noise.png")
     assert register(folder, tmp_path, xrays=("noise.png",)) == script.EXIT_NOT_CONVERGED
     assert parameters_file.load(tmp_path / "parameters.pt").verdict.code == "failed"
     assert "failed" in capsys.readouterr().err
 
 
-def test_a_right_bone_and_its_mirror_image_taken_as_a_left_one_agree(patient, tmp_path):
+def test_a_right_bone_and_its_mirrored_volume_give_the_same_pose(patient, tmp_path):
     folder, camera = patient
     ct = nifti.load_ct(folder / "ct.nii.gz")
-    mirrored = Volume(ct.data, MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, MIRROR), None)
+    mirrored = Volume(
+        ct.data, geometry.MIRROR @ ct.affine, ct.lineage.then("crop_cts", {}, geometry.MIRROR), None
+    )
     nifti.save(tmp_path / "mirrored.nii.gz", mirrored)
     arguments = [
         str(folder / "xray.png"),
@@ -395,28 +354,17 @@ def test_a_right_bone_and_its_mirror_image_taken_as_a_left_one_agree(patient, tm
     ]
     assert registration.main([*arguments, "-o", str(tmp_path / "out")]) == 0
     assert register(folder, tmp_path / "plain") == 0
-    result, plain = (
-        parameters_file.load(tmp_path / "out" / "parameters.pt"),
-        parameters_file.load(tmp_path / "plain" / "parameters.pt"),
-    )
+    result = parameters_file.load(tmp_path / "out" / "parameters.pt")
+    plain = parameters_file.load(tmp_path / "plain" / "parameters.pt")
     assert result.xray["flipped"]
     view = result.scanner_pose[0].camera
     assert np.linalg.det(view[:3, :3]) == pytest.approx(1, abs=1e-6)
     assert error(result, camera).in_plane_mm < 0.2
-    assert (
-        geometry.pose_error(
-            view,
-            plain.scanner_pose[0].camera,
-            np.array(plain.drr["points_mm"]),
-            DETECTOR,
-        ).mtre_mm
-        < 1.0
-    )
+    apart = geometry.pose_error(view, plain.scanner_pose[0].camera, plain.points_mm, DETECTOR)
+    assert apart.mtre_mm < 1.0
 
 
-def test_the_stored_projection_puts_a_scanner_landmark_on_the_picture_of_the_disk(
-    patient, tmp_path
-):
+def test_the_stored_projection_maps_a_scanner_landmark_to_the_x_ray_on_disk(patient, tmp_path):
     folder, _ = patient
     register(folder, tmp_path)
     view = parameters_file.load(tmp_path / "parameters.pt").scanner_pose[0]
@@ -442,7 +390,7 @@ def test_the_stored_projection_puts_a_scanner_landmark_on_the_picture_of_the_dis
         (["--init", "search", "--pixel_spacing", "1", "2", "3"], "expected one, or two"),
     ],
 )
-def test_bad_flags_are_one_line_before_slow_work(patient, tmp_path, capsys, arguments, message):
+def test_invalid_flags_are_one_line_before_slow_work(patient, tmp_path, capsys, arguments, message):
     folder, _ = patient
     assert register(folder, tmp_path, *arguments) == script.EXIT_BAD_INPUT
     captured = capsys.readouterr()
@@ -451,18 +399,14 @@ def test_bad_flags_are_one_line_before_slow_work(patient, tmp_path, capsys, argu
     assert not list(tmp_path.iterdir())
 
 
-def test_an_xray_without_geometry_says_which_flags_to_give(patient, tmp_path, capsys):
+def test_the_error_for_an_xray_without_geometry_names_the_flags_to_give(patient, tmp_path, capsys):
     folder, _ = patient
-    assert (
-        registration.main(
-            [str(folder / "xray.png"), "-v", str(folder / "ct.nii.gz"), "-o", str(tmp_path)]
-        )
-        == script.EXIT_BAD_INPUT
-    )
+    words = [str(folder / "xray.png"), "-v", str(folder / "ct.nii.gz"), "-o", str(tmp_path)]
+    assert registration.main(words) == script.EXIT_BAD_INPUT
     assert "--sdd" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------- repetition
+# --------------------------------------------------------------------------------------- repetition
 
 
 def test_a_result_is_repeated_from_its_own_file(patient, tmp_path, monkeypatch, capsys):
@@ -482,7 +426,7 @@ def test_a_result_is_repeated_from_its_own_file(patient, tmp_path, monkeypatch, 
     assert "--repeat: given with X-rays" in capsys.readouterr().err
 
 
-def test_a_frame_of_a_sequence_and_two_structures_are_repeated_too(patient, tmp_path):
+def test_a_frame_of_a_sequence_is_repeated_from_its_own_file(patient, tmp_path):
     folder, camera = patient
     moved = geometry.twist(np.r_[0.03, 0, 0.02, 2, -1, 3], camera[:3, 3]) @ camera
     for name, at in (("one.png", camera), ("two.png", moved)):

@@ -1,4 +1,4 @@
-"""The side of a bone: by its lineage or by --side, with the principal point off centre, and never against the lineage."""
+"""The side of a bone: from its lineage or --side, with an off-centre principal point."""
 
 import helpers
 import numpy as np
@@ -16,26 +16,15 @@ from common.results.result import world_from_registered
 from common.volume import attenuation, lineage, nifti
 from common.volume.volume import Volume
 
-DETECTOR = Detector(
-    120, 140, 900.0, (1.3, 1.1), (52.0, 71.5)
-)  # the principal point 17 pixels left of the middle
-GEOMETRY = [
-    "--sdd",
-    "900",
-    "--pixel_spacing",
-    "1.3",
-    "1.1",
-    "--principal_point",
-    "52",
-    "71.5",
-    "--bone",
-    "bright",
-]
+# the principal point is 17 pixels to the left of the centre
+DETECTOR = Detector(120, 140, 900.0, (1.3, 1.1), (52.0, 71.5))
+FLAGS = "--sdd 900 --pixel_spacing 1.3 1.1 --principal_point 52 71.5 --bone bright"
+GEOMETRY = FLAGS.split()
 
 
 @pytest.fixture(scope="module")
 def right_knee(tmp_path_factory):
-    """A right knee's CT, its X-ray, the same knee as a mirrored volume with and without lineage, and the true camera."""
+    """CT and X-ray of a right knee, mirrored volumes with and without lineage, the true camera."""
     folder = tmp_path_factory.mktemp("right")
     ct = helpers.small_ct()
     camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(
@@ -44,12 +33,10 @@ def right_knee(tmp_path_factory):
     renderer = joseph.FusedRenderer(
         attenuation.select_structures(ct, None, None, -1000.0), ct.isocentre_mm
     )
-    image = renderer.render(camera[None], DETECTOR)[0] + np.random.default_rng(1).normal(
-        0, 0.01, (DETECTOR.height, DETECTOR.width)
-    )
-    Image.fromarray((np.clip(image / image.max(), 0, 1) * 250).round().astype(np.uint8)).save(
-        folder / "xray.png"
-    )
+    image = renderer.render(camera[None], DETECTOR)[0]
+    image += np.random.default_rng(1).normal(0, 0.01, image.shape)
+    grey = (np.clip(image / image.max(), 0, 1) * 250).round().astype(np.uint8)
+    Image.fromarray(grey).save(folder / "xray.png")
     nifti.save(folder / "right.nii.gz", ct)
     off = geometry.twist(np.r_[0.05, -0.06, 0.04, 5, -6, 4], ct.isocentre_mm) @ camera
     files.write_json(folder / "start.json", {"camera": off.tolist()})
@@ -103,9 +90,8 @@ def test_a_mirrored_right_bone_gives_the_pose_of_the_unmirrored_one(
     result = parameters_file.load(tmp_path / "mirrored" / "parameters.pt")
     assert result.xray["flipped"]
     assert result.detector.principal_px == pytest.approx((DETECTOR.width - 1 - 52.0, 71.5))
-    assert result.scanner_pose[0].principal_point_px == pytest.approx(
-        [52.0, 71.5]
-    )  # of the picture on disk
+    # of the X-ray on disk
+    assert result.scanner_pose[0].principal_point_px == pytest.approx([52.0, 71.5])
     camera = camera_of(tmp_path / "mirrored")
     assert np.linalg.det(camera[:3, :3]) == pytest.approx(1, abs=1e-6)
     points = np.array(parameters_file.load(tmp_path / "plain" / "parameters.pt").drr["points_mm"])
@@ -116,28 +102,26 @@ def test_a_mirrored_right_bone_gives_the_pose_of_the_unmirrored_one(
     assert geometry.pose_error(camera, truth, points, DETECTOR).in_plane_mm < 0.2
 
 
-def test_a_side_against_the_lineage_is_refused(right_knee, tmp_path, capsys):
+def test_a_side_that_contradicts_the_lineage_is_rejected(right_knee, tmp_path, capsys):
     folder, _ = right_knee
     assert register(folder, tmp_path, "mirrored.nii.gz", "--side", "left") == script.EXIT_BAD_INPUT
     assert "is a right bone by its lineage, but --side is left" in capsys.readouterr().err
 
 
-def test_a_right_side_of_a_volume_that_was_cropped_without_a_mirror_is_refused():
+def test_the_right_side_of_a_volume_that_was_cropped_without_mirroring_is_rejected():
     cropped = lineage.Lineage().then("crop_cts", {})
     with pytest.raises(InputError, match="is not mirrored by its lineage"):
         lineage.with_stated_side("a.nii.gz", cropped, "right")
 
 
-def test_stating_the_left_side_of_an_original_moves_nothing():
+def test_stating_the_left_side_of_an_original_ct_does_not_move_it():
     stated = lineage.with_stated_side("a.nii.gz", lineage.Lineage(), "left")
     assert stated.side == "left"
     np.testing.assert_array_equal(stated.scanner_from_volume, np.eye(4))
 
 
-def test_the_registered_file_itself_shares_the_frame_of_its_pose_whatever_the_side(
-    right_knee, tmp_path
-):
-    """A later step that loads the same file, which still has no lineage, must not mirror it."""
+def test_the_registered_file_is_in_the_frame_of_its_pose_for_any_side(right_knee, tmp_path):
+    """A later step that loads the same file, still without lineage, must not mirror it."""
     folder, _ = right_knee
     assert register(folder, tmp_path, "bare.nii.gz", "--side", "right") == 0
     moved = world_from_registered(
@@ -146,10 +130,8 @@ def test_the_registered_file_itself_shares_the_frame_of_its_pose_whatever_the_si
     np.testing.assert_array_equal(moved, np.eye(4))
 
 
-def test_a_right_knee_and_its_mirror_image_registered_as_a_left_knee_give_the_same_answer(
-    right_knee, tmp_path
-):
-    """Volume and picture both mirrored beforehand, as a left knee nobody knows the history of: its answer is the mirror image of the right knee's."""
+def test_a_right_knee_and_its_mirror_image_as_a_left_knee_give_mirrored_poses(right_knee, tmp_path):
+    """Volume and X-ray are both mirrored beforehand, without lineage."""
     folder, _ = right_knee
     assert register(folder, tmp_path / "right", "right.nii.gz") == 0
     Image.fromarray(np.asarray(Image.open(folder / "xray.png"))[:, ::-1]).save(

@@ -1,4 +1,4 @@
-"""Where source and bones were, from what registration.py leaves and the original CT alone: the code of docs/slicer.md is run as it stands there."""
+"""Source and bones from a result and the original CT alone, by the code of docs/slicer.md."""
 
 import re
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ def code_with(word: str) -> str:
 
 
 def run(block: str, folder: Path, monkeypatch, **names) -> dict:
-    """What a code block of the page defines, run in a folder."""
+    """Run a code block of the page in a folder, and return the names that it defines."""
     monkeypatch.chdir(folder)
     exec(compile(block, "docs/slicer.md", "exec"), names)
     return names
 
 
-def picture_of(
+def render(
     ct: Volume, camera: np.ndarray, detector: Detector, above_hu: float = -1000.0
 ) -> np.ndarray:
     renderer = joseph.FusedRenderer(
@@ -49,11 +49,10 @@ def picture_of(
     return renderer.render(camera[None], detector)[0]
 
 
-def save_picture(path: Path, image: np.ndarray) -> None:
+def save_xray(path: Path, image: np.ndarray) -> None:
     noisy = image / image.max() + np.random.default_rng(1).normal(0, 0.004, image.shape)
-    Image.fromarray((30 + 200 * noisy).round().astype(np.uint8)).save(
-        path
-    )  # noise in the open field too: one constant grey there is a collimator
+    # noise in the open field too: a constant grey value there is a collimator
+    Image.fromarray((30 + 200 * noisy).round().astype(np.uint8)).save(path)
 
 
 def flags(detector: Detector) -> list[str]:
@@ -64,7 +63,7 @@ def flags(detector: Detector) -> list[str]:
 
 @dataclass(frozen=True)
 class Scene:
-    """A patient who was registered: the folder with P01_ct.nii.gz and results/, the true camera, and the pixel of the bead as the picture shows it."""
+    """A registered patient: P01_ct.nii.gz and results/, true camera, and pixel of the bead."""
 
     folder: Path
     camera: np.ndarray
@@ -73,7 +72,10 @@ class Scene:
 
 @pytest.fixture(scope="module", params=["left", "right"])
 def scene(request, tmp_path_factory) -> Scene:
-    """A bead in an oblique, anisotropic CT. The registered volume is cropped, for a right bone mirrored, and centred; its X-ray shows the whole patient."""
+    """A bead in an oblique CT.
+
+    The registered volume is cropped, mirrored for a right bone, and centred.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     ct = helpers.small_ct(2.0, helpers.oblique_affine((2.0, 2.0, 2.0), origin=(80, 40, -300)))
     bead = np.array([29, 22, 16])
@@ -81,28 +83,26 @@ def scene(request, tmp_path_factory) -> Scene:
     beaded[tuple(bead)] = BEAD_HU
     nibabel.save(nibabel.Nifti1Image(beaded.astype(np.int16), ct.affine), folder / "P01_ct.nii.gz")
 
-    box = (slice(1, -1),) * 3  # the rim holds air alone
+    box = (slice(1, -1),) * 3  # only air is outside
     mirror = geometry.MIRROR if request.param == "right" else np.eye(4)
-    world = mirror @ volume.affine_of_box(ct.affine, box)
+    affine = mirror @ volume.affine_of_box(ct.affine, box)
     record = lineage.original(folder / "P01_ct.nii.gz").then(
         "crop_cts", {}, mirror, side=request.param
     )
-    cropped = Volume(ct.data[box], world, record)
+    cropped = Volume(ct.data[box], affine, record)
     shift = geometry.translation(cropped.isocentre_mm)
     centred = Volume(
-        cropped.data, geometry.invert(shift) @ world, record.then("center_isometric", {}, shift)
+        cropped.data, geometry.invert(shift) @ affine, record.then("center_isometric", {}, shift)
     )
     nifti.save(folder / "volume.nii.gz", centred)
 
     camera = geometry.translation(ct.isocentre_mm) @ geometry.camera_from_pose(
         geometry.pose_from_angles(helpers.TRUE_ANGLES, helpers.TRUE_OFFSET)
     )
-    clean, marked = (
-        picture_of(ct, camera, DETECTOR),
-        picture_of(Volume(beaded, ct.affine, ct.lineage), camera, DETECTOR),
-    )
-    save_picture(folder / "xray.png", clean)
-    spot = marked - clean  # the bead alone
+    clean = render(ct, camera, DETECTOR)
+    marked = render(Volume(beaded, ct.affine, ct.lineage), camera, DETECTOR)
+    save_xray(folder / "xray.png", clean)
+    spot = marked - clean
     rows, columns = np.indices(spot.shape)
     seen = np.array([(columns * spot).sum(), (rows * spot).sum()]) / spot.sum()
 
@@ -118,27 +118,22 @@ def scene(request, tmp_path_factory) -> Scene:
         str(folder / "results"),
         *flags(DETECTOR),
     ]
-    assert (
-        registration.main([*words, "--init", "fixed", "--init_pose", str(folder / "start.json")])
-        == 0
-    )
+    fixed = ["--init", "fixed", "--init_pose", str(folder / "start.json")]
+    assert registration.main([*words, *fixed]) == 0
     return Scene(folder, camera, seen)
 
 
-def test_a_reader_with_the_original_ct_alone_finds_the_bead_where_the_picture_shows_it(
-    scene, monkeypatch
-):
+def test_the_bead_in_the_original_ct_is_projected_to_its_pixel_in_the_x_ray(scene, monkeypatch):
     block = code_with("torch.load")
     assert set(re.findall(r"^import (\w+)", block, re.MULTILINE)) == {"nibabel", "numpy", "torch"}
     found = run(block, scene.folder, monkeypatch)
     np.testing.assert_allclose([found["column"], found["row"]], scene.seen_px, atol=0.5)
 
 
-def test_that_reader_puts_source_and_detector_where_they_stood(scene, monkeypatch):
+def test_source_and_detector_are_at_their_true_positions(scene, monkeypatch):
     found = run(code_with("torch.load"), scene.folder, monkeypatch)
-    assert (
-        np.linalg.norm(found["source_mm"] - scene.camera[:3, 3]) < 10
-    )  # of 620: half a degree and 1 % of depth are what one small view gives
+    # of 620 mm: one small view gives half a degree and 1 % of depth
+    assert np.linalg.norm(found["source_mm"] - scene.camera[:3, 3]) < 10
     assert np.degrees(np.arccos(found["camera"][:3, 2] @ scene.camera[:3, 2])) < 0.6
     assert np.linalg.det(found["camera"][:3, :3]) == pytest.approx(1)
     corners = nibabel.affines.apply_affine(found["ct"].affine, found["detector_corners_voxel"])
@@ -152,7 +147,7 @@ def test_that_reader_puts_source_and_detector_where_they_stood(scene, monkeypatc
     )
 
 
-def test_the_files_for_slicer_reproduce_that_projection_through_simpleitk(scene, monkeypatch):
+def test_the_files_for_slicer_give_the_same_projection_in_simpleitk(scene, monkeypatch):
     projection = torch.load(scene.folder / "results" / "parameters.pt", weights_only=True)[
         "scanner_pose"
     ][0]["projection"].numpy()
@@ -164,11 +159,11 @@ def test_the_files_for_slicer_reproduce_that_projection_through_simpleitk(scene,
         np.testing.assert_allclose(pixel_of(point), [x / w, y / w], atol=0.05)
 
 
-# -------------------------------------------------------------------------------- two bones, two views
+# ----------------------------------------------------------------------------- two bones, two views
 
 
 def bone(upper: bool) -> Volume:
-    """One of two lone bones that lie above each other in one CT, the lower one turned half round."""
+    """Return one of two bones above each other in one CT, the lower one rotated by 180 degrees."""
     ct = helpers.small_ct(2.0, helpers.oblique_affine((1.2, 1.2, 1.2), origin=(10, -30, 60)))
     data = np.where(ct.data > 40, ct.data, 40).astype(np.int16)
     return (
@@ -181,10 +176,8 @@ def bone(upper: bool) -> Volume:
 
 
 @pytest.mark.slow
-def test_two_right_bones_in_two_views_are_found_together_and_the_second_ones_motion_is_reported(
-    tmp_path,
-):
-    """Both as mirrored volumes; pictures, rig and motion are those of the real world."""
+def test_two_right_bones_in_two_views_are_registered_with_the_motion_of_the_second_one(tmp_path):
+    """Both are mirrored volumes; X-rays, rig and motion are those of the patient, unmirrored."""
     first, second = bone(upper=True), bone(upper=False)
     motion = geometry.twist(np.array([0.05, -0.04, 0.06, 3, -2, 2.5]), second.isocentre_mm)
     detectors = (
@@ -198,10 +191,10 @@ def test_two_right_bones_in_two_views_are_found_together_and_the_second_ones_mot
     ]
     for index, (detector, camera) in enumerate(zip(detectors, cameras, strict=True)):
         moved = Volume(second.data, motion @ second.affine, second.lineage)
-        save_picture(
+        save_xray(
             tmp_path / f"cam{index}.png",
             sum(
-                picture_of(each, camera, detector, attenuation.SOFT_TISSUE_HU)
+                render(each, camera, detector, attenuation.SOFT_TISSUE_HU)
                 for each in (first, moved)
             ),
         )
@@ -222,17 +215,8 @@ def test_two_right_bones_in_two_views_are_found_together_and_the_second_ones_mot
                 each.lineage.then("crop_cts", {}, geometry.MIRROR),
             ),
         )
-    files.write_json(
-        tmp_path / "start.json",
-        {
-            "camera": (
-                (
-                    geometry.twist(np.r_[0.02, -0.03, 0.02, 2, -1, 2], first.isocentre_mm)
-                    @ cameras[0]
-                ).tolist()
-            )
-        },
-    )
+    off = geometry.twist(np.r_[0.02, -0.03, 0.02, 2, -1, 2], first.isocentre_mm) @ cameras[0]
+    files.write_json(tmp_path / "start.json", {"camera": off.tolist()})
     words = [
         *(str(tmp_path / f"cam{i}.png") for i in (0, 1)),
         "--views",
@@ -250,10 +234,8 @@ def test_two_right_bones_in_two_views_are_found_together_and_the_second_ones_mot
         "-o",
         str(tmp_path / "out"),
     ]
-    assert (
-        registration.main([*words, "--init", "fixed", "--init_pose", str(tmp_path / "start.json")])
-        == 0
-    )
+    fixed = ["--init", "fixed", "--init_pose", str(tmp_path / "start.json")]
+    assert registration.main([*words, *fixed]) == 0
 
     views = parameters_file.load(tmp_path / "out" / "upper" / "parameters.pt").scanner_pose
     point = geometry.apply(second.affine, np.array(second.shape) / 3)

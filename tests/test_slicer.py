@@ -39,14 +39,14 @@ def exported(request, tmp_path):
     view = scanner_view.ScannerView.of(
         seen, volume_from_camera, volume_from_camera, scanner_from_volume, request.param, bones
     )
-    picture = (
+    xray = (
         np.random.default_rng(0)
         .integers(0, 255, (DETECTOR.height, DETECTOR.width))
         .astype(np.uint8)
     )
     curve = np.array([[20.0, 30.0], [60, 30], [60, 70], [20, 70], [20, 30]]).repeat(4, 0)
-    slicer.export(tmp_path / "slicer", [view], [picture], [{"femur": [curve]}])
-    return tmp_path / "slicer", view, picture, curve
+    slicer.export(tmp_path / "slicer", [view], [xray], [{"femur": [curve]}])
+    return tmp_path / "slicer", view, xray, curve
 
 
 def to_parent(path, points):
@@ -97,9 +97,9 @@ def test_the_volumes_node_puts_the_registered_file_into_the_ct(exported):
 
 
 def test_a_pixel_of_the_x_ray_lies_on_the_ray_through_its_landmark(exported):
-    folder, view, picture, _ = exported
+    folder, view, xray, _ = exported
     image = sitk.ReadImage(str(folder / "xray.nrrd"))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image)[0], picture)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image)[0], xray)
     for landmark, pixel in zip(
         LANDMARKS, geometry.project(LANDMARKS, DETECTOR, camera()), strict=True
     ):

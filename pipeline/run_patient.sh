@@ -1,39 +1,61 @@
 #!/usr/bin/env bash
-# One patient from raw CT and labelmap to evaluated registrations: the thirteen commands in order, handing files on disk to each other.
-# Arguments, not edits. Stops at the first failure (a pose that did not converge is no failure: exit code 3 at the end); run it again with the same arguments and it goes on where it stopped.
+# One patient from CT and labelmap to evaluated registrations: all steps in order. Each step writes
+# files that the next one reads.
+#
+# Stops at the first failure. A pose that did not converge is not a failure: the exit code is then 3
+# at the end. Run it again with the same arguments to resume.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: pipeline/run_patient.sh --ct CT --seg LABELMAP --side left|right --xray FILE [--xray FILE ...] --out DIR [options]
+usage: pipeline/run_patient.sh --ct CT --seg LABELMAP --side left|right --xray FILE
+                               [--xray FILE ...] --out DIR [options]
 
   --ct FILE          CT, NIfTI in Hounsfield units
-  --seg FILE         labelmap on the same patient
+  --seg FILE         labelmap of the same patient
   --side SIDE        side of the X-rays: left or right
-  --xray FILE        X-ray (PNG, JPEG, TIFF, DICOM); repeat for several
-  --out DIR          everything is written below it
-  --labels "A B C D" labels: right and left of the first bone, right and left of the second (default: "3 4 1 2")
+  --xray FILE        X-ray (PNG, JPEG, TIFF, DICOM); repeat the flag for several
+  --out DIR          folder of all outputs
+  --labels "A B C D" labels: right and left of the first bone, right and left of the second
+                     (default: "3 4 1 2")
   --bones "A B"      names of the two bones (default: "femur tibia")
   --only BONE        only this bone
-  --reference FILE   cropped CT that others are aligned to (default: this patient's left bone)
-  --model FILE       agnostic model; without it one is trained on this patient's bones
-  --spacing MM       voxel size of the prepared CT (default: 1.0)
+  --reference FILE   cropped CT to which the others are aligned (default: this patient's left bone)
+  --model FILE       agnostic model (default: one that is trained on this patient's bones)
+  --spacing MM       voxel spacing of the prepared CT (default: 1.0)
   --minutes M        training time of each model (default: 10)
-  --no-mask          render the crop box instead of the labelled bone (a bone that moves with its surroundings)
-  --sdd MM           add this source-to-detector distance to DICOM X-rays that lack it
+  --no-mask          render the crop box instead of only the labelled bone, for a bone that moves
+                     with its surroundings
+  --sdd MM           source-to-detector distance to add to DICOM X-rays that lack it
   --train "FLAGS"    further flags of agnostic.py and finetuned.py
   --register "FLAGS" further flags of registration.py (--sdd, --pixel_spacing, ...)
   --drr "FLAGS"      further flags of create_drr.py (--method fused is much faster)
-  --truth SUFFIX     X-rays have known poses in NAME<SUFFIX>: evaluate against them
+  --truth SUFFIX     the true pose of X-ray NAME.* is in NAME<SUFFIX>: report pose errors
 TEXT
 }
 
-labels="3 4 1 2" bones="femur tibia" only="" reference="" model="" spacing=1.0 minutes=10 use_mask=1 sdd="" train="" register="" drr="" truth="" ct="" seg="" side="" out=""
+labels="3 4 1 2" bones="femur tibia" only="" reference="" model="" spacing=1.0 minutes=10
+use_mask=1 sdd="" train="" register="" drr="" truth="" ct="" seg="" side="" out=""
 xrays=()
 while [ $# -gt 0 ]; do
   case "$1" in
-    --ct) ct=$2 ;; --seg) seg=$2 ;; --side) side=$2 ;; --xray) xrays+=("$2") ;; --out) out=$2 ;; --labels) labels=$2 ;; --bones) bones=$2 ;; --only) only=$2 ;;
-    --reference) reference=$2 ;; --model) model=$2 ;; --spacing) spacing=$2 ;; --minutes) minutes=$2 ;; --sdd) sdd=$2 ;; --train) train=$2 ;; --register) register=$2 ;; --drr) drr=$2 ;; --truth) truth=$2 ;;
+    --ct) ct=$2 ;;
+    --seg) seg=$2 ;;
+    --side) side=$2 ;;
+    --xray) xrays+=("$2") ;;
+    --out) out=$2 ;;
+    --labels) labels=$2 ;;
+    --bones) bones=$2 ;;
+    --only) only=$2 ;;
+    --reference) reference=$2 ;;
+    --model) model=$2 ;;
+    --spacing) spacing=$2 ;;
+    --minutes) minutes=$2 ;;
+    --sdd) sdd=$2 ;;
+    --train) train=$2 ;;
+    --register) register=$2 ;;
+    --drr) drr=$2 ;;
+    --truth) truth=$2 ;;
     --no-mask) use_mask=0; shift; continue ;;
     -h | --help) usage; exit 0 ;;
     *) echo "run_patient.sh: $1: unknown argument; see --help" >&2; exit 2 ;;
@@ -41,17 +63,29 @@ while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || { echo "run_patient.sh: $1: no value; see --help" >&2; exit 2; }
   shift 2
 done
-if [ -z "$ct" ] || [ -z "$seg" ] || [ -z "$out" ] || [ ${#xrays[@]} -eq 0 ]; then usage >&2; exit 2; fi
-case "$side" in left | right) ;; *) echo "run_patient.sh: --side '$side': expected left or right" >&2; exit 2 ;; esac
+if [ -z "$ct" ] || [ -z "$seg" ] || [ -z "$out" ] || [ ${#xrays[@]} -eq 0 ]; then
+  usage >&2
+  exit 2
+fi
+case "$side" in
+  left | right) ;;
+  *) echo "run_patient.sh: --side '$side': expected left or right" >&2; exit 2 ;;
+esac
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python}
 mkdir -p "$out/segmentations" "$out/xrays" "$out/models"
 out=$(cd "$out" && pwd) ct=$(realpath "$ct") seg=$(realpath "$seg")
 
-stem() { local name; name=$(basename "$1"); name=${name%.gz}; echo "${name%.nii}"; }
-# step TARGET SCRIPT ARGUMENTS...: skipped where its last output is there already. Exit code 3 (a result that did not converge) is kept
-# for the end: the result is written, marked as such, and worth looking at.
+stem() {
+  local name
+  name=$(basename "$1")
+  name=${name%.gz}
+  echo "${name%.nii}"
+}
+
+# step TARGET SCRIPT ARGUMENTS...: skipped if its last output exists. Exit code 3 (the pose did not
+# converge) is kept for the end: the result is written and marked.
 unconverged=0
 step() {
   local target=$1 script=$2 code=0
@@ -65,7 +99,11 @@ step() {
 id=$(stem "$ct"); id=${id%_ct}
 clean="$out/segmentations/$(stem "$seg")_cleaned.nii.gz"
 suffix=""; [ "$side" = right ] && suffix="_mirrored"
-read -ra label_list <<<"$labels"; read -ra bone_list <<<"$bones"; read -ra train_flags <<<"$train"; read -ra register_flags <<<"$register"; read -ra drr_flags <<<"$drr"
+read -ra label_list <<<"$labels"
+read -ra bone_list <<<"$bones"
+read -ra train_flags <<<"$train"
+read -ra register_flags <<<"$register"
+read -ra drr_flags <<<"$drr"
 chosen=("${bone_list[@]}"); [ -n "$only" ] && chosen=("$only")
 
 ready=()
@@ -79,38 +117,53 @@ for xray in "${xrays[@]}"; do
   fi
 done
 
-step "$clean" segmentation_preprocessing.py -i "$seg" -o "$out/segmentations" --labels "${label_list[@]}"
+step "$clean" segmentation_preprocessing.py -i "$seg" -o "$out/segmentations" \
+  --labels "${label_list[@]}"
 last=${bone_list[${#bone_list[@]}-1]}
-step "$out/${last}_masks_cropped/${id}_${last}_mirrored.nii.gz" crop_cts.py --base_dir "$out" --ct_filename "$ct" --seg_filename "$clean" --labels "${label_list[@]}" --bones "${bone_list[@]}" --padding 10
+step "$out/${last}_masks_cropped/${id}_${last}_mirrored.nii.gz" crop_cts.py --base_dir "$out" \
+  --ct_filename "$ct" --seg_filename "$clean" --labels "${label_list[@]}" \
+  --bones "${bone_list[@]}" --padding 10
 
 for bone in "${chosen[@]}"; do
   name="${id}_${bone}${suffix}"
-  step "$out/${bone}_cts_coregistered/coregistration.csv" coregister_cts.py --input_dir "$out/${bone}_cts_cropped" --output_dir "$out/${bone}_cts_coregistered" \
+  aligned="$out/${bone}_cts_coregistered" centred="$out/${bone}_cts_centered"
+  masks="$out/${bone}_masks_centered" volume="$centred/$name.nii.gz"
+  step "$aligned/coregistration.csv" coregister_cts.py --input_dir "$out/${bone}_cts_cropped" \
+    --output_dir "$aligned" \
     --reference_file "${reference:-$out/${bone}_cts_cropped/${id}_${bone}.nii.gz}"
-  volume="$out/${bone}_cts_centered/$name.nii.gz"
-  step "$volume" center_isometric.py -i "$out/${bone}_cts_coregistered" -o "$out/${bone}_cts_centered" --spacing "$spacing"
+  step "$volume" center_isometric.py -i "$aligned" -o "$centred" --spacing "$spacing"
   mask_dir=() mask_file=()
-  if [ $use_mask = 1 ]; then mask_dir=(--mask "$out/${bone}_masks_centered") mask_file=(--mask "$out/${bone}_masks_centered/$name.nii.gz"); fi
+  if [ $use_mask = 1 ]; then
+    mask_dir=(--mask "$masks") mask_file=(--mask "$masks/$name.nii.gz")
+  fi
   agnostic=$model
   if [ -z "$agnostic" ]; then
     agnostic="$out/models/${bone}_agnostic.pth"
-    step "$agnostic" agnostic.py -i "$out/${bone}_cts_centered" -o "$out/models" --name "${bone}_agnostic" --minutes "$minutes" ${mask_dir[@]+"${mask_dir[@]}"} ${train_flags[@]+"${train_flags[@]}"}
+    step "$agnostic" agnostic.py -i "$centred" -o "$out/models" --name "${bone}_agnostic" \
+      --minutes "$minutes" ${mask_dir[@]+"${mask_dir[@]}"} ${train_flags[@]+"${train_flags[@]}"}
   fi
   finetuned="$out/models/$name.pth"
-  step "$finetuned" finetuned.py -i "$volume" -o "$out/models" -c "$agnostic" --name "$name" --minutes "$minutes" ${mask_file[@]+"${mask_file[@]}"} ${train_flags[@]+"${train_flags[@]}"}
+  step "$finetuned" finetuned.py -i "$volume" -o "$out/models" -c "$agnostic" --name "$name" \
+    --minutes "$minutes" ${mask_file[@]+"${mask_file[@]}"} ${train_flags[@]+"${train_flags[@]}"}
 
   for index in "${!ready[@]}"; do
     xray=${ready[$index]}
     view=$(basename "${xray%.*}")
-    results="$out/results/$bone/$view"
-    step "$results/parameters.pt" registration.py "$xray" -v "$volume" -c "$finetuned" -o "$results" ${mask_file[@]+"${mask_file[@]}"} ${register_flags[@]+"${register_flags[@]}"}
-    step "$results/drr.png" create_drr.py --volume "$volume" --pose_path "$results/parameters.pt" --output_path "$results/drr.png" ${drr_flags[@]+"${drr_flags[@]}"} ${mask_file[@]+"${mask_file[@]}"}
+    results="$out/results/$bone/$view" parameters="$out/results/$bone/$view/parameters.pt"
+    step "$parameters" registration.py "$xray" -v "$volume" -c "$finetuned" -o "$results" \
+      ${mask_file[@]+"${mask_file[@]}"} ${register_flags[@]+"${register_flags[@]}"}
+    step "$results/drr.png" create_drr.py --volume "$volume" --pose_path "$parameters" \
+      --output_path "$results/drr.png" ${drr_flags[@]+"${drr_flags[@]}"} \
+      ${mask_file[@]+"${mask_file[@]}"}
     known=()
     if [ -n "$truth" ]; then known=(--truth "${xrays[$index]%.*}$truth"); fi
-    step "$results/evaluation.json" evaluation.py --data_dir "$results" --title_suffix "($view, $bone)" ${known[@]+"${known[@]}"}
-    step "$results/3d/scene.html" visualize_3d_drr.py --volume "$volume" --parameters "$results/parameters.pt" --output_dir "$results/3d"
-    step "$results/registration.gif" animate_2d_pose.py --volume "$volume" --parameters "$results/parameters.pt" --output_path "$results/registration.gif"
-    "$python" "$here/read_pt.py" "$results/parameters.pt" >"$results/parameters.txt"
+    step "$results/evaluation.json" evaluation.py --data_dir "$results" \
+      --title_suffix "($view, $bone)" ${known[@]+"${known[@]}"}
+    step "$results/3d/scene.html" visualize_3d_drr.py --volume "$volume" \
+      --parameters "$parameters" --output_dir "$results/3d"
+    step "$results/registration.gif" animate_2d_pose.py --volume "$volume" \
+      --parameters "$parameters" --output_path "$results/registration.gif"
+    "$python" "$here/read_pt.py" "$parameters" >"$results/parameters.txt"
   done
 done
 echo "done: $out/results"

@@ -236,7 +236,7 @@ def test_one_run_registers_a_frame_and_a_second_run_skips_it(trial, tmp_path):
         (["--bones", "ulna=ulna"], "files begin with 'ulna'"),
         (["--bones", "radius"], "expected PREFIX=NAME"),
         (["--trial", "/nowhere"], "has no folder xrays"),
-        (["--frames", "0003"], "frame 0003: 0 pictures for 2 calibrations"),
+        (["--frames", "0003"], "frame 0003: 0 images for 2 calibrations"),
         (["--frames"], "no value"),
         (["--speed", "high"], "unknown argument"),
     ],

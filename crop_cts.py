@@ -123,7 +123,7 @@ def crop_and_save(
     if cropped is None:
         logger.warning(f"{labelmap.name}: {target} is missing; it is skipped")
         return []
-    _check_bone(f"{source}: {target}", *cropped)
+    _check_bone(source, target, *cropped)
     cuts = cut_ends.cuts_of(labelmap.data, [target.label], ct)
     if cuts:
         logger.info(
@@ -258,20 +258,20 @@ def _check_units(path: Path, ct: Volume) -> None:
         )
 
 
-def _check_bone(what: str, ct: Volume, mask: Volume) -> None:
+def _check_bone(source: Path, target: Target, ct: Volume, mask: Volume) -> None:
     """Raise InputError if the crop is too thin to be a volume, or the label is in air."""
     if min(ct.shape) < 2:
         raise InputError(
-            what,
-            "is one voxel thin",
+            source,
+            f"{target} is one voxel thin",
             "at least 2 slices in every direction",
             "increase --padding",
         )
     mean = float(ct.data[mask.data > 0].mean())
     if mean < BELOW_FAT_HU:
         raise InputError(
-            what,
-            f"has {mean:.0f} HU on average, which is air",
+            source,
+            f"{target} has {mean:.0f} HU on average, which is air",
             "bone",
             "check that labelmap and CT belong to one patient and one CT",
         )

@@ -66,7 +66,7 @@ def test_a_table_from_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path):
         (HEAD + "P01,ct.nii.gz,seg.nii.gz,gone.dcm,left,\n", "1 files not found"),
     ],
 )
-def test_a_table_that_cannot_be_is_refused_with_its_line(tmp_path, text, message):
+def test_an_invalid_table_is_rejected_with_its_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         cohort.read_table(write_table(tmp_path, text))
 

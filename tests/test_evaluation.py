@@ -66,7 +66,7 @@ def test_the_same_picture_scores_perfectly_and_an_inverted_one_the_opposite(tmp_
     assert start["NCC"] == pytest.approx(-1)
 
 
-def test_figure_csv_and_json_hold_the_same_numbers_beside_each_other(registration, capsys):
+def test_figure_csv_and_json_contain_the_same_numbers(registration, capsys):
     folder, _ = registration
     assert (
         evaluation.main(
@@ -116,7 +116,7 @@ def test_a_drr_of_any_name_is_known_by_its_line_integrals(tmp_path, capsys):
     assert "not your_drr.png; --drr_name selects another" in capsys.readouterr().err
 
 
-def test_pictures_are_compared_without_scale_bars_where_parameters_are_of_another_program(
+def test_images_are_compared_without_scale_bars_if_parameters_are_of_another_program(
     tmp_path, capsys
 ):
     xray = noise()
@@ -255,14 +255,14 @@ def test_points_of_a_prepared_ct_go_through_its_lineage_to_the_scanner(tmp_path)
         {"C2W": np.eye(4).tolist(), "fiducials": [[1, 2]]},
     ],
 )
-def test_truths_that_say_nothing_usable_are_one_line(registration, capsys, content):
+def test_an_unusable_ground_truth_is_an_error_of_one_line(registration, capsys, content):
     folder, _ = registration
     capsys.readouterr()
     assert evaluate(folder, "--truth", truth_file(folder, **content))[0] == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_pictures_of_another_shape_are_refused(tmp_path, capsys):
+def test_images_of_another_shape_are_rejected(tmp_path, capsys):
     write_pictures(tmp_path, gt=noise(), init_image=noise(), final_img=noise((60, 60)))
     assert evaluate(tmp_path)[0] == 2
     assert "final_img.png: has 60 x 60 pixels" in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_make_xray_refuses_what_it_cannot_do(tmp_path, capsys, flags, message):
     assert message in capsys.readouterr().err
 
 
-def test_the_error_table_lists_every_evaluation_and_says_when_there_is_none(tmp_path, capsys):
+def test_the_error_table_lists_every_evaluation_and_rejects_a_folder_without_one(tmp_path, capsys):
     assert error_table.main([str(tmp_path)]) == script.EXIT_BAD_INPUT
     for name, errors in (
         (

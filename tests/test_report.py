@@ -100,7 +100,7 @@ def cohort_page(tmp_path_factory):
 # -------------------------------------------------------------------------------------------- pages
 
 
-def test_a_page_opens_offline_and_holds_verdict_numbers_scene_and_origin(made):
+def test_a_page_opens_offline_and_contains_verdict_numbers_scene_and_origin(made):
     page = made[1].read_text()
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=\"(?!data:|#)", page)
     assert page.count("plotly.js v") == 1
@@ -191,7 +191,7 @@ def test_fifty_xrays_of_two_bones_stay_below_15_megabytes(made):
     assert a_page + 99 * (three_pages - a_page) / 2 < 15e6
 
 
-def test_what_is_no_result_is_one_line(tmp_path, capsys):
+def test_an_invalid_request_is_an_error_of_one_line(tmp_path, capsys):
     for arguments in (
         [tmp_path / "none", "-o", tmp_path / "a.html"],
         [tmp_path, "-o", tmp_path / "a.pdf"],
@@ -369,7 +369,7 @@ def test_the_cohort_table_sorts_and_filters(tab, cohort_page):
     assert page.locator("th[aria-sort=ascending]").count() == 1
     page.get_by_role("button", name="depth, sd").click()
     page.get_by_role("button", name="depth, sd").click()
-    assert names() == ["P01, femur, a", "P02, femur, b"]  # what has no number stays last either way
+    assert names() == ["P01, femur, a", "P02, femur, b"]  # rows without a number stay last
     page.get_by_role("searchbox").fill("missing")
     assert names() == ["P02, femur, b"]
     assert relevant(messages) == []
@@ -391,7 +391,7 @@ def test_both_pages_pass_the_accessibility_check_in_light_and_dark(tab, made, co
 
 
 @pytest.mark.browser
-def test_a_printed_page_has_its_pictures_side_by_side_with_the_charts_and_no_controls(tab, made):
+def test_a_printed_page_shows_images_and_charts_without_controls(tab, made):
     page, _ = tab
     page.goto(made[1].as_uri())
     page.emulate_media(media="print")

@@ -90,7 +90,7 @@ def test_detector_corners_are_where_the_outer_pixel_edges_project_from():
     assert np.linalg.norm(corners[1] - corners[0]) == pytest.approx(110 * 1.6)
 
 
-def test_the_picture_lies_on_the_detector_the_right_way_round():
+def test_the_image_has_the_right_orientation_on_the_detector():
     picture = np.zeros((20, 30))
     picture[3, 25] = 1  # upper right
     corners = np.array([(0.0, 0, 0), (30, 0, 0), (30, -20, 0), (0, -20, 0)])
@@ -109,7 +109,7 @@ def test_the_picture_lies_on_the_detector_the_right_way_round():
 
 
 @pytest.mark.parametrize("texture", visualize_3d_drr.TEXTURES)
-def test_page_and_picture_are_written_without_a_display(registration, monkeypatch, capsys, texture):
+def test_page_and_figure_are_written_without_a_display(registration, monkeypatch, capsys, texture):
     folder, _, _ = registration
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.setenv("MPLBACKEND", "agg")
@@ -125,7 +125,7 @@ def test_page_and_picture_are_written_without_a_display(registration, monkeypatc
         assert (np.abs(colours.astype(int) - rgb).max(axis=1) < 12).sum() > 50, wanted
 
 
-def test_the_page_holds_everything_and_loads_nothing(registration):
+def test_the_page_contains_everything_and_loads_nothing(registration):
     folder, _, result = registration
     visualize(folder)
     page = (folder / "3d" / "scene.html").read_text()

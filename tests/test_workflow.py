@@ -74,7 +74,7 @@ def planned(tmp_path_factory):
     return folder
 
 
-def test_a_dry_run_plans_one_job_for_each_thing_and_says_it_in_words(planned):
+def test_a_dry_run_lists_every_job_in_words(planned):
     done = snakemake(planned, "--cores", "2", "-n", "--printshellcmds")
     assert done.returncode == 0, done.stdout
     said = done.stdout
@@ -124,7 +124,7 @@ def test_a_misspelt_setting_is_refused(planned):
 
 @pytest.mark.slow
 def test_slurm_gets_cores_memory_time_and_gpus_of_each_job(planned, tmp_path):
-    """The published executor plugin against commands that only record what they are given."""
+    """The published executor plugin with commands that only record their arguments."""
     for name, body in STUBS.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
@@ -175,7 +175,7 @@ def test_slurm_gets_cores_memory_time_and_gpus_of_each_job(planned, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_tiny_cohort_goes_through_while_a_broken_patient_stays_behind(tmp_path):
+def test_a_tiny_cohort_is_processed_without_its_invalid_patient(tmp_path):
     assert (
         make_cohort.main(
             [

@@ -19,7 +19,7 @@ from common.registration.scene import Body, Structure, View
 from common.registration.starts import Starter
 from common.registration.verdict import judge
 from common.volume import attenuation
-from common.volume.attenuation import SOFT_TISSUE_HU
+from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.volume import points_of
 
 RANGES = PoseRange(

@@ -12,7 +12,8 @@ from common.drr.renderer import choose_device, make_renderer
 from common.errors import InputError
 from common.geometry import Detector
 from common.volume import attenuation
-from common.volume.attenuation import SOFT_TISSUE_HU, WATER_PER_MM
+from common.volume.attenuation import WATER_PER_MM
+from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume, block_average
 

@@ -16,7 +16,7 @@ from common import files, geometry
 from common.drr import joseph
 from common.geometry import Detector
 from common.results import parameters_file
-from common.volume import attenuation, lineage, nifti, volume
+from common.volume import attenuation, hounsfield, lineage, nifti, volume
 from common.volume.volume import Volume
 
 CODE = re.findall(
@@ -194,8 +194,7 @@ def test_two_right_bones_in_two_views_are_registered_with_the_motion_of_the_seco
         save_xray(
             tmp_path / f"cam{index}.png",
             sum(
-                render(each, camera, detector, attenuation.SOFT_TISSUE_HU)
-                for each in (first, moved)
+                render(each, camera, detector, hounsfield.SOFT_TISSUE_HU) for each in (first, moved)
             ),
         )
         inverse = geometry.invert(camera)

@@ -56,6 +56,7 @@ class Alignment:
 
     @property
     def converged(self) -> bool:
+        """Whether all quality measures are good enough."""
         return (
             self.correlation >= MIN_CORRELATION
             and self.overlap >= MIN_OVERLAP

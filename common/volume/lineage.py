@@ -39,6 +39,7 @@ class Lineage:
 
     @property
     def mirrored(self) -> bool:
+        """Whether left and right are swapped relative to the original CT."""
         return bool(np.linalg.det(self.scanner_from_volume[:3, :3]) < 0)
 
     def then(

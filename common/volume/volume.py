@@ -31,6 +31,7 @@ class Volume:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along the three axes."""
         return self.data.shape
 
     @property

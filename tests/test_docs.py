@@ -132,14 +132,3 @@ def test_the_documentation_builds_without_a_warning(tmp_path):
     assert (
         "0.07 mm in plane" in (tmp_path / "html/accuracy.html").read_text()
     )  # the README's own words
-
-
-def test_the_house_has_a_place_for_every_module():
-    table = [
-        line
-        for line in (ROOT / "docs" / "house.md").read_text().splitlines()
-        if re.match(r"\| \d", line)
-    ]
-    placed = re.findall(r"`(\w+)`", " ".join(line.split("|")[2] for line in table))
-    modules = {path.stem for path in (ROOT / "common").glob("*.py")} - {"__init__"}
-    assert sorted(placed) == sorted(modules)

@@ -15,7 +15,8 @@ from common.registration.scene import Body, Structure, View
 from common.registration.search import search
 from common.registration.starts import Starter
 from common.registration.verdict import SUSPECT_SIMILARITY, is_ok
-from common.volume.attenuation import SOFT_TISSUE_HU, WATER_PER_MM
+from common.volume.attenuation import WATER_PER_MM
+from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.xray.outline import COMPARED_SHARE, silhouette
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from common.errors import InputError
 from common.registration.request import AttenuationMode
 from common.registration.scene import Body, Structure
 from common.volume import cut_ends
-from common.volume.attenuation import SOFT_TISSUE_HU, WHOLE_ATTENUATION_HU, select_structures
+from common.volume.attenuation import WHOLE_ATTENUATION_HU, select_structures
 from common.volume.folders import labelmap_beside
+from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.nifti import load_ct, load_labelmap
 from common.volume.volume import Volume, points_of, same_grid
 

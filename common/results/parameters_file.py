@@ -20,6 +20,7 @@ from common.results.scanner_view import ScannerView, as_tensor
 
 SCHEMA = "registration/1"
 MAX_PIXELS = 200_000_000
+MAX_POINTS = 100_000
 
 
 def save(path: str | Path, result: Result) -> None:
@@ -115,7 +116,11 @@ def _problems(result: Result) -> Iterator[str]:
         return
     yield from _problems_of_image(result)
     yield from _problems_of_poses(result)
-    points = np.array(result.drr.get("points_mm", [result.drr["isocentre_mm"]]), float)
+    stated = result.drr.get("points_mm", [result.drr["isocentre_mm"]])
+    if not isinstance(stated, list) or len(stated) > MAX_POINTS:  # before an array is made of it
+        yield "its points_mm is not a list of points"
+        return
+    points = np.array(stated, float)
     placed = np.array(result.drr.get("scanner_from_volume", np.eye(4)), float)
     if (
         points.ndim != 2

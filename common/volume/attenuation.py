@@ -6,7 +6,6 @@ import numpy as np
 
 from common.errors import InputError
 from common.volume.hounsfield import AIR_HU, LOWEST_AIR_HU
-from common.volume.hounsfield import SOFT_TISSUE_HU as SOFT_TISSUE_HU
 from common.volume.volume import Volume, affine_of_box, index_box, same_grid
 
 WHOLE_ATTENUATION_HU = AIR_HU  # everything that is denser than air attenuates

@@ -2,7 +2,8 @@
 """Step 7: find the pose that aligns a CT with an X-ray (2D/3D registration).
 
 Reads X-rays (PNG, JPEG, TIFF or DICOM), a CT from step 4 (any NIfTI CT works) and, with -c, a pose
-network from step 6. Without -c, the start pose is searched over the pose range.
+network from step 6. Without -c, the start pose is searched everywhere: any side, any position, any
+depth; --r1 ... --tz narrow the search.
 
 The geometry of the detector comes from --sdd and --pixel_spacing (mm, at the detector), else from
 the DICOM header or from NAME.json next to NAME.png (sdd_mm, pixel_spacing_mm [width, height],

@@ -175,7 +175,7 @@ def register(
     _check_choice("init", method, StartMethod)
     _check_choice("search", search, SearchExtent)
     _check_choice("flip", flip, Flip)
-    starter = _starter(method, pose_range, search, checkpoint, device)
+    starter = _starter(method, pose_range, search, checkpoint, device, flip == "auto")
     mirrored = check_sides(bones)
     network = starter.checkpoint
     behind = network is not None and not network.config.get("reverse_x_axis", False)
@@ -237,6 +237,7 @@ def _starter(
     search: SearchExtent,
     checkpoint: PathLike | None,
     device: DeviceChoice,
+    mirrored: bool,
 ) -> Starter:
     model = network = None
     if checkpoint is not None:
@@ -245,8 +246,7 @@ def _starter(
 
         model = load_checkpoint(checkpoint)
         network = build_network(model, choose_device(device)) if method == "model" else None
-    chosen = pose_range or (model.pose_range if model else None) or PoseRange()
-    return Starter(method, chosen, search == "full", model, network)
+    return Starter(method, pose_range, search == "full", model, network, mirrored=mirrored)
 
 
 def _cameras(given: Any, count: int) -> list[np.ndarray | None]:

@@ -19,10 +19,13 @@ def add_device_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_pose_range_flags(parser: argparse.ArgumentParser, fallback: str = "") -> None:
+def add_pose_range_flags(
+    parser: argparse.ArgumentParser, fallback: str = "", everywhere: bool = False
+) -> None:
     """Add --r1 ... --tz LOW HIGH; a flag that is not given is None.
 
-    ``fallback`` names the default of these flags in the help, for scripts with another default.
+    ``fallback`` names the default of these flags in the help, for scripts with another default;
+    ``everywhere``: none of them needs to be given.
     """
     group = parser.add_argument_group(
         "pose range: Euler angles ZXY in degrees, offset from source to isocentre in millimetres"
@@ -31,6 +34,8 @@ def add_pose_range_flags(parser: argparse.ArgumentParser, fallback: str = "") ->
     for name in NAMES:
         low, high = getattr(default, name)
         shown = f"{fallback}, else {low:g} {high:g}" if fallback else f"{low:g} {high:g}"
+        if everywhere:
+            shown = f"everywhere; {shown} with another of these flags"
         group.add_argument(
             f"--{name}",
             nargs=2,

@@ -50,7 +50,7 @@ def add_registration_flags(parser: Parser) -> None:
         metavar="PARAMETERS",
         help="repeat the registration that wrote this parameters.pt; needs only -o",
     )
-    flags.add_pose_range_flags(parser, "the checkpoint's")
+    flags.add_pose_range_flags(parser, everywhere=True)
     flags.add_device_flag(parser)
 
 
@@ -211,9 +211,15 @@ def _add_start(parser: Parser) -> None:
         choices=get_args(SearchExtent),
         default="range",
         help=(
-            "orientations that --init search covers; range: those of the pose range; full: all, for"
-            " a bone in the frame of a laboratory (default: %(default)s)"
+            "orientations that --init search covers; range: upright first, then others where that"
+            " is uncertain (those of the pose range if one is given); full: all at once, for a bone"
+            " in the frame of a laboratory (default: %(default)s)"
         ),
+    )
+    start.add_argument(
+        "--no_cache",
+        action="store_true",
+        help="do not keep the template bank of the search in the user's cache folder",
     )
     start.add_argument(
         "--sequence",

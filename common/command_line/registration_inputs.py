@@ -10,6 +10,7 @@ from pathlib import Path
 from common import files
 from common.command_line.flags import pose_range_from
 from common.errors import InputError
+from common.geometry.pose_range import NAMES, PoseRange
 from common.pose_network.checkpoint import Checkpoint
 from common.registration.request import Request, StructureRequest, XrayRequest
 from common.registration.starts import read_start_camera
@@ -133,7 +134,8 @@ def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request
         checkpoint=args.checkpoint,
         context=args.context,
         init=args.init or ("model" if checkpoint else "search"),
-        pose_range=pose_range_from(args, checkpoint.pose_range if checkpoint else None),
+        pose_range=_stated_range(args),
+        cache=not args.no_cache,
         search=args.search,
         optimizer=args.optimizer,
         attenuation=args.attenuation,
@@ -144,6 +146,11 @@ def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request
         device=args.device,
         sequence=args.sequence,
     )
+
+
+def _stated_range(args: argparse.Namespace) -> PoseRange | None:
+    """Return the pose range of the flags; None if none is given."""
+    return pose_range_from(args) if any(getattr(args, name) for name in NAMES) else None
 
 
 def _xray(args: argparse.Namespace, path: Path, frame: int | None, camera: int) -> XrayRequest:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from common.drr.renderer import choose_device
 from common.errors import InputError
-from common.geometry import MIRROR, Detector
+from common.geometry import Detector
 from common.pose_network.checkpoint import Checkpoint, load_checkpoint
 from common.registration.request import Polarity, Request, XrayRequest
 from common.registration.scene import Structure, View
+from common.registration.search.anywhere import Banks
 from common.registration.starts import Starter
 from common.registration.structures import load_structure
 from common.volume.lineage import with_stated_side
@@ -53,7 +54,14 @@ def load_inputs(request: Request, checkpoint: Checkpoint | None = None) -> Input
         network = build_network(checkpoint, choose_device(request.device))
     full = request.search == "full"
     starter = Starter(
-        request.init, request.pose_range, full, checkpoint, network, request.optimizer
+        request.init,
+        request.pose_range,
+        full,
+        checkpoint,
+        network,
+        request.optimizer,
+        mirrored=request.flip == "auto",
+        banks=Banks(request.cache),
     )
     return Inputs(structures, checkpoint, starter)
 
@@ -130,7 +138,7 @@ def flipped(view: View, mirrored: bool) -> View:
     """
     why = "the volume is mirrored" if mirrored else "as seen from the detector"
     logger.info(f"{view.xray.path.name}: flipped left to right ({why})")
-    return View(view.xray.flip(), MIRROR @ view.rig_from_camera @ MIRROR)
+    return view.flip()
 
 
 def check_sides(structures: Sequence[Structure]) -> bool:

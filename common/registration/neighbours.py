@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from common import geometry
+from common.geometry.pose_range import PoseRange
 from common.registration.competition import Solution, advance, better, compete
 from common.registration.pyramid import LEVELS
 from common.registration.scene import Body, Structure, View
 from common.registration.search import search
+from common.registration.search.anywhere import BESIDE, stage_starts
+from common.registration.search.matching import Near
 from common.registration.starts import Starter
 from common.registration.verdict import SUSPECT_SIMILARITY, is_ok
 from common.volume.attenuation import WATER_PER_MM
@@ -26,6 +30,7 @@ logger = logging.getLogger(__name__)
 UNEQUAL = 0.05
 # fraction of a bone inside another from which one of the two is wrong: less can be the part of the
 # neighbour in a crop box
+JOINT_MM = 25.0  # by which a joint gives, beyond turning
 OVERLAPPING = 0.2
 
 
@@ -69,7 +74,7 @@ def search_beside(
             " searching next to it"
         )
         cleared = cleared or [without(view, known.body, pose) for view in views]
-        other = _search_near(cleared, views, structure.body, starter, seed, known.body, pose)
+        other = _search_near(cleared, views, structure, starter, seed, known, pose)
         if other and (overlaps or better(one.solution, other.solution) is other.solution):
             again[number] = other
     return again
@@ -78,22 +83,56 @@ def search_beside(
 def _search_near(
     cleared: Sequence[View],
     views: Sequence[View],
-    body: Body,
+    structure: Structure,
     starter: Starter,
     seed: int,
-    known: Body,
+    known: Structure,
     pose: np.ndarray,
 ) -> Found | None:
-    """Search for a body in the ``cleared`` views, within reach of a ``known`` one at its pose.
+    """Search for a structure in the ``cleared`` views, within reach of a ``known`` one at its pose.
 
     The best pose is then refined in the X-rays as they are, ``views``.
     """
-    centre = geometry.apply(geometry.invert(pose), known.centre_mm)
-    near = search.Near(centre, known.radius_mm + body.radius_mm)
-    starts = search.search(cleared, body, starter.ranges, starter.full, near=near)
+    body = structure.body
+    reach = _reach(known, structure, pose)
+    if starter.anywhere(views):
+        camera_from_rig = geometry.invert(views[0].rig_from_camera)
+        near = replace(reach, point=geometry.apply(camera_from_rig, reach.point))
+        starts = stage_starts(cleared[0], structure, BESIDE, starter.banks, near)
+    else:
+        ranges = starter.ranges or PoseRange()
+        sphere = search.Near(reach.point, reach.most_mm)
+        starts = search.search(cleared, body, ranges, starter.full, near=sphere)
     field = advance(cleared, body, starts, 0, len(starts), seed) if starts else None
     solution = compete(views, body, [field.finals[0].pose], seed=seed) if field else None
     return Found(starts[0], solution) if solution else None
+
+
+def _reach(known: Structure, other: Structure, pose: np.ndarray) -> Near:
+    """Return where the centre of ``other`` can be, in the rig, with ``known`` at its pose.
+
+    If both were cut from one CT, the joint is where they are nearest to each other there, and the
+    other bone has turned about it. Otherwise their spheres touch.
+    """
+    from_rig = geometry.invert(pose)
+    if not _same_scan(known, other):
+        centre = geometry.apply(from_rig, known.body.centre_mm)
+        return Near(centre, 0.0, known.body.radius_mm + other.body.radius_mm)
+    placed = [s.ct.lineage.scanner_from_volume for s in (known, other)]
+    known_from_other = geometry.invert(placed[0]) @ placed[1]
+    points = geometry.apply(known_from_other, other.body.points)
+    distances, nearest = KDTree(known.body.points).query(points)
+    touching = int(np.argmin(distances))
+    joint = (points[touching] + known.body.points[nearest[touching]]) / 2
+    centre = geometry.apply(known_from_other, other.body.centre_mm)
+    lever = float(np.linalg.norm(centre - joint))
+    return Near(geometry.apply(from_rig, joint), max(0.0, lever - JOINT_MM), lever + JOINT_MM)
+
+
+def _same_scan(one: Structure, other: Structure) -> bool:
+    source = one.ct.lineage.source.get("sha256")
+    same_source = bool(source) and source == other.ct.lineage.source.get("sha256")
+    return same_source or (one.ct.path is not None and one.ct.path == other.ct.path)
 
 
 def largest_overlap(

@@ -23,8 +23,9 @@ from common.registration.neighbours import Found, largest_overlap, search_beside
 from common.registration.pyramid import JUDGED, LEVELS
 from common.registration.request import Followed
 from common.registration.scene import Structure, View
+from common.registration.search.anywhere import STAGES, Stage, stage_starts
 from common.registration.starts import Starter
-from common.registration.verdict import is_ok, judge
+from common.registration.verdict import is_found, is_ok, judge
 from common.results.result import Verdict
 from common.results.scanner_view import BoneMotion, ScannerView
 
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 # evidence below the best of a sequence by which a frame gets more start poses
 # (benchmarks/README.md, 'Sequences')
 SLIDING = 0.02
+MIRRORED_CLEARLY = 1.2  # times as much of the contrast is unexplained without the flip
+# of a search: mostly one of them is right (benchmarks/README.md, 'Template bank')
+FIRST_STARTS = 24
 LEAST_PX = 9  # of the coarsest level, along each side of an X-ray
 
 
@@ -89,6 +93,68 @@ def register(
     InputError if a structure is out of view or an X-ray is too small.
     """
     check_sizes(views)
+    registrations = _register(views, structures, starter, seed, last)
+    if last or not (starter.mirrored and starter.anywhere(views)):
+        return registrations
+    return _register_mirrored(views, structures, starter, seed, registrations) or registrations
+
+
+def _register_mirrored(
+    views: Sequence[View],
+    structures: Sequence[Structure],
+    starter: Starter,
+    seed: int,
+    as_it_is: Sequence[Registration],
+) -> list[Registration] | None:
+    """Register in the X-ray flipped left to right. Returns None unless it clearly fits better.
+
+    But for its perspective, a flipped X-ray is one from behind: with a pose at hand, the fit in the
+    flipped X-ray starts there. With none, everything is searched again.
+    """
+    name, flipped = views[0].xray.path.name, [view.flip() for view in views]
+    certain = any(is_found(one.solution, views, one.structure) for one in as_it_is)
+    if certain:
+        behind = [
+            compete(flipped, one.structure.body, [_from_behind(one)], seed=seed) for one in as_it_is
+        ]
+        similarities = [one.fit.similarity if one else 0.0 for one in behind]
+        before = [one.solution.fit.similarity for one in as_it_is]
+        if _unexplained(before) < MIRRORED_CLEARLY * _unexplained(similarities):
+            return None
+        logger.info(f"{name}: fits better flipped left to right; searching there")
+    else:
+        logger.info(f"{name}: nothing is certain; searching the X-ray flipped left to right")
+    found = _register(flipped, structures, starter, seed, None, STAGES[:1], mirrored=True)
+    if not any(is_found(one.solution, flipped, one.structure) for one in found):
+        return None
+    after = [one.solution.fit.similarity for one in found]
+    before = [one.solution.fit.similarity for one in as_it_is]
+    return found if _unexplained(before) >= MIRRORED_CLEARLY * _unexplained(after) else None
+
+
+def _from_behind(found: Registration) -> np.ndarray:
+    """Return volume_from_camera (4, 4) that sees a structure from behind at the same distance."""
+    camera = found.camera()
+    depth = geometry.apply(geometry.invert(camera), found.structure.body.centre_mm)[2]
+    behind = camera @ np.diag([-1.0, 1.0, -1.0, 1.0])
+    behind[:3, 3] = camera[:3, 3] + 2 * depth * camera[:3, 2]
+    return behind
+
+
+def _unexplained(similarities: Sequence[float]) -> float:
+    """Mean fraction of the contrast that the fits do not explain."""
+    return float(np.mean([1 - similarity**2 for similarity in similarities]))
+
+
+def _register(
+    views: Sequence[View],
+    structures: Sequence[Structure],
+    starter: Starter,
+    seed: int,
+    last: Sequence[Followed] | None,
+    stages: Sequence[Stage] = STAGES,
+    mirrored: bool = False,
+) -> list[Registration]:
     before = list(last) if last else [None] * len(structures)
     found: list[Found] = []
     for structure, previous in zip(structures, before, strict=True):
@@ -96,6 +162,14 @@ def register(
         found.append(find(views, structure, starter, seed, previous, carried))
     if len(structures) > 1:
         found = search_beside(views, structures, starter, seed, found)
+    if starter.anywhere(views):
+        found = [
+            _search_further(views, structure, starter, seed, one, stages[1:])
+            for structure, one in zip(structures, found, strict=True)
+        ]
+        if len(structures) > 1:  # a bone found only now shows where the others are
+            found = search_beside(views, structures, starter, seed, found)
+    if len(structures) > 1:
         found = refine_together(views, structures, found)
     poses = [one.solution.fit.poses[0] for one in found]
     registrations = []
@@ -104,7 +178,7 @@ def register(
     ):
         overlap = largest_overlap(number, structures, poses)
         expected = previous.evidence if previous else 0.0
-        verdict = judge(one.solution, views, structure, overlap, expected)
+        verdict = judge(one.solution, views, structure, overlap, expected, mirrored)
         registrations.append(
             Registration(structure, tuple(views), one.start, one.solution, verdict)
         )
@@ -151,7 +225,7 @@ def find(
     In a sequence, the pose of the previous frame (``last``) is tried first, then candidates around
     it, then candidates around each pose of ``carried``. Raises InputError if it is out of view.
     """
-    name, body = views[0].xray.path.name, structure.body
+    name = views[0].xray.path.name
     solution = _follow(views, structure, seed, last, carried) if last else None
     if solution and is_ok(solution, views, structure):
         return Found(solution.start, solution)
@@ -163,23 +237,56 @@ def find(
     if starter.optimizer == "adam":
         solution = ascend(views, structure, starts[0])
     else:
-        solution = compete_from(views, body, starts, seed)
-        certain = solution is not None and is_ok(solution, views, structure)
+        solution = _compete_in_turn(views, structure, starts, seed)
+        certain = solution is not None and is_found(solution, views, structure)
         if starter.method == "model" and not certain:
             logger.info(
-                f"{name}: pose uncertain from the network's start pose;"
-                " also searching the pose range"
+                f"{name}: pose uncertain from the network's start pose; searching everywhere too"
             )
             searched = starter(views, structure, "search")
-            solution = better(solution, compete_from(views, body, searched, seed))
+            solution = better(solution, _compete_in_turn(views, structure, searched, seed))
     if solution is None:
         raise InputError(
             views[0].xray.path,
             f"at the start pose, {structure.ct.name} is outside the image",
             "the bone in view",
-            "widen the pose range or use `init` search",
+            "check the X-ray and the start pose, or use `init` search without a pose range",
         )
     return Found(starts[0], solution)
+
+
+def _compete_in_turn(
+    views: Sequence[View], structure: Structure, starts: Sequence[np.ndarray], seed: int
+) -> Solution | None:
+    """Let the first start poses compete, and the others only if none of those is certain."""
+    if not starts:
+        return None
+    solution = compete_from(views, structure.body, starts[:FIRST_STARTS], seed)
+    if len(starts) > FIRST_STARTS and not (solution and is_found(solution, views, structure)):
+        rest = compete_from(views, structure.body, starts[FIRST_STARTS:], seed)
+        solution = better(solution, rest)
+    return solution
+
+
+def _search_further(
+    views: Sequence[View],
+    structure: Structure,
+    starter: Starter,
+    seed: int,
+    found: Found,
+    stages: Sequence[Stage],
+) -> Found:
+    """Search the further stages for a structure that is not certain yet."""
+    name = views[0].xray.path.name
+    for stage in stages:
+        if starter.full or is_found(found.solution, views, structure):
+            return found
+        logger.info(f"{name}: {structure.ct.name} is not certain; searching {stage.words}")
+        starts = stage_starts(views[0], structure, stage, starter.banks, keep=FIRST_STARTS)
+        solution = _compete_in_turn(views, structure, starts, seed)
+        if solution and better(found.solution, solution) is solution:
+            found = Found(solution.start, solution)
+    return found
 
 
 def _follow(

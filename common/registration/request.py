@@ -8,7 +8,7 @@ back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -73,7 +73,7 @@ class Request:
     checkpoint: Path | None = None
     context: Path | None = None  # whole CT that is rendered with the structures
     init: StartMethod = "search"
-    pose_range: PoseRange = field(default_factory=PoseRange)
+    pose_range: PoseRange | None = None  # None: everywhere
     search: SearchExtent = "range"
     optimizer: Optimizer = "gauss-newton"
     attenuation: AttenuationMode = "auto"
@@ -83,6 +83,7 @@ class Request:
     seed: int = 0
     device: DeviceChoice = "auto"
     sequence: bool = False
+    cache: bool = True  # keep template banks between calls
     previous: tuple[Followed, ...] | None = None  # after the previous frame of a sequence
 
     @property
@@ -107,8 +108,9 @@ class Request:
             values["structures"] = tuple(
                 StructureRequest(**_structure_values(each)) for each in entries["structures"]
             )
-            values["pose_range"] = PoseRange(
-                **{name: tuple(ends) for name, ends in entries["pose_range"].items()}
+            stated = entries["pose_range"]
+            values["pose_range"] = stated and PoseRange(
+                **{name: tuple(ends) for name, ends in stated.items()}
             )
             for name in ("checkpoint", "context"):
                 values[name] = Path(entries[name]) if entries[name] else None

@@ -21,6 +21,14 @@ class View:
     # (4, 4); the identity for a single view
     rig_from_camera: np.ndarray = field(default_factory=lambda: np.eye(4))
 
+    def flip(self) -> View:
+        """Return the view flipped left to right, with its place in the rig.
+
+        Bodies then appear as mirror images of themselves.
+        """
+        mirror = geometry.MIRROR
+        return View(self.xray.flip(), mirror @ self.rig_from_camera @ mirror)
+
     def share_in_view(self, body: Body, pose: np.ndarray) -> float:
         """Return the fraction of a body's points in the valid field at a pose (volume_from_rig)."""
         camera = pose @ self.rig_from_camera

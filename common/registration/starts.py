@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from common.pose_network.prediction import predict_pose
 from common.registration.request import Optimizer, StartMethod
 from common.registration.scene import Structure, View
 from common.registration.search import search
+from common.registration.search.anywhere import EVERYTHING, STAGES, Banks, stage_starts
 from common.volume.volume import Volume
 from common.xray.xray import Xray
 
@@ -29,11 +30,18 @@ class Starter:
     """Finds start poses."""
 
     method: StartMethod
-    ranges: PoseRange
-    full: bool = False  # search all orientations, not only those of the pose range
+    ranges: PoseRange | None = None  # stated by the user; None: search everywhere
+    full: bool = False  # search all orientations at once
     checkpoint: Checkpoint | None = None
     network: torch.nn.Module | None = None
     optimizer: Optimizer = "gauss-newton"
+    mirrored: bool = True  # if nothing is found, also try the X-ray flipped left to right
+    banks: Banks = field(default_factory=Banks)
+
+    def anywhere(self, views: Sequence[View]) -> bool:
+        """Return whether a search covers all positions, stage by stage: one view, no pose range."""
+        searches = self.method in ("model", "search") and self.optimizer != "adam"
+        return searches and self.ranges is None and len(views) == 1
 
     def __call__(
         self, views: Sequence[View], structure: Structure, method: StartMethod | None = None
@@ -44,7 +52,10 @@ class Starter:
         """
         method = method or self.method
         if method == "search":
-            return search.search(views, structure.body, self.ranges, self.full)
+            if self.ranges is None and len(views) == 1:
+                stage = EVERYTHING if self.full else STAGES[0]
+                return stage_starts(views[0], structure, stage, self.banks)
+            return search.search(views, structure.body, self.ranges or PoseRange(), self.full)
         xray, ct = views[0].xray, structure.ct
         if method == "fixed":
             camera = stated_pose(structure, xray)

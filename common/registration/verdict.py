@@ -21,6 +21,8 @@ FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.75
 LONELY_AGREEMENT, LONELY_SIMILARITY = 0.1, 0.85
 # evidence below the best of a sequence: a drifting femur of a phantom lost 0.07, correct frames
 # 0.03 (benchmarks/README.md, 'Sequences')
+# wrong fits of a search had 0.65 and less (benchmarks/README.md, 'Template bank')
+FOUND_SIMILARITY = 0.68
 LOST_EVIDENCE = 0.05
 LARGE_IN_PLANE_MM, LARGE_ROTATION_DEG = 1.0, 2.0
 FAILED_IN_VIEW, SUSPECT_IN_VIEW = 0.05, 0.5
@@ -37,6 +39,7 @@ class Reason(Enum):
     OVERLAP = auto()
     LONELY = auto()
     LOW_SIMILARITY = auto()
+    MIRRORED = auto()
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Assessment:
     overlap: float  # fraction of the bone inside another, 0 if acceptable
     expected_evidence: float  # the highest of a sequence, 0 without one
     assumed: tuple[str, ...]  # geometry taken from the checkpoint
+    mirrored: bool = False  # found only in the X-ray flipped left to right
 
 
 def judge(
@@ -63,9 +67,10 @@ def judge(
     structure: Structure,
     overlap: float = 0.0,
     expected_evidence: float = 0.0,
+    mirrored: bool = False,
 ) -> Verdict:
     """Return the verdict on a solution, with its reasons in words. Arguments as in `assess`."""
-    numbers = assess(solution, views, structure, overlap, expected_evidence)
+    numbers = assess(solution, views, structure, overlap, expected_evidence, mirrored)
     code, reasons = decide(numbers)
     return Verdict(
         code=code,
@@ -85,12 +90,27 @@ def is_ok(solution: Solution, views: Sequence[View], structure: Structure) -> bo
     return decide(assess(solution, views, structure))[0] == "ok"
 
 
+def is_found(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
+    """Return whether a search may end at a solution: not every ``suspect`` pose is worth another.
+
+    An assumed geometry and a bone partly out of view stay as they are wherever the search goes on,
+    and so does a similarity that is a little low if other start poses ended there too.
+    """
+    numbers = assess(solution, views, structure)
+    _, reasons = decide(numbers)
+    against = set(reasons) - {Reason.ASSUMED_GEOMETRY, Reason.OUT_OF_VIEW}
+    if numbers.similarity >= FOUND_SIMILARITY and numbers.agreement >= LONELY_AGREEMENT:
+        against -= {Reason.LOW_SIMILARITY}
+    return not against
+
+
 def assess(
     solution: Solution,
     views: Sequence[View],
     structure: Structure,
     overlap: float = 0.0,
     expected_evidence: float = 0.0,
+    mirrored: bool = False,
 ) -> Assessment:
     """Return the numbers of a solution.
 
@@ -122,6 +142,7 @@ def assess(
         overlap=overlap,
         expected_evidence=expected_evidence,
         assumed=tuple(sorted(assumed)),
+        mirrored=mirrored,
     )
 
 
@@ -141,6 +162,7 @@ def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
         Reason.LONELY: numbers.agreement < LONELY_AGREEMENT
         and SUSPECT_SIMILARITY <= numbers.similarity < LONELY_SIMILARITY,
         Reason.LOW_SIMILARITY: numbers.similarity < SUSPECT_SIMILARITY,
+        Reason.MIRRORED: numbers.mirrored,
     }
     reasons = tuple(reason for reason, true in holds.items() if true)
     if numbers.similarity < FAILED_SIMILARITY or numbers.in_view < FAILED_IN_VIEW:
@@ -186,3 +208,8 @@ def explain(reason: Reason, numbers: Assessment) -> str:
             )
         case Reason.LOW_SIMILARITY:
             return f"the DRR matches the X-ray poorly {similarity}"
+        case Reason.MIRRORED:
+            return (
+                "the X-ray fits only if it is flipped left to right: check the side of the bone and"
+                " how the X-ray was exported, then state `flip`"
+            )

@@ -60,6 +60,8 @@ def surface_entries(registered: Registered) -> SurfaceEntries | None:
         labelmap = nifti.load_labelmap(mask).data
         labels = registered.result.drr.get("labels")
         kept = np.isin(labelmap, labels) if labels else labelmap > 0
-        ct = volume.Volume(np.where(kept, ct.data, int(hounsfield.AIR_HU)), ct.affine, ct.lineage, ct.path)
+        ct = volume.Volume(
+            np.where(kept, ct.data, int(hounsfield.AIR_HU)), ct.affine, ct.lineage, ct.path
+        )
     vertices, triangles = surface.extract_surface(ct, hounsfield.BONE_SURFACE_HU, SURFACE_VOXELS)
     return SurfaceEntries(vertices.round(1).ravel().tolist(), triangles.ravel().tolist())

@@ -1,0 +1,102 @@
+"""Template banks kept between calls in the user's cache folder, by the content they come from.
+
+A file is complete or absent; a damaged one is made again. The folder is kept below `LIMIT_BYTES`:
+the banks that were not used for longest are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import files
+from common.errors import InputError
+from common.registration.search.bank import Bank
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "bank/1"
+LIMIT_BYTES = 2_000_000_000
+STORED_HALF = ("templates", "masks", "weights", "mask_weights")  # as float16
+
+
+def cache_folder() -> Path:
+    """The folder of the banks; the variable BONE_CACHE names another."""
+    import platformdirs
+
+    stated = os.environ.get("BONE_CACHE")
+    return (
+        Path(stated) if stated else Path(platformdirs.user_cache_dir("bone-registration")) / "banks"
+    )
+
+
+def content_key(*parts: object) -> str:
+    """A name for what a bank is made from: arrays by their bytes, everything else by its text."""
+    digest = hashlib.blake2b(FORMAT.encode(), digest_size=20)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()
+
+
+def cached(key: str, make: Callable[[], Bank]) -> Bank:
+    """The bank of that key, read from the cache folder or made and written there."""
+    path = cache_folder() / f"{key}.npz"
+    try:
+        bank = _read(path)
+        os.utime(path)
+        return bank
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logger.info(f"{path}: damaged ({error}); made anew")
+    bank = make()
+    try:
+        _write(path, bank)
+        _trim(path.parent)
+    except (OSError, InputError) as error:  # a full or read-only disk costs time, nothing else
+        logger.info(f"template bank not kept: {error}")
+    return bank
+
+
+def _read(path: Path) -> Bank:
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    for name in STORED_HALF:
+        arrays[name] = arrays[name].astype(np.float32)
+    return Bank.from_arrays(arrays)
+
+
+def _write(path: Path, bank: Bank) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = bank.arrays()
+    for name in STORED_HALF:
+        arrays[name] = arrays[name].astype(np.float16)
+    with files.atomic(path) as partial, open(partial, "wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def _trim(folder: Path) -> None:
+    """Remove the banks that were not used for longest until the rest fits."""
+    found = []
+    for path in folder.glob("*.npz"):
+        with contextlib.suppress(FileNotFoundError):  # another run trims too
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= LIMIT_BYTES:
+            break
+        path.unlink(missing_ok=True)
+        total -= size

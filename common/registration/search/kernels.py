@@ -1,0 +1,103 @@
+"""Numba kernels of the template bank: turning templates, best places, exact scores."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+MIN_OVERLAP = 0.35  # share of a template inside the valid field
+LEAST_CONTRAST = 0.2  # of the template's own: likeness counts less where the image shows less
+
+
+@numba.njit(inline="always")
+def _bilinear(image, x, y):
+    height, width = image.shape
+    i, j = math.floor(y), math.floor(x)
+    if i < 0 or j < 0 or i >= height - 1 or j >= width - 1:
+        return np.float32(0.0)
+    fy, fx = np.float32(y - i), np.float32(x - j)
+    top = image[i, j] + (image[i, j + 1] - image[i, j]) * fx
+    bottom = image[i + 1, j] + (image[i + 1, j + 1] - image[i + 1, j]) * fx
+    return top + (bottom - top) * fy
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+def turn(images, angles, out):
+    """Turn ``images`` (N, H, H) by each of ``angles`` (A,) radians, into ``out`` (N A, H, H)."""
+    count, side, _ = images.shape
+    c = side // 2
+    for job in numba.prange(count * len(angles)):
+        i, a = job // len(angles), job % len(angles)
+        cos, sin = math.cos(angles[a]), math.sin(angles[a])
+        for r in range(side):
+            for q in range(side):
+                x = cos * (q - c) + sin * (r - c) + c
+                y = -sin * (q - c) + cos * (r - c) + c
+                out[job, r, q] = _bilinear(images[i], x, y)
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+def best_places(likeness, energy, overlap, own, area, allowed, depth_of, values, places):
+    """Find the best place of each template.
+
+    ``likeness``, ``energy`` and ``overlap`` (N, P) are over places, ``own`` energy and ``area``
+    (N,) are the template's. ``allowed`` (D, P) are the places that count at
+    its depth, ``depth_of`` (N,).
+    Writes the normalised correlation (-1 without a place) and the place.
+    """
+    count, size = likeness.shape
+    for i in numba.prange(count):
+        best, at = np.float32(-1.0), 0
+        least = np.float32(MIN_OVERLAP) * area[i]
+        row = allowed[depth_of[i]]
+        for k in range(size):
+            if row[k] and overlap[i, k] >= least:
+                seen = max(energy[i, k] / own[i], np.float32(LEAST_CONTRAST))
+                share = min(overlap[i, k] / area[i], np.float32(1.0))
+                value = likeness[i, k] * math.sqrt(share / seen)
+                if value > best:
+                    best, at = value, k
+        values[i], places[i] = best, at
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+def exact_scores(templates, masks, which, angles, places, picture, valid, out):
+    """Masked normalised correlation of turned templates, the best of 3 x 3 places each."""
+    height, width = picture.shape
+    side = templates.shape[1]
+    c = side // 2
+    for n in numba.prange(len(which)):
+        cos, sin, i = math.cos(angles[n]), math.sin(angles[n]), which[n]
+        row, column = places[n] // width, places[n] % width
+        area = np.float32(0.0)
+        own = np.float32(0.0)
+        sums = np.zeros((9, 4), np.float32)  # overlap, mean, square, product
+        for r in range(side):
+            for q in range(side):
+                x = cos * (q - c) + sin * (r - c) + c
+                y = -sin * (q - c) + cos * (r - c) + c
+                m = _bilinear(masks[i], x, y)
+                if m <= np.float32(1e-4):
+                    continue
+                t = _bilinear(templates[i], x, y)
+                area += m
+                own += t * t
+                for shift in range(9):
+                    pr, pc = row + shift // 3 - 1 + r - c, column + shift % 3 - 1 + q - c
+                    if pr >= 0 and pc >= 0 and pr < height and pc < width:
+                        p = picture[pr, pc]
+                        sums[shift, 0] += m * valid[pr, pc]
+                        sums[shift, 1] += m * p
+                        sums[shift, 2] += m * p * p
+                        sums[shift, 3] += t * p
+        best = np.float32(-1.0)
+        for shift in range(9):
+            overlap = sums[shift, 0]
+            if overlap >= MIN_OVERLAP * area and own > 0:
+                spread = sums[shift, 2] - sums[shift, 1] * sums[shift, 1] / overlap
+                energy = max(spread, LEAST_CONTRAST * own) * own
+                value = sums[shift, 3] / math.sqrt(energy) * math.sqrt(min(overlap / area, 1.0))
+                best = max(best, value)
+        out[n] = best

@@ -1,0 +1,262 @@
+"""The search without a start pose: any side, position and turn, or flipped; banks, cache."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_refinement import error, take_xray
+from test_register import bone_of
+
+from common import geometry
+from common.geometry import Detector
+from common.registration import register
+from common.registration.scene import Structure, View
+from common.registration.search import anywhere, bank_cache
+from common.registration.search.anywhere import QUARTER, STAGES, Banks, stage_starts
+from common.registration.search.bank import Bank, make_bank, viewing_rotations
+from common.registration.search.matching import Near, small_image
+from common.registration.starts import Starter
+from common.registration.structures import load_structure
+from common.synthetic import phantom
+from common.volume import nifti
+from common.xray.xray import Xray, turned
+
+UP = np.array([0.0, 0.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("banks")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache, monkeypatch):
+    monkeypatch.setenv("BONE_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def bone() -> Structure:
+    return bone_of()
+
+
+@pytest.fixture(scope="module")
+def thigh(tmp_path_factory) -> Structure:
+    """A phantom's femur, which no flip makes look like itself."""
+    folder = tmp_path_factory.mktemp("femur")
+    knees = phantom.make(seed=5, spacing_mm=2.5, axes="LPS")
+    only = (knees.segmentation.data == 4).astype(np.uint8)
+    mask = nifti.save(folder / "mask.nii.gz", replace(knees.segmentation, data=only))
+    return load_structure(nifti.save(folder / "ct.nii.gz", knees.ct), mask)
+
+
+def wide_view(bone: Structure, camera: np.ndarray, sdd_mm: float = 1020.0) -> View:
+    """The bone alone on a detector of 290 mm."""
+    detector = Detector.centred(120, 120, sdd_mm, 2.4)
+    image = bone.body.renderer.render(camera[None], detector)[0]
+    image = image + np.random.default_rng(0).normal(0, 0.01, image.shape).astype(np.float32)
+    return View(Xray(image, np.ones(image.shape, bool), detector, Path("xray.png")))
+
+
+def camera_at(bone: Structure, r1: float, r2: float = 5.0, r3: float = 10.0, offset=(0, 640, 0)):
+    pose = geometry.pose_from_angles(np.array([r1, r2, r3]), np.array(offset, float))
+    return geometry.translation(bone.body.centre_mm) @ geometry.camera_from_pose(pose)
+
+
+def view_of(bone: Structure, camera: np.ndarray) -> View:
+    return View(take_xray([bone.body], [camera]))
+
+
+def nearest(starts, truth, bone) -> tuple[float, float]:
+    """In-plane and rotation error of the start that is nearest to the truth."""
+    errors = [error(start, truth, bone.body) for start in starts]
+    best = min(errors, key=lambda each: each.rotation_deg + each.in_plane_mm)
+    return best.in_plane_mm, best.rotation_deg
+
+
+# ------------------------------------------------------------------------------------- orientations
+
+
+@pytest.mark.parametrize("r1", [-160.0, -75, 20, 110])
+def test_a_bone_is_found_from_any_side_with_nothing_known(bone, r1):
+    truth = camera_at(bone, r1)
+    starts = stage_starts(view_of(bone, truth), bone, STAGES[0], Banks())
+    in_plane, rotation = nearest(starts[:24], truth, bone)
+    assert in_plane < 8
+    assert rotation < 14
+
+
+def test_a_bone_partly_outside_the_image_is_found(thigh):
+    truth = camera_at(thigh, 30, offset=(82, 760, -76))
+    view = wide_view(thigh, truth)
+    assert 0.4 < view.share_in_view(thigh.body, truth) < 0.8
+    starts = stage_starts(view, thigh, STAGES[0], Banks())
+    assert nearest(starts[:48], truth, thigh)[0] < 12
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_image_gives_the_turned_pose(bone, quarters):
+    truth = camera_at(bone, 20)
+    view = view_of(bone, truth)
+    moved = replace(view, xray=turned(view.xray, quarters))
+    pose = truth @ np.linalg.matrix_power(QUARTER, quarters)
+    points = bone.body.points
+    expected = geometry.project(points, view.xray.detector, truth)
+    again = geometry.project(points, moved.xray.detector, pose)
+    width, height = view.xray.detector.width, view.xray.detector.height
+    for _ in range(quarters):  # the definition of a quarter turn, anticlockwise
+        expected = np.stack([expected[:, 1], width - 1 - expected[:, 0]], 1)
+        width, height = height, width
+    np.testing.assert_allclose(again, expected, atol=1e-6)
+    starts = stage_starts(moved, bone, STAGES[1], Banks())
+    assert min(error(start, pose, bone.body).rotation_deg for start in starts[:48]) < 14
+
+
+def test_viewing_directions_cover_the_sphere_and_show_the_head_up():
+    upright, tilted = (viewing_rotations(UP, tilt) for tilt in ((0, 30.0), (30.0, 90.1)))
+    assert (upright[:, 2, 1] < 0).all()  # rows run from head to foot
+    axes = np.concatenate([upright, tilted])[:, :, 2]
+    rng = np.random.default_rng(0)
+    for wanted in rng.normal(size=(200, 3)):
+        cosine = (axes @ wanted).max() / np.linalg.norm(wanted)
+        assert np.degrees(np.arccos(min(1.0, cosine))) < 8
+    assert np.allclose(np.linalg.det(upright), 1)
+
+
+# ------------------------------------------------------------------------------------- registration
+
+
+@pytest.mark.slow
+def test_registration_without_any_range_finds_a_view_from_behind(bone):
+    truth = camera_at(bone, 170)
+    (found,) = register.register([view_of(bone, truth)], [bone], Starter("search"), 0)
+    assert error(found.pose, truth, bone.body).in_plane_mm < 0.2
+    assert found.verdict.code == "ok"
+
+
+@pytest.mark.slow
+def test_a_flipped_xray_is_found_and_never_ok(thigh):
+    # a flipped X-ray equals one from behind but for the perspective, so that must be strong
+    bone, truth = thigh, camera_at(thigh, 35, offset=(0, 290, 0))
+    view = wide_view(bone, truth, sdd_mm=400.0)
+    flipped = replace(view, xray=replace(view.xray.flip(), flipped=False))
+    (found,) = register.register([flipped], [bone], Starter("search"), 0)
+    assert found.views[0].xray.flipped
+    assert error(found.pose, truth, bone.body).in_plane_mm < 0.5
+    assert found.verdict.code == "suspect"
+    assert "flipped left to right" in found.verdict.reasons[-1]
+    stated = Starter("search", mirrored=False)
+    (found,) = register.register([flipped], [bone], stated, 0)
+    assert not found.views[0].xray.flipped
+
+
+def test_near_restricts_where_the_centre_is(bone):
+    truth = camera_at(bone, 20)
+    view = view_of(bone, truth)
+    centre = geometry.apply(geometry.invert(truth), bone.body.centre_mm)
+    starts = stage_starts(view, bone, STAGES[0], Banks(), Near(centre, 0, 60))
+    assert nearest(starts[:24], truth, bone)[0] < 8
+    aside = Near(centre + np.array([50.0, 0, 0]), 0, 45)
+    for start in stage_starts(view, bone, STAGES[0], Banks(), aside):
+        seen = geometry.apply(geometry.invert(start), bone.body.centre_mm)
+        assert np.linalg.norm(seen - aside.point) < 52
+
+
+# ------------------------------------------------------------------------------------ small images
+
+
+def test_a_point_stays_at_its_place_in_the_small_image():
+    """Pixels of 1.1 by 0.7 mm become square ones; a bright spot keeps its ray."""
+    detector = Detector(160, 120, 900.0, (1.1, 0.7), (50.0, 90.0))
+    rows, columns = np.indices((160, 120))
+    image = np.exp(-(((columns - 70.0) * 1.1) ** 2 + ((rows - 60.0) * 0.7) ** 2) / (2 * 4.0**2))
+    xray = Xray(image.astype(np.float32), np.ones(image.shape, bool), detector, Path("x.png"))
+    small = small_image(xray, 3.2)
+    assert small.detector.pixel_mm == (3.2, 3.2)
+    weights = np.clip(small.contrast, 0, None) ** 4
+    at = [(weights * axis).sum() / weights.sum() for axis in np.indices(weights.shape)[::-1]]
+    mm = (np.array(at) - small.detector.principal_px) * 3.2
+    np.testing.assert_allclose(mm, [(70 - 50) * 1.1, (60 - 90) * 0.7], atol=0.7)
+
+
+# -------------------------------------------------------------------------------------- bank, cache
+
+
+def test_a_basis_keeps_most_of_each_template(bone):
+    bank = make_bank(bone.body, UP, 1000.0)
+    assert len(bank.own) == len(bank.templates) * len(bank.angles) == len(bank.depth_of)
+    kept = (bank.weights**2).sum(axis=1)
+    assert np.median(kept) > 0.8
+    assert kept.max() < 1.01
+    camera = bank.camera(len(bank.own) - 1, 1000.0)
+    depth = geometry.apply(geometry.invert(camera), bone.body.centre_mm)
+    np.testing.assert_allclose(depth, [0, 0, 1000 * bank.depths[-1]], atol=1e-6)
+
+
+def tiny_bank(value: float = 1.0) -> Bank:
+    """A bank of two templates of 3 x 3 pixels."""
+    images, rows = np.full((2, 3, 3), value, np.float32), np.full((2, 4), value, np.float32)
+    return Bank(
+        3.2, np.zeros(3), np.array([0.7]), np.stack([np.eye(3)] * 2), np.zeros(1), images, images,
+        np.ones(2), np.ones(2), np.ones((4, 9), np.float32), rows,
+        np.ones((4, 9), np.float32), rows,
+    )  # fmt: skip
+
+
+def test_a_bank_is_made_once_and_anew_where_its_file_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setenv("BONE_CACHE", str(tmp_path))
+    made = []
+
+    def make() -> Bank:
+        made.append(1)
+        return tiny_bank(len(made))
+
+    assert bank_cache.cached("key", make).templates[0, 0, 0] == 1
+    assert bank_cache.cached("key", make).templates[0, 0, 0] == 1
+    (path,) = tmp_path.glob("*.npz")
+    path.write_bytes(path.read_bytes()[:200])
+    assert bank_cache.cached("key", make).templates[0, 0, 0] == 2
+    assert bank_cache.cached("key", make).templates[0, 0, 0] == 2
+    assert len(made) == 2
+
+
+def test_the_cache_removes_what_was_not_used_for_longest(tmp_path, monkeypatch):
+    monkeypatch.setenv("BONE_CACHE", str(tmp_path))
+    bank_cache.cached("old", tiny_bank)
+    size = next(tmp_path.glob("old.npz")).stat().st_size
+    monkeypatch.setattr(bank_cache, "LIMIT_BYTES", 2 * size)
+    import os
+
+    os.utime(tmp_path / "old.npz", (1, 1))
+    bank_cache.cached("newer", tiny_bank)
+    bank_cache.cached("newest", tiny_bank)
+    assert sorted(path.stem for path in tmp_path.glob("*.npz")) == ["newer", "newest"]
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BONE_CACHE", str(tmp_path / "file"))
+    assert bank_cache.cached("key", tiny_bank).pixel_mm == 3.2
+
+
+def test_the_key_follows_the_content():
+    volume = np.arange(8.0).reshape(2, 2, 2)
+    keys = {
+        bank_cache.content_key(volume, "a", 1),
+        bank_cache.content_key(volume + 1, "a", 1),
+        bank_cache.content_key(volume.reshape(4, 2), "a", 1),
+        bank_cache.content_key(volume, "a", 2),
+        bank_cache.content_key(volume, "a", None),
+    }
+    assert len(keys) == 5
+    assert bank_cache.content_key(volume, "a", 1) in keys
+
+
+def test_two_images_of_one_bone_share_its_bank(bone, monkeypatch):
+    made = []
+    monkeypatch.setattr(anywhere, "make_bank", lambda *given: made.append(given) or tiny_bank())
+    banks = Banks(keep=False)
+    first = banks.of(bone, 1000.0, (0, 30))
+    assert banks.of(bone, 1040.0, (0, 30)) is first
+    banks.of(bone, 1400.0, (0, 30))
+    assert len(made) == 2

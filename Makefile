@@ -1,4 +1,4 @@
-# make test, make soak, make demo, make bench, make docs: each makes the environment first where it is not there yet.
+# make test, make quick, make soak, make demo, make bench, make docs: each makes the environment first where it is not there yet.
 # VENV may point at an environment kept between runs; it is remade when requirements.txt changes.
 VENV ?= .venv
 PYTHON3 ?= python3
@@ -6,7 +6,7 @@ HASH := $(shell sha256sum requirements.txt 2>/dev/null | cut -c1-12 || shasum -a
 READY := $(VENV)/ready-$(HASH)
 PYTHON := $(abspath $(VENV))/bin/python
 
-.PHONY: test soak demo bench lint env docs
+.PHONY: test quick soak demo bench lint env docs
 
 env: $(READY)
 
@@ -16,8 +16,13 @@ $(READY): | requirements.txt  # the hash in its name stands for the content
 	"$(PYTHON)" -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch "$@"
 
+# all tests, two processes; what is not marked slow: make quick
+TESTS := -n 2 --dist worksteal
 test: env lint
-	"$(PYTHON)" -m pytest --durations=15
+	"$(PYTHON)" -m pytest $(TESTS) --durations=15
+
+quick: env
+	"$(PYTHON)" -m pytest $(TESTS) -m "not slow"
 
 # faults and fuzzing for a set time: make soak SECONDS=3600
 SECONDS ?= 600

@@ -1,4 +1,4 @@
-"""Sphinx settings of the documentation: `make docs` writes docs/_build/html. The pages of the scripts are made from their parsers while it builds."""
+"""Sphinx settings: `make docs` writes docs/_build/html, with script pages from their parsers."""
 
 import importlib
 import os
@@ -23,7 +23,8 @@ html_title = project
 html_show_copyright = False
 
 STEPS = (
-    "segmentation_preprocessing", "crop_cts", "coregister_cts", "center_isometric", "agnostic", "finetuned", "registration", "create_drr",
+    "segmentation_preprocessing", "crop_cts", "coregister_cts", "center_isometric", "agnostic",
+    "finetuned", "registration", "create_drr",
     "evaluation", "visualize_3d_drr", "animate_2d_pose", "add_dicom_data", "read_pt",
 )  # fmt: skip
 WIDTH = "110"  # characters of a help text

@@ -12,7 +12,7 @@ from common.synthetic import phantom
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests in a browser belong to the suite where Chromium is there; continuous integration must have it (.ci/run installs it)."""
+    """Leave out browser tests without Chromium; continuous integration must have it (.ci/run)."""
     if shutil.which("chromium"):
         return
     if os.environ.get("CI"):

@@ -17,7 +17,7 @@ PAGES = [
     *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs/quickstart.md"}),
     ROOT / "workflow/README.md",
 ]
-# what makes a command's work small without changing what it does: flags of a script, unless it has them already
+# flags that make a command's work small without changing what it does, unless it has them already
 SMALLER = {
     "make_phantom": "--spacing 2.5",
     "make_xray": "--size 96 96 --pixel 3",
@@ -52,13 +52,12 @@ def smaller(name: str, arguments: list[str]) -> list[str]:
 
 
 def run(words: list[str]) -> int:
-    """A command of the documentation, in the current folder: a script in this process, everything else in its own."""
+    """A command of the documentation, in the current folder: a script in this process."""
     if words[0] == "python":
         path = Path(words[1]).with_suffix("")
         return importlib.import_module(".".join(path.parts)).main(smaller(path.name, words[2:]))
-    if (
-        words[0] == "make"
-    ):  # continuous integration runs the tests, a test below makes the documentation, and the demo takes 15 minutes
+    # the tests run already, a test below makes the documentation, and the demo takes 15 minutes
+    if words[0] == "make":
         return subprocess.run(
             ["make", "-C", ROOT, "-n", *words[1:]], capture_output=True
         ).returncode

@@ -1,4 +1,4 @@
-"""Good files of a small patient, and what can be wrong with each: one function a kind of file, all written once a session."""
+"""Good files of a small patient and damaged ones: one function per kind, written once per run."""
 
 import datetime
 import gzip
@@ -95,11 +95,11 @@ def make(path: Path) -> Path:
     return path
 
 
-# ----------------------------------------------------------------------------------------------- CT, labelmap
+# ------------------------------------------------------------------------------------- CT, labelmap
 
 
 def nifti(path: Path, data: np.ndarray, affine: np.ndarray, **header) -> None:
-    """A NIfTI file with header fields as wanted, however wrong: nibabel corrects what it writes, so the bytes are changed afterwards."""
+    """A NIfTI file with any header fields, changed as bytes, since nibabel corrects them."""
     image = nibabel.Nifti1Image(data, affine, dtype=data.dtype)
     image.set_qform(affine, 1)
     image.set_sform(affine, 1)
@@ -246,12 +246,15 @@ def bad_labelmaps(folder: Path, ct: Volume) -> None:
     nifti(folder / "seg_thin.nii.gz", thin, affine)
 
 
-# ---------------------------------------------------------------------------------------------------- X-rays
+# ------------------------------------------------------------------------------------------- X-rays
 
 
 def bad_pictures(folder: Path) -> None:
     grey = bright(8)
-    save = lambda name, array, **how: Image.fromarray(array).save(folder / name, **how)  # noqa: E731
+
+    def save(name, array, **how):
+        Image.fromarray(array).save(folder / name, **how)
+
     (folder / "empty.png").touch()
     (folder / "text.png").write_text("dear colleague")
     (folder / "text.jpg").write_text("dear colleague")
@@ -371,7 +374,7 @@ def bad_dicoms(folder: Path) -> None:
     (folder / "garbled.dcm").write_bytes(packed)
 
 
-# ------------------------------------------------------------------------------------------ parameters, models
+# ------------------------------------------------------------------------------- parameters, models
 
 
 def hostile(path: Path) -> None:
@@ -415,7 +418,15 @@ def bad_parameters(folder: Path) -> None:
 def bad_checkpoints(folder: Path) -> None:
     def checkpoint(name: str, drop: str = "", **changes) -> None:
         settings = {key: value for key, value in config(**changes).items() if key != drop}
-        torch.save({"model_state_dict": {"w": torch.zeros(2)}, "optimizer_state_dict": {}, "scheduler_state_dict": {}, "itr": 3, "date": datetime.datetime(2026, 1, 1), "config": settings}, folder / f"{name}.pth")  # fmt: skip
+        content = {
+            "model_state_dict": {"w": torch.zeros(2)},
+            "optimizer_state_dict": {},
+            "scheduler_state_dict": {},
+            "itr": 3,
+            "date": datetime.datetime(2026, 1, 1),
+            "config": settings,
+        }
+        torch.save(content, folder / f"{name}.pth")
 
     (folder / "empty.pth").touch()
     (folder / "text.pth").write_text("dear colleague")
@@ -434,7 +445,7 @@ def bad_checkpoints(folder: Path) -> None:
     checkpoint("odd_range", alphamin="low")
 
 
-# ----------------------------------------------------------------------------------------------------- texts
+# -------------------------------------------------------------------------------------------- texts
 
 
 def bad_texts(folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""Every row of the table: one line that names the file, the finding and the remedy; exit code 2; nothing written, nothing left, no input touched, nothing run."""
+"""Every row of the table: one line with file, finding and remedy; exit code 2; nothing changed.
+
+Nothing is written or left behind, no input is touched, and no code of a file is run.
+"""
 
 import importlib
 import os

@@ -1,4 +1,7 @@
-"""What looks like trouble and is none: names with blanks and letters of all kinds, links, read-only inputs, a reader that leaves; and that nobody's name gets out."""
+"""Unusual inputs that are valid: names with blanks and any letters, links, read-only inputs.
+
+Also a reader that closes the pipe; and that no patient's name gets out.
+"""
 
 import json
 import os

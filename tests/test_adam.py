@@ -1,3 +1,5 @@
+import pytest
+
 """The first-order reference optimiser."""
 
 import numpy as np
@@ -8,6 +10,7 @@ from common.registration import adam
 from common.registration.scene import View
 
 
+@pytest.mark.slow
 def test_the_reference_optimiser_approaches_the_truth_and_records_its_trace(body, truth):
     start = moved(truth, body, (2, -2, 2), (3, 4, -3))
     fit = adam.ascend([View(take_xray([body], [truth]))], body, start)

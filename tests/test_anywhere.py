@@ -86,6 +86,7 @@ def test_a_bone_is_found_from_any_side_with_nothing_known(bone, r1):
     assert rotation < 14
 
 
+@pytest.mark.slow
 def test_a_bone_partly_outside_the_image_is_found(thigh):
     truth = camera_at(thigh, 30, offset=(82, 760, -76))
     view = wide_view(thigh, truth)
@@ -94,6 +95,7 @@ def test_a_bone_partly_outside_the_image_is_found(thigh):
     assert nearest(starts[:48], truth, thigh)[0] < 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_turned_image_gives_the_turned_pose(bone, quarters):
     truth = camera_at(bone, 20)
@@ -150,6 +152,7 @@ def test_a_flipped_xray_is_found_and_never_ok(thigh):
     assert not found.views[0].xray.flipped
 
 
+@pytest.mark.slow
 def test_near_restricts_where_the_centre_is(bone):
     truth = camera_at(bone, 20)
     view = view_of(bone, truth)
@@ -182,6 +185,7 @@ def test_a_point_stays_at_its_place_in_the_small_image():
 # -------------------------------------------------------------------------------------- bank, cache
 
 
+@pytest.mark.slow
 def test_a_basis_keeps_most_of_each_template(bone):
     bank = make_bank(bone.body, UP, 1000.0)
     assert len(bank.own) == len(bank.templates) * len(bank.angles) == len(bank.depth_of)

@@ -160,6 +160,7 @@ def test_a_reader_that_leaves_early_is_no_error(here, script):
     assert "Error" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_patients_name_stays_in_the_dicom(here, capfd):
     dataset = pydicom.dcmread("xray.dcm")
     dataset.PatientID, dataset.PatientBirthDate, dataset.InstitutionName = (

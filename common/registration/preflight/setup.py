@@ -23,6 +23,11 @@ OPPOSITE = -0.7
 
 def detector_findings(detector: Detector) -> list[Finding]:
     """Return findings about distance, pixels, size and principal point of a detector."""
+    return [*_size_findings(detector), *_layout_findings(detector)]
+
+
+def _size_findings(detector: Detector) -> list[Finding]:
+    """Return findings about distance, pixel spacing and size."""
     findings = []
     if not SDD_MM[0] <= detector.sdd_mm <= SDD_MM[1]:
         findings.append(
@@ -51,6 +56,13 @@ def detector_findings(detector: Detector) -> list[Finding]:
                 "correct `pixel_spacing`; was the image resized?",
             )
         )
+    return findings
+
+
+def _layout_findings(detector: Detector) -> list[Finding]:
+    """Return findings about the shape of the pixels and the principal point."""
+    findings = []
+    width, height = detector.pixel_mm
     if not PIXEL_RATIO[0] < width / height < PIXEL_RATIO[1]:
         findings.append(
             Finding(

@@ -1,8 +1,7 @@
-import pytest
-
 """The first-order reference optimiser."""
 
 import numpy as np
+import pytest
 from test_refinement import body, error, moved, take_xray, truth  # noqa: F401
 
 from common import geometry

@@ -1,5 +1,5 @@
-# make test, make quick, make soak, make demo, make bench, make docs: each makes the environment first where it is not there yet.
-# VENV may point at an environment kept between runs; it is remade when requirements.txt changes.
+# make test, quick, lint, soak, demo, bench, docs: each first makes the environment if it is missing.
+# VENV may name an environment kept between runs; it is made again when requirements.txt changes.
 VENV ?= .venv
 PYTHON3 ?= python3
 HASH := $(shell sha256sum requirements.txt 2>/dev/null | cut -c1-12 || shasum -a 256 requirements.txt | cut -c1-12)

@@ -3,10 +3,15 @@
 import importlib
 import os
 import sys
+import tomllib
 from pathlib import Path
+
+from sphinx.util import logging
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from docs import draw_house  # noqa: E402  (the checkout is on the path only now)
 
 project, author = "Where is the bone?", "the contributors"
 project_copyright = author
@@ -22,11 +27,8 @@ html_theme = "furo"
 html_title = project
 html_show_copyright = False
 
-STEPS = (
-    "segmentation_preprocessing", "crop_cts", "coregister_cts", "center_isometric", "agnostic",
-    "finetuned", "registration", "create_drr",
-    "evaluation", "visualize_3d_drr", "animate_2d_pose", "add_dicom_data", "read_pt",
-)  # fmt: skip
+METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+STEPS = tuple(METADATA["project"]["scripts"])  # in the order of the work
 WIDTH = "110"  # characters of a help text
 
 
@@ -61,5 +63,14 @@ def write_script_pages(*_) -> None:
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
 
+def check_the_house(*_) -> None:
+    """Warn of a drawing that is out of date; `make docs` turns warnings into errors."""
+    for path in draw_house.out_of_date():
+        logging.getLogger(__name__).warning(
+            f"{path.relative_to(ROOT)} is out of date: run python docs/draw_house.py"
+        )
+
+
 def setup(app) -> None:
+    app.connect("builder-inited", check_the_house)
     app.connect("builder-inited", write_script_pages)

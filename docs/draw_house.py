@@ -221,17 +221,22 @@ def files() -> dict[Path, str]:
     return {PAGE: f"{before}{BEGIN}\n\n{rows()}\n\n{END}{after}", PICTURE: picture()}
 
 
+def out_of_date() -> list[Path]:
+    """Files that differ from what this script would write."""
+    return [
+        path
+        for path, text in files().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if out of date")
     args = parser.parse_args(argv)
-    stale = [
-        path
-        for path, text in files().items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
+    stale = out_of_date()
     for path in stale:
         if args.check:
             print(

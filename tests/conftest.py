@@ -1,14 +1,27 @@
-"""Phantom knees shared by the tests: coarse, made once a session. Tests must not change them."""
+"""Phantom knees shared by the tests: coarse, made once per session. Tests must not change them."""
 
 import json
 import os
 import shutil
+import tempfile
 
 import pytest
 
 import crop_cts
 import segmentation_preprocessing
 from common.synthetic import phantom
+
+
+def pytest_configure(config):
+    """One cache of template banks per run, shared by its processes, never the user's."""
+    if "BONE_CACHE" not in os.environ:
+        config.bone_cache = os.environ["BONE_CACHE"] = tempfile.mkdtemp(prefix="bone-cache-")
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "bone_cache"):
+        shutil.rmtree(config.bone_cache, ignore_errors=True)
+        del os.environ["BONE_CACHE"]
 
 
 def pytest_collection_modifyitems(config, items):

@@ -118,7 +118,7 @@ def test_the_installed_package_has_every_module_template_and_its_metadata(instal
 
 @pytest.mark.slow
 def test_the_installed_package_imports_and_its_commands_answer(installed):
-    where = "import common.registration.register as m; print(m.__file__)"
+    where = "from common import api; print(api.__file__)"
     done = run_installed(installed, "-c", where)
     assert done.stdout.startswith(str(installed)), done.stderr
     for name in SCRIPTS:

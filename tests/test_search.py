@@ -9,7 +9,7 @@ from common import geometry
 from common.geometry.pose_range import PoseRange
 from common.registration import competition
 from common.registration.scene import View
-from common.registration.search import grids, search
+from common.registration.search import grids, matching, search
 
 RANGES = PoseRange(
     r1=(-30, 30), r2=(-20, 20), r3=(-20, 20), tx=(-20, 20), ty=(560, 680), tz=(-20, 20)
@@ -45,7 +45,7 @@ def test_a_range_of_one_value_makes_one_template():
 def test_aiming_turns_the_axis_to_the_pixel_and_keeps_the_source(column, row):
     camera = geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, [0, 600, 0]))
     point = geometry.apply(camera, np.array([0, 0, 600.0]))
-    aimed = search._aim(camera, DETECTOR, column, row)
+    aimed = matching.aim(camera, DETECTOR, column, row)
     assert geometry.project(point[None], DETECTOR, aimed)[0] == pytest.approx(
         [column, row], abs=1e-6
     )

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from common import geometry
-from common.geometry import Detector
 from common.geometry.pose_range import PoseRange
 from common.registration.candidates import distinct
 from common.registration.scene import Body, View
 from common.registration.search.grids import all_rotations, depth_grid, meeting_point, template_grid
+from common.registration.search.matching import aim
 from common.registration.search.templates import TEMPLATE_PX, SmallXray
 
 # between orientations if all are searched (benchmarks/README.md, 'Starts from nothing')
@@ -103,7 +103,7 @@ def _in_image(view: View, task: _Task) -> Iterator[Scored]:
                 for place in _peaks(values, apart, task.places):
                     down, across = divmod(int(place), small.size[1])
                     column, row = small.columns[across], small.rows[down]
-                    aimed = _aim(camera, small.detector, column, row)
+                    aimed = aim(camera, small.detector, column, row)
                     yield float(values[down, across]), aimed @ camera_from_rig
 
 
@@ -191,22 +191,3 @@ def _peaks(values: np.ndarray, apart: float, count: int) -> np.ndarray:
 
 def _within(values: np.ndarray, limits: tuple[float, float], slack: float) -> np.ndarray:
     return (values >= limits[0] - slack) & (values <= limits[1] + slack)
-
-
-def _aim(camera: np.ndarray, detector: Detector, column: float, row: float) -> np.ndarray:
-    """Rotate a camera about its source: what was on its axis is then seen at (column, row)."""
-    ray = np.array(
-        [
-            (column - detector.principal_px[0]) * detector.pixel_mm[0],
-            (row - detector.principal_px[1]) * detector.pixel_mm[1],
-            detector.sdd_mm,
-        ]
-    )
-    ray /= np.linalg.norm(ray)
-    axis = np.cross([0, 0, 1.0], ray)
-    sine = np.linalg.norm(axis)
-    if sine < 1e-9:
-        return camera
-    turned = camera.copy()
-    turned[:3, :3] = camera[:3, :3] @ geometry.rotation_matrix(-axis / sine * np.arcsin(sine))
-    return turned

@@ -22,6 +22,7 @@ def test_the_reference_optimiser_approaches_the_truth_and_records_its_trace(body
     assert any(np.array_equal(each.poses[0], fit.poses[0]) for each in fit.trace)
 
 
+@pytest.mark.slow
 def test_a_body_outside_the_image_gives_no_pose(body, truth):
     away = geometry.translation(truth[:3, 0] * 2000) @ truth
     assert adam.ascend([View(take_xray([body], [truth]))], body, away) is None

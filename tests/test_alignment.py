@@ -41,6 +41,7 @@ def test_a_known_motion_is_recovered(femur, motion, labelled):
     assert found.converged
 
 
+@pytest.mark.slow
 def test_a_bone_upside_down_is_aligned(femur):
     ct, labelmap = femur
     moving_from_reference = np.eye(4)

@@ -78,6 +78,7 @@ def nearest(starts, truth, bone) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("r1", [-160.0, -75, 20, 110])
+@pytest.mark.slow
 def test_a_bone_is_found_from_any_side_with_nothing_known(bone, r1):
     truth = camera_at(bone, r1)
     starts = stage_starts(view_of(bone, truth), bone, STAGES[0], Banks())

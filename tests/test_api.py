@@ -11,7 +11,7 @@ from test_registration import DETECTOR, patient  # noqa: F401
 
 from common import api, geometry
 from common.synthetic import phantom, xray_simulation
-from common.volume import nifti
+from common.volume import cropping, nifti
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -140,3 +140,33 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
     xray_simulation.write_dicom(tmp_path / "knee.dcm", image, detector, with_sdd=True)
     exec(compile(example, "README.md", "exec"), {})
     assert len(list((tmp_path / "results").glob("*/parameters.pt"))) == 2
+
+
+def test_a_crop_is_registered_with_the_whole_ct_rendered_around_it(loaded, patient, tmp_path):
+    folder, camera = patient
+    structure, xray, _ = loaded
+    ct = structure.ct
+    labels = np.zeros(ct.shape, np.uint8)
+    labels[:, :, : ct.shape[2] * 3 // 4] = 1
+    crop, mask = cropping.crop_bone(ct, replace(ct, data=labels), 1, 0.0)
+    nifti.save(tmp_path / "crop.nii.gz", crop)
+    nifti.save(tmp_path / "mask.nii.gz", mask)
+    around = api.load_structure(
+        tmp_path / "crop.nii.gz", tmp_path / "mask.nii.gz", context=folder / "ct.nii.gz"
+    )
+    drr = around.body.renderer.render(camera[None], DETECTOR)[0]
+    whole = structure.body.renderer.render(camera[None], DETECTOR)[0]
+    np.testing.assert_allclose(drr, whole, atol=1e-3 * whole.max())
+    assert around.body.alone.render(camera[None], DETECTOR)[0].sum() < 0.9 * whole.sum()
+    (found,) = api.register(xray, around, start_camera=camera)
+    points = around.body.points
+    assert api.pose_error(found.camera(), camera, points, DETECTOR).in_plane_mm < 0.2
+
+
+def test_the_ct_of_another_patient_is_no_context(loaded, tmp_path):
+    structure, *_ = loaded
+    far = replace(structure.ct, affine=geometry.translation((500, 0, 0)) @ structure.ct.affine)
+    nifti.save(tmp_path / "far.nii.gz", far)
+    nifti.save(tmp_path / "ct.nii.gz", structure.ct)
+    with pytest.raises(api.InputError, match=r"far\.nii\.gz: does not contain ct\.nii\.gz"):
+        api.load_structure(tmp_path / "ct.nii.gz", context=tmp_path / "far.nii.gz")

@@ -94,6 +94,7 @@ def test_accuracy_lists_every_registration_and_its_error(accuracy, tmp_path, cap
     assert "2 registrations, 100.0 % within 1 mm in plane" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_training_benchmark_trains_predicts_and_refines(tmp_path, capsys):
     write_case(tmp_path)
     flags = ["--ct", str(tmp_path / "ct.nii.gz"), "--xrays", str(tmp_path / "view.png")]

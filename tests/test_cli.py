@@ -221,17 +221,18 @@ with locks.claiming():
     other = subprocess.Popen(
         [sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert other.stdout.readline() == b"held\n"
-    with locks.claiming():
-        with pytest.raises(InputError, match="another run is writing it"):
-            files.check_outputs([output], overwrite=True)
-        files.check_outputs([output.with_name("b.nii.gz")], overwrite=False)
-        other.kill()
-        other.wait()
-        files.check_outputs([output], overwrite=False)
-        # the partial file of the killed run is removed
-        assert sorted(path.name for path in output.parent.iterdir()) == [locks.LOCK]
-        output.touch()
+    with other:
+        assert other.stdout.readline() == b"held\n"
+        with locks.claiming():
+            with pytest.raises(InputError, match="another run is writing it"):
+                files.check_outputs([output], overwrite=True)
+            files.check_outputs([output.with_name("b.nii.gz")], overwrite=False)
+            other.kill()
+            other.wait()
+            files.check_outputs([output], overwrite=False)
+            # the partial file of the killed run is removed
+            assert sorted(path.name for path in output.parent.iterdir()) == [locks.LOCK]
+            output.touch()
     assert list(output.parent.iterdir()) == [output]
 
 

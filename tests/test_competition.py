@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from test_refinement import body, error, moved, take_xray, truth  # noqa: F401
 
 from common import geometry
@@ -19,6 +20,7 @@ def test_candidates_around_a_poor_start_pose_find_the_truth(body, truth):
     assert solution.agreement > 0.3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_pose(body, truth):
     view = View(take_xray([body], [truth]))
     first, second = (
@@ -64,6 +66,7 @@ def test_runs_that_end_at_the_same_pose_are_merged_into_the_best_and_counted(bod
     assert [(each.evidence, each.merged) for each in merged] == [(0.9, 2), (0.8, 1)]
 
 
+@pytest.mark.slow
 def test_several_start_poses_lead_to_the_truth_if_only_the_last_is_near(body, truth):
     starts = [
         moved(truth, body, (40, 0, 0), (0, 0, 0)),
@@ -82,6 +85,7 @@ def test_a_whole_ct_converges_from_a_distant_start_pose_without_other_candidates
     assert solution.candidates == 1
 
 
+@pytest.mark.slow
 def test_a_whole_ct_whose_start_pose_does_not_converge_has_other_candidates(body, truth):
     view, whole = View(take_xray([body], [truth])), replace(body, complete=True)
     solution = competition.compete([view], whole, [moved(truth, body, (0, 100, 0), (0, 0, 0))])

@@ -52,10 +52,10 @@ def read_final(folder) -> np.ndarray:
 def test_the_drr_is_the_registered_one_in_16_bit(registration):
     folder, volume, result = registration
     code, drr = make(folder, volume)
-    image = Image.open(folder / "drr.png")
     assert code == 0
-    assert image.mode == "I;16"
-    assert image.size == (result.detector.width, result.detector.height)
+    with Image.open(folder / "drr.png") as image:
+        assert image.mode == "I;16"
+        assert image.size == (result.detector.width, result.detector.height)
     assert (drr.min(), drr.max()) == (0, 65535)
     assert similarity.ncc(drr, read_final(folder)) > 0.999
 

@@ -78,6 +78,7 @@ def arguments(ct, model, out, *more):
     ]
 
 
+@pytest.mark.slow
 def test_network_detector_and_poses_are_the_checkpoints(ct, model, tmp_path, capsys):
     assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "3")) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "p.pth")
@@ -154,6 +155,7 @@ def test_a_checkpoint_of_xvr_is_finetuned_in_its_own_convention(ct, tmp_path):
     assert after.pose_range.ty == PoseRange().ty
 
 
+@pytest.mark.slow
 def test_resume_continues_to_the_same_end(ct, model, tmp_path):
     assert finetuned.main(arguments(ct, model, tmp_path / "whole", "--iterations", "6")) == 0
     assert finetuned.main(arguments(ct, model, tmp_path / "whole", "--resume")) == 0
@@ -228,6 +230,7 @@ def test_check_writes_one_image_and_a_table_and_trains_nothing(ct, model, like, 
     assert not any(line.startswith(("LIKELY", "IMPOSSIBLE")) for line in lines)
 
 
+@pytest.mark.slow
 def test_check_finds_a_range_behind_the_detector_and_one_that_misses_it(
     ct, model, like, tmp_path, capsys
 ):

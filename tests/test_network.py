@@ -187,6 +187,7 @@ def test_the_network_is_shown_what_diffdrr_renders_in_its_own_convention(
 # -------------------------------------------------------------------------------------- checkpoints
 
 
+@pytest.mark.slow
 def test_xvr_loads_this_suites_checkpoint_and_predicts_the_same(tmp_path, monkeypatch):
     from xvr.model.inference import predict_pose
     from xvr.model.network import load_model

@@ -87,6 +87,7 @@ def test_an_image_without_one_bone_shows_the_other_alone(pair):
     assert np.abs(left - 2 * alone.image).max() < 0.1 * largest
 
 
+@pytest.mark.slow
 def test_a_bone_that_was_mistaken_for_its_neighbour_is_found_next_to_it(pair):
     bones, poses = pair
     views = [View(take_xray([bone.body for bone in bones], poses))]
@@ -99,6 +100,7 @@ def test_a_bone_that_was_mistaken_for_its_neighbour_is_found_next_to_it(pair):
     assert neighbours.search_beside(views, bones, stated, 0, found) == found
 
 
+@pytest.mark.slow
 def test_only_a_bone_with_much_less_evidence_than_its_neighbour_is_searched_for_again(pair):
     bones, poses = pair
     views = [View(take_xray([bone.body for bone in bones], poses))]
@@ -139,6 +141,7 @@ def test_the_share_in_view_is_that_of_the_points_in_the_valid_field(pair):
 # ------------------------------------------------------------------------------------------- frames
 
 
+@pytest.mark.slow
 def test_a_bone_follows_its_neighbour_into_a_frame_in_which_both_have_moved_far(pair):
     bones, poses = pair
     # in the frame of the rig
@@ -150,6 +153,7 @@ def test_a_bone_follows_its_neighbour_into_a_frame_in_which_both_have_moved_far(
         assert each.verdict.code == "ok"
 
 
+@pytest.mark.slow
 def test_a_pose_that_drifts_between_frames_gets_more_start_poses_and_is_suspect_if_they_fail(
     pair, monkeypatch
 ):

@@ -118,6 +118,7 @@ def test_the_true_pose_is_found_and_exactly_the_documented_files_are_written(
         )
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_the_start_pose_is_searched(patient, tmp_path):
     folder, camera = patient
     ranges = "--r1 -5 25 --r2 -20 5 --r3 -5 20 --tx -20 20 --ty 560 680 --tz -20 20"
@@ -139,6 +140,7 @@ def frames_of(folder, motions):
     return [f"frame{number}.png" for number in range(1, len(cameras) + 1)], cameras
 
 
+@pytest.mark.slow
 def test_frames_of_a_motion_start_at_the_pose_of_the_previous_frame(patient, tmp_path):
     folder, _ = patient
     names, cameras = frames_of(
@@ -156,6 +158,7 @@ def test_frames_of_a_motion_start_at_the_pose_of_the_previous_frame(patient, tmp
         np.testing.assert_allclose(after.init_pose, before.final_pose, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_multi_frame_dicom_is_a_sequence_of_its_frames(patient, tmp_path, capsys):
     folder, _ = patient
     names, cameras = frames_of(
@@ -200,6 +203,7 @@ def test_cameras_with_different_numbers_of_frames_are_rejected(patient, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_several_instants_of_two_cameras_are_registered_in_one_call(patient, tmp_path, capsys):
     """The second camera is rotated by a quarter turn; X-rays are given instant by instant."""
     folder, camera = patient
@@ -251,6 +255,7 @@ def test_several_instants_of_two_cameras_are_registered_in_one_call(patient, tmp
     assert "2 files for 3 X-rays" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_after_a_failed_frame_the_next_one_starts_at_the_last_pose_that_did_not_fail(
     patient, tmp_path, capsys
 ):
@@ -297,6 +302,7 @@ def test_each_of_several_bones_has_its_own_start_pose_or_all_have_the_same(patie
         assert [each.start_camera[0, 3] for each in planned.request.structures] == x
 
 
+@pytest.mark.slow
 def test_the_first_order_optimiser_is_available_for_comparison(patient, tmp_path):
     folder, camera = patient
     assert register(folder, tmp_path, "--optimizer", "adam") == 0
@@ -426,6 +432,7 @@ def test_a_result_is_repeated_from_its_own_file(patient, tmp_path, monkeypatch, 
     assert "--repeat: given with X-rays" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_frame_of_a_sequence_is_repeated_from_its_own_file(patient, tmp_path):
     folder, camera = patient
     moved = geometry.twist(np.r_[0.03, 0, 0.02, 2, -1, 3], camera[:3, 3]) @ camera

@@ -319,6 +319,7 @@ def tab(browser):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_the_slider_uncovers_the_xray_by_keyboard_and_the_outline_can_be_hidden(tab, made):
     page, messages = tab
     page.goto(made[1].as_uri())
@@ -337,6 +338,7 @@ def test_the_slider_uncovers_the_xray_by_keyboard_and_the_outline_can_be_hidden(
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_the_scene_draws_bone_detector_and_source_when_it_is_opened(tab, made):
     page, messages = tab
     page.goto(made[1].as_uri())
@@ -377,6 +379,7 @@ def test_the_cohort_table_sorts_and_filters(tab, cohort_page):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.slow
 def test_both_pages_pass_the_accessibility_check_in_light_and_dark(tab, made, cohort_page, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
@@ -391,6 +394,7 @@ def test_both_pages_pass_the_accessibility_check_in_light_and_dark(tab, made, co
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_a_printed_page_shows_images_and_charts_without_controls(tab, made):
     page, _ = tab
     page.goto(made[1].as_uri())

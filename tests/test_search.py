@@ -16,6 +16,7 @@ RANGES = PoseRange(
 )
 
 
+@pytest.mark.slow
 def test_the_search_finds_the_truth_without_a_start_pose(body, truth):
     view = View(take_xray([body], [truth]))
     poses = search.search([view], body, RANGES, keep=8)

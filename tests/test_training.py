@@ -579,6 +579,7 @@ def held(pool):
     return validation.make_validation(pool, VIEW, 0.4, seed=0, count=4)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(make_trainer, pool, held):
     trainer = make_trainer(iterations=50, p_augmentation=0.0, lr=3e-3, batch_size=12)
     state = trainer.fit(pool, held)
@@ -587,6 +588,7 @@ def test_training_lowers_the_loss(make_trainer, pool, held):
     )
 
 
+@pytest.mark.slow
 def test_training_with_the_image_terms_runs_and_repeats(make_trainer, pool, held):
     def run():
         trainer = make_trainer(iterations=3, weight_ncc=1.0, weight_dice=1.0)
@@ -646,6 +648,7 @@ def test_augmentation_grows_over_half_of_a_run_and_is_complete_from_the_start_in
     assert probabilities(warm, (0, 9)) == [0.4, 0.4]
 
 
+@pytest.mark.slow
 def test_the_learning_rate_rises_then_falls_to_zero(make_trainer, pool, held):
     trainer = make_trainer(iterations=40)
     trainer.fit(pool, held)
@@ -750,6 +753,7 @@ def test_two_threads_find_the_gradient_of_the_whole_batch(make_trainer, pool, tw
     assert torch.allclose(one, two, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_in_two_threads_repeats_bit_for_bit_and_is_saved_as_one_network(
     make_trainer, pool, held, two_cores
 ):

@@ -109,6 +109,7 @@ def test_the_image_has_the_right_orientation_on_the_detector():
 
 
 @pytest.mark.parametrize("texture", visualize_3d_drr.TEXTURES)
+@pytest.mark.slow
 def test_page_and_figure_are_written_without_a_display(registration, monkeypatch, capsys, texture):
     folder, _, _ = registration
     monkeypatch.delenv("DISPLAY", raising=False)
@@ -125,6 +126,7 @@ def test_page_and_figure_are_written_without_a_display(registration, monkeypatch
         assert (np.abs(colours.astype(int) - rgb).max(axis=1) < 12).sum() > 50, wanted
 
 
+@pytest.mark.slow
 def test_the_page_contains_everything_and_loads_nothing(registration):
     folder, _, result = registration
     visualize(folder)

@@ -74,6 +74,7 @@ def planned(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_every_job_in_words(planned):
     done = snakemake(planned, "--cores", "2", "-n", "--printshellcmds")
     assert done.returncode == 0, done.stdout
@@ -116,6 +117,7 @@ def test_a_dry_run_lists_every_job_in_words(planned):
     )
 
 
+@pytest.mark.slow
 def test_a_misspelt_setting_is_refused(planned):
     done = snakemake(planned, "--cores", "1", "-n", "--config", "spacing=2")
     assert done.returncode != 0

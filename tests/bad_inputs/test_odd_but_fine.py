@@ -149,6 +149,7 @@ def test_bytes_in_a_file_name_that_are_no_text_are_carried_along(here):
     "script",
     ["read_pt.py result/parameters.pt", "segmentation_preprocessing.py -i seg.nii.gz -o out"],
 )
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(here, script):
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {sys.executable} {ROOT}/{script} | head -c 0"],
@@ -161,6 +162,7 @@ def test_a_reader_that_leaves_early_is_no_error(here, script):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The value length")
 def test_the_patients_name_stays_in_the_dicom(here, capfd):
     dataset = pydicom.dcmread("xray.dcm")
     dataset.PatientID, dataset.PatientBirthDate, dataset.InstitutionName = (

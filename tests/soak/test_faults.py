@@ -131,6 +131,7 @@ def uninterrupted(children, patient, tmp_path_factory):
     return of
 
 
+@pytest.mark.slow
 def test_a_step_killed_at_any_moment_leaves_only_complete_files_and_its_rerun_is_complete(
     children, fresh, uninterrupted, tmp_path
 ):
@@ -166,6 +167,7 @@ def refused_clearly(step: str, answer: dict) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_a_disk_that_becomes_full_is_one_clear_line_and_leaves_only_complete_files(
     children, fresh, uninterrupted, tmp_path
 ):
@@ -186,6 +188,7 @@ def test_a_disk_that_becomes_full_is_one_clear_line_and_leaves_only_complete_fil
             assert all(whole[name] == content for name, content in left.items())
 
 
+@pytest.mark.slow
 def test_a_full_file_system_is_one_clear_line(children, fresh, uninterrupted, tmp_path):
     mount = tmp_path / "small"
     mount.mkdir()
@@ -227,6 +230,7 @@ def test_a_full_file_system_is_one_clear_line(children, fresh, uninterrupted, tm
         subprocess.run(["umount", str(mount)], check=True)
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_one_clear_line(children, fresh, uninterrupted):
     import nibabel
 
@@ -260,6 +264,7 @@ def test_too_little_memory_is_one_clear_line(children, fresh, uninterrupted):
         assert not [name for name in written(folder, before) if "/." in name]
 
 
+@pytest.mark.slow
 def test_of_two_runs_with_one_output_folder_the_second_is_rejected(children, fresh, uninterrupted):
     for number in rounds(0.05, QUICK):
         step = [step for step in STEPS if step != "add_dicom_data"][number % (len(STEPS) - 1)]

@@ -71,7 +71,7 @@ def cached(key: str, make: Callable[[], Bank]) -> Bank:
 
 
 def _read(path: Path) -> Bank:
-    with np.load(path, allow_pickle=False) as stored:
+    with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     for name in STORED_HALF:
         arrays[name] = arrays[name].astype(np.float32)

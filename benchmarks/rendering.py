@@ -199,7 +199,7 @@ def compare(name: str, volume: Volume, size: int, repeats: int) -> list[dict[str
     calls = {
         "fused": Calls(
             lambda: fused.render(camera[None], detector),
-            lambda: fused.render_with_jacobian(camera, detector),
+            lambda: fused.render_with_jacobian(camera[None], detector),
         ),
         "nanodrr": nanodrr_calls(volume, camera, detector, equal.nanodrr_samples),
         "DiffDRR": diffdrr_calls(volume, camera, detector, DIFFDRR_SAMPLES),

@@ -81,7 +81,7 @@ def nearest(starts, truth, bone) -> tuple[float, float]:
 @pytest.mark.slow
 def test_a_bone_is_found_from_any_side_with_nothing_known(bone, r1):
     truth = camera_at(bone, r1)
-    starts = stage_starts(view_of(bone, truth), bone, STAGES[0], Banks())
+    starts = stage_starts([view_of(bone, truth)], bone, STAGES[0], Banks())
     in_plane, rotation = nearest(starts[:24], truth, bone)
     assert in_plane < 8
     assert rotation < 14
@@ -92,7 +92,7 @@ def test_a_bone_partly_outside_the_image_is_found(thigh):
     truth = camera_at(thigh, 30, offset=(82, 760, -76))
     view = wide_view(thigh, truth)
     assert 0.4 < view.share_in_view(thigh.body, truth) < 0.8
-    starts = stage_starts(view, thigh, STAGES[0], Banks())
+    starts = stage_starts([view], thigh, STAGES[0], Banks())
     assert nearest(starts[:48], truth, thigh)[0] < 12
 
 
@@ -111,7 +111,7 @@ def test_a_turned_image_gives_the_turned_pose(bone, quarters):
         expected = np.stack([expected[:, 1], width - 1 - expected[:, 0]], 1)
         width, height = height, width
     np.testing.assert_allclose(again, expected, atol=1e-6)
-    starts = stage_starts(moved, bone, STAGES[1], Banks())
+    starts = stage_starts([moved], bone, STAGES[1], Banks())
     assert min(error(start, pose, bone.body).rotation_deg for start in starts[:48]) < 14
 
 
@@ -158,10 +158,10 @@ def test_near_restricts_where_the_centre_is(bone):
     truth = camera_at(bone, 20)
     view = view_of(bone, truth)
     centre = geometry.apply(geometry.invert(truth), bone.body.centre_mm)
-    starts = stage_starts(view, bone, STAGES[0], Banks(), Near(centre, 0, 60))
+    starts = stage_starts([view], bone, STAGES[0], Banks(), Near(centre, 0, 60))
     assert nearest(starts[:24], truth, bone)[0] < 8
     aside = Near(centre + np.array([50.0, 0, 0]), 0, 45)
-    for start in stage_starts(view, bone, STAGES[0], Banks(), aside):
+    for start in stage_starts([view], bone, STAGES[0], Banks(), aside):
         seen = geometry.apply(geometry.invert(start), bone.body.centre_mm)
         assert np.linalg.norm(seen - aside.point) < 52
 
@@ -193,7 +193,7 @@ def test_a_basis_keeps_most_of_each_template(bone):
     kept = (bank.weights**2).sum(axis=1)
     assert np.median(kept) > 0.8
     assert kept.max() < 1.01
-    camera = bank.camera(len(bank.own) - 1, 1000.0)
+    (camera,) = bank.cameras(np.array([len(bank.own) - 1]), 1000.0)
     depth = geometry.apply(geometry.invert(camera), bone.body.centre_mm)
     np.testing.assert_allclose(depth, [0, 0, 1000 * bank.depths[-1]], atol=1e-6)
 

@@ -130,7 +130,7 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
         only = (knees.segmentation.data == label).astype(np.uint8)
         nifti.save(tmp_path / f"{bone}_mask.nii.gz", replace(knees.segmentation, data=only))
     detector = api.Detector.centred(128, 128, 1020.0, 2.0)
-    camera = xray_simulation.view(knees.ct.isocentre_mm, [0, 0, 0], 850.0, [60.0, 0.0])
+    camera = xray_simulation.view(knees.ct.isocentre_mm, [0, 0, 0], 850.0, [-60.0, 0.0])
     image = xray_simulation.simulate(
         xray_simulation.render_strips(knees.ct, camera, detector),
         2.0,

@@ -11,7 +11,7 @@ from common import geometry
 from common.drr import joseph
 from common.geometry import Detector
 from common.registration import uncertainty
-from common.registration.gauss_newton import refine
+from common.registration.gauss_newton import refine, refine_each
 from common.registration.pyramid import Level
 from common.registration.scene import Body, View
 from common.volume import attenuation
@@ -149,6 +149,29 @@ def test_every_evaluated_pose_is_traced(body, truth):
 def test_a_body_outside_the_image_gives_no_pose(body, truth):
     away = geometry.translation(truth[:3, 0] * 900) @ truth
     assert refine([View(take_xray([body], [truth]))], [body], [away], LEVELS) is None
+
+
+def test_trials_side_by_side_end_where_each_ends_alone(body, truth):
+    views = [View(take_xray([body], [truth], noise=0.01))]
+    far = geometry.translation((500, 0, 0)) @ truth
+    starts = [
+        moved(truth, body),
+        far,
+        moved(truth, body, (-4, 2, 5), (-6, 3, 60)),
+        moved(truth, body, (1, 6, -3), (30, 20, -90)),
+    ]
+    together = refine_each(views, [body], [[start] for start in starts], LEVELS)
+    assert together[1] is None
+    for start, fit in zip(starts, together, strict=True):
+        alone = refine(views, [body], [start], LEVELS)
+        assert (alone is None) == (fit is None)
+        if fit is not None:
+            np.testing.assert_allclose(fit.poses[0], alone.poses[0], atol=1e-6)
+            assert fit.similarity == pytest.approx(alone.similarity, abs=1e-9)
+            np.testing.assert_allclose(fit.covariance, alone.covariance, rtol=1e-4, atol=1e-9)
+            assert [each.similarity for each in fit.trace] == pytest.approx(
+                [each.similarity for each in alone.trace], abs=1e-9
+            )
 
 
 def test_more_noise_means_more_uncertainty(body, truth):

@@ -180,7 +180,7 @@ def test_the_jacobian_is_exact_in_a_slab_of_trilinear_density(axis, left_handed)
         affine,
     )
     renderer = make("fused", volume, volume.isocentre_mm + np.array([5.0, -9, 4]))
-    _, jacobian = renderer.render_with_jacobian(camera, DETECTOR)
+    _, (jacobian,) = renderer.render_with_jacobian(camera[None], DETECTOR)
     for parameter, step in enumerate([np.radians(0.3)] * 3 + [1.0] * 3):
         expected = differences(renderer, camera, parameter, step)
         np.testing.assert_allclose(
@@ -196,7 +196,7 @@ def test_the_jacobian_of_a_smooth_body_is_what_central_differences_give(kind, gr
         make(kind, volume, volume.isocentre_mm + np.array([5.0, -9, 4])),
         camera_on(volume.isocentre_mm),
     )
-    image, jacobian = renderer.render_with_jacobian(camera, DETECTOR)
+    (image,), (jacobian,) = renderer.render_with_jacobian(camera[None], DETECTOR)
     np.testing.assert_allclose(image, renderer.render(camera[None], DETECTOR)[0], atol=1e-6)
     size = {"fused": 0.01, "nanodrr": 0.1}[kind]  # nanodrr's poses are single precision
     for parameter, step in enumerate([np.radians(size)] * 3 + [size] * 3):
@@ -211,7 +211,7 @@ def test_the_jacobian_of_a_smooth_body_is_what_central_differences_give(kind, gr
 def test_units_of_the_jacobian_are_radians_and_millimetres():
     volume = smooth(GRIDS["axis-aligned"])
     renderer, camera = make("fused", volume), camera_on(volume.isocentre_mm)
-    image, jacobian = renderer.render_with_jacobian(camera, DETECTOR)
+    (image,), (jacobian,) = renderer.render_with_jacobian(camera[None], DETECTOR)
     motion = np.array([0.002, -0.001, 0.0015, 0.1, -0.15, 0.2])
     moved = renderer.render((geometry.twist(motion, renderer.centre_mm) @ camera)[None], DETECTOR)[
         0
@@ -225,9 +225,9 @@ def test_a_rotation_about_the_centre_of_a_ball_does_not_change_the_image():
         gaussians((25, 25, 25), [(12, 12, 12)], [2.5], [0.05]), GRIDS["axis-aligned"]
     )
     camera = camera_on(volume.isocentre_mm)
-    _, about_centre = make("fused", volume).render_with_jacobian(camera, DETECTOR)
-    _, about_other = make("fused", volume, volume.isocentre_mm + 20).render_with_jacobian(
-        camera, DETECTOR
+    _, (about_centre,) = make("fused", volume).render_with_jacobian(camera[None], DETECTOR)
+    _, (about_other,) = make("fused", volume, volume.isocentre_mm + 20).render_with_jacobian(
+        camera[None], DETECTOR
     )
     assert np.abs(about_centre[:3]).max() < 0.02 * np.abs(about_other[:3]).max()
 
@@ -249,11 +249,27 @@ def test_a_batch_is_the_same_as_one_by_one(kind):
         np.testing.assert_allclose(renderer.render(camera[None], DETECTOR)[0], image, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["fused", "nanodrr"])
+def test_each_camera_can_have_its_own_rectangle_of_the_detector(kind):
+    volume = smooth(GRIDS["left-handed"])
+    camera = camera_on(volume.isocentre_mm)
+    renderer = make(kind, volume)
+    (whole,), (derivative,) = renderer.render_with_jacobian(camera[None], DETECTOR)
+    corners = [(0, 0), (7, 12), (20, 30)]
+    parts = [DETECTOR.cropped(top, left, 40, 40) for top, left in corners]
+    images, jacobians = renderer.render_with_jacobian(np.stack([camera] * 3), parts)
+    for (top, left), image, jacobian in zip(corners, images, jacobians, strict=True):
+        window = (..., slice(top, top + 40), slice(left, left + 40))
+        np.testing.assert_allclose(image, whole[window], atol=1e-5)
+        off = np.linalg.norm(jacobian - derivative[window])
+        assert off < 0.01 * np.linalg.norm(derivative[window])
+
+
 @pytest.mark.parametrize("distance", [-200.0, 1500.0])
 def test_a_volume_behind_the_source_or_the_detector_casts_no_shadow(distance):
     volume = smooth(GRIDS["oblique and anisotropic"])
     camera = camera_on(volume.isocentre_mm, distance=distance)
-    image, jacobian = make("fused", volume).render_with_jacobian(camera, DETECTOR)
+    image, jacobian = make("fused", volume).render_with_jacobian(camera[None], DETECTOR)
     assert not image.any()
     assert not jacobian.any()
     assert make("fused", volume).render(camera_on(volume.isocentre_mm)[None], DETECTOR).any()

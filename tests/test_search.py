@@ -46,7 +46,7 @@ def test_a_range_of_one_value_makes_one_template():
 def test_aiming_turns_the_axis_to_the_pixel_and_keeps_the_source(column, row):
     camera = geometry.camera_from_pose(geometry.pose_from_angles(helpers.TRUE_ANGLES, [0, 600, 0]))
     point = geometry.apply(camera, np.array([0, 0, 600.0]))
-    aimed = matching.aim(camera, DETECTOR, column, row)
+    (aimed,) = matching.aim(camera[None], DETECTOR, column, row)
     assert geometry.project(point[None], DETECTOR, aimed)[0] == pytest.approx(
         [column, row], abs=1e-6
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from common.drr.renderer import Renderer
@@ -31,14 +30,10 @@ class _Render(torch.autograd.Function):
         matrices = cameras.detach().cpu().double().numpy()
         if not ctx.needs_input_grad[0]:
             return torch.from_numpy(renderer.render(matrices, detector)).to(cameras.device)
-        images, jacobians = zip(
-            *(renderer.render_with_jacobian(matrix, detector) for matrix in matrices), strict=True
-        )
-        ctx.save_for_backward(
-            cameras.detach(), torch.from_numpy(np.stack(jacobians)).to(cameras.device)
-        )
+        images, jacobians = renderer.render_with_jacobian(matrices, detector)
+        ctx.save_for_backward(cameras.detach(), torch.from_numpy(jacobians).to(cameras.device))
         ctx.centre = torch.as_tensor(renderer.centre_mm, dtype=cameras.dtype, device=cameras.device)
-        return torch.from_numpy(np.stack(images)).to(cameras.device)
+        return torch.from_numpy(images).to(cameras.device)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[torch.Tensor, None, None]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from common import geometry
 from common.errors import InputError
-from common.geometry import Detector
+from common.geometry import Detector, one_per_camera
 from common.volume.volume import Volume, block_average, voxel_edge_mm
 
 
@@ -34,33 +36,31 @@ class FusedRenderer:
         self._voxel_from_world = geometry.translation(np.ones(3)) @ geometry.invert(volume.affine)
         self.centre_mm = centre_mm
 
-    def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
+    def render(self, cameras: np.ndarray, detectors: Detector | Sequence[Detector]) -> np.ndarray:
         """Return line integrals; see `common.drr.renderer.ImageRenderer`."""
-        rays = np.stack([_rays(camera, detector) for camera in cameras])
-        out = np.empty((len(cameras), detector.height, detector.width), np.float32)
+        each = one_per_camera(detectors, len(cameras))
+        rays = np.stack([_rays(*pair) for pair in zip(cameras, each, strict=True)])
+        out = np.empty((len(cameras), each[0].height, each[0].width), np.float32)
         self._kernel.integrate(
-            self._voxels,
-            self._sizes,
-            self._strides,
-            self._to_voxels(rays),
-            _ray_lengths(detector),
-            out,
+            self._voxels, self._sizes, self._strides, self._to_voxels(rays), _table(each), out
         )
         return out
 
     def render_with_jacobian(
-        self, camera: np.ndarray, detector: Detector
+        self, cameras: np.ndarray, detectors: Detector | Sequence[Detector]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return line integrals and their derivative; see `common.drr.renderer.Renderer`."""
-        rays = _rays(camera, detector)
-        out = np.empty((detector.height, detector.width), np.float32)
-        jacobian = np.empty((6, detector.height, detector.width), np.float32)
+        each = one_per_camera(detectors, len(cameras))
+        rays = np.stack([_rays(*pair) for pair in zip(cameras, each, strict=True)])
+        shape = each[0].height, each[0].width
+        out = np.empty((len(cameras), *shape), np.float32)
+        jacobian = np.empty((len(cameras), 6, *shape), np.float32)
         self._kernel.integrate_with_jacobian(
             self._voxels,
             self._sizes,
             self._strides,
-            self._to_voxels(rays[None]),
-            _ray_lengths(detector),
+            self._to_voxels(rays),
+            _table(each),
             rays,
             np.ascontiguousarray(self._voxel_from_world[:3, :3]),
             self.centre_mm,
@@ -103,8 +103,6 @@ def _rays(camera: np.ndarray, detector: Detector) -> np.ndarray:
     return np.stack([source, first, dx * right, dy * down])
 
 
-def _ray_lengths(detector: Detector) -> np.ndarray:
-    """Return the distance (H, W) from the source to each pixel, mm."""
-    x = (np.arange(detector.width) - detector.principal_px[0]) * detector.pixel_mm[0]
-    y = (np.arange(detector.height) - detector.principal_px[1]) * detector.pixel_mm[1]
-    return np.sqrt(x[None] ** 2 + y[:, None] ** 2 + detector.sdd_mm**2)
+def _table(detectors: Sequence[Detector]) -> np.ndarray:
+    """Return the detectors as rows (B, 5) of `joseph_kernel.integrate`."""
+    return np.array([(*d.principal_px, *d.pixel_mm, d.sdd_mm) for d in detectors])

@@ -81,13 +81,22 @@ def _planes(source, d, m, u, v, sizes):
     return first, math.floor(high) - first + 1, xu + first * hu, xv + first * hv, hu, hv
 
 
+@numba.njit(inline="always")
+def _length(detectors, b, r, c):
+    """Return the distance from the source to pixel (r, c) of view b, mm."""
+    x = (c - detectors[b, 0]) * detectors[b, 2]
+    y = (r - detectors[b, 1]) * detectors[b, 3]
+    return math.sqrt(x * x + y * y + detectors[b, 4] * detectors[b, 4])
+
+
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
-def integrate(voxels, sizes, strides, rays, lengths, out):
+def integrate(voxels, sizes, strides, rays, detectors, out):
     """Compute the line integrals of B views.
 
     voxels: (n,) the padded array, flat; sizes, strides: (3,) of that array.
     rays: (B, 4, 3) in voxels: source, step from source to pixel (0, 0), steps to the next column
-    and to the next row. lengths: (H, W) mm from source to pixel.
+    and to the next row.
+    detectors: (B, 5) principal point (column, row), pixel width and height in mm, SDD in mm.
     out: (B, H, W), voxel value times mm.
     """
     batch, height, width = out.shape
@@ -115,39 +124,41 @@ def integrate(voxels, sizes, strides, rays, lengths, out):
                 v01 = voxels[np.uint32(at + sv)]
                 edge = v00 + (voxels[np.uint32(at + su)] - v00) * fx
                 total += edge + (v01 + (voxels[np.uint32(at + su + sv)] - v01) * fx - edge) * fy
-            out[b, r, c] = total * np.float32(lengths[r, c] / abs(d[m]))
+            out[b, r, c] = total * np.float32(_length(detectors, b, r, c) / abs(d[m]))
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
 def integrate_with_jacobian(
-    voxels, sizes, strides, rays, lengths, world_rays, voxel_from_world, centre, out, jacobian
+    voxels, sizes, strides, rays, detectors, world_rays, voxel_from_world, centre, out, jacobian
 ):
-    """Compute the line integrals of one view and their derivative by a left twist of the camera.
+    """Compute the line integrals of B views and their derivative by a left twist of the camera.
 
-    Arguments as for `integrate` with B = 1, and
-    world_rays: (4, 3) the same rays in mm of the volume frame; voxel_from_world: (3, 3);
+    Arguments as for `integrate`, and
+    world_rays: (B, 4, 3) the same rays in mm of the volume frame; voxel_from_world: (3, 3);
     centre: (3,) mm, about which the twist rotates.
-    out: (H, W); jacobian: (6, H, W) per radian (rotation vector) and per mm (translation), along
-    the axes of the volume frame.
+    jacobian: (B, 6, H, W) per radian (rotation vector) and per mm (translation), along the axes of
+    the volume frame.
     """
-    height, width = out.shape
-    for r in numba.prange(height):
-        source = rays[0, 0]
+    batch, height, width = out.shape
+    for job in numba.prange(batch * height):
+        b = job // height
+        r = job - b * height
+        source = rays[b, 0]
         lever = (
-            world_rays[0, 0] - centre[0],
-            world_rays[0, 1] - centre[1],
-            world_rays[0, 2] - centre[2],
+            world_rays[b, 0, 0] - centre[0],
+            world_rays[b, 0, 1] - centre[1],
+            world_rays[b, 0, 2] - centre[2],
         )
         gradient_s = np.empty(3)
         gradient_d = np.empty(3)
         for c in range(width):
-            d = _direction(rays, 0, r, c)
+            d = _direction(rays, b, r, c)
             m, u, v = _dominant(d[0], d[1], d[2])
             first, count, pu, pv, hu, hv = _planes(source, d, m, u, v, sizes)
             if count <= 0:
-                out[r, c] = 0.0
+                out[b, r, c] = 0.0
                 for q in range(6):
-                    jacobian[q, r, c] = 0.0
+                    jacobian[b, q, r, c] = 0.0
                 continue
             su, sv, sm = np.int32(strides[u]), np.int32(strides[v]), np.int32(strides[m])
             pu32, pv32, hu32, hv32 = np.float32(pu), np.float32(pv), np.float32(hu), np.float32(hv)
@@ -175,7 +186,7 @@ def integrate_with_jacobian(
                 gv += across
                 kgu += along * step
                 kgv += across * step
-            step_mm = lengths[r, c] / abs(d[m])
+            step_mm = _length(detectors, b, r, c) / abs(d[m])
             integral = total * step_mm
             t0 = (first - source[m]) / d[m]
             gradient_s[u] = gu * step_mm
@@ -192,13 +203,13 @@ def integrate_with_jacobian(
                 dx += voxel_from_world[q, 0] * gradient_d[q]
                 dy += voxel_from_world[q, 1] * gradient_d[q]
                 dz += voxel_from_world[q, 2] * gradient_d[q]
-            wx = world_rays[1, 0] + c * world_rays[2, 0] + r * world_rays[3, 0]
-            wy = world_rays[1, 1] + c * world_rays[2, 1] + r * world_rays[3, 1]
-            wz = world_rays[1, 2] + c * world_rays[2, 2] + r * world_rays[3, 2]
-            out[r, c] = integral
-            jacobian[0, r, c] = lever[1] * sz - lever[2] * sy + wy * dz - wz * dy
-            jacobian[1, r, c] = lever[2] * sx - lever[0] * sz + wz * dx - wx * dz
-            jacobian[2, r, c] = lever[0] * sy - lever[1] * sx + wx * dy - wy * dx
-            jacobian[3, r, c] = sx
-            jacobian[4, r, c] = sy
-            jacobian[5, r, c] = sz
+            wx = world_rays[b, 1, 0] + c * world_rays[b, 2, 0] + r * world_rays[b, 3, 0]
+            wy = world_rays[b, 1, 1] + c * world_rays[b, 2, 1] + r * world_rays[b, 3, 1]
+            wz = world_rays[b, 1, 2] + c * world_rays[b, 2, 2] + r * world_rays[b, 3, 2]
+            out[b, r, c] = integral
+            jacobian[b, 0, r, c] = lever[1] * sz - lever[2] * sy + wy * dz - wz * dy
+            jacobian[b, 1, r, c] = lever[2] * sx - lever[0] * sz + wz * dx - wx * dz
+            jacobian[b, 2, r, c] = lever[0] * sy - lever[1] * sx + wx * dy - wy * dx
+            jacobian[b, 3, r, c] = sx
+            jacobian[b, 4, r, c] = sy
+            jacobian[b, 5, r, c] = sz

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common import geometry
-from common.geometry import Detector
+from common.geometry import Detector, one_per_camera
 from common.volume.volume import Volume, voxel_edge_mm
 
 if TYPE_CHECKING:
@@ -46,44 +47,46 @@ class NanodrrRenderer:
         self._samples = int(np.ceil(np.linalg.norm(sizes)))
         self.centre_mm = centre_mm
 
-    def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
+    def render(self, cameras: np.ndarray, detectors: Detector | Sequence[Detector]) -> np.ndarray:
         """Return line integrals; see `common.drr.renderer.ImageRenderer`."""
         import torch
         from nanodrr.drr import render
 
-        intrinsics = detector.intrinsics
-        intrinsics[:2, 2] += 0.5  # nanodrr counts pixel centres from 0.5
-        count = len(cameras)
-        k_inv = torch.as_tensor(
-            np.linalg.inv(intrinsics), dtype=torch.float32, device=self._device
-        ).expand(count, 3, 3)
-        rt_inv = torch.as_tensor(np.asarray(cameras), dtype=torch.float32, device=self._device)
-        sdd = torch.full((count,), detector.sdd_mm, device=self._device)
+        each = one_per_camera(detectors, len(cameras))
+        intrinsics = np.stack([detector.intrinsics for detector in each])
+        intrinsics[:, :2, 2] += 0.5  # nanodrr counts pixel centres from 0.5
+
+        def tensor(array: np.ndarray) -> torch.Tensor:
+            return torch.as_tensor(array, dtype=torch.float32, device=self._device)
+
         with torch.no_grad():
             images = render(
                 self._subject,
-                k_inv,
-                rt_inv,
-                sdd,
-                detector.height,
-                detector.width,
+                tensor(np.linalg.inv(intrinsics)),
+                tensor(np.asarray(cameras)),
+                tensor(np.array([detector.sdd_mm for detector in each])),
+                each[0].height,
+                each[0].width,
                 n_samples=self._samples,
             )
         return images[:, 0].cpu().numpy()
 
     def render_with_jacobian(
-        self, camera: np.ndarray, detector: Detector
+        self, cameras: np.ndarray, detectors: Detector | Sequence[Detector]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return line integrals and their derivative; see `common.drr.renderer.Renderer`."""
         steps = np.array([np.radians(self.STEP_DEG)] * 3 + [self.STEP_MM] * 3)
-        moved = [
-            geometry.twist(sign * step * np.eye(6)[axis], self.centre_mm) @ camera
+        moves = [
+            geometry.twist(sign * step * np.eye(6)[axis], self.centre_mm)
             for axis, step in enumerate(steps)
             for sign in (1, -1)
         ]
-        images = self.render(np.stack([camera, *moved]), detector)
+        moved = np.stack([np.eye(4), *moves]) @ np.asarray(cameras)[:, None]  # (B, 13, 4, 4)
+        each = [d for d in one_per_camera(detectors, len(cameras)) for _ in range(moved.shape[1])]
+        images = self.render(moved.reshape(-1, 4, 4), each)
+        images = images.reshape(*moved.shape[:2], *images.shape[1:])
         doubled = (2 * steps[:, None, None]).astype(np.float32)
-        return images[0], (images[1::2] - images[2::2]) / doubled
+        return images[:, 0], (images[:, 1::2] - images[:, 2::2]) / doubled
 
     def coarser(self, voxel_mm: float) -> NanodrrRenderer:
         """Return the renderer itself: a GPU is not faster with larger voxels."""

@@ -7,6 +7,7 @@ frame of the volume's affine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -26,8 +27,11 @@ class ImageRenderer(Protocol):
     centre_mm: np.ndarray  # (3,) point about which pose twists rotate
     voxel_mm: float  # edge of a cube as large as a voxel
 
-    def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
-        """Return line integrals (B, H, W) float32 of cameras (B, 4, 4), ``volume_from_camera``."""
+    def render(self, cameras: np.ndarray, detectors: Detector | Sequence[Detector]) -> np.ndarray:
+        """Return line integrals (B, H, W) float32 of cameras (B, 4, 4), ``volume_from_camera``.
+
+        All share a detector, or each has its own, of one size in pixels.
+        """
         ...
 
 
@@ -35,11 +39,11 @@ class Renderer(ImageRenderer, Protocol):
     """Renders one attenuation volume, with its derivative by the pose."""
 
     def render_with_jacobian(
-        self, camera: np.ndarray, detector: Detector
+        self, cameras: np.ndarray, detectors: Detector | Sequence[Detector]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return line integrals (H, W) and their derivative (6, H, W) by a left twist.
+        """Return line integrals (B, H, W) and their derivative (B, 6, H, W) by a left twist.
 
-        The twist moves ``camera`` about ``centre_mm``, along the axes of the volume frame: three
+        The twist moves a camera about ``centre_mm``, along the axes of the volume frame: three
         images per radian of the rotation vector, three per millimetre; see `geometry.twist`.
         """
         ...

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from common import geometry
-from common.geometry import Detector
+from common.geometry import Detector, one_per_camera
 from common.volume.volume import Volume, voxel_edge_mm
 
 
@@ -34,18 +35,23 @@ class SiddonRenderer:
         self.voxel_mm = voxel_edge_mm(volume)
         self.centre_mm = centre_mm
 
-    def render(self, cameras: np.ndarray, detector: Detector) -> np.ndarray:
+    def render(self, cameras: np.ndarray, detectors: Detector | Sequence[Detector]) -> np.ndarray:
         """Return line integrals; see `common.drr.renderer.ImageRenderer`."""
         import torch
         from diffdrr.drr import DRR
         from diffdrr.pose import RigidTransform
 
-        drr = DRR(
-            self._subject, reverse_x_axis=True, renderer="siddon", **detector.diffdrr_arguments()
-        ).to(self._device)
         images = []
         with torch.no_grad():
-            for camera in cameras:
+            for camera, detector in zip(
+                cameras, one_per_camera(detectors, len(cameras)), strict=True
+            ):
+                drr = DRR(
+                    self._subject,
+                    reverse_x_axis=True,
+                    renderer="siddon",
+                    **detector.diffdrr_arguments(),
+                ).to(self._device)
                 pose = torch.as_tensor(
                     geometry.pose_from_camera(camera), dtype=torch.float32, device=self._device
                 )[None]

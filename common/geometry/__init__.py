@@ -6,7 +6,13 @@ columns, the direction of image rows, the direction from source to detector, and
 position. Pixels are (column, row), counted from 0, with integers at pixel centres.
 """
 
-from common.geometry.camera import Detector, project, projection_matrix, share_in_view
+from common.geometry.camera import (
+    Detector,
+    one_per_camera,
+    project,
+    projection_matrix,
+    share_in_view,
+)
 from common.geometry.diffdrr import (
     CARM_FROM_CAMERA,
     PROPER_REVERSE,
@@ -46,6 +52,7 @@ __all__ = [
     "invert",
     "is_rigid",
     "isocentre",
+    "one_per_camera",
     "pose_error",
     "pose_from_angles",
     "pose_from_camera",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,6 +129,11 @@ def projection_matrix(detector: Detector, camera: np.ndarray) -> np.ndarray:
     Points are in mm, pixels (column, row). ``camera`` is frame_from_camera (4, 4).
     """
     return detector.intrinsics @ invert(camera)[:3]
+
+
+def one_per_camera(detectors: Detector | Sequence[Detector], count: int) -> Sequence[Detector]:
+    """Return a detector for each of ``count`` cameras, given one each or one for all."""
+    return [detectors] * count if isinstance(detectors, Detector) else detectors
 
 
 def project(points: np.ndarray, detector: Detector, camera: np.ndarray) -> np.ndarray:

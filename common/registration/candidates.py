@@ -50,7 +50,7 @@ def score(
     All poses are scored on the same pixels: the silhouettes at ``zone_of`` and `ZONE_MM` around
     them. The score is -inf if a body is outside that zone.
     """
-    pyramid = Pyramid(views, [body] * len(zone_of), zone_of, level)
+    pyramid = Pyramid(views, [body] * len(zone_of), np.stack(zone_of)[None], level)
     scores = [_score_view(view, pyramid.bodies[0], poses, zone_of) for view in pyramid.views]
     return np.mean(scores, axis=0)
 
@@ -60,17 +60,19 @@ def _score_view(
 ) -> np.ndarray:
     from scipy.ndimage import binary_dilation
 
-    covered = body.alone.render(np.stack(zone_of) @ view.rig_from_camera, view.detector) > 0
-    reach = max(1, round(ZONE_MM / max(view.detector.pixel_mm)))
-    zone = binary_dilation(covered.any(axis=0), iterations=reach) * view.valid
+    detector, features = view.detectors[0], view.features[0]
+    covered = body.alone.render(np.stack(zone_of) @ view.rig_from_camera, detector) > 0
+    reach = max(1, round(ZONE_MM / max(detector.pixel_mm)))
+    zone = binary_dilation(covered.any(axis=0), iterations=reach) * view.valid[0]
     if not zone.any():
         return np.full(len(poses), -np.inf)
     weights = zone / zone.sum()
-    target = view.features[0] - (weights * view.features[0]).sum()
+    target = features[0] - (weights * features[0]).sum()
     scores = np.empty(len(poses))
     for first in range(0, len(poses), BATCH):
         cameras = np.stack(poses[first : first + BATCH]) @ view.rig_from_camera
-        images = view.highpass(body.renderer.render(cameras, view.detector))
+        rendered = body.renderer.render(cameras, detector)
+        images = view.highpass(rendered[None])[0]
         images = images - (images * weights).sum((1, 2))[:, None, None]
         energy = (weights * images**2).sum((1, 2)) * (weights * target**2).sum()
         scores[first : first + BATCH] = np.where(
@@ -85,13 +87,16 @@ def distinct(
     poses: Sequence[np.ndarray], rig_from_camera: np.ndarray, body: Body, count: int
 ) -> list[np.ndarray]:
     """Return the first ``count`` poses (volume_from_rig) without near-duplicates of others."""
-    chosen: list[np.ndarray] = []
-    for pose in poses:
-        if not any(near_duplicates(other, pose, rig_from_camera, body) for other in chosen):
-            chosen.append(pose)
+    if not len(poses):
+        return []
+    seen = geometry.invert(np.stack(poses) @ rig_from_camera)  # camera_from_volume
+    chosen: list[int] = []
+    for number in range(len(poses)):
+        if not _same(seen[number], seen[chosen], body).any():
+            chosen.append(number)
         if len(chosen) == count:
             break
-    return chosen
+    return [poses[number] for number in chosen]
 
 
 def near_duplicates(
@@ -99,8 +104,13 @@ def near_duplicates(
 ) -> bool:
     """Return whether two poses (volume_from_rig) are nearly the same in the camera frame."""
     here, there = geometry.invert(one @ rig_from_camera), geometry.invert(other @ rig_from_camera)
-    apart = geometry.apply(here, body.centre_mm) - geometry.apply(there, body.centre_mm)
-    return bool(
-        geometry.rotation_angle_deg(here[:3, :3] @ there[:3, :3].T) < SAME_DEG
-        and np.linalg.norm(apart * [1, 1, DEPTH_WEIGHT]) < SAME_MM
+    return bool(_same(here, there[None], body)[0])
+
+
+def _same(one: np.ndarray, others: np.ndarray, body: Body) -> np.ndarray:
+    """Return which of camera_from_volume (N, 4, 4) are nearly ``one`` (4, 4)."""
+    apart = (others - one)[:, :3] @ np.r_[body.centre_mm, 1.0]
+    cosine = (np.einsum("nij,ij->n", others[:, :3, :3], one[:3, :3]) - 1) / 2
+    return (cosine > np.cos(np.radians(SAME_DEG))) & (
+        np.linalg.norm(apart * [1, 1, DEPTH_WEIGHT], axis=1) < SAME_MM
     )

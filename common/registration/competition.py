@@ -14,7 +14,7 @@ import numpy as np
 
 from common import geometry
 from common.registration.candidates import distinct, near_duplicates, scattered, score
-from common.registration.gauss_newton import Fit, continued, refine
+from common.registration.gauss_newton import Fit, continued, refine_each
 from common.registration.pyramid import LEVELS, WIDE, Level
 from common.registration.scene import Body, View
 
@@ -64,20 +64,36 @@ class Run:
         return self.fit.poses[0]
 
     @classmethod
-    def from_start(
-        cls, views: Sequence[View], body: Body, start: np.ndarray, levels: Sequence[Level]
-    ) -> Run | None:
-        """Refine from ``start``. Returns None if the body is out of view in all X-rays."""
-        fit = refine(views, [body], [start], levels)
-        return cls(start, fit, evidence(views, body, fit)) if fit else None
+    def from_starts(
+        cls,
+        views: Sequence[View],
+        body: Body,
+        starts: Sequence[np.ndarray],
+        levels: Sequence[Level],
+    ) -> list[Run]:
+        """Refine from each of ``starts``, without those out of view in all X-rays."""
+        fits = refine_each(views, [body], [[start] for start in starts], levels)
+        return [
+            cls(start, fit, evidence(views, body, fit))
+            for start, fit in zip(starts, fits, strict=True)
+            if fit is not None
+        ]
 
-    def further(self, views: Sequence[View], body: Body, levels: Sequence[Level]) -> Run | None:
-        """Refine through further levels. Returns None as `from_start`."""
-        fit = refine(views, [body], self.fit.poses, levels)
-        if fit is None:
-            return None
-        whole = replace(fit, trace=continued(self.fit.trace, fit.trace))
-        return replace(self, fit=whole, evidence=evidence(views, body, fit))
+    @staticmethod
+    def further(
+        views: Sequence[View], body: Body, runs: Sequence[Run], levels: Sequence[Level]
+    ) -> list[Run]:
+        """Refine runs through further levels, without those that leave the view."""
+        fits = refine_each(views, [body], [run.fit.poses for run in runs], levels)
+        return [
+            replace(
+                run,
+                fit=replace(fit, trace=continued(run.fit.trace, fit.trace)),
+                evidence=evidence(views, body, fit),
+            )
+            for run, fit in zip(runs, fits, strict=True)
+            if fit is not None
+        ]
 
     def alone(self) -> Solution:
         """Return the solution if nothing competed."""
@@ -106,14 +122,14 @@ def compete(
     Returns the fit with the highest evidence, or None if no candidate is in view. A whole CT
     converges from distant start poses: if its single start pose converges, no other is tried.
     """
-    far = None
+    far: list[Run] = []
     if body.complete and len(starts) == 1:
-        far = Run.from_start(views, body, starts[0], (WIDE, *COARSE, *MIDDLE))
-    if far and is_clear(far):
-        return finish(views, body, Field([far], [far], 1))
+        far = Run.from_starts(views, body, starts, (WIDE, *COARSE, *MIDDLE))
+    if far and is_clear(far[0]):
+        return finish(views, body, Field(far, far, 1))
     field = advance(views, body, starts, scatter, keep, seed)
     if field and far:
-        field = replace(field, finals=best_first([*field.finals, far]))
+        field = replace(field, finals=best_first([*field.finals, *far]))
     return finish(views, body, field) if field else None
 
 
@@ -136,8 +152,8 @@ def compete_from(
 
 def follow(views: Sequence[View], body: Body, pose: np.ndarray) -> Solution | None:
     """Refine from one near pose, such as that of the previous frame; None if out of view."""
-    run = Run.from_start(views, body, pose, LEVELS)
-    return run.alone() if run else None
+    runs = Run.from_starts(views, body, [pose], LEVELS)
+    return runs[0].alone() if runs else None
 
 
 def better(one: Solution | None, other: Solution | None) -> Solution | None:
@@ -162,28 +178,29 @@ def advance(
     hopeful = [run for run in coarse if run.evidence > coarse[0].evidence - HOPELESS]
     first, *others = merge(hopeful, views[0].rig_from_camera, body)[:FINALISTS]
     chosen = [walk_valley(views, body, first), *others]
-    finals = [run.further(views, body, MIDDLE) for run in chosen]
+    finals = Run.further(views, body, chosen, MIDDLE)
     if len(starts) == 1:
         # coarse images of a slender bone lead away from a near start pose
         # (benchmarks/README.md, 'Starts from nothing')
-        finals.append(Run.from_start(views, body, starts[0], MIDDLE))
-    finals = best_first([run for run in finals if run])
+        finals += Run.from_starts(views, body, starts, MIDDLE)
+    finals = best_first(finals)
     return Field(finals, coarse, candidates) if finals else None
 
 
 def finish(views: Sequence[View], body: Body, field: Field) -> Solution | None:
     """Refine the best fit, and a serious runner-up, to full resolution; None if out of view."""
-    best = field.finals[0].further(views, body, FINE)
-    if best is None:
+    finished = Run.further(views, body, field.finals[:1], FINE)
+    if not finished:
         return None
+    (best,) = finished
 
     def same(run: Run) -> bool:
         return near_duplicates(best.pose, run.pose, views[0].rig_from_camera, body)
 
     rival = next((run for run in field.finals[1:] if not same(run)), None)
     if rival and rival.fit.similarity > best.fit.similarity - RIVAL_SIMILARITY:
-        rival = rival.further(views, body, FINE)
-        rival = rival if rival and not same(rival) else None
+        rivals = Run.further(views, body, [rival], FINE)
+        rival = next((run for run in rivals if not same(run)), None)
     agreeing = sum(run.merged for run in field.coarse if same(run))
     return Solution(
         start=best.start,
@@ -210,10 +227,9 @@ def explore(
     scores = score(views, body, candidates, COARSE[0], candidates[: len(starts)])
     order = [i for i in np.argsort(-scores) if np.isfinite(scores[i])]
     chosen = distinct([candidates[i] for i in order], rig_from_camera, body, keep)
-    first = [Run.from_start(views, body, pose, COARSE[:1]) for pose in chosen]
-    merged = merge(best_first([run for run in first if run]), rig_from_camera, body)
-    further = [run.further(views, body, COARSE[1:]) for run in merged]
-    return best_first([run for run in further if run]), len(candidates)
+    first = Run.from_starts(views, body, chosen, COARSE[:1])
+    merged = merge(best_first(first), rig_from_camera, body)
+    return best_first(Run.further(views, body, merged, COARSE[1:])), len(candidates)
 
 
 def merge(runs: Sequence[Run], rig_from_camera: np.ndarray, body: Body) -> list[Run]:
@@ -246,8 +262,7 @@ def walk_valley(views: Sequence[View], body: Body, run: Run) -> Run:
             geometry.twist(np.radians(angle) * along, body.centre_mm) @ run.pose
             for angle in VALLEY_STEPS_DEG
         ]
-        tried = [Run.from_start(views, body, start, COARSE[-1:]) for start in starts]
-        found = best_first([other for other in tried if other])
+        found = best_first(Run.from_starts(views, body, starts, COARSE[-1:]))
         if not found or found[0].evidence <= run.evidence + VALLEY_GAIN:
             return run
         best = found[0]

@@ -15,10 +15,10 @@ from common.registration.competition import Solution, advance, better, compete
 from common.registration.pyramid import LEVELS
 from common.registration.scene import Body, Structure, View
 from common.registration.search import search
-from common.registration.search.anywhere import BESIDE, stage_starts
+from common.registration.search.anywhere import BESIDE, Stage, stage_starts
 from common.registration.search.matching import Near
 from common.registration.starts import Starter
-from common.registration.verdict import SUSPECT_SIMILARITY, is_ok
+from common.registration.verdict import SUSPECT_SIMILARITY, is_found, is_ok
 from common.volume.attenuation import WATER_PER_MM
 from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.xray.outline import COMPARED_SHARE, silhouette
@@ -69,14 +69,17 @@ def search_beside(
         )
         if number == best or (equal and not overlaps):
             continue
-        logger.info(
-            f"{views[0].xray.path.name}: {structure.ct.name} is less certain than {known.ct.name};"
-            " searching next to it"
-        )
         cleared = cleared or [without(view, known.body, pose) for view in views]
-        other = _search_near(cleared, views, structure, starter, seed, known, pose)
-        if other and (overlaps or better(one.solution, other.solution) is other.solution):
-            again[number] = other
+        for stage in BESIDE if starter.anywhere() else BESIDE[:1]:
+            logger.info(
+                f"{views[0].xray.path.name}: {structure.ct.name} is less certain than"
+                f" {known.ct.name}; searching {stage.words}"
+            )
+            other = _search_near(cleared, views, structure, starter, seed, known, pose, stage)
+            if other and (overlaps or better(one.solution, other.solution) is other.solution):
+                again[number] = other
+            if is_found(again[number].solution, views, structure):
+                break
     return again
 
 
@@ -88,6 +91,7 @@ def _search_near(
     seed: int,
     known: Structure,
     pose: np.ndarray,
+    stage: Stage,
 ) -> Found | None:
     """Search for a structure in the ``cleared`` views, within reach of a ``known`` one at its pose.
 
@@ -95,10 +99,8 @@ def _search_near(
     """
     body = structure.body
     reach = _reach(known, structure, pose)
-    if starter.anywhere(views):
-        camera_from_rig = geometry.invert(views[0].rig_from_camera)
-        near = replace(reach, point=geometry.apply(camera_from_rig, reach.point))
-        starts = stage_starts(cleared[0], structure, BESIDE, starter.banks, near)
+    if starter.anywhere():
+        starts = stage_starts(cleared, structure, stage, starter.banks, reach)
     else:
         ranges = starter.ranges or PoseRange()
         sphere = search.Near(reach.point, reach.most_mm)

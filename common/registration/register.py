@@ -11,7 +11,10 @@ import numpy as np
 from common import geometry
 from common.errors import InputError
 from common.registration.competition import (
+    KEEP,
+    SCATTER_COUNT,
     Solution,
+    advance,
     better,
     compete,
     compete_from,
@@ -94,7 +97,7 @@ def register(
     """
     check_sizes(views)
     registrations = _register(views, structures, starter, seed, last)
-    if last or not (starter.mirrored and starter.anywhere(views)):
+    if last or len(views) > 1 or not (starter.mirrored and starter.anywhere()):
         return registrations
     return _register_mirrored(views, structures, starter, seed, registrations) or registrations
 
@@ -115,9 +118,10 @@ def _register_mirrored(
     certain = any(is_found(one.solution, views, one.structure) for one in as_it_is)
     if certain:
         behind = [
-            compete(flipped, one.structure.body, [_from_behind(one)], seed=seed) for one in as_it_is
+            advance(flipped, one.structure.body, [_from_behind(one)], SCATTER_COUNT, KEEP, seed)
+            for one in as_it_is
         ]
-        similarities = [one.fit.similarity if one else 0.0 for one in behind]
+        similarities = [field.finals[0].fit.similarity if field else 0.0 for field in behind]
         before = [one.solution.fit.similarity for one in as_it_is]
         if _unexplained(before) < MIRRORED_CLEARLY * _unexplained(similarities):
             return None
@@ -162,7 +166,7 @@ def _register(
         found.append(find(views, structure, starter, seed, previous, carried))
     if len(structures) > 1:
         found = search_beside(views, structures, starter, seed, found)
-    if starter.anywhere(views):
+    if starter.anywhere() and not _any_found(views, structures, found):
         found = [
             _search_further(views, structure, starter, seed, one, stages[1:])
             for structure, one in zip(structures, found, strict=True)
@@ -183,6 +187,16 @@ def _register(
             Registration(structure, tuple(views), one.start, one.solution, verdict)
         )
     return registrations
+
+
+def _any_found(
+    views: Sequence[View], structures: Sequence[Structure], found: Sequence[Found]
+) -> bool:
+    """Return whether one structure is certain: the others are then looked for beside it only."""
+    return any(
+        is_found(one.solution, views, structure)
+        for structure, one in zip(structures, found, strict=True)
+    )
 
 
 def _carried(
@@ -282,7 +296,7 @@ def _search_further(
         if starter.full or is_found(found.solution, views, structure):
             return found
         logger.info(f"{name}: {structure.ct.name} is not certain; searching {stage.words}")
-        starts = stage_starts(views[0], structure, stage, starter.banks, keep=FIRST_STARTS)
+        starts = stage_starts(views, structure, stage, starter.banks, keep=FIRST_STARTS)
         solution = _compete_in_turn(views, structure, starts, seed)
         if solution and better(found.solution, solution) is solution:
             found = Found(solution.start, solution)

@@ -38,10 +38,10 @@ class Starter:
     mirrored: bool = True  # if nothing is found, also try the X-ray flipped left to right
     banks: Banks = field(default_factory=Banks)
 
-    def anywhere(self, views: Sequence[View]) -> bool:
-        """Return whether a search covers all positions, stage by stage: one view, no pose range."""
+    def anywhere(self) -> bool:
+        """Return whether a search covers all positions, stage by stage: there is no pose range."""
         searches = self.method in ("model", "search") and self.optimizer != "adam"
-        return searches and self.ranges is None and len(views) == 1
+        return searches and self.ranges is None
 
     def __call__(
         self, views: Sequence[View], structure: Structure, method: StartMethod | None = None
@@ -52,10 +52,10 @@ class Starter:
         """
         method = method or self.method
         if method == "search":
-            if self.ranges is None and len(views) == 1:
+            if self.ranges is None:
                 stage = EVERYTHING if self.full else STAGES[0]
-                return stage_starts(views[0], structure, stage, self.banks)
-            return search.search(views, structure.body, self.ranges or PoseRange(), self.full)
+                return stage_starts(views, structure, stage, self.banks)
+            return search.search(views, structure.body, self.ranges, self.full)
         xray, ct = views[0].xray, structure.ct
         if method == "fixed":
             camera = stated_pose(structure, xray)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from common.registration.contrast import MIN_ZONE_PX, Residual, mean_cost
+from common.registration.contrast import MIN_ZONE_PX
 
 
-def covariance_of(residuals: Sequence[Residual]) -> np.ndarray:
+def covariance_of(
+    normal: np.ndarray, cost: float, residuals: list[tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
     """Return the covariance (6 M, 6 M) of the left twists of M bodies at the optimum.
 
-    Units are radians and mm. Neighbouring residuals are not independent: structures that are not
-    rendered are as wide as the high-pass. The number of independent residuals is the number of
-    pixels divided by the area over which residuals correlate.
+    Units are radians and mm. ``normal`` (6 M, 6 M) is J^T W J summed over the views, ``cost`` the
+    mean over the views, and ``residuals`` the image (H, W) and weights (H, W) of each view.
+    Neighbouring residuals are not independent: structures that are not rendered are as wide as the
+    high-pass. The number of independent residuals is the number of pixels divided by the area over
+    which residuals correlate.
     """
-    normal = sum((r.jacobian * r.w) @ r.jacobian.T for r in residuals)
-    cost = mean_cost(residuals)
-    independent = sum(1 / float((r.w**2).sum()) / _correlated_pixels(r.image) for r in residuals)
+    independent = sum(
+        _effective_pixels(weights) / _correlated_pixels(image) for image, weights in residuals
+    )
     return np.linalg.pinv(normal / len(residuals)) * cost / max(independent, 1.0)
+
+
+def _effective_pixels(weights: np.ndarray) -> float:
+    """Return the number of pixels of equal weight that would say as much."""
+    return float(weights.sum(dtype=float) ** 2 / (weights.astype(float) ** 2).sum())
 
 
 def _correlated_pixels(image: np.ndarray) -> float:

@@ -64,9 +64,8 @@ class Children:
 @pytest.fixture(scope="session")
 def children():
     started = Children()
-    yield started
-    started.server.stdin.close()
-    started.server.wait()
+    with started.server:  # leaving closes its streams and waits
+        yield started
 
 
 @pytest.fixture(scope="session")

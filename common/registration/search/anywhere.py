@@ -1,4 +1,4 @@
-"""Start poses of one body in one X-ray with nothing known: any side, any position, any depth.
+"""Start poses of one body with nothing known: any side, any position, any depth.
 
 The search goes in stages, from usual orientations to any. Each stage is a template bank and quarter
 turns of the image.
@@ -7,7 +7,8 @@ turns of the image.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from common.registration.candidates import distinct
 from common.registration.scene import Structure, View
 from common.registration.search.bank import Bank, bank_settings, make_bank
 from common.registration.search.bank_cache import cached, content_key
-from common.registration.search.matching import Near, joined, match, small_image
+from common.registration.search.matching import Match, Near, joined, match, small_image
+from common.registration.search.several_views import agreeing
 from common.xray.xray import turned
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,11 @@ STAGES = (
     Stage("turned by a quarter or half a turn in the image", (1, 2, 3), (UPRIGHT_TILT_DEG,)),
     Stage("seen along its axis", (0, 1, 2, 3), (TILTED_DEG,)),
 )
-BESIDE = Stage("beside a bone that is found", (0, 1, 2, 3), (UPRIGHT_TILT_DEG,))
+# beside a bone that is found
+BESIDE = (
+    Stage("next to it", (0, 1, 2, 3), (UPRIGHT_TILT_DEG,)),
+    Stage("next to it, seen along its axis", (0, 1, 2, 3), (TILTED_DEG,)),
+)
 EVERYTHING = Stage("in any orientation", (0, 1, 2, 3), (UPRIGHT_TILT_DEG, TILTED_DEG))
 
 
@@ -79,7 +85,7 @@ def upright(structure: Structure) -> np.ndarray:
 
 
 def stage_starts(
-    view: View,
+    views: Sequence[View],
     structure: Structure,
     stage: Stage,
     banks: Banks,
@@ -88,19 +94,29 @@ def stage_starts(
 ) -> list[np.ndarray]:
     """The ``keep`` best start poses (volume_from_rig) of a stage, best first.
 
-    ``near`` restricts the centre of the body, in the frame of the camera.
+    ``near`` restricts the centre of the body, in the rig.
     """
+    matches = [_matches(view, structure, stage, banks, near) for view in views]
+    if len(views) == 1:
+        from_rig = geometry.invert(views[0].rig_from_camera)
+        poses = [each.camera @ from_rig for each in matches[0]]
+    else:
+        poses = agreeing(views, matches, structure.body.centre_mm)
+    return distinct(poses, views[0].rig_from_camera, structure.body, keep)
+
+
+def _matches(
+    view: View, structure: Structure, stage: Stage, banks: Banks, near: Near | None
+) -> list[Match]:
+    """The matches of one view, best first."""
     matches = []
     for quarters in stage.quarters:
         xray = turned(view.xray, quarters)
-        back = np.linalg.matrix_power(QUARTER, quarters)
-        place = near and Near(
-            geometry.apply(geometry.invert(back), near.point), near.least_mm, near.most_mm
-        )
+        turned_from_camera = geometry.invert(np.linalg.matrix_power(QUARTER, quarters))
+        turned_from_rig = turned_from_camera @ geometry.invert(view.rig_from_camera)
+        place = near and replace(near, point=geometry.apply(turned_from_rig, near.point))
         for tilt_deg in stage.tilts_deg:
             bank = banks.of(structure, xray.detector.sdd_mm, tilt_deg)
             found = match(bank, small_image(xray, bank.pixel_mm), place)
-            matches.append([each.turned(geometry.invert(back)) for each in found])
-    from_rig = geometry.invert(view.rig_from_camera)
-    poses = [each.camera @ from_rig for each in joined(matches)]
-    return distinct(poses, view.rig_from_camera, structure.body, keep)
+            matches.append([each.turned(turned_from_camera) for each in found])
+    return joined(matches)

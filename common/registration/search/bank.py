@@ -15,6 +15,7 @@ import numpy as np
 
 from common import geometry
 from common.geometry import Detector
+from common.registration.pyramid import blur
 from common.registration.scene import Body
 from common.xray.outline import COMPARED_SHARE
 
@@ -26,9 +27,10 @@ PIXEL_MM = 3.2  # at the detector
 MOST_PIXELS = 91  # per side of a template; larger bodies have larger pixels
 COMPONENTS, MASK_COMPONENTS = 256, 48
 BASIS_SAMPLE = 3000  # templates that the basis is made of
-HIGHPASS_PX, RIM_PX, CUT_PX = 1.6, 2.0, 2.5
+HIGHPASS_PX, RIM_PX, CUT_PX, SOFT_PX = 1.6, 2.0, 2.5, 0.7
 LEAST_UNCUT = 0.5  # of a template: a bone seen end-on keeps its cut
-STEP = 128  # images at a time
+STEP = 32  # images at a time
+LEAST_ENERGY = 1e-3  # of a template, per pixel of its mask
 
 
 @dataclass(frozen=True)
@@ -67,22 +69,23 @@ class Bank:
         values["pixel_mm"] = float(values["pixel_mm"])
         return cls(**values)
 
-    def camera(self, template: int, sdd_mm: float) -> np.ndarray:
-        """(4, 4) volume_from_camera of a template, the body's centre on the axis."""
-        place, roll = divmod(int(template), len(self.angles))
-        depth, direction = divmod(place, len(self.rotations))
-        turn = geometry.rotation_matrix(np.array([0.0, 0.0, -self.angles[roll]]))
-        camera = np.eye(4)
-        camera[:3, :3] = self.rotations[direction] @ turn
-        camera[:3, 3] = self.centre - self.depths[depth] * sdd_mm * camera[:3, 2]
-        return camera
+    def cameras(self, templates: np.ndarray, sdd_mm: float) -> np.ndarray:
+        """(K, 4, 4) volume_from_camera of templates (K,), the body's centre on the axis."""
+        places, rolls = np.divmod(templates, len(self.angles))
+        depths, directions = np.divmod(places, len(self.rotations))
+        turns = np.array([geometry.rotation_matrix((0, 0, -angle)) for angle in self.angles])
+        cameras = np.tile(np.eye(4), (len(templates), 1, 1))
+        cameras[:, :3, :3] = self.rotations[directions] @ turns[rolls]
+        distances = (self.depths * sdd_mm)[depths]
+        cameras[:, :3, 3] = self.centre - distances[:, None] * cameras[:, :3, 2]
+        return cameras
 
 
 def bank_settings() -> tuple[object, ...]:
     """Everything but the body that a bank depends on."""
     return (
         AXIS_STEP_DEG, tuple(ROLLS_DEG), DEPTHS, PIXEL_MM, MOST_PIXELS, COMPONENTS, MASK_COMPONENTS,
-        BASIS_SAMPLE, HIGHPASS_PX, RIM_PX, CUT_PX, COMPARED_SHARE, LEAST_UNCUT,
+        BASIS_SAMPLE, HIGHPASS_PX, RIM_PX, CUT_PX, SOFT_PX, COMPARED_SHARE, LEAST_UNCUT,
     )  # fmt: skip
 
 
@@ -122,15 +125,16 @@ def make_bank(
         np.concatenate(part).astype(np.float32) for part in zip(*shown, strict=True)
     )
     angles = np.radians(ROLLS_DEG)
-    mask_rows = _Turned(masks, angles)
-    area = np.maximum(mask_rows.reduced(lambda rows: rows.sum(axis=1)), 1e-6)
-    mask_basis = _eigenbasis(mask_rows.sample(), MASK_COMPONENTS)
-    rows = _Turned(templates, angles)
-    energy = rows.reduced(lambda rows: np.einsum("ij,ij->i", rows, rows))
-    own = np.maximum(energy, 1e-3 * area)
-    basis = _eigenbasis(rows.sample(np.sqrt(own)), COMPONENTS)
-    weights = rows.reduced(lambda rows: rows @ basis.T) / np.sqrt(own)[:, None]
-    mask_weights = mask_rows.reduced(lambda rows: rows @ mask_basis.T)
+    mask_rows, rows = _Turned(masks, angles), _Turned(templates, angles)
+    mask_sample, sample = mask_rows.sample(), rows.sample()
+    mask_basis = _eigenbasis(mask_sample, MASK_COMPONENTS)
+    energy = np.maximum(_energy_of(sample), LEAST_ENERGY * mask_sample.sum(axis=1) + 1e-12)
+    basis = _eigenbasis(sample / np.sqrt(energy)[:, None], COMPONENTS)
+    area, mask_weights = mask_rows.reduced(lambda some: some.sum(axis=1), mask_basis)
+    own, weights = rows.reduced(_energy_of, basis)
+    area = np.maximum(area, 1e-6)
+    own = np.maximum(own, LEAST_ENERGY * area)
+    weights /= np.sqrt(own)[:, None]
     return Bank(
         pixel_mm, centre, np.array(DEPTHS), rotations, angles, templates, masks, own, area,
         basis, weights, mask_basis, mask_weights,
@@ -145,18 +149,23 @@ class _Turned:
 
     def __init__(self, images: np.ndarray, angles: np.ndarray):
         self._images, self._angles = images, angles
+        self._buffer = np.empty(0, np.float32)
         self.count = len(images) * len(angles)
 
-    def reduced(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """``function`` of all rows, joined."""
-        parts = [
-            function(self._rows(self._images[first : first + STEP]))
-            for first in range(0, len(self._images), STEP)
-        ]
-        return np.concatenate(parts).astype(np.float32)
+    def reduced(
+        self, function: Callable[[np.ndarray], np.ndarray], basis: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``function`` (N,) of all rows, and their weights (N, C) in a basis (C, h h)."""
+        values = np.empty(self.count, np.float32)
+        weights = np.empty((self.count, len(basis)), np.float32)
+        for first in range(0, len(self._images), STEP):
+            rows = self._rows(self._images[first : first + STEP])
+            some = slice(first * len(self._angles), first * len(self._angles) + len(rows))
+            values[some], weights[some] = function(rows), rows @ basis.T
+        return values, weights
 
-    def sample(self, scale: np.ndarray | None = None) -> np.ndarray:
-        """Random rows that stand for all, divided by ``scale`` (N,)."""
+    def sample(self) -> np.ndarray:
+        """Random rows that stand for all, the same numbers for images of the same count."""
         rng = np.random.default_rng(0)
         chosen = rng.choice(self.count, min(self.count, BASIS_SAMPLE), replace=False)
         image, angle = np.divmod(chosen, len(self._angles))
@@ -164,15 +173,23 @@ class _Turned:
         for number in range(len(self._angles)):
             these = angle == number
             rows[these] = self._rows(self._images[image[these]], self._angles[number : number + 1])
-        return rows if scale is None else rows / scale[chosen][:, None]
+        return rows
 
     def _rows(self, images: np.ndarray, angles: np.ndarray | None = None) -> np.ndarray:
         from common.registration.search.kernels import turn
 
         angles = self._angles if angles is None else angles
-        turned = np.empty((len(images) * len(angles), *images.shape[1:]), np.float32)
+        count, side = len(images) * len(angles), images.shape[1]
+        if self._buffer.size < count * side * side:  # reused: fresh memory costs more than turning
+            self._buffer = np.empty(count * side * side, np.float32)
+        turned = self._buffer[: count * side * side].reshape(count, side, side)
         turn(np.ascontiguousarray(images), angles, turned)
-        return turned.reshape(len(turned), -1)
+        return turned.reshape(count, -1)
+
+
+def _energy_of(rows: np.ndarray) -> np.ndarray:
+    """(N,) sum of squares of each row."""
+    return np.einsum("ij,ij->i", rows, rows)
 
 
 def _templates_at(
@@ -188,7 +205,7 @@ def _templates_at(
 
 def masked_templates(images: np.ndarray, cuts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Return masks (B, h, h) of silhouette and rim without ``cuts``, and templates."""
-    from scipy.ndimage import gaussian_filter, maximum_filter
+    from scipy.ndimage import maximum_filter
 
     covered = images > COMPARED_SHARE * np.maximum(images.max((1, 2)), 1e-9)[:, None, None]
     shape = maximum_filter(covered, (1, *window(RIM_PX)))
@@ -196,7 +213,7 @@ def masked_templates(images: np.ndarray, cuts: np.ndarray | None) -> tuple[np.nd
         uncut = shape & ~cuts
         enough = uncut.sum((1, 2)) > LEAST_UNCUT * shape.sum((1, 2))
         shape = np.where(enough[:, None, None], uncut, shape)
-    masks = gaussian_filter(shape.astype(np.float32), (0, 0.7, 0.7))
+    masks = blur(shape.astype(np.float32), (SOFT_PX, SOFT_PX))
     contrast = local_contrast(images, np.ones_like(images))
     mean = (contrast * masks).sum((1, 2)) / np.maximum(masks.sum((1, 2)), 1e-6)
     return masks, (contrast - mean[:, None, None]) * masks
@@ -204,14 +221,13 @@ def masked_templates(images: np.ndarray, cuts: np.ndarray | None) -> tuple[np.nd
 
 def local_contrast(images: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """High-pass (B, H, W) over its local spread: faint and strong structures count alike."""
-    from scipy.ndimage import gaussian_filter
 
-    def blur(stack: np.ndarray) -> np.ndarray:
-        return gaussian_filter(stack, (0, HIGHPASS_PX, HIGHPASS_PX), mode="constant", truncate=3.0)
+    def average(stack: np.ndarray) -> np.ndarray:
+        return blur(stack, (HIGHPASS_PX, HIGHPASS_PX))
 
-    norm = 1 / (blur(valid) + 1e-3)
-    contrast = (images - blur(images * valid) * norm) * valid
-    spread = np.sqrt(np.clip(blur(contrast**2) * norm, 0, None))
+    norm = 1 / (average(valid) + 1e-3)
+    contrast = (images - average(images * valid) * norm) * valid
+    spread = np.sqrt(np.clip(average(contrast**2) * norm, 0, None))
     return contrast / (spread + 0.3 * spread.mean((1, 2), keepdims=True) + 1e-9) * valid
 
 

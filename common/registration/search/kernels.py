@@ -14,10 +14,10 @@ LEAST_CONTRAST = 0.2  # of the template's own: likeness counts less where the im
 @numba.njit(inline="always")
 def _bilinear(image, x, y):
     height, width = image.shape
-    i, j = math.floor(y), math.floor(x)
-    if i < 0 or j < 0 or i >= height - 1 or j >= width - 1:
+    if x < 0 or y < 0 or x >= width - 1 or y >= height - 1:
         return np.float32(0.0)
-    fy, fx = np.float32(y - i), np.float32(x - j)
+    i, j = np.int32(y), np.int32(x)
+    fy, fx = y - np.float32(i), x - np.float32(j)
     top = image[i, j] + (image[i, j + 1] - image[i, j]) * fx
     bottom = image[i + 1, j] + (image[i + 1, j + 1] - image[i + 1, j]) * fx
     return top + (bottom - top) * fy
@@ -27,15 +27,17 @@ def _bilinear(image, x, y):
 def turn(images, angles, out):
     """Turn ``images`` (N, H, H) by each of ``angles`` (A,) radians, into ``out`` (N A, H, H)."""
     count, side, _ = images.shape
-    c = side // 2
+    c = np.float32(side // 2)
     for job in numba.prange(count * len(angles)):
-        i, a = job // len(angles), job % len(angles)
-        cos, sin = math.cos(angles[a]), math.sin(angles[a])
+        image, angle = images[job // len(angles)], angles[job % len(angles)]
+        cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
         for r in range(side):
+            down = np.float32(r) - c
             for q in range(side):
-                x = cos * (q - c) + sin * (r - c) + c
-                y = -sin * (q - c) + cos * (r - c) + c
-                out[job, r, q] = _bilinear(images[i], x, y)
+                across = np.float32(q) - c
+                x = cos * across + sin * down + c
+                y = cos * down - sin * across + c
+                out[job, r, q] = _bilinear(image, x, y)
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
@@ -68,20 +70,23 @@ def exact_scores(templates, masks, which, angles, places, picture, valid, out):
     height, width = picture.shape
     side = templates.shape[1]
     c = side // 2
+    centre = np.float32(c)
     for n in numba.prange(len(which)):
-        cos, sin, i = math.cos(angles[n]), math.sin(angles[n]), which[n]
+        cos, sin = np.float32(math.cos(angles[n])), np.float32(math.sin(angles[n]))
+        mask, template = masks[which[n]], templates[which[n]]
         row, column = places[n] // width, places[n] % width
         area = np.float32(0.0)
         own = np.float32(0.0)
         sums = np.zeros((9, 4), np.float32)  # overlap, mean, square, product
         for r in range(side):
             for q in range(side):
-                x = cos * (q - c) + sin * (r - c) + c
-                y = -sin * (q - c) + cos * (r - c) + c
-                m = _bilinear(masks[i], x, y)
+                across, down = np.float32(q) - centre, np.float32(r) - centre
+                x = cos * across + sin * down + centre
+                y = cos * down - sin * across + centre
+                m = _bilinear(mask, x, y)
                 if m <= np.float32(1e-4):
                     continue
-                t = _bilinear(templates[i], x, y)
+                t = _bilinear(template, x, y)
                 area += m
                 own += t * t
                 for shift in range(9):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from common import geometry
 from common.geometry import Detector
 from common.registration.search.bank import Bank, local_contrast
 from common.xray.xray import Xray
@@ -20,7 +20,7 @@ STEP = 512  # templates at a time
 class Near:
     """Where the body's centre may lie: at a distance from a point."""
 
-    point: np.ndarray  # (3,) in the camera's frame, mm
+    point: np.ndarray  # (3,) mm, in the rig or the camera's frame
     least_mm: float
     most_mm: float
 
@@ -115,14 +115,11 @@ def match(
         bank.templates, bank.masks, which, bank.angles[roll], places[order], image.contrast,
         image.valid, scores,
     )  # fmt: skip
-    found = []
-    for number in np.argsort(-scores):
-        if scores[number] <= -1:
-            break
-        row, column = divmod(int(places[order[number]]), width)
-        camera = bank.camera(order[number], image.detector.sdd_mm)
-        found.append(Match(float(scores[number]), aim(camera, image.detector, column, row)))
-    return found
+    best = np.argsort(-scores)
+    best = best[scores[best] > -1]
+    rows, columns = np.divmod(places[order[best]], width)
+    cameras = aim(bank.cameras(order[best], image.detector.sdd_mm), image.detector, columns, rows)
+    return [Match(float(s), camera) for s, camera in zip(scores[best], cameras, strict=True)]
 
 
 def _allowed(bank: Bank, detector: Detector, near: Near | None) -> np.ndarray:
@@ -152,22 +149,28 @@ def _correlate(image: np.ndarray, basis: np.ndarray, half: int) -> np.ndarray:
     return np.ascontiguousarray(rolled.reshape(len(basis), -1), dtype=np.float32)
 
 
-def aim(camera: np.ndarray, detector: Detector, column: float, row: float) -> np.ndarray:
-    """The camera turned about its source so that what lay on its axis is seen at (column, row)."""
-    ray = np.array(
-        [
-            (column - detector.principal_px[0]) * detector.pixel_mm[0],
-            (row - detector.principal_px[1]) * detector.pixel_mm[1],
-            detector.sdd_mm,
-        ]
-    )
-    ray /= np.linalg.norm(ray)
-    axis = np.cross([0, 0, 1.0], ray)
-    sine = np.linalg.norm(axis)
-    if sine < 1e-9:
-        return camera
-    turned = camera.copy()
-    turned[:3, :3] = camera[:3, :3] @ geometry.rotation_matrix(-axis / sine * np.arcsin(sine))
+def aim(
+    cameras: np.ndarray, detector: Detector, columns: npt.ArrayLike, rows: npt.ArrayLike
+) -> np.ndarray:
+    """Turn cameras (N, 4, 4) about their sources.
+
+    What lay on the axis of each is then seen at its (column, row).
+    """
+    rays = np.empty((len(cameras), 3))
+    rays[:, 0] = (np.asarray(columns) - detector.principal_px[0]) * detector.pixel_mm[0]
+    rays[:, 1] = (np.asarray(rows) - detector.principal_px[1]) * detector.pixel_mm[1]
+    rays[:, 2] = detector.sdd_mm
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    # the shortest rotation from the axis z to a ray r: I + [a] + [a]^2 / (1 + z r), a = z x r
+    x, y, along = rays.T
+    skew = np.zeros((len(cameras), 3, 3))
+    skew[:, 0, 2] = x
+    skew[:, 2, 0] = -x
+    skew[:, 1, 2] = y
+    skew[:, 2, 1] = -y
+    to_ray = np.eye(3) + skew + skew @ skew / (1 + along)[:, None, None]
+    turned = cameras.copy()
+    turned[:, :3, :3] = cameras[:, :3, :3] @ to_ray.transpose(0, 2, 1)
     return turned
 
 

@@ -103,7 +103,7 @@ def _in_image(view: View, task: _Task) -> Iterator[Scored]:
                 for place in _peaks(values, apart, task.places):
                     down, across = divmod(int(place), small.size[1])
                     column, row = small.columns[across], small.rows[down]
-                    aimed = aim(camera, small.detector, column, row)
+                    aimed = aim(camera[None], small.detector, column, row)[0]
                     yield float(values[down, across]), aimed @ camera_from_rig
 
 

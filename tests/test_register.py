@@ -69,6 +69,48 @@ def found_at(pose: np.ndarray, similarity: float) -> Found:
 # --------------------------------------------------------------------------------------- neighbours
 
 
+@pytest.fixture(scope="module")
+def joint() -> tuple[Structure, Structure]:
+    """Two neighbours cut from one CT: the second lies 60 mm along z, with a gap between them."""
+    one = bone_of()
+    source = replace(one.ct.lineage, source={"sha256": "same CT"})
+    one = replace(one, ct=replace(one.ct, lineage=source))
+    extent = np.ptp(one.body.points[:, 2])
+    shifted = replace(source, scanner_from_volume=geometry.translation((0, 0, extent + 5)))
+    return one, replace(one, ct=replace(one.ct, lineage=shifted))
+
+
+def test_a_bone_turned_in_its_joint_is_not_apart_and_one_far_away_is(pair, joint):
+    (one, other), (_, (pose, _)) = joint, pair
+    known_from_other = other.ct.lineage.scanner_from_volume
+    as_in_ct = geometry.invert(known_from_other) @ pose
+    assert neighbours.apart_mm(one, pose, other, as_in_ct) == 0
+    near, _ = neighbours._joint(one, other)
+    for degrees in (-120, 60, 150):
+        flexed = geometry.twist(np.r_[np.radians(degrees), 0, 0, 0, 0, 0], near.point)
+        turned = geometry.invert(flexed @ known_from_other) @ pose
+        assert neighbours.apart_mm(one, pose, other, turned) == 0
+    upside_down = geometry.twist(np.array([np.pi, 0, 0, 0, 0, 0]), near.point)
+    turned = geometry.invert(upside_down @ known_from_other) @ pose
+    assert neighbours.apart_mm(one, pose, other, turned) > 5
+    away = geometry.invert(geometry.translation((100, 0, 0)) @ known_from_other) @ pose
+    assert neighbours.apart_mm(one, pose, other, away) > 20
+    assert neighbours.apart_mm(*[pair[0][0], pose, pair[0][1], away]) == 0  # of different CTs
+
+
+def test_a_bone_that_is_apart_from_its_joint_is_suspect(pair):
+    (bone, _), (pose, _) = pair
+    view = View(take_xray([bone.body], [pose]))
+    verdict = judge(solution_at(pose, 0.9), [view], bone, apart_mm=90.0)
+    assert (verdict.code, verdict.reasons) == (
+        "suspect",
+        (
+            "it is 90 mm from where its joint with the other bone lets it be: one of the two poses"
+            " is wrong",
+        ),
+    )
+
+
 def test_bones_at_one_position_overlap_and_bones_side_by_side_do_not(pair):
     (one, other), (pose, beside) = pair
     there = geometry.translation(other.body.centre_mm - one.body.centre_mm) @ pose

@@ -154,7 +154,7 @@ def test_nothing_of_a_dicom_header_and_no_folder_gets_into_a_page(tmp_path):
     for name, value in secret.items():
         setattr(header, name, value)
     header.save_as(private / "x.dcm")
-    about = recording._about_xray(reading.read(private / "x.dcm"))
+    about = recording.xray_entries(reading.read(private / "x.dcm"))
     save(
         private / "results",
         xray={**about, "image": result.xray["image"]},

@@ -47,6 +47,7 @@ class Solution:
     candidates: int
     agreement: float  # fraction of the coarsely refined candidates that ended at this pose
     evidence: float
+    finished: bool = True  # refined to full resolution
 
 
 @dataclass(frozen=True)
@@ -126,17 +127,24 @@ def compete(
     if body.complete and len(starts) == 1:
         far = Run.from_starts(views, body, starts, (WIDE, *COARSE, *MIDDLE))
     if far and is_clear(far[0]):
-        return finish(views, body, Field(far, far, 1))
+        return finish(views, body, settle(views, body, Field(far, far, 1)))
     field = advance(views, body, starts, scatter, keep, seed)
     if field and far:
         field = replace(field, finals=best_first([*field.finals, *far]))
-    return finish(views, body, field) if field else None
+    return finish(views, body, settle(views, body, field)) if field else None
 
 
 def compete_from(
-    views: Sequence[View], body: Body, starts: Sequence[np.ndarray], seed: int = 0
+    views: Sequence[View],
+    body: Body,
+    starts: Sequence[np.ndarray],
+    seed: int = 0,
+    worth_finishing: float = 0.0,
 ) -> Solution | None:
-    """Return the solution around a single start pose, or among several and around the best."""
+    """Return the solution around a single start pose, or among several and around the best.
+
+    Among several it is not finished if its similarity is below ``worth_finishing``.
+    """
     if len(starts) == 1:
         return compete(views, body, starts, seed=seed)
     field = advance(views, body, starts, 0, len(starts), seed)
@@ -147,7 +155,10 @@ def compete_from(
         around = advance(views, body, [first.pose], SCATTER_COUNT, KEEP, seed)
         if around and around.finals[0].evidence > first.evidence - SAME_EVIDENCE:
             field = around
-    return finish(views, body, field)
+    solution = settle(views, body, field)
+    if solution.fit.similarity < worth_finishing:
+        return solution
+    return finish(views, body, solution)
 
 
 def follow(views: Sequence[View], body: Body, pose: np.ndarray) -> Solution | None:
@@ -187,20 +198,14 @@ def advance(
     return Field(finals, coarse, candidates) if finals else None
 
 
-def finish(views: Sequence[View], body: Body, field: Field) -> Solution | None:
-    """Refine the best fit, and a serious runner-up, to full resolution; None if out of view."""
-    finished = Run.further(views, body, field.finals[:1], FINE)
-    if not finished:
-        return None
-    (best,) = finished
+def settle(views: Sequence[View], body: Body, field: Field) -> Solution:
+    """Return the best fit at the level where similarities are compared, with a serious rival."""
+    best = field.finals[0]
 
     def same(run: Run) -> bool:
         return near_duplicates(best.pose, run.pose, views[0].rig_from_camera, body)
 
     rival = next((run for run in field.finals[1:] if not same(run)), None)
-    if rival and rival.fit.similarity > best.fit.similarity - RIVAL_SIMILARITY:
-        rivals = Run.further(views, body, [rival], FINE)
-        rival = next((run for run in rivals if not same(run)), None)
     agreeing = sum(run.merged for run in field.coarse if same(run))
     return Solution(
         start=best.start,
@@ -209,7 +214,26 @@ def finish(views: Sequence[View], body: Body, field: Field) -> Solution | None:
         candidates=field.candidates,
         agreement=agreeing / sum(run.merged for run in field.coarse),
         evidence=best.evidence,
+        finished=False,
     )
+
+
+def finish(views: Sequence[View], body: Body, solution: Solution) -> Solution | None:
+    """Refine to full resolution, and a serious runner-up too; None if out of view."""
+    if solution.finished:
+        return solution
+    run = Run(solution.start, solution.fit, solution.evidence)
+    finished = Run.further(views, body, [run], FINE)
+    if not finished:
+        return None
+    (best,) = finished
+    rival = solution.runner_up
+    if rival and rival.similarity > best.fit.similarity - RIVAL_SIMILARITY:
+        rivals = Run.further(views, body, [Run(solution.start, rival, 0.0)], FINE)
+        rival = rivals[0].fit if rivals else None
+        if rival and near_duplicates(best.pose, rival.poses[0], views[0].rig_from_camera, body):
+            rival = None
+    return replace(solution, fit=best.fit, runner_up=rival, evidence=best.evidence, finished=True)
 
 
 def explore(

@@ -30,7 +30,11 @@ logger = logging.getLogger(__name__)
 UNEQUAL = 0.05
 # fraction of a bone inside another from which one of the two is wrong: less can be the part of the
 # neighbour in a crop box
-JOINT_MM = 25.0  # by which a joint gives, beyond turning
+# by which a joint gives, beyond turning about where its bones are nearest: a knee turns about an
+# axis 20 mm above, which puts the tibia 38 mm farther at 150 degrees
+NEARER_MM, FARTHER_MM = 25.0, 45.0
+TURNED_DEG = 160.0  # from its orientation in the CT, at most: a knee flexes by 150 degrees
+JOINT_GAP_MM = 30.0  # between the bones of a joint where they are nearest, at most
 OVERLAPPING = 0.2
 
 
@@ -40,6 +44,14 @@ class Found:
 
     start: np.ndarray  # (4, 4) volume_from_rig
     solution: Solution
+    searched: tuple[str, ...] = ()  # stages of the search so far, in words
+
+    def after(self, words: str, other: Solution | None) -> Found:
+        """Return the better of this and ``other``, found by one more stage of the search."""
+        searched = (*self.searched, words)
+        if other is None or better(self.solution, other) is not other:
+            return replace(self, searched=searched)
+        return Found(other.start, other, searched)
 
 
 def search_beside(
@@ -51,11 +63,17 @@ def search_beside(
 ) -> list[Found]:
     """Search again for structures that are uncertain, have less evidence, or overlap the best one.
 
-    They are searched for next to the structure with the highest evidence, whose attenuation is
+    They are searched for next to the certain structure with most evidence, whose attenuation is
     removed from the images, so that it cannot mislead. Stated start poses are not changed.
     """
     again = list(found)
-    best = max(range(len(found)), key=lambda number: found[number].solution.evidence)
+    best = max(
+        range(len(found)),
+        key=lambda number: (
+            is_found(found[number].solution, views, structures[number]),
+            found[number].solution.evidence,
+        ),
+    )
     known, solution = structures[best], found[best].solution
     searchable = starter.method in ("model", "search") and starter.optimizer != "adam"
     if not searchable or solution.fit.similarity < SUSPECT_SIMILARITY:
@@ -64,10 +82,11 @@ def search_beside(
     cleared: list[View] = []
     for number, (structure, one) in enumerate(zip(structures, found, strict=True)):
         overlaps = overlap(structure, one.solution.fit.poses[0], known, pose) >= OVERLAPPING
+        displaced = apart_mm(known, pose, structure, one.solution.fit.poses[0]) > 0
         equal = one.solution.evidence > solution.evidence - UNEQUAL and is_ok(
             one.solution, views, structure
         )
-        if number == best or (equal and not overlaps):
+        if number == best or (equal and not overlaps and not displaced):
             continue
         cleared = cleared or [without(view, known.body, pose) for view in views]
         for stage in BESIDE if starter.anywhere() else BESIDE[:1]:
@@ -76,8 +95,10 @@ def search_beside(
                 f" {known.ct.name}; searching {stage.words}"
             )
             other = _search_near(cleared, views, structure, starter, seed, known, pose, stage)
-            if other and (overlaps or better(one.solution, other.solution) is other.solution):
-                again[number] = other
+            if other and (overlaps or (displaced and is_found(other, views, structure))):
+                again[number] = Found(other.start, other, (*one.searched, stage.words))
+            else:
+                again[number] = again[number].after(stage.words, other)
             if is_found(again[number].solution, views, structure):
                 break
     return again
@@ -92,7 +113,7 @@ def _search_near(
     known: Structure,
     pose: np.ndarray,
     stage: Stage,
-) -> Found | None:
+) -> Solution | None:
     """Search for a structure in the ``cleared`` views, within reach of a ``known`` one at its pose.
 
     The best pose is then refined in the X-rays as they are, ``views``.
@@ -106,8 +127,7 @@ def _search_near(
         sphere = search.Near(reach.point, reach.most_mm)
         starts = search.search(cleared, body, ranges, starter.full, near=sphere)
     field = advance(cleared, body, starts, 0, len(starts), seed) if starts else None
-    solution = compete(views, body, [field.finals[0].pose], seed=seed) if field else None
-    return Found(starts[0], solution) if solution else None
+    return compete(views, body, [field.finals[0].pose], seed=seed) if field else None
 
 
 def _reach(known: Structure, other: Structure, pose: np.ndarray) -> Near:
@@ -120,6 +140,15 @@ def _reach(known: Structure, other: Structure, pose: np.ndarray) -> Near:
     if not _same_scan(known, other):
         centre = geometry.apply(from_rig, known.body.centre_mm)
         return Near(centre, 0.0, known.body.radius_mm + other.body.radius_mm)
+    joint, _ = _joint(known, other)
+    return replace(joint, point=geometry.apply(from_rig, joint.point))
+
+
+def _joint(known: Structure, other: Structure) -> tuple[Near, float]:
+    """Return where the centre of ``other`` can be, in the volume of ``known``, and their gap.
+
+    Both were cut from one CT, in which the gap is the distance between their nearest points.
+    """
     placed = [s.ct.lineage.scanner_from_volume for s in (known, other)]
     known_from_other = geometry.invert(placed[0]) @ placed[1]
     points = geometry.apply(known_from_other, other.body.points)
@@ -128,7 +157,49 @@ def _reach(known: Structure, other: Structure, pose: np.ndarray) -> Near:
     joint = (points[touching] + known.body.points[nearest[touching]]) / 2
     centre = geometry.apply(known_from_other, other.body.centre_mm)
     lever = float(np.linalg.norm(centre - joint))
-    return Near(geometry.apply(from_rig, joint), max(0.0, lever - JOINT_MM), lever + JOINT_MM)
+    near = Near(joint, max(0.0, lever - NEARER_MM), lever + FARTHER_MM)
+    return near, float(distances[touching])
+
+
+def apart_mm(known: Structure, pose: np.ndarray, other: Structure, pose_other: np.ndarray) -> float:
+    """Return how far ``other`` is from where its joint with ``known`` lets it be; 0 if acceptable.
+
+    Poses are volume_from_rig. Structures that share no joint are never apart.
+    """
+    if not _same_scan(known, other):
+        return 0.0
+    joint, gap = _joint(known, other)
+    if gap > JOINT_GAP_MM:
+        return 0.0
+    known_from_other = pose @ geometry.invert(pose_other)
+    centre = geometry.apply(known_from_other, other.body.centre_mm)
+    distance = float(np.linalg.norm(centre - joint.point))
+    in_ct = geometry.invert(known.ct.lineage.scanner_from_volume)
+    in_ct = in_ct @ other.ct.lineage.scanner_from_volume
+    turned = geometry.rotation_angle_deg(known_from_other[:3, :3] @ in_ct[:3, :3].T)
+    too_far = np.radians(max(0.0, turned - TURNED_DEG)) * distance
+    return max(joint.least_mm - distance, distance - joint.most_mm, too_far, 0.0)
+
+
+def largest_apart_mm(number: int, structures: Sequence[Structure], found: Sequence[Found]) -> float:
+    """Return the largest `apart_mm` of one structure from any other.
+
+    Of two with unequal evidence, only the one with less is apart.
+    """
+    poses = [one.solution.fit.poses[0] for one in found]
+    enough = found[number].solution.evidence - UNEQUAL
+    others = [
+        other
+        for other, one in enumerate(found)
+        if other != number and one.solution.evidence >= enough
+    ]
+    return max(
+        (
+            apart_mm(structures[other], poses[other], structures[number], poses[number])
+            for other in others
+        ),
+        default=0.0,
+    )
 
 
 def _same_scan(one: Structure, other: Structure) -> bool:

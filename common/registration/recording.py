@@ -101,7 +101,7 @@ def as_result(
             "scanner_from_volume": ct.lineage.scanner_from_volume.tolist(),
             "points_mm": structure.body.points.tolist(),
         },
-        xray={**_about_xray(xray), "image": xray.as_uint8()},
+        xray={**xray_entries(xray), "image": xray.as_uint8()},
         init_pose=_extrinsics(one, one.start),
         final_pose=_extrinsics(one, one.pose),
         trajectory=_trajectory(one),
@@ -166,7 +166,8 @@ def _settings(request: Request | None, one: Registration) -> dict[str, Any]:
     return {**shown, "candidates": candidates, "request": entries}
 
 
-def _about_xray(xray: Xray) -> dict[str, Any]:
+def xray_entries(xray: Xray) -> dict[str, Any]:
+    """Return what a result records of an X-ray: file, hash, flip and how it was read."""
     return {
         "file": str(xray.path),
         "sha256": files.sha256(xray.path),

@@ -19,16 +19,22 @@ from common.registration.competition import (
     compete,
     compete_from,
     evidence,
+    finish,
     follow,
 )
 from common.registration.gauss_newton import Fit, assess_fit, continued, refine
-from common.registration.neighbours import Found, largest_overlap, search_beside
+from common.registration.neighbours import (
+    Found,
+    largest_apart_mm,
+    largest_overlap,
+    search_beside,
+)
 from common.registration.pyramid import JUDGED, LEVELS
 from common.registration.request import Followed
 from common.registration.scene import Structure, View
 from common.registration.search.anywhere import STAGES, Stage, stage_starts
 from common.registration.starts import Starter
-from common.registration.verdict import is_found, is_ok, judge
+from common.registration.verdict import is_clear, is_found, is_ok, judge
 from common.results.result import Verdict
 from common.results.scanner_view import BoneMotion, ScannerView
 
@@ -37,9 +43,11 @@ logger = logging.getLogger(__name__)
 # evidence below the best of a sequence by which a frame gets more start poses
 # (benchmarks/README.md, 'Sequences')
 SLIDING = 0.02
-MIRRORED_CLEARLY = 1.2  # times as much of the contrast is unexplained without the flip
 # of a search: mostly one of them is right (benchmarks/README.md, 'Template bank')
 FIRST_STARTS = 24
+# similarity below which a fit is refined to full resolution only if nothing better is found: that
+# of wrong fits (benchmarks/README.md, 'Template bank')
+WORTH_FINISHING = 0.65
 LEAST_PX = 9  # of the coarsest level, along each side of an X-ray
 
 
@@ -109,10 +117,11 @@ def _register_mirrored(
     seed: int,
     as_it_is: Sequence[Registration],
 ) -> list[Registration] | None:
-    """Register in the X-ray flipped left to right. Returns None unless it clearly fits better.
+    """Register in the X-ray flipped left to right. Returns None unless it fits better.
 
     But for its perspective, a flipped X-ray is one from behind: with a pose at hand, the fit in the
-    flipped X-ray starts there. With none, everything is searched again.
+    flipped X-ray starts there. With none, everything is searched again. How well flipped X-rays and
+    others are told apart is in benchmarks/README.md, 'Template bank'.
     """
     name, flipped = views[0].xray.path.name, [view.flip() for view in views]
     certain = any(is_found(one.solution, views, one.structure) for one in as_it_is)
@@ -123,7 +132,7 @@ def _register_mirrored(
         ]
         similarities = [field.finals[0].fit.similarity if field else 0.0 for field in behind]
         before = [one.solution.fit.similarity for one in as_it_is]
-        if _unexplained(before) < MIRRORED_CLEARLY * _unexplained(similarities):
+        if _unexplained(before) < _unexplained(similarities):
             return None
         logger.info(f"{name}: fits better flipped left to right; searching there")
     else:
@@ -133,7 +142,7 @@ def _register_mirrored(
         return None
     after = [one.solution.fit.similarity for one in found]
     before = [one.solution.fit.similarity for one in as_it_is]
-    return found if _unexplained(before) >= MIRRORED_CLEARLY * _unexplained(after) else None
+    return found if _unexplained(before) >= _unexplained(after) else None
 
 
 def _from_behind(found: Registration) -> np.ndarray:
@@ -166,13 +175,14 @@ def _register(
         found.append(find(views, structure, starter, seed, previous, carried))
     if len(structures) > 1:
         found = search_beside(views, structures, starter, seed, found)
-    if starter.anywhere() and not _any_found(views, structures, found):
-        found = [
-            _search_further(views, structure, starter, seed, one, stages[1:])
-            for structure, one in zip(structures, found, strict=True)
-        ]
+    if starter.anywhere() and not _any_clear(views, structures, found):
+        found = _search_further(views, structures, starter, seed, found, stages[1:])
         if len(structures) > 1:  # a bone found only now shows where the others are
             found = search_beside(views, structures, starter, seed, found)
+    _log_searched(views, structures, found)
+    found = [
+        _finished(views, structure, one) for structure, one in zip(structures, found, strict=True)
+    ]
     if len(structures) > 1:
         found = refine_together(views, structures, found)
     poses = [one.solution.fit.poses[0] for one in found]
@@ -182,19 +192,37 @@ def _register(
     ):
         overlap = largest_overlap(number, structures, poses)
         expected = previous.evidence if previous else 0.0
-        verdict = judge(one.solution, views, structure, overlap, expected, mirrored)
+        apart = largest_apart_mm(number, structures, found)
+        verdict = judge(one.solution, views, structure, overlap, expected, mirrored, apart)
         registrations.append(
             Registration(structure, tuple(views), one.start, one.solution, verdict)
         )
     return registrations
 
 
-def _any_found(
+def _log_searched(
+    views: Sequence[View], structures: Sequence[Structure], found: Sequence[Found]
+) -> None:
+    """Log where structures that are not certain were searched for."""
+    for structure, one in zip(structures, found, strict=True):
+        if one.searched and not is_found(one.solution, views, structure):
+            logger.info(
+                f"{views[0].xray.path.name}: {structure.ct.name} is not certain (similarity"
+                f" {one.solution.fit.similarity:.2f}); searched {'; '.join(one.searched)}"
+            )
+
+
+def _finished(views: Sequence[View], structure: Structure, found: Found) -> Found:
+    """Return what was found, refined to full resolution; where that leaves the view, as it is."""
+    return replace(found, solution=finish(views, structure.body, found.solution) or found.solution)
+
+
+def _any_clear(
     views: Sequence[View], structures: Sequence[Structure], found: Sequence[Found]
 ) -> bool:
-    """Return whether one structure is certain: the others are then looked for beside it only."""
+    """Return whether one structure is clear: the others are then looked for beside it only."""
     return any(
-        is_found(one.solution, views, structure)
+        is_clear(one.solution, views, structure)
         for structure, one in zip(structures, found, strict=True)
     )
 
@@ -266,7 +294,7 @@ def find(
             "the bone in view",
             "check the X-ray and the start pose, or use `init` search without a pose range",
         )
-    return Found(starts[0], solution)
+    return Found(starts[0], solution, starter.first_stage())
 
 
 def _compete_in_turn(
@@ -275,32 +303,37 @@ def _compete_in_turn(
     """Let the first start poses compete, and the others only if none of those is certain."""
     if not starts:
         return None
-    solution = compete_from(views, structure.body, starts[:FIRST_STARTS], seed)
+    solution = compete_from(views, structure.body, starts[:FIRST_STARTS], seed, WORTH_FINISHING)
     if len(starts) > FIRST_STARTS and not (solution and is_found(solution, views, structure)):
-        rest = compete_from(views, structure.body, starts[FIRST_STARTS:], seed)
+        rest = compete_from(views, structure.body, starts[FIRST_STARTS:], seed, WORTH_FINISHING)
         solution = better(solution, rest)
     return solution
 
 
 def _search_further(
     views: Sequence[View],
-    structure: Structure,
+    structures: Sequence[Structure],
     starter: Starter,
     seed: int,
-    found: Found,
+    found: Sequence[Found],
     stages: Sequence[Stage],
-) -> Found:
-    """Search the further stages for a structure that is not certain yet."""
-    name = views[0].xray.path.name
+) -> list[Found]:
+    """Search stage by stage until one structure is certain."""
+    further = list(found)
+    if starter.full:
+        return further
     for stage in stages:
-        if starter.full or is_found(found.solution, views, structure):
-            return found
-        logger.info(f"{name}: {structure.ct.name} is not certain; searching {stage.words}")
-        starts = stage_starts(views, structure, stage, starter.banks, keep=FIRST_STARTS)
-        solution = _compete_in_turn(views, structure, starts, seed)
-        if solution and better(found.solution, solution) is solution:
-            found = Found(solution.start, solution)
-    return found
+        for number, structure in enumerate(structures):
+            logger.info(
+                f"{views[0].xray.path.name}: {structure.ct.name} is not certain; searching"
+                f" {stage.words}"
+            )
+            starts = stage_starts(views, structure, stage, starter.banks, keep=FIRST_STARTS)
+            solution = _compete_in_turn(views, structure, starts, seed)
+            further[number] = further[number].after(stage.words, solution)
+            if is_clear(further[number].solution, views, structure):
+                return further
+    return further
 
 
 def _follow(

@@ -43,6 +43,12 @@ class Starter:
         searches = self.method in ("model", "search") and self.optimizer != "adam"
         return searches and self.ranges is None
 
+    def first_stage(self) -> tuple[str, ...]:
+        """Return the first stage of the search in words, none if it does not go by stages."""
+        if self.method != "search" or not self.anywhere():
+            return ()
+        return ((EVERYTHING if self.full else STAGES[0]).words,)
+
     def __call__(
         self, views: Sequence[View], structure: Structure, method: StartMethod | None = None
     ) -> list[np.ndarray]:

@@ -23,6 +23,9 @@ LONELY_AGREEMENT, LONELY_SIMILARITY = 0.1, 0.85
 # 0.03 (benchmarks/README.md, 'Sequences')
 # wrong fits of a search had 0.65 and less (benchmarks/README.md, 'Template bank')
 FOUND_SIMILARITY = 0.68
+# similarity from which a search tries no other orientation of the image
+# (benchmarks/README.md, 'Template bank')
+CLEAR_SIMILARITY = 0.8
 LOST_EVIDENCE = 0.05
 LARGE_IN_PLANE_MM, LARGE_ROTATION_DEG = 1.0, 2.0
 FAILED_IN_VIEW, SUSPECT_IN_VIEW = 0.05, 0.5
@@ -37,6 +40,7 @@ class Reason(Enum):
     LESS_THAN_BEFORE = auto()
     ASSUMED_GEOMETRY = auto()
     OVERLAP = auto()
+    APART = auto()
     LONELY = auto()
     LOW_SIMILARITY = auto()
     MIRRORED = auto()
@@ -59,6 +63,7 @@ class Assessment:
     expected_evidence: float  # the highest of a sequence, 0 without one
     assumed: tuple[str, ...]  # geometry taken from the checkpoint
     mirrored: bool = False  # found only in the X-ray flipped left to right
+    apart_mm: float = 0.0  # from where the joint with another bone lets it be
 
 
 def judge(
@@ -68,9 +73,10 @@ def judge(
     overlap: float = 0.0,
     expected_evidence: float = 0.0,
     mirrored: bool = False,
+    apart_mm: float = 0.0,
 ) -> Verdict:
     """Return the verdict on a solution, with its reasons in words. Arguments as in `assess`."""
-    numbers = assess(solution, views, structure, overlap, expected_evidence, mirrored)
+    numbers = assess(solution, views, structure, overlap, expected_evidence, mirrored, apart_mm)
     code, reasons = decide(numbers)
     return Verdict(
         code=code,
@@ -104,6 +110,11 @@ def is_found(solution: Solution, views: Sequence[View], structure: Structure) ->
     return not against
 
 
+def is_clear(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
+    """Return whether a search need not try another orientation of the image."""
+    return solution.fit.similarity >= CLEAR_SIMILARITY and is_found(solution, views, structure)
+
+
 def assess(
     solution: Solution,
     views: Sequence[View],
@@ -111,11 +122,13 @@ def assess(
     overlap: float = 0.0,
     expected_evidence: float = 0.0,
     mirrored: bool = False,
+    apart_mm: float = 0.0,
 ) -> Assessment:
     """Return the numbers of a solution.
 
     ``overlap`` is the fraction of the bone inside another one, ``expected_evidence`` the highest
-    evidence of the previous frames of a sequence.
+    evidence of the previous frames of a sequence, ``apart_mm`` the distance from where the joint
+    with another bone lets the bone be.
     """
     fit, body = solution.fit, structure.body
     pose = fit.poses[0]
@@ -143,6 +156,7 @@ def assess(
         expected_evidence=expected_evidence,
         assumed=tuple(sorted(assumed)),
         mirrored=mirrored,
+        apart_mm=apart_mm,
     )
 
 
@@ -159,6 +173,7 @@ def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
         Reason.LESS_THAN_BEFORE: numbers.evidence < numbers.expected_evidence - LOST_EVIDENCE,
         Reason.ASSUMED_GEOMETRY: bool(numbers.assumed),
         Reason.OVERLAP: numbers.overlap > 0,
+        Reason.APART: numbers.apart_mm > 0,
         Reason.LONELY: numbers.agreement < LONELY_AGREEMENT
         and SUSPECT_SIMILARITY <= numbers.similarity < LONELY_SIMILARITY,
         Reason.LOW_SIMILARITY: numbers.similarity < SUSPECT_SIMILARITY,
@@ -201,6 +216,11 @@ def explain(reason: Reason, numbers: Assessment) -> str:
             )
         case Reason.OVERLAP:
             return f"{100 * numbers.overlap:.0f} % of the bone overlaps another bone"
+        case Reason.APART:
+            return (
+                f"it is {numbers.apart_mm:.0f} mm from where its joint with the other bone lets it"
+                " be: one of the two poses is wrong"
+            )
         case Reason.LONELY:
             return (
                 "other candidates converged to different poses, and the similarity is low"

@@ -286,7 +286,10 @@ def find(
                 f"{name}: pose uncertain from the network's start pose; searching everywhere too"
             )
             searched = starter(views, structure, "search")
-            solution = better(solution, _compete_in_turn(views, structure, searched, seed))
+            other = _compete_in_turn(views, structure, searched, seed)
+            # the network knows the usual views: elsewhere only a certain pose is better
+            if solution is None or (other and is_found(other, views, structure)):
+                solution = other
     if solution is None:
         raise InputError(
             views[0].xray.path,
@@ -330,6 +333,9 @@ def _search_further(
             )
             starts = stage_starts(views, structure, stage, starter.banks, keep=FIRST_STARTS)
             solution = _compete_in_turn(views, structure, starts, seed)
+            certain = solution is not None and is_found(solution, views, structure)
+            if starter.method == "model" and not certain:
+                solution = None  # see `find`
             further[number] = further[number].after(stage.words, solution)
             if is_clear(further[number].solution, views, structure):
                 return further

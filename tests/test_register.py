@@ -111,6 +111,20 @@ def test_a_bone_that_is_apart_from_its_joint_is_suspect(pair):
     )
 
 
+def test_a_bone_found_beside_an_uncertain_one_then_corrects_that_one(pair, monkeypatch):
+    """As in X-rays upside down, where a tibia that lay on the femur led to the femur."""
+    bones, poses = pair
+    wrong = moved(poses[1], bones[1].body, (0, 0, 170), (20, 10, 0))
+    right = iter((solution_at(poses[0], 0.95), solution_at(poses[1], 0.9)))
+    monkeypatch.setattr(neighbours, "_search_near", lambda *given: next(right))
+    monkeypatch.setattr(neighbours, "is_found", lambda one, *given: one.fit.similarity > 0.87)
+    found = [found_at(moved(poses[0], bones[0].body, (90, 0, 0)), 0.5), found_at(wrong, 0.85)]
+    view = View(take_xray([bone.body for bone in bones], poses))
+    corrected = neighbours.search_beside([view], bones, SEARCH, 0, found)
+    for one, pose in zip(corrected, poses, strict=True):
+        np.testing.assert_allclose(one.solution.fit.poses[0], pose)
+
+
 def test_bones_at_one_position_overlap_and_bones_side_by_side_do_not(pair):
     (one, other), (pose, beside) = pair
     there = geometry.translation(other.body.centre_mm - one.body.centre_mm) @ pose

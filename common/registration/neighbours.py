@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 UNEQUAL = 0.05
 # fraction of a bone inside another from which one of the two is wrong: less can be the part of the
 # neighbour in a crop box
+OVERLAPPING = 0.2
 # by which a joint gives, beyond turning about where its bones are nearest: a knee turns about an
 # axis 20 mm above, which puts the tibia 38 mm farther at 150 degrees
 NEARER_MM, FARTHER_MM = 25.0, 45.0
 TURNED_DEG = 160.0  # from its orientation in the CT, at most: a knee flexes by 150 degrees
 JOINT_GAP_MM = 30.0  # between the bones of a joint where they are nearest, at most
-OVERLAPPING = 0.2
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,7 @@ def search_beside(
     removed from the images, so that it cannot mislead. Stated start poses are not changed.
     """
     again = list(found)
-    best = max(
-        range(len(found)),
-        key=lambda number: (
-            is_found(found[number].solution, views, structures[number]),
-            found[number].solution.evidence,
-        ),
-    )
+    best = _most_certain(views, structures, found)
     known, solution = structures[best], found[best].solution
     searchable = starter.method in ("model", "search") and starter.optimizer != "adam"
     if not searchable or solution.fit.similarity < SUSPECT_SIMILARITY:
@@ -95,13 +89,32 @@ def search_beside(
                 f" {known.ct.name}; searching {stage.words}"
             )
             other = _search_near(cleared, views, structure, starter, seed, known, pose, stage)
-            if other and (overlaps or (displaced and is_found(other, views, structure))):
-                again[number] = Found(other.start, other, (*one.searched, stage.words))
+            misplaced = overlaps or (displaced and other and is_found(other, views, structure))
+            if other and misplaced and again[number].solution is one.solution:
+                again[number] = Found(other.start, other, (*again[number].searched, stage.words))
             else:
                 again[number] = again[number].after(stage.words, other)
             if is_found(again[number].solution, views, structure):
                 break
+    since = _most_certain(views, structures, again)
+    certain_since = is_found(again[since].solution, views, structures[since])
+    if certain_since and not is_found(solution, views, known):
+        # the bone that the others were searched beside is uncertain itself: now it has its turn
+        return search_beside(views, structures, starter, seed, again)
     return again
+
+
+def _most_certain(
+    views: Sequence[View], structures: Sequence[Structure], found: Sequence[Found]
+) -> int:
+    """Return the number of the structure with most evidence, of those that are certain if any."""
+    return max(
+        range(len(found)),
+        key=lambda number: (
+            is_found(found[number].solution, views, structures[number]),
+            found[number].solution.evidence,
+        ),
+    )
 
 
 def _search_near(

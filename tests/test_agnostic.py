@@ -137,6 +137,7 @@ class StandIn(types.ModuleType):
         self.logged.append((step, figures))
 
 
+@pytest.mark.slow
 def test_weights_and_biases_gets_every_row_if_requested(cts, tmp_path, monkeypatch):
     wandb = StandIn()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
@@ -309,6 +310,7 @@ def test_two_processes_train_one_model(cts, tmp_path):
     prediction.build_network(load_checkpoint(tmp_path / "m.pth"))
 
 
+@pytest.mark.slow
 def test_masks_are_found_by_the_cts_name(cts, tmp_path):
     masks = tmp_path / "masks"
     for ct in sorted(cts.glob("*.nii.gz")):

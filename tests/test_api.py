@@ -32,6 +32,7 @@ def found(loaded):
     return api.register(xray, structure, start_camera=start)
 
 
+@pytest.mark.slow
 def test_the_true_pose_is_found_and_nothing_is_printed(loaded, found, capfd):
     structure, xray, camera = loaded
     assert [one.verdict.code for one in found] == ["ok"]
@@ -67,6 +68,7 @@ def test_a_saved_result_is_read_and_not_overwritten(found, tmp_path):
         api.save(found, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_command_line_and_the_api_find_the_same_pose(patient, loaded, tmp_path):
     folder, _ = patient
     structure, xray, _ = loaded
@@ -142,6 +144,7 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
     assert len(list((tmp_path / "results").glob("*/parameters.pt"))) == 2
 
 
+@pytest.mark.slow
 def test_a_crop_is_registered_with_the_whole_ct_rendered_around_it(loaded, patient, tmp_path):
     folder, camera = patient
     structure, xray, _ = loaded

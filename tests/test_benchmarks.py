@@ -71,6 +71,7 @@ def write_case(folder):
     (folder / "view_truth.json").write_text(json.dumps({"camera": camera.tolist()}))
 
 
+@pytest.mark.slow
 def test_accuracy_lists_every_registration_and_its_error(accuracy, tmp_path, capsys):
     write_case(tmp_path)
     assert (

@@ -92,6 +92,7 @@ def test_a_whole_ct_whose_start_pose_does_not_converge_has_other_candidates(body
     assert solution.candidates > 1
 
 
+@pytest.mark.slow
 def test_the_clock_of_a_trace_runs_through_all_levels(body, truth):
     view = View(take_xray([body], [truth]))
     trace = competition.compete([view], body, [moved(truth, body)]).fit.trace

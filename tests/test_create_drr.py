@@ -74,6 +74,7 @@ def test_grey_values_are_line_integrals_between_the_two_in_the_text_chunks(regis
     np.testing.assert_allclose(low + drr / 65535 * (high - low), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_diffdrr_alone_renders_the_same_image_of_parameters_and_volume(registration):
     folder, volume, result = registration
     alone = diffdrr_picture(volume, result)
@@ -81,6 +82,7 @@ def test_diffdrr_alone_renders_the_same_image_of_parameters_and_volume(registrat
     assert similarity.ncc(alone, make(folder, volume)[1]) > 0.998
 
 
+@pytest.mark.slow
 def test_landmarks_agree_with_those_of_diffdrr_alone_to_a_tenth_of_a_pixel(tmp_path):
     ct = small_ct()
     centres = np.array(

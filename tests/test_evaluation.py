@@ -67,6 +67,7 @@ def test_the_same_picture_scores_perfectly_and_an_inverted_one_the_opposite(tmp_
     assert start["NCC"] == pytest.approx(-1)
 
 
+@pytest.mark.slow
 def test_figure_csv_and_json_contain_the_same_numbers(registration, capsys):
     folder, _ = registration
     assert (
@@ -107,6 +108,7 @@ def test_a_high_quality_drr_is_found_and_resampled_from_16_bits(tmp_path, name):
     assert found["pictures"]["high_quality"]["similarity"]["NCC"] > 0.95
 
 
+@pytest.mark.slow
 def test_a_drr_of_any_name_is_known_by_its_line_integrals(tmp_path, capsys):
     xray = noise()
     write_pictures(tmp_path, gt=xray, init_image=xray, final_img=xray, figure=xray)
@@ -195,6 +197,7 @@ def test_the_projection_error_is_that_of_hand_projected_fiducials_at_the_detecto
     )
 
 
+@pytest.mark.slow
 def test_another_registration_as_truth_gives_zero_for_itself_and_the_start_error(registration):
     folder, result = registration
     found = evaluate(folder, "--truth", folder / "parameters.pt")[1]["pictures"]
@@ -205,6 +208,7 @@ def test_another_registration_as_truth_gives_zero_for_itself_and_the_start_error
     assert expected.mtre_mm > 10
 
 
+@pytest.mark.slow
 def test_a_bone_that_moved_has_its_own_camera_and_fiducials(registration):
     folder, result = registration
     camera = result.scanner_pose[0].camera

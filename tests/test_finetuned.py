@@ -93,6 +93,7 @@ def test_network_detector_and_poses_are_the_checkpoints(ct, model, tmp_path, cap
     assert after.config["volpath"] == str(ct)
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_checkpoints_weights(ct, model, tmp_path):
     assert finetuned.main(arguments(ct, model, tmp_path, "--iterations", "1", "--lr", "1e-8")) == 0
     before, after = (
@@ -213,6 +214,7 @@ def like(ct, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_check_writes_one_image_and_a_table_and_trains_nothing(ct, model, like, tmp_path, capsys):
     assert (
         finetuned.main(

@@ -214,6 +214,7 @@ def test_xvr_loads_this_suites_checkpoint_and_predicts_the_same(tmp_path, monkey
 @pytest.mark.parametrize(
     ("drop", "factor"), [((), 1000.0), (("unit_conversion_factor", "reverse_x_axis"), 1.0)]
 )
+@pytest.mark.slow
 def test_a_checkpoint_written_by_xvr_is_loaded(tmp_path, drop, factor):
     from xvr.model.network import PoseRegressor
     from xvr.model.scheduler import WarmupCosineSchedule

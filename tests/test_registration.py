@@ -339,6 +339,7 @@ def test_an_image_without_the_bone_is_failed_with_exit_code_3(patient, tmp_path,
     assert "failed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_right_bone_and_its_mirrored_volume_give_the_same_pose(patient, tmp_path):
     folder, camera = patient
     ct = nifti.load_ct(folder / "ct.nii.gz")
@@ -415,6 +416,7 @@ def test_the_error_for_an_xray_without_geometry_names_the_flags_to_give(patient,
 # --------------------------------------------------------------------------------------- repetition
 
 
+@pytest.mark.slow
 def test_a_result_is_repeated_from_its_own_file(patient, tmp_path, monkeypatch, capsys):
     folder, _ = patient
     assert register(folder, tmp_path / "first") == 0

@@ -81,6 +81,7 @@ def camera_of(out):
         ("bare.nii.gz", ["--side", "right"]),
     ],
 )
+@pytest.mark.slow
 def test_a_mirrored_right_bone_gives_the_pose_of_the_unmirrored_one(
     right_knee, tmp_path, volume, flags
 ):
@@ -130,6 +131,7 @@ def test_the_registered_file_is_in_the_frame_of_its_pose_for_any_side(right_knee
     np.testing.assert_array_equal(moved, np.eye(4))
 
 
+@pytest.mark.slow
 def test_a_right_knee_and_its_mirror_image_as_a_left_knee_give_mirrored_poses(right_knee, tmp_path):
     """Volume and X-ray are both mirrored beforehand, without lineage."""
     folder, _ = right_knee

@@ -356,6 +356,7 @@ def test_the_scene_draws_bone_detector_and_source_when_it_is_opened(tab, made):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_the_cohort_table_sorts_and_filters(tab, cohort_page):
     page, messages = tab
     page.goto(cohort_page.as_uri())

@@ -116,6 +116,7 @@ def test_a_search_near_a_point_finds_no_pose_elsewhere(body, truth):
         assert np.linalg.norm(geometry.apply(geometry.invert(pose), body.centre_mm) - aside) < 45
 
 
+@pytest.mark.slow
 def test_empty_air_is_no_bone(body, truth):
     """Stripes a hundred times fainter than the bone, where nothing else is."""
     xray = take_xray([body], [truth], noise=0)

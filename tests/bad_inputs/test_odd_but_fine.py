@@ -130,6 +130,7 @@ def test_an_output_that_is_a_link_replaces_the_link_and_not_what_it_leads_to(her
     )
 
 
+@pytest.mark.slow
 def test_bytes_in_a_file_name_that_are_no_text_are_carried_along(here):
     path = os.fsencode(here) + b"/b\xffd.nii.gz"
     shutil.copyfile(here / "seg.nii.gz", path)

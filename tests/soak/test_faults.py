@@ -278,6 +278,7 @@ def test_of_two_runs_with_one_output_folder_the_second_is_rejected(children, fre
         assert written(folder, before).keys() == uninterrupted(step)[0].keys()
 
 
+@pytest.mark.slow
 def test_runs_with_different_outputs_share_a_folder(children, fresh):
     folder = fresh("shared")
     (folder / "other.nii.gz").write_bytes((folder / "seg.nii.gz").read_bytes())

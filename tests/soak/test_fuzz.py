@@ -175,6 +175,7 @@ def replaced(tree, path: tuple, value):
 
 
 @pytest.mark.parametrize("kind", ["lineage", "calibration"])
+@pytest.mark.slow
 def test_json_with_anything_anywhere_is_read_or_refused(kind, folder, tmp_path, capfd):
     if kind == "lineage":
         image = tmp_path / "v.nii.gz"

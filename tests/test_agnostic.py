@@ -156,6 +156,7 @@ def test_weights_and_biases_gets_every_row_if_requested(cts, tmp_path, monkeypat
     assert wandb.ended == "done"
 
 
+@pytest.mark.slow
 def test_weights_and_biases_is_not_used_unless_requested(cts, tmp_path, monkeypatch):
     wandb = StandIn()
     monkeypatch.setitem(sys.modules, "wandb", wandb)

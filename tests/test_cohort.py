@@ -102,6 +102,7 @@ def test_the_first_unfinished_stage_names_itself_with_the_last_line_of_its_log(t
     )
 
 
+@pytest.mark.slow
 def test_a_made_cohort_has_a_table_that_reads_back_and_xrays_that_need_its_distance(tmp_path):
     assert (
         make_cohort.main(

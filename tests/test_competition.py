@@ -12,6 +12,7 @@ from common.registration.gauss_newton import Fit
 from common.registration.scene import View
 
 
+@pytest.mark.slow
 def test_candidates_around_a_poor_start_pose_find_the_truth(body, truth):
     poor = moved(truth, body, (9, -9, 8), (10, 12, -9))
     solution = competition.compete([View(take_xray([body], [truth]))], body, [poor])

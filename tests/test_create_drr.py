@@ -49,6 +49,7 @@ def read_final(folder) -> np.ndarray:
     return np.asarray(Image.open(folder / "final_img.png"))
 
 
+@pytest.mark.slow
 def test_the_drr_is_the_registered_one_in_16_bit(registration):
     folder, volume, result = registration
     code, drr = make(folder, volume)

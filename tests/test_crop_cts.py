@@ -293,6 +293,7 @@ def test_invalid_flags_are_rejected_before_anything_is_written(tmp_path, flags):
     assert not list(tmp_path.glob("*_cropped/*.nii.gz"))
 
 
+@pytest.mark.slow
 def test_the_cleaned_labels_of_the_phantom_give_bones_at_their_true_positions(cohort, tmp_path):
     folder, name, truth = cohort[1]
     for source in (f"{name}_ct.nii.gz", f"segmentations/{name}_seg.nii.gz"):

@@ -72,6 +72,7 @@ def test_recorded_cuts_are_read_from_the_lineage():
 
 
 @pytest.mark.parametrize("known", [True, False])
+@pytest.mark.slow
 def test_a_cut_shifts_the_pose_only_if_it_is_unknown(known):
     """The X-ray shows a longer rod than the CT has."""
     long, long_labels = rod(count=60)

@@ -90,6 +90,7 @@ def test_figure_csv_and_json_contain_the_same_numbers(registration, capsys):
         assert min(figure.size) > 800
 
 
+@pytest.mark.slow
 def test_the_final_pose_fits_better_by_every_measure(registration):
     _, found = evaluate(registration[0])
     start, final = (found["pictures"][key]["similarity"] for key in ("initial", "final"))

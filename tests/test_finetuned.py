@@ -107,6 +107,7 @@ def test_training_starts_from_the_checkpoints_weights(ct, model, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_flags_override_the_checkpoint(ct, model, tmp_path):
     assert (
         finetuned.main(
@@ -121,6 +122,7 @@ def test_flags_override_the_checkpoint(ct, model, tmp_path):
     assert after.detector.sdd_mm == 1000
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_xvr_is_finetuned_in_its_own_convention(ct, tmp_path):
     """xvr's early key set: no unit factor, no reverse_x_axis, no pose range."""
     config = {
@@ -164,6 +166,7 @@ def test_resume_continues_to_the_same_end(ct, model, tmp_path):
     assert [int(row["iteration"]) for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_one_mask_file_serves_the_one_ct(ct, model, tmp_path):
     mask = write_mask(tmp_path / "any_name.nii.gz", ct)
     assert (

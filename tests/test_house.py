@@ -52,6 +52,7 @@ def none_of(sentences: list[str]) -> None:
 # ------------------------------------------------------------------------------------------ imports
 
 
+@pytest.mark.slow
 def test_every_import_between_packages_is_in_the_table():
     def sentence(room: str, found: Import) -> str:
         allowed = ", ".join([*ROOMS[room], *EVERYWHERE])

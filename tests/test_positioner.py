@@ -91,6 +91,7 @@ def write_xray(path, ct, camera, seen_from_detector, **tags):
         ("left.nii.gz", False, {"PatientOrientation": ["R", "F"]}),
     ],
 )
+@pytest.mark.slow
 def test_the_header_alone_starts_a_registration_that_finds_the_source(
     patient, tmp_path, volume, seen_from_detector, tags
 ):

@@ -253,6 +253,7 @@ def test_a_consistent_setup_writes_one_image_and_prints_a_table(patient, tmp_pat
     assert "nothing to change" in lines
 
 
+@pytest.mark.slow
 def test_an_inverted_x_ray_is_found(patient, tmp_path, capsys):
     assert check(patient, tmp_path, "--bone", "dark") == 0
     assert "LIKELY: the X-ray fits when inverted" in (out := capsys.readouterr().out)

@@ -151,6 +151,7 @@ def test_a_body_outside_the_image_gives_no_pose(body, truth):
     assert refine([View(take_xray([body], [truth]))], [body], [away], LEVELS) is None
 
 
+@pytest.mark.slow
 def test_trials_side_by_side_end_where_each_ends_alone(body, truth):
     views = [View(take_xray([body], [truth], noise=0.01))]
     far = geometry.translation((500, 0, 0)) @ truth

@@ -331,6 +331,7 @@ def test_existing_results_are_not_replaced(patient, tmp_path, capsys):
     assert "already exists" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_image_without_the_bone_is_failed_with_exit_code_3(patient, tmp_path, capsys):
     folder, _ = patient
     Image.fromarray(noise()).save(folder / "noise.png")
@@ -371,6 +372,7 @@ def test_a_right_bone_and_its_mirrored_volume_give_the_same_pose(patient, tmp_pa
     assert apart.mtre_mm < 1.0
 
 
+@pytest.mark.slow
 def test_the_stored_projection_maps_a_scanner_landmark_to_the_x_ray_on_disk(patient, tmp_path):
     folder, _ = patient
     register(folder, tmp_path)
@@ -447,6 +449,7 @@ def test_a_frame_of_a_sequence_is_repeated_from_its_own_file(patient, tmp_path):
     np.testing.assert_allclose(again.final_pose, parameters_file.load(second).final_pose, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_result_whose_ct_has_changed_is_not_repeated(patient, tmp_path, capsys):
     folder, _ = patient
     register(folder, tmp_path / "first")

@@ -190,6 +190,7 @@ def test_the_jacobian_is_exact_in_a_slab_of_trilinear_density(axis, left_handed)
 
 @pytest.mark.parametrize("kind", ["fused", "nanodrr"])
 @pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.slow
 def test_the_jacobian_of_a_smooth_body_is_what_central_differences_give(kind, grid):
     volume = smooth(GRIDS[grid])
     renderer, camera = (

@@ -624,6 +624,7 @@ def test_a_drr_appears_again_in_later_batches_with_other_augmentation(
 
 
 @pytest.mark.parametrize(("pixels", "apart"), [(64, 50), (1024, 6)])
+@pytest.mark.slow
 def test_drrs_kept_for_later_batches_never_take_more_than_a_gigabyte(make_trainer, pixels, apart):
     trainer = make_trainer(
         reuse=4,
@@ -701,6 +702,7 @@ def test_a_full_disk_stops_the_run_with_its_cause_and_keeps_the_checkpoint_befor
     assert not list(trainer.outputs.folder.glob(".partial*"))
 
 
+@pytest.mark.slow
 def test_the_log_has_one_row_per_validation(make_trainer, pool, held):
     trainer = make_trainer(iterations=10)
     trainer.fit(pool, held)

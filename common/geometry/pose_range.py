@@ -14,7 +14,12 @@ from typing import TypeAlias
 import numpy as np
 
 from common.errors import InputError
-from common.geometry.diffdrr import Orientation, pose_from_angles
+from common.geometry.diffdrr import (
+    Orientation,
+    angles_from_pose,
+    pose_from_angles,
+    pose_from_camera,
+)
 
 Interval: TypeAlias = tuple[float, float]
 FULL_TURN_DEG = 360
@@ -52,6 +57,28 @@ class PoseRange:
     def poses(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Return (count, 4, 4) DiffDRR extrinsics at random parameters."""
         return poses_from_parameters(self.sample(count, rng))
+
+    def outside_deg(self, rotations: np.ndarray) -> np.ndarray:
+        """Return how far (N,) rotations (N, 3, 3), volume_from_camera, are from the range.
+
+        It is the angle in degrees to the rotation with each of r1, r2, r3 moved into its interval,
+        of both triples of angles that stand for a rotation.
+        """
+        from scipy.spatial.transform import Rotation
+
+        cameras = np.tile(np.eye(4), (len(rotations), 1, 1))
+        cameras[:, :3, :3] = rotations
+        poses = pose_from_camera(cameras)
+        angles, _ = angles_from_pose(poses)
+        low, high = self.limits[:, :3]
+        middle, half = (low + high) / 2, (high - low) / 2
+        nearest = []
+        for each in (angles, angles * [1, -1, 1] + 180.0):
+            off = (each - middle + 180) % 360 - 180
+            moved = Rotation.from_euler("ZXY", middle + np.clip(off, -half, half), degrees=True)
+            turn = np.einsum("nij,nij->n", moved.as_matrix(), poses[:, :3, :3])
+            nearest.append(np.degrees(np.arccos(np.clip((turn - 1) / 2, -1, 1))))
+        return np.min(nearest, axis=0)
 
     def __str__(self) -> str:
         return ", ".join(

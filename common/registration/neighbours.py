@@ -10,13 +10,11 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from common import geometry
-from common.geometry.pose_range import PoseRange
 from common.registration.competition import Solution, advance, better, compete
 from common.registration.pyramid import LEVELS
 from common.registration.scene import Body, Structure, View
-from common.registration.search import search
-from common.registration.search.anywhere import BESIDE, Stage, stage_starts
-from common.registration.search.matching import Near
+from common.registration.search.anywhere import BESIDE, STATED, Stage, stage_starts
+from common.registration.search.limits import Near
 from common.registration.starts import Starter
 from common.registration.verdict import SUSPECT_SIMILARITY, is_found, is_ok
 from common.volume.attenuation import WATER_PER_MM
@@ -83,7 +81,7 @@ def search_beside(
         if number == best or (equal and not overlaps and not displaced):
             continue
         cleared = cleared or [without(view, known.body, pose) for view in views]
-        for stage in BESIDE if starter.anywhere() else BESIDE[:1]:
+        for stage in BESIDE if starter.anywhere() else (STATED,):
             logger.info(
                 f"{views[0].xray.path.name}: {structure.ct.name} is less certain than"
                 f" {known.ct.name}; searching {stage.words}"
@@ -133,12 +131,7 @@ def _search_near(
     """
     body = structure.body
     reach = _reach(known, structure, pose)
-    if starter.anywhere():
-        starts = stage_starts(cleared, structure, stage, starter.banks, reach)
-    else:
-        ranges = starter.ranges or PoseRange()
-        sphere = search.Near(reach.point, reach.most_mm)
-        starts = search.search(cleared, body, ranges, starter.full, near=sphere)
+    starts = stage_starts(cleared, structure, stage, starter.banks, starter.limits(reach))
     field = advance(cleared, body, starts, 0, len(starts), seed) if starts else None
     return compete(views, body, [field.finals[0].pose], seed=seed) if field else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,23 @@ from common.pose_network.checkpoint import Checkpoint
 from common.pose_network.prediction import predict_pose
 from common.registration.request import Optimizer, StartMethod
 from common.registration.scene import Structure, View
-from common.registration.search import search
-from common.registration.search.anywhere import EVERYTHING, STAGES, Banks, stage_starts
+from common.registration.search.anywhere import (
+    EVERYTHING,
+    STAGES,
+    STATED,
+    Banks,
+    Stage,
+    stage_starts,
+)
+from common.registration.search.limits import Limits, Near
 from common.volume.volume import Volume
 from common.xray.xray import Xray
 
 if TYPE_CHECKING:
     import torch
+
+
+ANY_ANGLE = (-180.0, 180.0)
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,25 @@ class Starter:
         searches = self.method in ("model", "search") and self.optimizer != "adam"
         return searches and self.ranges is None
 
+    def limits(self, near: Near | None = None) -> Limits:
+        """Return what is known of a pose; ``full`` lifts the limits of its orientation."""
+        ranges = self.ranges
+        if ranges and self.full:
+            ranges = replace(ranges, r1=ANY_ANGLE, r2=ANY_ANGLE, r3=ANY_ANGLE)
+        return Limits(ranges, near)
+
+    @property
+    def first(self) -> Stage:
+        """The stage with which a search begins."""
+        if self.ranges is not None:
+            return STATED
+        return EVERYTHING if self.full else STAGES[0]
+
     def first_stage(self) -> tuple[str, ...]:
         """Return the first stage of the search in words, none if it does not go by stages."""
         if self.method != "search" or not self.anywhere():
             return ()
-        return ((EVERYTHING if self.full else STAGES[0]).words,)
+        return (self.first.words,)
 
     def __call__(
         self, views: Sequence[View], structure: Structure, method: StartMethod | None = None
@@ -58,10 +82,7 @@ class Starter:
         """
         method = method or self.method
         if method == "search":
-            if self.ranges is None:
-                stage = EVERYTHING if self.full else STAGES[0]
-                return stage_starts(views, structure, stage, self.banks)
-            return search.search(views, structure.body, self.ranges, self.full)
+            return stage_starts(views, structure, self.first, self.banks, self.limits())
         xray, ct = views[0].xray, structure.ct
         if method == "fixed":
             camera = stated_pose(structure, xray)

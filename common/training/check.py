@@ -16,8 +16,9 @@ from common.geometry import pose_range
 from common.geometry.pose_range import PoseRange
 from common.registration import competition, preflight
 from common.registration.preflight import Finding, Report
-from common.registration.scene import Body, Structure, View
-from common.registration.search import search
+from common.registration.scene import Structure, View
+from common.registration.search.anywhere import STATED, Banks, stage_starts
+from common.registration.search.limits import Limits
 from common.training.images import LEAST_IN_VIEW
 from common.training.patient import Patient
 from common.training.view import TrainingView
@@ -38,7 +39,7 @@ def examine_training(
     body, scanner_from_volume = structure.body, structure.ct.lineage.scanner_from_volume
     canonical = view.cameras(pose_range.poses_from_parameters(view.pose_range.middle[None]))[0]
     camera = geometry.translation(structure.ct.isocentre_mm) @ canonical
-    fit = _searching_fit(body, view, seed)
+    fit = _searching_fit(structure, view, seed)
     report = preflight.examine(xray, body.renderer, body.points, camera, scanner_from_volume, fit)
     cameras = view.cameras(view.pose_range.poses(POSES, np.random.default_rng(seed)))
     shares = [
@@ -99,7 +100,9 @@ def training_findings(
     return rows, findings
 
 
-def _searching_fit(body: Body, view: TrainingView, seed: int) -> Callable[[Xray], float] | None:
+def _searching_fit(
+    structure: Structure, view: TrainingView, seed: int
+) -> Callable[[Xray], float] | None:
     """Similarity of a registration that searches the pose range, for `preflight.examine`.
 
     None without an orientation: the search needs poses of AP.
@@ -108,10 +111,14 @@ def _searching_fit(body: Body, view: TrainingView, seed: int) -> Callable[[Xray]
     if ranges is None:
         return None
 
+    banks = Banks()
+
     def fit(xray: Xray) -> float:
         views = [View(xray)]
-        starts = search.search(views, body, ranges)[: preflight.QUICK_STARTS]
-        winner = competition.compete_from(views, body, starts, seed)
+        starts = stage_starts(
+            views, structure, STATED, banks, Limits(ranges), preflight.QUICK_STARTS
+        )
+        winner = competition.compete_from(views, structure.body, starts, seed)
         return winner.fit.similarity if winner else -1.0
 
     return fit

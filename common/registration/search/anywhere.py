@@ -1,55 +1,70 @@
 """Start poses of one body with nothing known: any side, any position, any depth.
 
-The search goes in stages, from usual orientations to any. Each stage is a template bank and quarter
-turns of the image.
+The search goes in stages, from usual orientations to any. Each stage matches template banks with
+the X-ray at several turns in its plane.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from common import geometry
 from common.registration.candidates import distinct
 from common.registration.scene import Structure, View
-from common.registration.search.bank import Bank, bank_settings, make_bank
+from common.registration.search.bank import Bank, bank_settings, make_bank, viewing_rotations
 from common.registration.search.bank_cache import cached, content_key
-from common.registration.search.matching import Match, Near, joined, match, small_image
+from common.registration.search.limits import NO_LIMITS, Limits
+from common.registration.search.matching import Match, allowed_templates, match
 from common.registration.search.several_views import agreeing
-from common.xray.xray import turned
 
 logger = logging.getLogger(__name__)
 
 UPRIGHT_TILT_DEG, TILTED_DEG = (0.0, 30.0), (30.0, 90.1)
+TURN_STEP_DEG = 8.0  # between the turns of an X-ray
+UPRIGHT_TURNS = tuple(np.arange(-40.0, 41.0, TURN_STEP_DEG))
+OTHER_TURNS = tuple(np.arange(48.0, 313.0, TURN_STEP_DEG))
+ALL_TURNS = UPRIGHT_TURNS + OTHER_TURNS
+# distances of the body's centre from the source, as shares of the SDD, 9 % apart
+USUAL_DEPTHS = (0.60, 0.66, 0.72, 0.78, 0.85, 0.93)
+CLOSE_DEPTHS = (0.36, 0.40, 0.44, 0.48, 0.53, 0.58)
 KEEP = 96  # start poses of a stage
 SDD_STEP_MM = 200.0  # banks of nearly equal distances are one: only their perspective differs
-# camera of the image turned anticlockwise by a quarter, from that of the image as it is
-QUARTER = np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Orientations that are searched together."""
+    """Orientations and depths that are searched together."""
 
     words: str
-    quarters: tuple[int, ...]  # turns of the image, anticlockwise
+    turns_deg: tuple[float, ...]  # of the image, anticlockwise
     tilts_deg: tuple[tuple[float, float], ...]
+    depths: tuple[tuple[float, ...], ...] = (USUAL_DEPTHS,)
 
 
 STAGES = (
-    Stage("upright, from any side", (0,), (UPRIGHT_TILT_DEG,)),
-    Stage("turned by a quarter or half a turn in the image", (1, 2, 3), (UPRIGHT_TILT_DEG,)),
-    Stage("seen along its axis", (0, 1, 2, 3), (TILTED_DEG,)),
+    Stage("upright, from any side", UPRIGHT_TURNS, (UPRIGHT_TILT_DEG,)),
+    Stage("turned by a quarter or half a turn in the image", OTHER_TURNS, (UPRIGHT_TILT_DEG,)),
+    Stage("seen along its axis", ALL_TURNS, (TILTED_DEG,)),
+    Stage("close to the source", UPRIGHT_TURNS, (UPRIGHT_TILT_DEG,), (CLOSE_DEPTHS,)),
 )
 # beside a bone that is found
 BESIDE = (
-    Stage("next to it", (0, 1, 2, 3), (UPRIGHT_TILT_DEG,)),
-    Stage("next to it, seen along its axis", (0, 1, 2, 3), (TILTED_DEG,)),
+    Stage("next to it", ALL_TURNS, (UPRIGHT_TILT_DEG,)),
+    Stage("next to it, seen along its axis", ALL_TURNS, (TILTED_DEG,)),
 )
-EVERYTHING = Stage("in any orientation", (0, 1, 2, 3), (UPRIGHT_TILT_DEG, TILTED_DEG))
+EVERYTHING = Stage("in any orientation", ALL_TURNS, (UPRIGHT_TILT_DEG, TILTED_DEG))
+# with a stated pose range, whose limits choose from all
+STATED = Stage(
+    "in the stated range",
+    ALL_TURNS,
+    (UPRIGHT_TILT_DEG, TILTED_DEG),
+    (USUAL_DEPTHS, CLOSE_DEPTHS),
+)
 
 
 @dataclass(frozen=True)
@@ -59,20 +74,20 @@ class Banks:
     keep: bool = True
     _made: dict[str, Bank] = field(default_factory=dict, repr=False)
 
-    def of(self, structure: Structure, sdd_mm: float, tilt_deg: tuple[float, float]) -> Bank:
+    def of(
+        self, structure: Structure, rotations: np.ndarray, depths: tuple[float, ...], sdd_mm: float
+    ) -> Bank:
         """Return the bank of a structure for about this source-to-detector distance."""
-        sdd_mm = max(1.0, round(sdd_mm / SDD_STEP_MM)) * SDD_STEP_MM
-        up = upright(structure)
         key = content_key(
             structure.whole.data, structure.whole.affine, structure.excess,
-            structure.body.centre_mm, structure.body.points, structure.body.ends, up, sdd_mm,
-            tilt_deg, bank_settings(),
+            structure.body.centre_mm, structure.body.points, structure.body.ends, rotations,
+            depths, sdd_mm, bank_settings(),
         )  # fmt: skip
         if key not in self._made:
             logger.info(f"{structure.ct.name}: template bank for the search")
 
             def make() -> Bank:
-                return make_bank(structure.body, up, sdd_mm, tilt_deg)
+                return make_bank(structure.body, rotations, depths, sdd_mm)
 
             self._made[key] = cached(key, make) if self.keep else make()
         return self._made[key]
@@ -89,14 +104,17 @@ def stage_starts(
     structure: Structure,
     stage: Stage,
     banks: Banks,
-    near: Near | None = None,
+    limits: Limits = NO_LIMITS,
     keep: int = KEEP,
 ) -> list[np.ndarray]:
     """The ``keep`` best start poses (volume_from_rig) of a stage, best first.
 
-    ``near`` restricts the centre of the body, in the rig.
+    ``limits`` restrict the pose, in the rig.
     """
-    matches = [_matches(view, structure, stage, banks, near) for view in views]
+    matches = []
+    for number, view in enumerate(views):
+        seen = limits.seen_by(geometry.invert(view.rig_from_camera), first=number == 0)
+        matches.append(_matches(view, structure, stage, banks, seen))
     if len(views) == 1:
         from_rig = geometry.invert(views[0].rig_from_camera)
         poses = [each.camera @ from_rig for each in matches[0]]
@@ -106,17 +124,20 @@ def stage_starts(
 
 
 def _matches(
-    view: View, structure: Structure, stage: Stage, banks: Banks, near: Near | None
+    view: View, structure: Structure, stage: Stage, banks: Banks, limits: Limits
 ) -> list[Match]:
     """The matches of one view, best first."""
     matches = []
-    for quarters in stage.quarters:
-        xray = turned(view.xray, quarters)
-        turned_from_camera = geometry.invert(np.linalg.matrix_power(QUARTER, quarters))
-        turned_from_rig = turned_from_camera @ geometry.invert(view.rig_from_camera)
-        place = near and replace(near, point=geometry.apply(turned_from_rig, near.point))
-        for tilt_deg in stage.tilts_deg:
-            bank = banks.of(structure, xray.detector.sdd_mm, tilt_deg)
-            found = match(bank, small_image(xray, bank.pixel_mm), place)
-            matches.append([each.turned(turned_from_camera) for each in found])
-    return joined(matches)
+    sdd_mm = view.xray.detector.sdd_mm
+    bank_sdd_mm = max(1.0, round(sdd_mm / SDD_STEP_MM)) * SDD_STEP_MM
+    for tilt_deg, depths in itertools.product(stage.tilts_deg, stage.depths):
+        rotations = viewing_rotations(upright(structure), tilt_deg)
+        turns_deg = [
+            turn
+            for turn in stage.turns_deg
+            if allowed_templates(rotations, np.array(depths), sdd_mm, turn, limits).size
+        ]
+        if turns_deg:
+            bank = banks.of(structure, rotations, depths, bank_sdd_mm)
+            matches += match(bank, view.xray, turns_deg, limits)
+    return sorted(matches, key=lambda each: -each.score)

@@ -1,13 +1,15 @@
-"""A bank of templates of one body: every side, depth and turn in the image as a few numbers.
+"""A bank of templates of one body: every side and depth as a few numbers.
 
-A template is a small DRR along one axis at one depth, turned in its plane: local contrast, masked
-by the silhouette and a rim. All are expressed in an eigenbasis (randomised SVD: Halko, Martinsson
-and Tropp, SIAM Review 2011), so that an image is correlated with it, not with every template.
+A template is a small DRR along one axis at one depth: local contrast, masked by the silhouette and
+a rim. All are expressed in an eigenbasis (randomised SVD: Halko, Martinsson and Tropp, SIAM Review
+2011), so that an image is correlated with it, not with every template. Turns in the image plane
+are no part of a bank: the X-ray is turned instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,30 +22,28 @@ from common.registration.scene import Body
 from common.xray.outline import COMPARED_SHARE
 
 AXIS_STEP_DEG = 8.0  # between neighbouring viewing directions
-ROLLS_DEG = np.arange(-40.0, 41.0, 8.0)  # in plane; with quarter turns of the image, nearly all
-DEPTHS = (0.60, 0.66, 0.72, 0.78, 0.85, 0.93)  # of the SDD, 9 % apart
 # benchmarks/README.md, 'Template bank': pixels of 4 mm put 17 of 24 right starts among the first 96
-PIXEL_MM = 3.2  # at the detector
+PIXEL_MM = 3.0  # at the detector
 MOST_PIXELS = 91  # per side of a template; larger bodies have larger pixels
-COMPONENTS, MASK_COMPONENTS = 256, 48
-BASIS_SAMPLE = 3000  # templates that the basis is made of
+COMPONENTS, MASK_COMPONENTS = 96, 16
+BASIS_SAMPLE = 800  # templates that a basis is made of
+RANK_TOLERANCE = 1e-6  # of the largest eigenvalue
 HIGHPASS_PX, RIM_PX, CUT_PX, SOFT_PX = 1.6, 2.0, 2.5, 0.7
 LEAST_UNCUT = 0.5  # of a template: a bone seen end-on keeps its cut
-STEP = 32  # images at a time
+FAINT = 0.3  # of the mean local spread: structures fainter than that count less
 LEAST_ENERGY = 1e-3  # of a template, per pixel of its mask
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Templates of a body; N = D V A of them for D depths, V viewing directions and A turns."""
+    """Templates of a body; N = D V of them for D depths and V viewing directions."""
 
     pixel_mm: float  # at the detector
     centre: np.ndarray  # (3,) of the body, mm
     depths: np.ndarray  # (D,) of the SDD
     rotations: np.ndarray  # (V, 3, 3) volume_from_camera
-    angles: np.ndarray  # (A,) radians
-    templates: np.ndarray  # (D V, h, h) contrast under the mask
-    masks: np.ndarray  # (D V, h, h)
+    templates: np.ndarray  # (N, h, h) contrast under the mask
+    masks: np.ndarray  # (N, h, h)
     own: np.ndarray  # (N,) energy of a template
     area: np.ndarray  # (N,) of its mask
     basis: np.ndarray  # (C, h h)
@@ -54,11 +54,6 @@ class Bank:
     @property
     def half(self) -> int:
         return self.templates.shape[1] // 2
-
-    @property
-    def depth_of(self) -> np.ndarray:
-        """(N,) index of the depth of each template."""
-        return np.repeat(np.arange(len(self.depths)), len(self.rotations) * len(self.angles))
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {each.name: np.asarray(getattr(self, each.name)) for each in fields(self)}
@@ -71,11 +66,9 @@ class Bank:
 
     def cameras(self, templates: np.ndarray, sdd_mm: float) -> np.ndarray:
         """(K, 4, 4) volume_from_camera of templates (K,), the body's centre on the axis."""
-        places, rolls = np.divmod(templates, len(self.angles))
-        depths, directions = np.divmod(places, len(self.rotations))
-        turns = np.array([geometry.rotation_matrix((0, 0, -angle)) for angle in self.angles])
+        depths, directions = np.divmod(templates, len(self.rotations))
         cameras = np.tile(np.eye(4), (len(templates), 1, 1))
-        cameras[:, :3, :3] = self.rotations[directions] @ turns[rolls]
+        cameras[:, :3, :3] = self.rotations[directions]
         distances = (self.depths * sdd_mm)[depths]
         cameras[:, :3, 3] = self.centre - distances[:, None] * cameras[:, :3, 2]
         return cameras
@@ -84,8 +77,8 @@ class Bank:
 def bank_settings() -> tuple[object, ...]:
     """Everything but the body that a bank depends on."""
     return (
-        AXIS_STEP_DEG, tuple(ROLLS_DEG), DEPTHS, PIXEL_MM, MOST_PIXELS, COMPONENTS, MASK_COMPONENTS,
-        BASIS_SAMPLE, HIGHPASS_PX, RIM_PX, CUT_PX, SOFT_PX, COMPARED_SHARE, LEAST_UNCUT,
+        AXIS_STEP_DEG, PIXEL_MM, MOST_PIXELS, COMPONENTS, MASK_COMPONENTS, BASIS_SAMPLE,
+        HIGHPASS_PX, RIM_PX, CUT_PX, SOFT_PX, COMPARED_SHARE, LEAST_UNCUT,
     )  # fmt: skip
 
 
@@ -108,88 +101,31 @@ def viewing_rotations(up: np.ndarray, tilt_deg: tuple[float, float]) -> np.ndarr
     return np.array(rotations)
 
 
-def make_bank(
-    body: Body, up: np.ndarray, sdd_mm: float, tilt_deg: tuple[float, float] = (0.0, 30.0)
-) -> Bank:
-    """Return the templates of a body; ``up`` (unit vector in the volume) is upright in them."""
-    centre = body.centre_mm
-    radius = body.radius_mm
-    least = DEPTHS[0]
+def make_bank(body: Body, rotations: np.ndarray, depths: Sequence[float], sdd_mm: float) -> Bank:
+    """Return the templates of a body along ``rotations`` (V, 3, 3), see `viewing_rotations`.
+
+    ``depths`` are those of its centre, as shares of the source-to-detector distance ``sdd_mm``.
+    """
+    radius, least = body.radius_mm, min(depths)
     pixel_mm = max(PIXEL_MM, 2 * radius / least / (MOST_PIXELS - 4))
     half = int(np.ceil(radius / least / pixel_mm)) + 1
     side = 2 * half + 1
     square = Detector.centred(side, side, sdd_mm, (pixel_mm, pixel_mm))
-    rotations = viewing_rotations(up, tilt_deg)
-    shown = [_templates_at(body, depth, rotations, square) for depth in DEPTHS]
+    shown = [_templates_at(body, depth, rotations, square) for depth in depths]
     masks, templates = (
         np.concatenate(part).astype(np.float32) for part in zip(*shown, strict=True)
     )
-    angles = np.radians(ROLLS_DEG)
-    mask_rows, rows = _Turned(masks, angles), _Turned(templates, angles)
-    mask_sample, sample = mask_rows.sample(), rows.sample()
-    mask_basis = _eigenbasis(mask_sample, MASK_COMPONENTS)
-    energy = np.maximum(_energy_of(sample), LEAST_ENERGY * mask_sample.sum(axis=1) + 1e-12)
-    basis = _eigenbasis(sample / np.sqrt(energy)[:, None], COMPONENTS)
-    area, mask_weights = mask_rows.reduced(lambda some: some.sum(axis=1), mask_basis)
-    own, weights = rows.reduced(_energy_of, basis)
-    area = np.maximum(area, 1e-6)
-    own = np.maximum(own, LEAST_ENERGY * area)
-    weights /= np.sqrt(own)[:, None]
+    rows, mask_rows = (stack.reshape(len(stack), -1) for stack in (templates, masks))
+    area = np.maximum(mask_rows.sum(axis=1), 1e-6)
+    own = np.maximum(np.einsum("ij,ij->i", rows, rows), LEAST_ENERGY * area)
+    normed = rows / np.sqrt(own)[:, None]
+    with single_threaded_blas():
+        basis, mask_basis = _eigenbasis(normed, COMPONENTS), _eigenbasis(mask_rows, MASK_COMPONENTS)
+        weights, mask_weights = normed @ basis.T, mask_rows @ mask_basis.T
     return Bank(
-        pixel_mm, centre, np.array(DEPTHS), rotations, angles, templates, masks, own, area,
+        pixel_mm, body.centre_mm, np.array(depths), rotations, templates, masks, own, area,
         basis, weights, mask_basis, mask_weights,
     )  # fmt: skip
-
-
-class _Turned:
-    """Images (K, h, h) turned by every angle, as rows (K A, h h).
-
-    A few at a time: all of them would need too much memory.
-    """
-
-    def __init__(self, images: np.ndarray, angles: np.ndarray):
-        self._images, self._angles = images, angles
-        self._buffer = np.empty(0, np.float32)
-        self.count = len(images) * len(angles)
-
-    def reduced(
-        self, function: Callable[[np.ndarray], np.ndarray], basis: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """``function`` (N,) of all rows, and their weights (N, C) in a basis (C, h h)."""
-        values = np.empty(self.count, np.float32)
-        weights = np.empty((self.count, len(basis)), np.float32)
-        for first in range(0, len(self._images), STEP):
-            rows = self._rows(self._images[first : first + STEP])
-            some = slice(first * len(self._angles), first * len(self._angles) + len(rows))
-            values[some], weights[some] = function(rows), rows @ basis.T
-        return values, weights
-
-    def sample(self) -> np.ndarray:
-        """Random rows that stand for all, the same numbers for images of the same count."""
-        rng = np.random.default_rng(0)
-        chosen = rng.choice(self.count, min(self.count, BASIS_SAMPLE), replace=False)
-        image, angle = np.divmod(chosen, len(self._angles))
-        rows = np.empty((len(chosen), self._images[0].size), np.float32)
-        for number in range(len(self._angles)):
-            these = angle == number
-            rows[these] = self._rows(self._images[image[these]], self._angles[number : number + 1])
-        return rows
-
-    def _rows(self, images: np.ndarray, angles: np.ndarray | None = None) -> np.ndarray:
-        from common.registration.search.kernels import turn
-
-        angles = self._angles if angles is None else angles
-        count, side = len(images) * len(angles), images.shape[1]
-        if self._buffer.size < count * side * side:  # reused: fresh memory costs more than turning
-            self._buffer = np.empty(count * side * side, np.float32)
-        turned = self._buffer[: count * side * side].reshape(count, side, side)
-        turn(np.ascontiguousarray(images), angles, turned)
-        return turned.reshape(count, -1)
-
-
-def _energy_of(rows: np.ndarray) -> np.ndarray:
-    """(N,) sum of squares of each row."""
-    return np.einsum("ij,ij->i", rows, rows)
 
 
 def _templates_at(
@@ -219,6 +155,13 @@ def masked_templates(images: np.ndarray, cuts: np.ndarray | None) -> tuple[np.nd
     return masks, (contrast - mean[:, None, None]) * masks
 
 
+def single_threaded_blas() -> AbstractContextManager[object]:
+    """BLAS without threads of its own: they wait busily and keep others from working."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, user_api="blas")
+
+
 def local_contrast(images: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """High-pass (B, H, W) over its local spread: faint and strong structures count alike."""
 
@@ -228,7 +171,8 @@ def local_contrast(images: np.ndarray, valid: np.ndarray) -> np.ndarray:
     norm = 1 / (average(valid) + 1e-3)
     contrast = (images - average(images * valid) * norm) * valid
     spread = np.sqrt(np.clip(average(contrast**2) * norm, 0, None))
-    return contrast / (spread + 0.3 * spread.mean((1, 2), keepdims=True) + 1e-9) * valid
+    mean = spread.sum((1, 2)) / np.maximum(valid.sum((1, 2)), 1.0)
+    return contrast / (spread + FAINT * mean[:, None, None] + 1e-9) * valid
 
 
 def window(reach_px: float) -> tuple[int, int]:
@@ -251,12 +195,10 @@ def _cuts(body: Body, cameras: np.ndarray, square: Detector) -> np.ndarray | Non
 
 
 def _eigenbasis(rows: np.ndarray, components: int) -> np.ndarray:
-    """Orthonormal basis (C, P) that keeps most of rows (N, P)."""
-    components = min(components, *rows.shape)
+    """Orthonormal basis (C, P) that keeps most of rows (N, P), from a sample of them."""
     rng = np.random.default_rng(0)
-    guess = rng.standard_normal((rows.shape[1], min(components + 20, *rows.shape)))
-    guess = guess.astype(np.float32)
-    for _ in range(2):
-        guess, _ = np.linalg.qr(rows.T @ (rows @ guess))
-    right = np.linalg.svd(rows @ guess, full_matrices=False)[2]
-    return np.ascontiguousarray((guess @ right.T)[:, :components].T, np.float32)
+    sample = rows[np.sort(rng.permutation(len(rows))[:BASIS_SAMPLE])]
+    values, vectors = np.linalg.eigh(sample @ sample.T)
+    kept = values > RANK_TOLERANCE * values[-1]
+    values, vectors = values[kept][-components:], vectors[:, kept][:, -components:]
+    return np.ascontiguousarray((vectors / np.sqrt(values)).T @ sample, np.float32)

@@ -1,4 +1,4 @@
-"""Numba kernels of the template bank: turning templates, best places, exact scores."""
+"""Numba kernels of the template bank, each for one thread: best places and exact scores."""
 
 from __future__ import annotations
 
@@ -11,36 +11,7 @@ MIN_OVERLAP = 0.35  # share of a template inside the valid field
 LEAST_CONTRAST = 0.2  # of the template's own: likeness counts less where the image shows less
 
 
-@numba.njit(inline="always")
-def _bilinear(image, x, y):
-    height, width = image.shape
-    if x < 0 or y < 0 or x >= width - 1 or y >= height - 1:
-        return np.float32(0.0)
-    i, j = np.int32(y), np.int32(x)
-    fy, fx = y - np.float32(i), x - np.float32(j)
-    top = image[i, j] + (image[i, j + 1] - image[i, j]) * fx
-    bottom = image[i + 1, j] + (image[i + 1, j + 1] - image[i + 1, j]) * fx
-    return top + (bottom - top) * fy
-
-
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
-def turn(images, angles, out):
-    """Turn ``images`` (N, H, H) by each of ``angles`` (A,) radians, into ``out`` (N A, H, H)."""
-    count, side, _ = images.shape
-    c = np.float32(side // 2)
-    for job in numba.prange(count * len(angles)):
-        image, angle = images[job // len(angles)], angles[job % len(angles)]
-        cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-        for r in range(side):
-            down = np.float32(r) - c
-            for q in range(side):
-                across = np.float32(q) - c
-                x = cos * across + sin * down + c
-                y = cos * down - sin * across + c
-                out[job, r, q] = _bilinear(image, x, y)
-
-
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+@numba.njit(fastmath=True, cache=True, nogil=True)
 def best_places(likeness, energy, overlap, own, area, allowed, depth_of, values, places):
     """Find the best place of each template.
 
@@ -50,7 +21,7 @@ def best_places(likeness, energy, overlap, own, area, allowed, depth_of, values,
     Writes the normalised correlation (-1 without a place) and the place.
     """
     count, size = likeness.shape
-    for i in numba.prange(count):
+    for i in range(count):
         best, at = np.float32(-1.0), 0
         least = np.float32(MIN_OVERLAP) * area[i]
         row = allowed[depth_of[i]]
@@ -64,29 +35,23 @@ def best_places(likeness, energy, overlap, own, area, allowed, depth_of, values,
         values[i], places[i] = best, at
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
-def exact_scores(templates, masks, which, angles, places, picture, valid, out):
-    """Masked normalised correlation of turned templates, the best of 3 x 3 places each."""
+@numba.njit(fastmath=True, cache=True, nogil=True)
+def exact_scores(templates, masks, which, places, picture, valid, out):
+    """Masked normalised correlation of templates ``which``, the best of 3 x 3 places each."""
     height, width = picture.shape
     side = templates.shape[1]
     c = side // 2
-    centre = np.float32(c)
-    for n in numba.prange(len(which)):
-        cos, sin = np.float32(math.cos(angles[n])), np.float32(math.sin(angles[n]))
+    for n in range(len(which)):
         mask, template = masks[which[n]], templates[which[n]]
-        row, column = places[n] // width, places[n] % width
+        row, column = places[n, 0], places[n, 1]
         area = np.float32(0.0)
         own = np.float32(0.0)
         sums = np.zeros((9, 4), np.float32)  # overlap, mean, square, product
         for r in range(side):
             for q in range(side):
-                across, down = np.float32(q) - centre, np.float32(r) - centre
-                x = cos * across + sin * down + centre
-                y = cos * down - sin * across + centre
-                m = _bilinear(mask, x, y)
+                m, t = mask[r, q], template[r, q]
                 if m <= np.float32(1e-4):
                     continue
-                t = _bilinear(template, x, y)
                 area += m
                 own += t * t
                 for shift in range(9):

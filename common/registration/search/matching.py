@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from common import geometry
 from common.geometry import Detector
-from common.registration.search.bank import Bank, local_contrast
+from common.registration.search.bank import Bank, local_contrast, single_threaded_blas
+from common.registration.search.limits import Limits
 from common.xray.xray import Xray
 
 SHORTLIST = 3000  # templates that are scored exactly
 STEP = 512  # templates at a time
-
-
-@dataclass(frozen=True)
-class Near:
-    """Where the body's centre may lie: at a distance from a point."""
-
-    point: np.ndarray  # (3,) mm, in the rig or the camera's frame
-    least_mm: float
-    most_mm: float
+MARGIN = 0.35  # of a template's half width: by which the body's centre may be outside the image
 
 
 @dataclass(frozen=True)
@@ -32,121 +28,217 @@ class Match:
     score: float  # masked normalised correlation
     camera: np.ndarray  # (4, 4) volume_from_camera
 
-    def turned(self, camera_from_camera: np.ndarray) -> Match:
-        """The match in a turned image: its camera times ``camera_from_camera``."""
-        return Match(self.score, self.camera @ camera_from_camera)
-
 
 @dataclass(frozen=True)
 class SmallImage:
-    """An X-ray at the bank's pixels."""
+    """An X-ray at the bank's pixels, turned about its principal point."""
 
     contrast: np.ndarray  # (H, W)
     valid: np.ndarray  # (H, W) 0..1
+    covered: np.ndarray  # (H, W) bool: inside the X-ray, not in a corner of the turned image
     detector: Detector
+    camera_from_turned: np.ndarray  # (4, 4) the X-ray's camera from that of the turned image
+
+    def places(self, margin_px: float) -> np.ndarray:
+        """(P, 2) rows and columns, of a chessboard, no farther than a margin outside the X-ray."""
+        from scipy.ndimage import maximum_filter
+
+        reach = int(margin_px)
+        framed = np.pad(self.covered, reach)
+        framed = maximum_filter(framed, 2 * reach + 1)
+        places = np.argwhere(framed) - reach
+        return places[places.sum(axis=1) % 2 == 0]
+
+    def rays(self, places: np.ndarray) -> np.ndarray:
+        """(P, 3) unit vectors through places (P, 2), in the frame of the X-ray's camera."""
+        seen = self.detector
+        across = (places[:, ::-1] - np.array(seen.principal_px)) * seen.pixel_mm
+        rays = np.column_stack([across, np.full(len(places), seen.sdd_mm)])
+        rays /= np.linalg.norm(rays, axis=1)[:, None]
+        return rays @ self.camera_from_turned[:3, :3].T
 
 
-def small_image(xray: Xray, pixel_mm: float) -> SmallImage:
-    """Return local contrast, valid field and detector at square pixels of ``pixel_mm``."""
+def camera_from_turned(turn_deg: float) -> np.ndarray:
+    """(4, 4): an X-ray's camera from that of the X-ray turned anticlockwise."""
+    turn = np.eye(4)
+    turn[:3, :3] = geometry.rotation_matrix((0, 0, np.radians(turn_deg)))
+    return turn
+
+
+def small_image(xray: Xray, pixel_mm: float, turn_deg: float = 0.0) -> SmallImage:
+    """Return local contrast and valid field at square pixels of ``pixel_mm``.
+
+    The X-ray is turned anticlockwise by ``turn_deg``, about its principal point.
+    """
     from scipy.ndimage import affine_transform
 
     binned = xray.coarser(0.7 * pixel_mm)
     seen = binned.detector
-    step = pixel_mm / np.array(seen.pixel_mm[::-1])  # rows, columns of one new pixel
-    shape = tuple(max(1, int(n / s)) for n, s in zip((seen.height, seen.width), step, strict=True))
-    offset = (step - 1) / 2
+    turned = camera_from_turned(turn_deg)
+    to_turned = turned[:2, :2].T
+    # corners of the X-ray, in mm from the principal point
+    size = np.array([seen.width, seen.height])
+    low = (-0.5 - np.array(seen.principal_px)) * seen.pixel_mm
+    high = (size - 0.5 - np.array(seen.principal_px)) * seen.pixel_mm
+    corners = np.array([(x, y) for x in (low[0], high[0]) for y in (low[1], high[1])]) @ to_turned.T
+    width, height = np.ceil(np.ptp(corners, axis=0) / pixel_mm).astype(int)
+    middle = (corners.min(axis=0) + corners.max(axis=0)) / 2
+    first = middle - (np.array([width, height]) - 1) / 2 * pixel_mm  # centre of the first pixel
+    detector = Detector(
+        int(height), int(width), seen.sdd_mm, (pixel_mm, pixel_mm), tuple(-first / pixel_mm)
+    )
+    # rows and columns of the binned X-ray from those of the small image
+    x, y = (np.eye(2) * pixel_mm) @ to_turned  # one step along its columns and rows, in mm
+    step = np.array([[y[1] / seen.pixel_mm[1], x[1] / seen.pixel_mm[1]],
+                     [y[0] / seen.pixel_mm[0], x[0] / seen.pixel_mm[0]]])  # fmt: skip
+    offset = (first @ to_turned / seen.pixel_mm + seen.principal_px)[::-1]
 
     def resampled(image: np.ndarray) -> np.ndarray:
         single = image.astype(np.float32)
-        return affine_transform(single, step, offset, shape, order=1, mode="nearest")
+        return affine_transform(single, step, offset, (height, width), order=1, cval=0.0)
 
     valid = resampled(binned.valid)
     image = resampled(np.where(binned.valid, binned.image, 0)) / np.maximum(valid, 1e-3)
     inside = (valid > 0.5).astype(np.float32)
-    principal = ((np.array(seen.principal_px[::-1]) - offset) / step)[::-1]
-    detector = Detector(
-        shape[0], shape[1], seen.sdd_mm, (pixel_mm, pixel_mm), (principal[0], principal[1])
-    )
     contrast = local_contrast((image * inside)[None], inside[None])[0]
-    return SmallImage(contrast.astype(np.float32), inside, detector)
+    covered = resampled(np.ones(binned.valid.shape)) > 0.5
+    return SmallImage(contrast.astype(np.float32), inside, covered, detector, turned)
 
 
 def match(
-    bank: Bank, image: SmallImage, near: Near | None = None, shortlist: int = SHORTLIST
+    bank: Bank,
+    xray: Xray,
+    turns_deg: Sequence[float],
+    limits: Limits,
+    shortlist: int = SHORTLIST,
 ) -> list[Match]:
-    """The best templates at their best places, best first."""
-    from common.registration.search.kernels import best_places, exact_scores
+    """The best templates at their best places in the X-ray turned by each angle, best first.
 
-    width = image.contrast.shape[1]
-    likeness = _correlate(image.contrast, bank.basis, bank.half)
-    energy = _correlate(image.contrast**2, bank.mask_basis, bank.half)
-    field = _correlate(image.valid, bank.mask_basis, bank.half)
-    allowed = _allowed(bank, image.detector, near)
-    columns = np.flatnonzero(allowed.any(axis=0))  # places that count at any depth
-    if not columns.size:
-        return []
-    if len(columns) < allowed.shape[1]:
-        allowed = np.ascontiguousarray(allowed[:, columns])
-        likeness, energy, field = (
-            np.ascontiguousarray(maps[:, columns]) for maps in (likeness, energy, field)
+    ``limits`` are in the frame of the X-ray's camera.
+    """
+    correlation = _Correlation(bank)
+
+    def first_pass(turn_deg: float) -> tuple[SmallImage, _Placed]:
+        image = small_image(xray, bank.pixel_mm, turn_deg)
+        chosen = allowed_templates(
+            bank.rotations, bank.depths, xray.detector.sdd_mm, turn_deg, limits
         )
-    values = np.empty(len(bank.own), np.float32)
-    places = np.empty(len(bank.own), np.int64)
-    depth_of = bank.depth_of
-    for first in range(0, len(bank.own), STEP):
-        some = slice(first, first + STEP)
-        best_places(
-            bank.weights[some] @ likeness,
-            bank.mask_weights[some] @ energy,
-            bank.mask_weights[some] @ field,
-            bank.own[some].astype(np.float32),
-            bank.area[some].astype(np.float32),
-            allowed,
-            depth_of[some],
-            values[some],
-            places[some],
-        )
-    order = np.argsort(-values)[:shortlist]
-    order = order[values[order] > -1]
-    places = columns[places]
-    which, roll = np.divmod(order, len(bank.angles))
-    scores = np.empty(len(order), np.float32)
+        return image, correlation.best(image, chosen, limits)
+
+    def second_pass(found: tuple[SmallImage, _Placed]) -> list[Match]:
+        image, placed = found
+        return _scored(bank, image, placed.better_than(least))
+
+    with single_threaded_blas(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(first_pass, turns_deg))
+        values = np.concatenate([placed.values for _, placed in found])
+        least = np.partition(values, -shortlist)[-shortlist] if len(values) > shortlist else -1.0
+        matches = [each for some in pool.map(second_pass, found) for each in some]
+    return sorted(matches, key=lambda each: -each.score)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Templates at their best places in one image."""
+
+    values: np.ndarray  # (K,) correlation in the eigenbasis
+    templates: np.ndarray  # (K,)
+    places: np.ndarray  # (K, 2) rows and columns
+
+    def better_than(self, least: float) -> _Placed:
+        kept = self.values > least
+        return _Placed(self.values[kept], self.templates[kept], self.places[kept])
+
+
+def _scored(bank: Bank, image: SmallImage, placed: _Placed) -> list[Match]:
+    """Matches with exact scores."""
+    from common.registration.search.kernels import exact_scores
+
+    scores = np.empty(len(placed.values), np.float32)
     exact_scores(
-        bank.templates, bank.masks, which, bank.angles[roll], places[order], image.contrast,
-        image.valid, scores,
+        bank.templates, bank.masks, placed.templates, placed.places, image.contrast, image.valid,
+        scores,
     )  # fmt: skip
-    best = np.argsort(-scores)
-    best = best[scores[best] > -1]
-    rows, columns = np.divmod(places[order[best]], width)
-    cameras = aim(bank.cameras(order[best], image.detector.sdd_mm), image.detector, columns, rows)
-    return [Match(float(s), camera) for s, camera in zip(scores[best], cameras, strict=True)]
+    straight = bank.cameras(placed.templates, image.detector.sdd_mm)
+    cameras = aim(straight, image.detector, placed.places[:, 1], placed.places[:, 0])
+    cameras = cameras @ geometry.invert(image.camera_from_turned)
+    return [
+        Match(float(score), camera)
+        for score, camera in zip(scores, cameras, strict=True)
+        if score > -1
+    ]
 
 
-def _allowed(bank: Bank, detector: Detector, near: Near | None) -> np.ndarray:
-    """(D, P) bool: places that count at each depth."""
-    if near is None:
-        return np.ones((len(bank.depths), detector.height * detector.width), np.bool_)
-    x = (np.arange(detector.width) - detector.principal_px[0]) * detector.pixel_mm[0]
-    y = (np.arange(detector.height) - detector.principal_px[1]) * detector.pixel_mm[1]
-    rays = np.stack(np.broadcast_arrays(x[None], y[:, None], detector.sdd_mm), -1).reshape(-1, 3)
-    rays /= np.linalg.norm(rays, axis=1)[:, None]
-    # a template keeps its distance from the source when it is aimed
-    centres = (bank.depths * detector.sdd_mm)[:, None, None] * rays
-    distance = np.linalg.norm(centres - near.point, axis=2)
-    return (distance >= near.least_mm) & (distance <= near.most_mm)
+def allowed_templates(
+    rotations: np.ndarray,
+    depths: np.ndarray,
+    sdd_mm: float,
+    turn_deg: float,
+    limits: Limits,
+) -> np.ndarray:
+    """Indices of the templates of a bank that count in an image turned by ``turn_deg``."""
+    seen = rotations @ camera_from_turned(turn_deg)[:3, :3].T
+    allowed = limits.depths(depths * sdd_mm)[:, None] & limits.orientations(seen)[None]
+    return np.flatnonzero(allowed)
 
 
-def _correlate(image: np.ndarray, basis: np.ndarray, half: int) -> np.ndarray:
-    """(C, P) correlation of an image (H, W) with basis images (C, h h) centred at every pixel."""
-    from scipy.fft import irfft2, next_fast_len, rfft2
+class _Correlation:
+    """Correlates images with the templates of a bank."""
 
-    side = 2 * half + 1
-    height, width = image.shape
-    size = tuple(next_fast_len(n + side, True) for n in (height, width))
-    spectra = rfft2(basis.reshape(-1, side, side), size, workers=-1)
-    maps = irfft2(rfft2(image, size) * np.conj(spectra), size, workers=-1)
-    rolled = np.roll(maps, (half, half), (1, 2))[:, :height, :width]
-    return np.ascontiguousarray(rolled.reshape(len(basis), -1), dtype=np.float32)
+    def __init__(self, bank: Bank):
+        self._bank = bank
+        self._spectra: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
+
+    def best(self, image: SmallImage, chosen: np.ndarray, limits: Limits) -> _Placed:
+        """The ``chosen`` templates at their best places, without those that have none."""
+        from common.registration.search.kernels import best_places
+
+        bank = self._bank
+        values, places = np.full(len(chosen), -1, np.float32), np.zeros(len(chosen), np.int64)
+        at = image.places(MARGIN * bank.half)
+        # a template keeps its distance from the source when it is aimed
+        centres = (bank.depths * image.detector.sdd_mm)[:, None, None] * image.rays(at)
+        allowed = limits.centres(centres)
+        some_depth = allowed.any(axis=0)
+        if not some_depth.any():
+            return _Placed(values[:0], chosen[:0], at[:0])
+        at, allowed = at[some_depth], np.ascontiguousarray(allowed[:, some_depth])
+        likeness = self._maps(image.contrast, "basis", at)
+        energy = self._maps(image.contrast**2, "mask_basis", at)
+        overlap = self._maps(image.valid, "mask_basis", at)
+        depth_of = chosen // len(bank.rotations)
+        for first in range(0, len(chosen), STEP):
+            these = chosen[first : first + STEP]
+            some = slice(first, first + STEP)
+            best_places(
+                bank.weights[these] @ likeness,
+                bank.mask_weights[these] @ energy,
+                bank.mask_weights[these] @ overlap,
+                bank.own[these].astype(np.float32),
+                bank.area[these].astype(np.float32),
+                allowed,
+                depth_of[some],
+                values[some],
+                places[some],
+            )
+        return _Placed(values, chosen, at[places]).better_than(-1.0)
+
+    def _maps(self, image: np.ndarray, basis: str, at: np.ndarray) -> np.ndarray:
+        """(C, P) correlation of an image (H, W) with a basis of the bank at places (P, 2)."""
+        from scipy.fft import irfft2, next_fast_len, rfft2
+
+        half = self._bank.half
+        side = 2 * half + 1
+        size = tuple(next_fast_len(n + side, True) for n in image.shape)
+        key = (basis, size)
+        if key not in self._spectra:
+            images = getattr(self._bank, basis).reshape(-1, side, side)
+            self._spectra[key] = np.conj(rfft2(images, size))
+        maps = irfft2(rfft2(image, size) * self._spectra[key], size)
+        # a shift of the correlation puts the template's upper left corner at a pixel
+        rows, columns = ((at - half) % size).T
+        flat = rows * size[1] + columns
+        return np.take(maps.reshape(len(maps), -1), flat, axis=1).astype(np.float32, copy=False)
 
 
 def aim(
@@ -172,8 +264,3 @@ def aim(
     turned = cameras.copy()
     turned[:, :3, :3] = cameras[:, :3, :3] @ to_ray.transpose(0, 2, 1)
     return turned
-
-
-def joined(matches: Sequence[Sequence[Match]]) -> list[Match]:
-    """Several lists in one, best first."""
-    return sorted((each for some in matches for each in some), key=lambda each: -each.score)

@@ -40,7 +40,6 @@ from common.training.settings import (
     GPU_MODEL,
     Settings,
     device_defaults,
-    wait_without_spinning,
 )
 from common.training.view import TrainingView
 from common.training.xvr_config import RunPaths, settings_of
@@ -100,7 +99,6 @@ def choose_settings(
 
 
 def run(args: argparse.Namespace) -> int | None:
-    wait_without_spinning()
     from common.drr import renderer
     from common.pose_network import checkpoint
     from common.training import sources

@@ -40,7 +40,6 @@ from common.training.settings import (
     DEFAULT_MINUTES,
     Settings,
     device_defaults,
-    wait_without_spinning,
 )
 from common.training.xvr_config import RunPaths, settings_of
 
@@ -139,7 +138,6 @@ def check(
 
 
 def run(args: argparse.Namespace) -> int | None:
-    wait_without_spinning()
     from common.drr import renderer
     from common.pose_network.checkpoint import load_checkpoint
     from common.training import sources

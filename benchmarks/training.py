@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import files, geometry
 from common.command_line import script as script_module
 from common.errors import InputError
-from common.training import settings
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +136,6 @@ def measure(
 
 
 def run(args: argparse.Namespace) -> None:
-    settings.wait_without_spinning()
     from common.pose_network import checkpoint, prediction
     from common.registration.structures import load_structure
     from common.results.truth import read_truth

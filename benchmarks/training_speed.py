@@ -39,7 +39,6 @@ from common.training.settings import (
     GPU_MODEL,
     Model,
     Settings,
-    wait_without_spinning,
 )
 from common.training.view import TrainingView
 from common.training.xvr_config import RunPaths, config_of
@@ -192,7 +191,6 @@ def package_file(package: str, *parts: str) -> Path:
 
 
 def run(args: argparse.Namespace) -> None:
-    wait_without_spinning()
     import center_isometric
 
     target = output_folder(args.output) / "training.csv"

@@ -13,7 +13,7 @@ from common.drr import renderer
 from common.errors import InputError
 from common.files import torch_files
 from common.geometry import Detector
-from common.geometry.pose_range import PoseRange, knee, poses_from_parameters
+from common.geometry.pose_range import PoseRange, oriented, poses_from_parameters
 from common.pose_network import prediction
 from common.pose_network.checkpoint import Checkpoint, load_checkpoint, range_entries
 from common.volume import attenuation, nifti
@@ -370,7 +370,7 @@ def test_the_pose_range_of_a_pa_model_becomes_the_same_cameras_in_ap():
 
 @pytest.mark.parametrize("orientation", ["AP", "PA", None])
 def test_the_default_range_looks_at_the_patient_in_every_orientation(orientation):
-    for pose in knee(orientation).poses(20, np.random.default_rng(0)):
+    for pose in oriented(PoseRange(), orientation).poses(20, np.random.default_rng(0)):
         depth = geometry.invert(
             geometry.camera_from_pose(pose, orientation, geometry.PROPER_REVERSE[orientation])
         )[2, 3]

@@ -15,7 +15,7 @@ from common.command_line import training_flags
 from common.command_line.flags import add_pose_range_flags, pose_range_from
 from common.errors import InputError
 from common.geometry import Detector
-from common.geometry.pose_range import PoseRange
+from common.geometry.pose_range import PoseRange, any_side
 from common.training import augmentation, batches, loop, schedule, validation
 from common.training.images import LEAST_IN_VIEW, Scenes, draw_poses, make_batch
 from common.training.job import Job
@@ -447,6 +447,24 @@ def test_flags_override_the_interval_they_name_and_no_other():
     assert pose_range_from(args, PoseRange(tx=(0.0, 1.0))) == PoseRange(
         r1=(-60.0, 110.0), tx=(0.0, 1.0)
     )
+
+
+def test_views_any_spans_both_laterals_at_the_distances_of_the_sdd():
+    chosen = training_flags.view_from(parse("--views", "any", "--sdd", "1500"), "cpu").pose_range
+    assert chosen.r1 == (-110, 110)
+    assert chosen.tx == chosen.tz == (-80, 80)
+    assert chosen.ty == (1050, 1395)
+    one = training_flags.view_from(parse("--views", "any", "--r1", "-20", "20"), "cpu").pose_range
+    assert one == replace(any_side(training_flags.SDD_MM), r1=(-20.0, 20.0))
+    assert training_flags.view_from(parse("--views", "ap"), "cpu").pose_range == PoseRange()
+
+
+def test_views_follow_the_orientation_of_a_checkpoint():
+    """The same cameras: those of AP, by extrinsics of PA."""
+    from_behind = replace(VIEW, orientation="PA", reverse_x_axis=False)
+    view = training_flags.view_from(parse("--views", "any"), "cpu", from_behind)
+    rotations = view.cameras(view.pose_range.poses(50, np.random.default_rng(0)))[:, :3, :3]
+    np.testing.assert_allclose(any_side(1020).outside_deg(rotations), 0, atol=1e-3)
 
 
 @pytest.mark.parametrize(

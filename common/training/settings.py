@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from common.errors import InputError
 from common.geometry import Detector
-from common.geometry.pose_range import knee
+from common.geometry.pose_range import PoseRange
 from common.training.view import TrainingView
 
 if TYPE_CHECKING:
@@ -118,12 +117,4 @@ def device_defaults(device: Device) -> DeviceDefaults:
 def default_view(device: Device) -> TrainingView:
     """The knee's default pose range on the default detector of the device."""
     pixels = CPU_HEIGHT if device == "cpu" else GPU_HEIGHT
-    return TrainingView(Detector.centred(pixels, pixels, SDD_MM, FIELD_MM / pixels), knee("AP"))
-
-
-def wait_without_spinning() -> None:
-    """Let idle threads of torch and numba sleep; call this before either is imported.
-
-    Spinning threads took 2.6 times the time on a machine with other work.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    return TrainingView(Detector.centred(pixels, pixels, SDD_MM, FIELD_MM / pixels), PoseRange())

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.geometry import Detector
-from common.geometry.pose_range import knee
+from common.geometry.pose_range import PoseRange, oriented
 from common.pose_network import checkpoint
 from common.training.settings import CPU_BATCH, DEFAULT_MINUTES, Settings
 from common.training.view import TrainingView
@@ -99,7 +99,7 @@ def settings_of(config: dict[str, Any], **changes: Any) -> Settings:
     detector = Detector.centred(config["height"], config["height"], config["sdd"], config["delx"])
     view = TrainingView(
         detector,
-        checkpoint.range_of(config) or knee(orientation),
+        checkpoint.range_of(config) or oriented(PoseRange(), orientation),
         orientation,
         config.get("reverse_x_axis", False),
     )

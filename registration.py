@@ -132,7 +132,7 @@ def followed(
 ) -> Sequence[Followed] | None:
     """Return what the next frame starts from: this frame, unless a structure in it has failed."""
     if any(each.verdict.code == "failed" for each in found):
-        return last
+        return last and [before.without_motion() for before in last]
     return [
         each.followed(before)
         for each, before in zip(found, last or [None] * len(found), strict=True)

@@ -210,6 +210,36 @@ def test_a_bone_follows_its_neighbour_into_a_frame_in_which_both_have_moved_far(
 
 
 @pytest.mark.slow
+def test_a_bone_is_met_where_its_motion_leads(pair, monkeypatch):
+    """By 40 mm and 12 degrees a frame, too far for a refinement from the pose before."""
+    (bone, _), (pose, _) = pair
+    step = geometry.twist(np.r_[0, 0, np.radians(12), 24.0, 8, 30], np.array([0.0, 0, 620]))
+    poses = [pose @ np.linalg.matrix_power(step, number - 1) for number in range(3)]
+    monkeypatch.setattr(register, "compete", lambda *given, **more: pytest.fail("searched"))
+    frame = [View(take_xray([bone.body], [poses[2]]))]
+    before = Followed(poses[1], 0.5, geometry.invert(poses[0]) @ poses[1])
+    np.testing.assert_allclose(before.expected, poses[2], atol=1e-9)
+    (found,) = register.register(frame, [bone], SEARCH, 0, [before])
+    assert error(found.pose, poses[2], bone.body).in_plane_mm < 0.2
+    after = found.followed(before)
+    assert error(after.expected, poses[2] @ step, bone.body).in_plane_mm < 1
+    np.testing.assert_array_equal(after.without_motion().expected, after.pose)
+
+
+@pytest.mark.slow
+def test_a_lost_bone_is_looked_for_beside_its_neighbour_before_everywhere(pair, monkeypatch):
+    bones, poses = pair
+    frame = [View(take_xray([bone.body for bone in bones], poses))]
+    monkeypatch.setattr(register, "find", lambda *given: pytest.fail("searched everywhere"))
+    lost = moved(poses[1], bones[1].body, (50, 0, 40), (35, 0, 0))
+    last = [Followed(poses[0], 0.5), Followed(lost, 0.5)]
+    found = register.register(frame, bones, Starter("search"), 0, last)
+    for bone, pose, each in zip(bones, poses, found, strict=True):
+        assert error(each.pose, pose, bone.body).in_plane_mm < 0.3
+        assert each.verdict.code == "ok"
+
+
+@pytest.mark.slow
 def test_a_pose_that_drifts_between_frames_gets_more_start_poses_and_is_suspect_if_they_fail(
     pair, monkeypatch
 ):

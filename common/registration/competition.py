@@ -161,10 +161,10 @@ def compete_from(
     return finish(views, body, solution)
 
 
-def follow(views: Sequence[View], body: Body, pose: np.ndarray) -> Solution | None:
-    """Refine from one near pose, such as that of the previous frame; None if out of view."""
-    runs = Run.from_starts(views, body, [pose], LEVELS)
-    return runs[0].alone() if runs else None
+def follow(views: Sequence[View], body: Body, poses: Sequence[np.ndarray]) -> Solution | None:
+    """Refine near poses, such as that of the previous frame; the best, None if out of view."""
+    runs = Run.from_starts(views, body, poses, LEVELS)
+    return max(runs, key=lambda run: run.evidence).alone() if runs else None
 
 
 def better(one: Solution | None, other: Solution | None) -> Solution | None:

@@ -88,7 +88,10 @@ class Registration:
 
     def followed(self, before: Followed | None) -> Followed:
         """Return the state of this structure for the next frame of a sequence."""
-        return Followed(self.pose, max(before.evidence if before else 0.0, self.solution.evidence))
+        if before is None:
+            return Followed(self.pose, self.solution.evidence)
+        motion = geometry.invert(before.pose) @ self.pose
+        return Followed(self.pose, max(before.evidence, self.solution.evidence), motion)
 
 
 def register(
@@ -170,15 +173,36 @@ def _register(
 ) -> list[Registration]:
     before = list(last) if last else [None] * len(structures)
     found: list[Found] = []
-    for structure, previous in zip(structures, before, strict=True):
-        carried = _carried(found, before, previous)
-        found.append(find(views, structure, starter, seed, previous, carried))
-    if len(structures) > 1:
+    lost: list[int] = []
+    for number, (structure, previous) in enumerate(zip(structures, before, strict=True)):
+        tracked = None
+        if previous:
+            carried = _carried(found, before, previous)
+            tracked = _follow(views, structure, seed, previous, carried)
+            if tracked is None or not is_ok(tracked, views, structure):
+                lost.append(number)
+        if tracked is None:
+            found.append(find(views, structure, starter, seed))
+        else:
+            found.append(Found(tracked.start, tracked, ("near the previous frame",)))
+    several = len(structures) > 1
+    if several and any(
+        is_found(o.solution, views, s) for s, o in zip(structures, found, strict=True)
+    ):
         found = search_beside(views, structures, starter, seed, found)
+    for number in lost:
+        structure, one = structures[number], found[number]
+        if not is_found(one.solution, views, structure):
+            logger.info(
+                f"{views[0].xray.path.name}: {structure.ct.name} was lost after the previous frame;"
+                " searching again"
+            )
+            again = find(views, structure, starter, seed)
+            found[number] = one.after("; ".join(again.searched), again.solution)
     if starter.anywhere() and not _any_clear(views, structures, found):
         found = _search_further(views, structures, starter, seed, found, stages[1:])
-        if len(structures) > 1:  # a bone found only now shows where the others are
-            found = search_beside(views, structures, starter, seed, found)
+    if several:  # also beside a bone found only now, or else beside the most certain one
+        found = search_beside(views, structures, starter, seed, found)
     _log_searched(views, structures, found)
     found = [
         _finished(views, structure, one) for structure, one in zip(structures, found, strict=True)
@@ -259,22 +283,9 @@ def find(
     structure: Structure,
     starter: Starter,
     seed: int,
-    last: Followed | None = None,
-    carried: Sequence[np.ndarray] = (),
 ) -> Found:
-    """Find one structure separately from the others.
-
-    In a sequence, the pose of the previous frame (``last``) is tried first, then candidates around
-    it, then candidates around each pose of ``carried``. Raises InputError if it is out of view.
-    """
+    """Find one structure separately from the others. Raises InputError if it is out of view."""
     name = views[0].xray.path.name
-    solution = _follow(views, structure, seed, last, carried) if last else None
-    if solution and is_ok(solution, views, structure):
-        return Found(solution.start, solution)
-    if last:
-        logger.info(
-            f"{name}: {structure.ct.name} was lost after the previous frame; searching again"
-        )
     starts = starter(views, structure)
     if starter.optimizer == "adam":
         solution = ascend(views, structure, starts[0])
@@ -331,7 +342,7 @@ def _search_further(
                 f"{views[0].xray.path.name}: {structure.ct.name} is not certain; searching"
                 f" {stage.words}"
             )
-            starts = stage_starts(views, structure, stage, starter.banks, keep=FIRST_STARTS)
+            starts = stage_starts(views, structure, stage, starter.banks)
             solution = _compete_in_turn(views, structure, starts, seed)
             certain = solution is not None and is_found(solution, views, structure)
             if starter.method == "model" and not certain:
@@ -349,9 +360,15 @@ def _follow(
     last: Followed,
     carried: Sequence[np.ndarray],
 ) -> Solution | None:
-    """Return the best solution from the previous frame; low evidence gets more start poses."""
-    solution = follow(views, structure.body, last.pose)
-    for pose in (last.pose, *carried):
+    """Return the best solution near the previous frames.
+
+    The pose as the motion so far leads to, and that of the last frame, are refined. Low evidence
+    gets more start poses: around both, and around each of ``carried``.
+    """
+    moving = not np.array_equal(last.motion, np.eye(4))
+    near = [last.expected, last.pose] if moving else [last.pose]
+    solution = follow(views, structure.body, near)
+    for pose in (*near, *carried):
         if (
             solution
             and is_ok(solution, views, structure)

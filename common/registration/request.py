@@ -8,7 +8,7 @@ back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -62,6 +62,17 @@ class Followed:
     pose: np.ndarray  # (4, 4) volume_from_rig in the last frame that did not fail
     # the highest of all frames: a drifting pose loses evidence while its similarity stays high
     evidence: float
+    # (4, 4) by which the rig moved in the volume since the frame before: rig_from_rig
+    motion: np.ndarray = field(default_factory=lambda: np.eye(4))
+
+    @property
+    def expected(self) -> np.ndarray:
+        """(4, 4) volume_from_rig in the next frame, if the motion stays the same."""
+        return self.pose @ self.motion
+
+    def without_motion(self) -> Followed:
+        """Return the state where frames are missing after it."""
+        return replace(self, motion=np.eye(4))
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,10 @@ class Request:
                 values[name] = Path(entries[name]) if entries[name] else None
             previous = entries["previous"]
             values["previous"] = previous and tuple(
-                Followed(np.array(one["pose"]), one["evidence"]) for one in previous
+                Followed(
+                    np.array(one["pose"]), one["evidence"], np.array(one.get("motion", np.eye(4)))
+                )
+                for one in previous
             )
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

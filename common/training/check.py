@@ -115,9 +115,8 @@ def _searching_fit(
 
     def fit(xray: Xray) -> float:
         views = [View(xray)]
-        starts = stage_starts(
-            views, structure, STATED, banks, Limits(ranges), preflight.QUICK_STARTS
-        )
+        starts = stage_starts(views, structure, STATED, banks, Limits(ranges))
+        starts = starts[: preflight.QUICK_STARTS]
         winner = competition.compete_from(views, structure.body, starts, seed)
         return winner.fit.similarity if winner else -1.0
 

@@ -25,7 +25,7 @@ AXIS_STEP_DEG = 8.0  # between neighbouring viewing directions
 # benchmarks/README.md, 'Template bank': pixels of 4 mm put 17 of 24 right starts among the first 96
 PIXEL_MM = 3.0  # at the detector
 MOST_PIXELS = 91  # per side of a template; larger bodies have larger pixels
-COMPONENTS, MASK_COMPONENTS = 96, 16
+COMPONENTS, MASK_COMPONENTS = 64, 12
 BASIS_SAMPLE = 800  # templates that a basis is made of
 RANK_TOLERANCE = 1e-6  # of the largest eigenvalue
 HIGHPASS_PX, RIM_PX, CUT_PX, SOFT_PX = 1.6, 2.0, 2.5, 0.7

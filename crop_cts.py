@@ -39,7 +39,7 @@ from common.command_line import script
 from common.errors import InputError, going_on, raise_all
 from common.geometry import MIRROR
 from common.progress import track
-from common.volume.cropping import crop_bone, mirror, onto_grid, x_of_label
+from common.volume.cropping import crop_bone, mirror, onto_grid, x_of_body, x_of_label
 from common.volume.hounsfield import BELOW_FAT_HU, NO_AIR_ABOVE_HU
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ LABELS = (3, 4, 1, 2)
 BONES = ("femur", "tibia")
 PADDING_MM = 5.0
 MOST_PADDING_MM = 1000
+# from the middle of the body, on the wrong side: a single knee lies closer to it
+WRONG_SIDE_MM = 30.0
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def run(args: argparse.Namespace) -> int | None:
 
     labelmap = nifti.load_labelmap(seg_path)
     _check_labels(seg_path, labelmap.data, args.labels)
-    ct = nifti.load_ct(ct_path)
+    ct = nifti.load_ct(ct_path, fill=False)  # a voxel is copied, not interpolated
     _check_units(ct_path, ct)
     _log_islands(labelmap, seg_path)
     labelmap = onto_grid(labelmap, ct, args.labels)
@@ -293,7 +295,10 @@ def _log_islands(labelmap: Volume, path: Path) -> None:
 
 
 def _warn_if_swapped(ct: Volume, labelmap: Volume, targets: Sequence[Target]) -> None:
-    """Warn if a right bone is to the left of its left partner in the scanner frame."""
+    """Warn if a right bone is to the left of its left partner in the scanner frame.
+
+    A bone whose partner is missing is compared with the middle of the body.
+    """
     scanner_from_index = ct.lineage.scanner_from_volume @ ct.affine
     for left, right in zip(targets[::2], targets[1::2], strict=True):
         x_left, x_right = (
@@ -305,6 +310,19 @@ def _warn_if_swapped(ct: Volume, labelmap: Volume, targets: Sequence[Target]) ->
                 f" {left.label} (left) at {x_left:.0f} mm, but x increases towards the patient's"
                 " right; the labels look swapped, or the orientation of the CT is wrong"
             )
+        for target, x in ((left, x_left), (right, x_right)):
+            if np.isnan([x_left, x_right]).sum() != 1 or np.isnan(x):
+                continue
+            off_mm = (x - x_of_body(ct, labelmap.data == target.label)) * (
+                1 if target.side == "left" else -1
+            )
+            if off_mm > WRONG_SIDE_MM:
+                other = "right" if target.side == "left" else "left"
+                logger.warning(
+                    f"{target}: lies {off_mm:.0f} mm on the {other} of the middle of the body, and"
+                    f" its {other} partner is missing; the labels look swapped, one label may stand"
+                    " for both sides, or the orientation of the CT is wrong"
+                )
 
 
 main = script.script(run, build_parser)

@@ -3,7 +3,8 @@
 
 Automatic segmentations leave small islands away from the bone, which would make its bounding box
 (step 2) far too large. Voxels that touch at a face, an edge or a corner (26 neighbours) are
-connected.
+connected. A large piece that is removed is warned of with its size and place: it may be the other
+part of a fractured bone, the bone beyond a lost slice, or a second bone under the same label.
 
 reads   a labelmap (NIfTI): whole-number labels, 0 for background
 writes  OUT/NAME_cleaned.nii.gz on the same grid and in the same data type
@@ -32,7 +33,9 @@ import numpy as np
 from common import files
 from common.command_line import script
 from common.errors import InputError
+from common.geometry import apply
 from common.progress import track
+from common.volume.volume import affine_of_box
 
 if TYPE_CHECKING:
     from common.volume.volume import Volume
@@ -40,6 +43,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger("common.script")
 
 MAX_LABEL = 1_000_000  # larger values indicate a CT or a damaged file
+# a piece above either size is no artefact: share of the label, and volume
+LARGE_SHARE, LARGE_MM3 = 0.05, 1000.0
+LEAST_PIECE_VOXELS = 50  # of a coarse labelmap, in which an island has a large share
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A large component of a label beside the largest one."""
+
+    voxels: int
+    share: float  # of the voxels of the label
+    mm3: float
+    gap_mm: float  # to the largest component
+    centre_mm: tuple[float, float, float]  # RAS mm in the frame of the file
+    kept: bool
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,7 @@ class LabelReport:
     voxels_kept: int
     islands_removed: int
     voxels_removed: int
+    large: tuple[Piece, ...] = ()
 
 
 def build_parser() -> script.Parser:
@@ -69,17 +88,30 @@ def build_parser() -> script.Parser:
         metavar="N",
         help="labels to clean (default: all labels of the file)",
     )
+    parser.add_argument(
+        "--keep",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="labels of which large pieces are kept too, as of a fractured bone (above"
+        f" {100 * LARGE_SHARE:g} %% of the label or {LARGE_MM3 / 1000:g} cm3)",
+    )
     return parser
 
 
 def keep_largest_components(
-    data: np.ndarray, labels: Iterable[int] | None = None
+    data: np.ndarray,
+    labels: Iterable[int] | None = None,
+    affine: np.ndarray | None = None,
+    keep: Iterable[int] = (),
 ) -> list[LabelReport]:
     """Set to 0, in place, all but the largest 26-connected component of each label.
 
     ``data`` is (I, J, K) integers, changed in place because the labelmap of a whole body is large.
     ``labels`` defaults to all labels; missing ones get no report. Of components of the same size,
-    the first in slice order is kept.
+    the first in slice order is kept. ``affine`` (4x4, RAS mm, default: the identity) is for sizes
+    and places of large pieces, which stay in the labels of ``keep``.
     """
     from scipy import ndimage
 
@@ -90,18 +122,65 @@ def keep_largest_components(
         if labels is None
         else [label for label in dict.fromkeys(labels) if label in present]
     )
+    affine, kept_labels = np.eye(4) if affine is None else affine, set(keep)
     reports = []
     for label in track(chosen, what="labels", unit="label"):
         part = data[boxes[label - 1]]  # a view
         runs = find_runs(part, label)
         component = connect_runs(runs, part.shape)
         sizes = np.bincount(component, weights=runs[:, 3] - runs[:, 2]).astype(int)
-        largest = int(sizes.argmax())
-        kept = int(sizes[largest])
-        for k, j, start, stop in runs[component != largest]:
+        large = _large_pieces(sizes, affine)
+        stays = np.zeros(len(sizes), bool)
+        stays[sizes.argmax()] = True
+        if label in kept_labels:
+            stays[large] = True
+        for k, j, start, stop in runs[~stays[component]]:
             part[start:stop, j, k] = 0
-        reports.append(LabelReport(label, kept, len(sizes) - 1, int(sizes.sum()) - kept))
+        voxels_kept = int(sizes[stays].sum())
+        here = affine_of_box(affine, boxes[label - 1])
+        pieces = [
+            _describe(runs, component, piece, sizes, here, bool(stays[piece])) for piece in large
+        ]
+        removed = int(sizes.sum()) - voxels_kept
+        reports.append(LabelReport(label, voxels_kept, int((~stays).sum()), removed, tuple(pieces)))
     return reports
+
+
+def _large_pieces(sizes: np.ndarray, affine: np.ndarray) -> list[int]:
+    """Return the numbers of the components, but the largest, that are too large for artefacts."""
+    mm3 = sizes * abs(np.linalg.det(affine[:3, :3]))
+    large = (sizes > LARGE_SHARE * sizes.sum()) & (sizes >= LEAST_PIECE_VOXELS)
+    large |= mm3 > LARGE_MM3
+    large[sizes.argmax()] = False
+    return [int(piece) for piece in np.flatnonzero(large)]
+
+
+def _describe(
+    runs: np.ndarray,
+    component: np.ndarray,
+    piece: int,
+    sizes: np.ndarray,
+    affine: np.ndarray,
+    kept: bool,
+) -> Piece:
+    """Return size and place of a component of `connect_runs`; ``affine`` is that of the runs."""
+    from scipy.spatial import cKDTree
+
+    def ends(number: int) -> np.ndarray:
+        k, j, start, stop = runs[component == number].T
+        return apply(affine, np.concatenate([np.c_[start, j, k], np.c_[stop - 1, j, k]]))
+
+    k, j, start, stop = runs[component == piece].T
+    middle = np.average(np.c_[(start + stop - 1) / 2, j, k], axis=0, weights=stop - start)
+    gap_mm = cKDTree(ends(int(sizes.argmax()))).query(ends(piece))[0].min()
+    return Piece(
+        voxels=int(sizes[piece]),
+        share=float(sizes[piece] / sizes.sum()),
+        mm3=float(sizes[piece] * abs(np.linalg.det(affine[:3, :3]))),
+        gap_mm=float(gap_mm),
+        centre_mm=tuple(np.round(apply(affine, middle), 1).tolist()),
+        kept=kept,
+    )
 
 
 def find_runs(data: np.ndarray, label: int) -> np.ndarray:
@@ -146,14 +225,17 @@ def connect_runs(runs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def clean(labelmap: Volume, labels: Sequence[int] | None) -> tuple[Volume, list[LabelReport]]:
+def clean(
+    labelmap: Volume, labels: Sequence[int] | None, keep: Sequence[int] = ()
+) -> tuple[Volume, list[LabelReport]]:
     """Return the cleaned labelmap with its lineage, and a report per label.
 
-    Raises InputError if the labelmap has none of the labels.
+    Large pieces stay in the labels of ``keep``. Raises InputError if the labelmap has none of the
+    labels.
     """
     # a memory-mapped file is read-only
     data = labelmap.data if labelmap.data.flags.writeable else np.array(labelmap.data)
-    reports = keep_largest_components(data, labels)
+    reports = keep_largest_components(data, labels, labelmap.affine, keep)
     if not reports:
         present = [int(label) for label in np.unique(data) if label]
         raise InputError(
@@ -188,7 +270,7 @@ def run(args: argparse.Namespace) -> int | None:
             f"labels up to {MAX_LABEL}",
             "choose a labelmap, not a CT",
         )
-    cleaned, reports = clean(labelmap, args.labels)
+    cleaned, reports = clean(labelmap, args.labels, args.keep)
     for missing in sorted(set(args.labels or ()) - {report.label for report in reports}):
         logger.warning(f"{source.name}: label {missing} is missing; it is skipped")
     for report in reports:
@@ -196,12 +278,30 @@ def run(args: argparse.Namespace) -> int | None:
             f"label {report.label}: {report.voxels_kept} voxels kept, {report.islands_removed}"
             f" islands with {report.voxels_removed} voxels removed"
         )
+        _warn_of_large_pieces(source, report)
     stored = nifti.stored_dtype(source)
     if stored.kind == "f":
         cleaned = replace(cleaned, data=cleaned.data.astype(stored))
     nifti.save(output, cleaned)
     print(output)
     return None
+
+
+def _warn_of_large_pieces(source: Path, report: LabelReport) -> None:
+    for piece in report.large:
+        x, y, z = piece.centre_mm
+        what = (
+            f"{source.name}: label {report.label} has a second piece of {100 * piece.share:.0f} %"
+            f" ({piece.mm3 / 1000:.1f} cm3), {piece.gap_mm:.0f} mm away, at"
+            f" R {x:.0f}, A {y:.0f}, S {z:.0f} mm"
+        )
+        if piece.kept:
+            logger.info(f"{what}; kept (--keep)")
+        else:
+            logger.warning(
+                f"{what}; removed: a fracture, a lost slice, or two bones under one label? To keep"
+                f" it: --keep {report.label}; two bones need two labels"
+            )
 
 
 main = script.script(run, build_parser)

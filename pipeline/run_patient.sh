@@ -14,7 +14,8 @@ usage: pipeline/run_patient.sh --ct CT --seg LABELMAP --side left|right --xray F
   --ct FILE          CT, NIfTI in Hounsfield units
   --seg FILE         labelmap of the same patient
   --side SIDE        side of the X-rays: left or right
-  --xray FILE        X-ray (PNG, JPEG, TIFF, DICOM); repeat the flag for several
+  --xray FILE        X-ray (PNG, JPEG, TIFF, DICOM); repeat the flag for several. Results are in a
+                     folder of its name, so names must differ
   --out DIR          folder of all outputs
   --labels "A B C D" labels: right and left of the first bone, right and left of the second
                      (default: "3 4 1 2")
@@ -26,7 +27,8 @@ usage: pipeline/run_patient.sh --ct CT --seg LABELMAP --side left|right --xray F
   --minutes M        training time of each model (default: 10)
   --no-mask          render the crop box instead of only the labelled bone, for a bone that moves
                      with its surroundings
-  --sdd MM           source-to-detector distance to add to DICOM X-rays that lack it
+  --sdd MM           source-to-detector distance of the X-rays: added to DICOM files, handed to
+                     registration.py for pictures
   --train "FLAGS"    further flags of agnostic.py and finetuned.py
   --register "FLAGS" further flags of registration.py (--sdd, --pixel_spacing, ...)
   --drr "FLAGS"      further flags of create_drr.py (--method fused is much faster)
@@ -74,6 +76,31 @@ esac
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python}
+
+# kind (by content) and name of each X-ray, as registration.py names its results
+listing=$("$python" - "$here" "${xrays[@]}" <<'PY'
+import sys
+sys.path.insert(0, sys.argv[1])
+from common import files
+from common.errors import InputError
+from common.xray.dicom import is_dicom
+try:
+    for xray in sys.argv[2:]:
+        path = files.existing_file(xray, "an X-ray (PNG, JPEG, TIFF or DICOM)")
+        print("dicom" if is_dicom(path) else "picture", files.stem(path))
+except InputError as error:
+    sys.exit(f"run_patient.sh: {error}")
+PY
+) || exit 2
+kinds=() views=()
+while read -r kind view; do kinds+=("$kind"); views+=("$view"); done <<<"$listing"
+twice=$(printf '%s\n' "${views[@]}" | sort | uniq -d | tr '\n' ' ')
+if [ -n "$twice" ]; then
+  echo "run_patient.sh: --xray: several files are named ${twice% }; expected a different name for" \
+    "each X-ray, since its results are in a folder of that name; rename or copy them" >&2
+  exit 2
+fi
+
 mkdir -p "$out/segmentations" "$out/xrays" "$out/models"
 out=$(cd "$out" && pwd) ct=$(realpath "$ct") seg=$(realpath "$seg")
 
@@ -106,14 +133,15 @@ read -ra register_flags <<<"$register"
 read -ra drr_flags <<<"$drr"
 chosen=("${bone_list[@]}"); [ -n "$only" ] && chosen=("$only")
 
-ready=()
-for xray in "${xrays[@]}"; do
-  if [ -n "$sdd" ] && [[ "$xray" == *.dcm || "$xray" == *.DCM ]]; then
-    fixed="$out/xrays/$(basename "$xray")"
+ready=() sdd_flags=()
+for index in "${!xrays[@]}"; do
+  xray=${xrays[$index]} view=${views[$index]}
+  if [ -n "$sdd" ] && [ "${kinds[$index]}" = dicom ]; then
+    fixed="$out/xrays/$view.dcm"
     step "$fixed" add_dicom_data.py --i "$xray" --o "$fixed" --sdd "$sdd"
-    ready+=("$fixed")
+    ready+=("$fixed") sdd_flags+=("")
   else
-    ready+=("$(realpath "$xray")")
+    ready+=("$(realpath "$xray")") sdd_flags+=("${sdd:+--sdd $sdd}")
   fi
 done
 
@@ -147,16 +175,17 @@ for bone in "${chosen[@]}"; do
     --minutes "$minutes" ${mask_file[@]+"${mask_file[@]}"} ${train_flags[@]+"${train_flags[@]}"}
 
   for index in "${!ready[@]}"; do
-    xray=${ready[$index]}
-    view=$(basename "${xray%.*}")
+    xray=${ready[$index]} view=${views[$index]}
+    read -ra sdd_flag <<<"${sdd_flags[$index]}"
     results="$out/results/$bone/$view" parameters="$out/results/$bone/$view/parameters.pt"
     step "$parameters" registration.py "$xray" -v "$volume" -c "$finetuned" -o "$results" \
-      ${mask_file[@]+"${mask_file[@]}"} ${register_flags[@]+"${register_flags[@]}"}
+      ${mask_file[@]+"${mask_file[@]}"} ${sdd_flag[@]+"${sdd_flag[@]}"} \
+      ${register_flags[@]+"${register_flags[@]}"}
     step "$results/drr.png" create_drr.py --volume "$volume" --pose_path "$parameters" \
       --output_path "$results/drr.png" ${drr_flags[@]+"${drr_flags[@]}"} \
       ${mask_file[@]+"${mask_file[@]}"}
     known=()
-    if [ -n "$truth" ]; then known=(--truth "${xrays[$index]%.*}$truth"); fi
+    if [ -n "$truth" ]; then known=(--truth "$(dirname "${xrays[$index]}")/$view$truth"); fi
     step "$results/evaluation.json" evaluation.py --data_dir "$results" \
       --title_suffix "($view, $bone)" ${known[@]+"${known[@]}"}
     step "$results/3d/scene.html" visualize_3d_drr.py --volume "$volume" \

@@ -101,7 +101,7 @@ def test_the_box_is_the_label_and_its_padding_in_millimetres_rounded_up(tmp_path
     assert crop(tmp_path, "--padding", "2.1") == 0
     box = volume.index_box(seg == FEMUR_LEFT)
     grown = tuple(slice(b.start - pad, b.stop + pad) for b, pad in zip(box, (3, 3, 2), strict=True))
-    left = nifti.load_ct(tmp_path / "femur_cts_cropped" / "P01_femur.nii.gz")
+    left = nifti.load_ct(tmp_path / "femur_cts_cropped" / "P01_femur.nii.gz", fill=False)
     np.testing.assert_array_equal(left.data, ct[grown])
     np.testing.assert_allclose(
         apply(left.affine, np.zeros(3)),
@@ -115,7 +115,7 @@ def test_padding_stops_at_the_edge_of_the_ct(tmp_path):
     ct, _ = write_patient(tmp_path, affine_of(np.eye(3)))
     assert crop(tmp_path, "--padding", "500") == 0
     np.testing.assert_array_equal(
-        nifti.load_ct(tmp_path / "tibia_cts_cropped" / "P01_tibia.nii.gz").data, ct
+        nifti.load_ct(tmp_path / "tibia_cts_cropped" / "P01_tibia.nii.gz", fill=False).data, ct
     )
 
 
@@ -128,7 +128,9 @@ def test_masks_are_on_the_grid_of_the_crop_and_contain_only_their_bone(tmp_path)
         ("tibia", "", 2),
         ("tibia", "_mirrored", 1),
     ):
-        ct = nifti.load_ct(tmp_path / f"{bone}_cts_cropped" / f"P01_{bone}{ending}.nii.gz")
+        ct = nifti.load_ct(
+            tmp_path / f"{bone}_cts_cropped" / f"P01_{bone}{ending}.nii.gz", fill=False
+        )
         mask = nifti.load_labelmap(
             tmp_path / f"{bone}_masks_cropped" / f"P01_{bone}{ending}.nii.gz"
         )
@@ -149,7 +151,9 @@ def test_a_right_bone_becomes_its_mirror_image_without_interpolation(tmp_path, d
     affine = affine_of(directions)
     ct, _ = write_patient(tmp_path, affine)
     assert crop(tmp_path) == 0
-    mirrored = nifti.load_ct(tmp_path / "femur_cts_cropped" / "P01_femur_mirrored.nii.gz")
+    mirrored = nifti.load_ct(
+        tmp_path / "femur_cts_cropped" / "P01_femur_mirrored.nii.gz", fill=False
+    )
     index = np.stack(np.indices(mirrored.shape), -1).reshape(-1, 3)
     reflected = apply(mirrored.affine, index) * [-1, 1, 1]
     there = apply(invert(affine), reflected)
@@ -168,7 +172,7 @@ def test_the_lineage_maps_every_voxel_back_to_its_position_in_the_scanner(tmp_pa
     ct, seg = write_patient(tmp_path, affine)
     assert crop(tmp_path) == 0
     for name, label in (("P01_tibia", TIBIA_LEFT), ("P01_tibia_mirrored", TIBIA_RIGHT)):
-        cropped = nifti.load_ct(tmp_path / "tibia_cts_cropped" / f"{name}.nii.gz")
+        cropped = nifti.load_ct(tmp_path / "tibia_cts_cropped" / f"{name}.nii.gz", fill=False)
         brightest = np.array(np.unravel_index(np.where(seg == label, ct, -2000).argmax(), ct.shape))
         found = np.array(np.unravel_index(cropped.data.argmax(), cropped.shape))
         scanner = apply(cropped.lineage.scanner_from_volume, apply(cropped.affine, found))
@@ -261,6 +265,26 @@ def test_swapped_sides_are_a_warning(tmp_path, capsys):
     messages = [line for line in capsys.readouterr().err.splitlines() if "look swapped" in line]
     assert len(messages) == 1
     assert "femur" in messages[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "warned"),
+    [
+        (("3", "4", "99", "98"), 0),
+        (("99", "4", "97", "98"), 0),
+        (("4", "99", "97", "98"), 1),
+        (("97", "3", "98", "99"), 1),
+    ],
+)
+def test_a_single_bone_on_the_wrong_side_of_the_body_is_a_warning(
+    tmp_path, capsys, knees, labels, warned
+):
+    (tmp_path / "segmentations").mkdir()
+    nifti.save(tmp_path / "P01_ct.nii.gz", knees.ct)
+    nifti.save(tmp_path / "segmentations" / "P01_seg.nii.gz", knees.segmentation)
+    assert crop(tmp_path, "--labels", *labels) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("of the middle of the body" in line for line in lines) == warned
 
 
 @pytest.mark.parametrize(

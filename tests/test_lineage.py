@@ -153,6 +153,7 @@ def test_landmark_and_image_keep_their_position_through_all_four_steps(
         )
         assert [entry["step"] for entry in volume.lineage.history] == [
             "crop_cts",
+            "fill_around_bone",  # this patient is bones in nothing but air
             "coregister_cts",
             "center_isometric",
         ]

@@ -259,3 +259,40 @@ def test_one_patient_goes_from_raw_ct_to_an_evaluated_registration(tmp_path):
         )
         == 0
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (("ap/knee.dcm", "lat/knee.dcm"), 2),
+        (("ap/knee.dcm", "lat/knee.png"), 2),
+        (("1.2.826.0.1.1", "1.2.826.0.1.2"), 0),
+    ],
+)
+def test_two_xrays_of_one_name_are_refused_before_anything_runs_and_uids_are_names(
+    tmp_path, names, code
+):
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(128) + b"DICM" + bytes(20))
+    for name in ("ct.nii.gz", "seg.nii.gz"):
+        (tmp_path / name).touch()
+    chain = [ROOT / "pipeline/run_patient.sh", "--ct", tmp_path / "ct.nii.gz"]
+    chain += ["--seg", tmp_path / "seg.nii.gz", "--side", "left", "--out", tmp_path / "out"]
+    chain += ["--sdd", "1000"]
+    for name in names:
+        chain += ["--xray", tmp_path / name]
+    done = subprocess.run(
+        [str(word) for word in chain],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
+    assert done.returncode == 2  # the empty CT ends the chain later
+    assert ("several files are named knee" in done.stderr) == (code == 2)
+    steps = [line for line in done.stdout.splitlines() if line.startswith("== ")]
+    assert bool(steps) == (code == 0)
+    # a file without an ending is DICOM by its content, and gets its distance
+    assert code or "add_dicom_data.py --i" in steps[0]

@@ -1,6 +1,7 @@
 """Step 1 on labelmaps whose islands are known."""
 
 import json
+import re
 
 import nibabel
 import numpy as np
@@ -91,6 +92,7 @@ def test_counts_are_reported_and_recorded(seg, capsys):
         "voxels_kept": 12,
         "islands_removed": 2,
         "voxels_removed": 4,
+        "large": [],
     }
     assert result.lineage.source["name"] == "P01_seg.nii.gz"
     np.testing.assert_array_equal(result.lineage.scanner_from_volume, np.eye(4))
@@ -156,3 +158,61 @@ def test_components_of_noise_are_those_that_scipy_finds(density):
     (report,) = segmentation_preprocessing.keep_largest_components(noise)
     assert (report.voxels_kept, report.islands_removed) == (sizes.max(), count - 1)
     np.testing.assert_array_equal(noise, components == 1 + sizes.argmax())
+
+
+# ------------------------------------------------------------------------------------ large pieces
+
+
+def broken_bone() -> np.ndarray:
+    """Label 4: a shaft of 1000 voxels with a gap of three slices, 600 on one side, 400 beyond."""
+    data = np.zeros((20, 18, 16), np.uint8)
+    data[3:13, 3:13, 0:6] = 4
+    data[3:13, 3:13, 9:13] = 4
+    data[18, 16, 1] = 4
+    return data
+
+
+def write(path, data):
+    nibabel.save(nibabel.Nifti1Image(data, AFFINE), path)
+    return path
+
+
+def test_a_large_piece_that_is_removed_is_warned_of_with_its_size_and_place(tmp_path, capsys):
+    code, result = clean(write(tmp_path / "P01_seg.nii.gz", broken_bone()), "--quiet")
+    assert code == 0
+    assert (result.data == 4).sum() == 600
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    # 400 of 1001 voxels of 0.6 mm3; 9 - 5 slices of 1.5 mm
+    assert "a second piece of 40 % (0.2 cm3), 6 mm away, at R 6, A -14, S 46 mm" in warning
+    assert "--keep 4" in warning
+    (piece,) = result.lineage.history[-1]["settings"]["labels"][0]["large"]
+    assert (piece["voxels"], piece["kept"]) == (400, False)
+    assert piece["gap_mm"] == pytest.approx(6.0)
+    assert piece["centre_mm"] == pytest.approx([6.2, -14.0, 45.8], abs=0.1)
+
+
+def test_large_pieces_of_a_label_can_be_kept_and_its_islands_still_go(tmp_path, capsys):
+    code, result = clean(write(tmp_path / "P01_seg.nii.gz", broken_bone()), "--keep", "4")
+    assert code == 0
+    expected = broken_bone()
+    expected[18, 16, 1] = 0
+    np.testing.assert_array_equal(result.data, expected)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_an_island_below_5_percent_is_not_warned_of(tmp_path, capsys):
+    data = broken_bone()
+    data[3:13, 3:13, 6:9] = 4
+    clean(write(tmp_path / "P01_seg.nii.gz", data))
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_one_label_for_both_legs_is_warned_of(tmp_path, knees, capsys):
+    shared = np.where(knees.segmentation.data == 1, 2, knees.segmentation.data)
+    path = tmp_path / "P01_seg.nii.gz"
+    nifti.save(path, volume.Volume(shared, knees.segmentation.affine, knees.segmentation.lineage))
+    assert clean(path, "-l", "2", "3", "4")[0] == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warnings) == 1
+    assert re.search(r"label 2 has a second piece of (4|5)\d %", warnings[0])
+    assert "two bones need two labels" in warnings[0]

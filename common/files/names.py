@@ -13,12 +13,15 @@ def sha256(path: str | Path) -> str:
 
 
 def stem(path: str | Path) -> str:
-    """Return the file name without its ending; ``.nii.gz`` is one ending."""
+    """Return the file name without its ending; ``.nii.gz`` is one ending.
+
+    Digits after the last dot are no ending: a DICOM file is often named by its UID.
+    """
     name = Path(path).name
     for ending in (".nii.gz", ".nii"):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
-    return Path(name).stem
+    return name if Path(name).suffix[1:].isdigit() else Path(name).stem
 
 
 def is_plain_name(name: str) -> bool:

@@ -46,6 +46,8 @@ class Body:
     complete: bool = False  # a whole CT: the X-ray shows nothing else
     # (K, 3) points where the CT ends inside the bone: the X-ray has no edges there
     ends: np.ndarray | None = None
+    # standard deviation of the place of its surface: that of a masked CT is partly estimated
+    surface_sd_mm: float = 0.0
 
     @property
     def centre_mm(self) -> np.ndarray:
@@ -61,6 +63,11 @@ class Body:
     def radius_mm(self) -> float:
         """Largest distance of its points from its centre."""
         return float(np.linalg.norm(self.points - self.centre_mm, axis=1).max())
+
+    @property
+    def half_width_mm(self) -> float:
+        """Half its extent along its second principal axis, as of a uniform density."""
+        return float(np.sqrt(3 * np.linalg.eigvalsh(np.cov(self.points.T))[1]))
 
 
 @dataclass(frozen=True)

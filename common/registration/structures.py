@@ -15,6 +15,7 @@ from common.registration.request import AttenuationMode
 from common.registration.scene import Body, Structure
 from common.volume import cut_ends
 from common.volume.attenuation import WHOLE_ATTENUATION_HU, select_structures
+from common.volume.bone_only import surface_sd_mm
 from common.volume.folders import labelmap_beside
 from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.nifti import load_ct, load_labelmap
@@ -58,7 +59,8 @@ def load_structure(
     renderer = make_renderer(shown, device, centre)
     if context is None:
         ends = _end_points(ct, shown, labelmap, chosen)
-        body = Body(renderer, points, complete=not excess and mask is None, ends=ends)
+        complete = not excess and mask is None
+        body = Body(renderer, points, complete=complete, ends=ends, surface_sd_mm=surface_sd_mm(ct))
     else:
         around = surroundings(ct, load_ct(context))
         body = Body(make_renderer(around, device, centre), points, renderer)

@@ -128,7 +128,8 @@ def assess(
 
     ``overlap`` is the fraction of the bone inside another one, ``expected_evidence`` the highest
     evidence of the previous frames of a sequence, ``apart_mm`` the distance from where the joint
-    with another bone lets the bone be.
+    with another bone lets the bone be. A surface that is displaced makes the bone larger, and its
+    depth from one view wrong in proportion.
     """
     fit, body = solution.fit, structure.body
     pose = fit.poses[0]
@@ -141,10 +142,14 @@ def assess(
             other.poses[0] @ views[0].rig_from_camera, camera, body.points, views[0].xray.detector
         )
         rival = Rival(error.in_plane_mm, error.rotation_deg, other.similarity)
+    depth_variance = shift[2, 2]
+    if len(views) == 1:  # several views determine the depth without the size of the bone
+        depth_mm = geometry.apply(geometry.invert(camera), body.centre_mm)[2]
+        depth_variance += (body.surface_sd_mm / max(body.half_width_mm, 1.0) * depth_mm) ** 2
     assumed = {what for view in views for what in view.xray.reading.get("assumed", ())}
     return Assessment(
         in_plane_sd_mm=float(np.sqrt((shift[0, 0] + shift[1, 1]) / 2)),
-        depth_sd_mm=float(np.sqrt(shift[2, 2])),
+        depth_sd_mm=float(np.sqrt(depth_variance)),
         rotation_sd_deg=float(np.degrees(np.sqrt(np.trace(fit.covariance[:3, :3]) / 3))),
         in_view=min(view.share_in_view(body, pose) for view in views),
         similarity=fit.similarity,

@@ -10,10 +10,13 @@ import numpy as np
 
 from common.errors import InputError
 from common.geometry import MIRROR, apply, invert
+from common.volume.hounsfield import BODY_HU
 from common.volume.resampling import resample_labels
 from common.volume.volume import Volume, affine_of_box, index_box, same_grid
 
 logger = logging.getLogger(__name__)
+
+BODY_STEP = 4  # voxels between those that are looked at for the middle of the body
 
 
 def crop_bone(
@@ -109,3 +112,17 @@ def x_of_label(data: np.ndarray, label: int, affine: np.ndarray) -> float:
         for axis, n in enumerate(data.shape)
     ]
     return float(apply(affine, np.array(index))[0])
+
+
+def x_of_body(ct: Volume, bone: np.ndarray) -> float:
+    """Return x of the middle of the body around a bone, mm in the scanner frame.
+
+    The body is all that is denser than `BODY_HU` in the slices of the mask ``bone`` (I, J, K).
+    """
+    scanner_from_index = ct.lineage.scanner_from_volume @ ct.affine
+    up = int(np.abs(scanner_from_index[2, :3]).argmax())
+    box: list[slice] = [slice(None, None, BODY_STEP)] * 3
+    box[up] = index_box(bone)[up]
+    body = np.argwhere(ct.data[tuple(box)] > BODY_HU) * np.where(np.arange(3) == up, 1, BODY_STEP)
+    body[:, up] += box[up].start
+    return float(apply(scanner_from_index, body.mean(axis=0))[0])

@@ -15,6 +15,9 @@ MUSCLE_HU = 55.0
 
 # ------------------------------------------------------------------------------------- thresholds
 
+# a voxel above this belongs to the body, with its skin
+BODY_HU = -300.0
+
 # lowest value that scanners store for air, as they keep HU + 1024; lower values are padding
 LOWEST_AIR_HU = -1024.0
 # a CT whose lowest voxel is above this contains neither air nor fat

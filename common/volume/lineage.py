@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = "ct-lineage/1"
 ASSUMED = "assumed to be an original CT (scanner_from_volume = identity)"
+# the step that every reader of a CT does, see `common.volume.bone_only`
+FILLED_STEP = "fill_around_bone"
 PACKAGES = ("numpy", "nibabel", "SimpleITK", "scipy")  # their versions are recorded
 
 
@@ -95,7 +97,7 @@ def with_stated_side(path: str | Path, lineage: Lineage, side: str | None) -> Li
         return lineage
     if lineage.mirrored == (side == "right"):
         return replace(lineage, side=side)
-    if lineage.history or lineage.mirrored:
+    if lineage.mirrored or any(entry["step"] != FILLED_STEP for entry in lineage.history):
         mirrored = "mirrored" if lineage.mirrored else "not mirrored"
         raise InputError(
             name,

@@ -13,6 +13,7 @@ import numpy as np
 
 from common import files
 from common.errors import InputError, reading
+from common.volume.bone_only import fill_around_bone
 from common.volume.hounsfield import DENSEST_HU
 from common.volume.lineage import read, write
 from common.volume.nifti_header import check_header, on_disk
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def load_ct(path: str | Path) -> Volume:
+def load_ct(path: str | Path, fill: bool = True) -> Volume:
     """Read a CT in Hounsfield units, (I, J, K), in the data type of the file.
 
-    Unsigned integers become signed, since air outside the field would wrap around. Raises
-    InputError if the file is not a 3D NIfTI volume of finite numbers with bone, an orientation and
-    a usable affine.
+    Unsigned integers become signed, since air outside the field would wrap around. A CT that holds
+    only a bone is filled with soft tissue around it, see `common.volume.bone_only`, unless ``fill``
+    is False, as for a step that copies voxels.
+
+    Raises InputError if the file is not a 3D NIfTI volume of finite numbers with bone, an
+    orientation and a usable affine.
     """
     volume = _load(path, "a CT volume (NIfTI, .nii or .nii.gz)")
     low, high = volume.data.min(), volume.data.max()  # NaN passes through both
@@ -54,7 +58,7 @@ def load_ct(path: str | Path) -> Volume:
         )
     if volume.data.dtype.kind == "u":
         volume = replace(volume, data=volume.data.astype(np.int16 if high < 2**15 else np.int32))
-    return volume
+    return fill_around_bone(volume) if fill else volume
 
 
 def load_labelmap(path: str | Path) -> Volume:

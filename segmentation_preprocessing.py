@@ -164,7 +164,7 @@ def _describe(
     kept: bool,
 ) -> Piece:
     """Return size and place of a component of `connect_runs`; ``affine`` is that of the runs."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     def ends(number: int) -> np.ndarray:
         k, j, start, stop = runs[component == number].T
@@ -172,7 +172,7 @@ def _describe(
 
     k, j, start, stop = runs[component == piece].T
     middle = np.average(np.c_[(start + stop - 1) / 2, j, k], axis=0, weights=stop - start)
-    gap_mm = cKDTree(ends(int(sizes.argmax()))).query(ends(piece))[0].min()
+    gap_mm = KDTree(ends(int(sizes.argmax()))).query(ends(piece))[0].min()
     return Piece(
         voxels=int(sizes[piece]),
         share=float(sizes[piece] / sizes.sum()),

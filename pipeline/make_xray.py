@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--labels", "given without --mask", "--mask with it", "add --mask FILE")
     truth = args.output.with_name(args.output.stem + "_truth.json")
     files.check_outputs([args.output, truth], args.overwrite, [args.ct])
-    ct = load_ct(args.ct)
+    ct = load_ct(args.ct, fill=False)
     points = structure_points(ct, args.mask, args.labels)
     centre = points.mean(0) if args.labels else ct.isocentre_mm
     target = np.array(args.target) if args.target else centre

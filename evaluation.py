@@ -138,13 +138,13 @@ def run(args: argparse.Namespace) -> int | None:
         [output, csv, json], args.overwrite, [*inputs, *([args.truth] if args.truth else [])]
     )
 
-    from common.xray import reading, similarity
+    from common.xray import image_files, similarity
     from common.xray.outline import outline
 
     errors, points_from = {}, None
     if args.truth:
         errors, points_from = known_errors(folder, args.truth, args.label, args.volume)
-    xray = reading.read_picture(xray_file.path)
+    xray = image_files.read(xray_file.path).grey
     field = comparison.valid_field(xray, xray_file.path)
     drrs = comparison.compare_images(xray, drr_files, field, errors)
     _warn_if_inverted(xray_file.path.name, drrs)

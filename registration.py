@@ -1,9 +1,9 @@
 # PYTHON_ARGCOMPLETE_OK
 """Step 7: find the pose that aligns a CT with an X-ray (2D/3D registration).
 
-Reads X-rays (PNG, JPEG, TIFF or DICOM), a CT from step 4 (any NIfTI CT works) and, with -c, a pose
-network from step 6. Without -c, the start pose is searched everywhere: any side, any position, any
-depth; --r1 ... --tz narrow the search.
+Reads X-rays (DICOM, PNG, JPEG, TIFF, BMP, JPEG 2000, AVI or MP4), a CT from step 4 (any CT of
+docs/formats.md works) and, with -c, a pose network from step 6. Without -c, the start pose is
+searched everywhere: any side, any position, any depth; --r1 ... --tz narrow the search.
 
 The geometry of the detector comes from --sdd and --pixel_spacing (mm, at the detector), else from
 the DICOM header or from NAME.json next to NAME.png (sdd_mm, pixel_spacing_mm [width, height],
@@ -13,8 +13,9 @@ X-ray of a whole limb. A bone is compared by its excess attenuation over soft ti
 its whole attenuation. The X-ray of a mirrored (right) bone is flipped like the bone (by the lineage
 of the volume, or --side); poses are stated for the patient, unmirrored.
 
-Several X-rays are registered separately. With --sequence, they are frames of one motion (files, or
-a multi-frame DICOM), each started at the pose of the previous one. With --views, as many X-rays as
+Several X-rays are registered separately; a folder or a DICOMDIR stands for its X-rays. With
+--sequence, they are frames of one motion (files, a folder, a multi-frame DICOM, a multi-page TIFF
+or a video), each started at the pose of the previous one. With --views, as many X-rays as
 there are calibrations belong to one instant (the following ones to the next instant): --calibration
 states their cameras, and one pose is found from all of them, which determines the depth that a
 single view leaves open. Several volumes (-v femur.nii.gz tibia.nii.gz --mask ...) are first
@@ -118,13 +119,11 @@ def register_next(
     """
     from dataclasses import replace
 
-    from common.registration.register import register
+    from common.registration.polarities import register_either
 
     if request.sequence:
         request = replace(request, previous=tuple(last) if last else None)
-    return request, register(
-        views, inputs.structures, inputs.starter, request.seed, request.previous
-    )
+    return request, register_either(request, views, inputs, request.previous)
 
 
 def followed(

@@ -6,7 +6,6 @@ the side that the header implies.
 
 import helpers
 import numpy as np
-import pydicom
 import pytest
 from test_xrays import dicom
 
@@ -132,10 +131,17 @@ def test_angles_of_zero_put_the_receptor_before_the_chest_and_the_source_behind_
     assert from_detector
 
 
-def test_a_c_arm_that_moved_during_the_run_is_refused(patient, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "moved",
+    [
+        {"PositionerMotion": "DYNAMIC"},
+        {"PositionerPrimaryAngleIncrement": ["0", "2.5"]},
+        {"PositionerSecondaryAngleIncrement": "1"},
+    ],
+)
+def test_a_c_arm_that_moved_during_the_run_is_refused(patient, tmp_path, capsys, moved):
     folder, ct, truth = patient
-    xray = write_xray(tmp_path / "xa.dcm", ct, truth, True, PositionerMotion="DYNAMIC")
-    assert pydicom.dcmread(xray).PositionerMotion == "DYNAMIC"
+    xray = write_xray(tmp_path / "xa.dcm", ct, truth, True, **moved)
     assert (
         registration.main(
             [

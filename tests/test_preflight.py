@@ -15,6 +15,7 @@ from common.drr import joseph
 from common.geometry import Detector
 from common.registration import preflight
 from common.volume import attenuation, nifti
+from common.volume.lineage import Lineage
 from common.xray import xray as xray_module
 from common.xray.xray import Xray
 
@@ -46,7 +47,7 @@ def empty_xray(detector=DETECTOR, reading=None):
 
 def examine_xray(xray, points, fit=None, camera=None):
     camera = geometry.camera_from_pose(CENTRAL) if camera is None else camera
-    return preflight.examine(xray, Blank(), points, camera, np.eye(4), fit)
+    return preflight.examine(xray, Blank(), points, camera, Lineage(), fit)
 
 
 def test_a_consistent_geometry_has_no_finding_and_its_numbers_are_in_the_table():

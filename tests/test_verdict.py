@@ -13,10 +13,18 @@ from common.registration.gauss_newton import Fit
 from common.registration.scene import Body, View
 from common.registration.verdict import judge
 from common.results.result import Verdict
+from common.volume.lineage import Lineage
 
 
-def judged(solution: Solution, view: View, body: Body, lone_bone: bool = True) -> Verdict:
-    return judge(solution, [view], SimpleNamespace(body=body, excess=lone_bone))
+def judged(
+    solution: Solution,
+    view: View,
+    body: Body,
+    lone_bone: bool = True,
+    lineage: Lineage | None = None,
+) -> Verdict:
+    ct = SimpleNamespace(lineage=lineage or Lineage())
+    return judge(solution, [view], SimpleNamespace(body=body, excess=lone_bone, ct=ct))
 
 
 @pytest.fixture
@@ -114,3 +122,48 @@ def test_a_pose_that_no_other_candidate_reached_needs_a_higher_similarity(
         winner, agreement=agreement, runner_up=None, fit=replace(winner.fit, similarity=similarity)
     )
     assert judged(lonely, view, body).code == verdict
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"patient_orientation": ["L", "F"]}, None),
+        ({"patient_orientation": ["A", "F"]}, None),  # a lateral view is not opposite
+        ({"patient_orientation": ["R", "F"]}, "columns run towards R; at this pose the opposite"),
+        ({"patient_orientation": ["L", "H"]}, "rows run towards H"),
+        ({"patient_orientation": ["R", "H"]}, "turned by 180 degrees"),
+        ({"view_position": "AP"}, None),
+        ({"view_position": "PA"}, "the beam runs PA; at this pose it runs the opposite way"),
+        ({"laterality": "left"}, None),
+        ({"laterality": "right"}, "states the right side"),
+    ],
+)
+def test_a_pose_against_what_the_header_says_is_suspect_and_says_so(
+    winner, view, body, truth, said, reason
+):
+    """In an antero-posterior view, columns run to the patient's left and rows to the foot."""
+    view = replace(view, xray=replace(view.xray, reading=said))
+    verdict = judged(winner, view, body, lineage=Lineage(side="left"))
+    assert verdict.code == ("suspect" if reason else "ok")
+    assert any(reason in each for each in verdict.reasons) if reason else not verdict.reasons
+
+
+def test_a_flipped_xray_lies_as_its_header_says(winner, view, body, truth):
+    mirrored = replace(view.xray, reading={"patient_orientation": ["R", "F"]}).flip()
+    verdict = judged(winner, replace(view, xray=mirrored), body)
+    assert verdict.code == "ok"
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_surface_of_a_masked_bone_adds_to_the_depth_of_one_view_only(
+    winner, view, body, truth, views
+):
+    masked = replace(body, surface_sd_mm=0.1)
+    depth_mm = geometry.apply(geometry.invert(truth), body.centre_mm)[2]
+    ct = SimpleNamespace(lineage=Lineage())
+    structure = SimpleNamespace(body=masked, excess=True, ct=ct)
+    before = judge(winner, [view] * views, SimpleNamespace(body=body, excess=True, ct=ct))
+    after = judge(winner, [view] * views, structure)
+    added = np.sqrt(after.depth_sd_mm**2 - before.depth_sd_mm**2)
+    expected = 0.1 * depth_mm / body.half_width_mm if views == 1 else 0.0
+    assert added == pytest.approx(expected, rel=1e-3)

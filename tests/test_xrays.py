@@ -7,11 +7,14 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from common import geometry
 from common.errors import InputError
 from common.geometry import Detector
+from common.xray import dicom as dicom_module
 from common.xray import reading
 from common.xray.dicom import is_dicom
 from common.xray.grey_values import as_uint8, stretch
@@ -458,9 +461,9 @@ def test_nan_in_a_float_tiff_is_refused(tmp_path):
 def test_several_pages_colour_dicoms_and_torn_files_are_refused(tmp_path):
     page = Image.fromarray(bright(8))
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
-    with pytest.raises(InputError, match="2 pages"):
+    with pytest.raises(InputError, match="2 frames"):
         reading.read(tmp_path / "pages.tif", FLAGS)
-    with pytest.raises(InputError, match="3 samples per pixel"):
+    with pytest.raises(InputError, match="header claims"):
         reading.read(
             dicom(tmp_path / "colour.dcm", bright(), SamplesPerPixel=3, PlanarConfiguration=0),
             FLAGS,
@@ -520,3 +523,153 @@ def test_the_glare_around_a_round_field_is_left_out_unless_a_dense_limb_runs_int
     ).valid
     assert valid[limb & (radius < 85)].all()
     assert valid[(radius > 90) & (radius < 92)].any() == kept
+
+
+# ------------------------------------------------------------------------- which way the grey runs
+
+
+@pytest.mark.parametrize(
+    ("sign", "dark"), [(1, True), (-1, False)], ids=["lower is less beam", "lower is more beam"]
+)
+def test_logarithms_run_as_their_sign_says_and_are_not_taken_again(tmp_path, sign, dark):
+    stored = 65535 - bright() if dark else bright()
+    tags = {"PixelIntensityRelationship": "LOG", "PixelIntensityRelationshipSign": sign}
+    xray = reading.read(dicom(tmp_path / "x.dcm", stored, **tags, **GEOMETRY))
+    assert xray.reading["bone"] == ("dark" if dark else "bright")
+    assert xray.reading["decided_by"] == "DICOM PixelIntensityRelationship"
+    assert xray.reading["linearised"] == "as stored"
+    assert agreement(xray.image, thickness()) > 0.998
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_logarithms_without_a_sign_are_guessed_and_the_note_says_so(tmp_path, dark, caplog):
+    caplog.set_level("INFO")
+    stored = 65535 - bright() if dark else bright()
+    path = dicom(tmp_path / "x.dcm", stored, PixelIntensityRelationship="LOG", **GEOMETRY)
+    xray = reading.read(path)
+    assert xray.reading["decided_by"] == "guess from centre and border"
+    assert agreement(xray.image, thickness()) > 0.998
+    assert "overrules this" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tags", "stored_dark"),
+    [
+        ({"PhotometricInterpretation": "MONOCHROME2"}, False),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, True),
+        ({"PresentationLUTShape": "INVERSE"}, True),
+        ({"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}, True),
+        ({"RescaleSlope": "-1", "RescaleIntercept": "65535"}, True),
+        ({"PhotometricInterpretation": "MONOCHROME1", "RescaleSlope": "-1"}, False),
+    ],
+)
+def test_bone_bright_as_a_viewer_shows_it_counts_every_inversion(tmp_path, tags, stored_dark):
+    stored = 65535 - bright() if stored_dark else bright()
+    xray = reading.read(dicom(tmp_path / "x.dcm", stored, **tags, **GEOMETRY), bone="bright")
+    assert xray.reading["bone"] == ("dark" if stored_dark else "bright")
+    assert xray.reading["bone_shown"] == "bright"
+
+
+@pytest.mark.parametrize("level", [255, 0])
+def test_the_noisy_frame_of_a_digitised_film_is_no_part_of_the_field(tmp_path, level):
+    grey = np.pad((0.1 + 0.2 * thickness()) * 255, 24, constant_values=level)
+    noise = np.random.default_rng(0).normal(0, 2, grey.shape)
+    film = (grey + noise).clip(0, 255).astype(np.uint8)
+    xray = reading.read(save(tmp_path / "film.png", film), FLAGS)
+    assert xray.reading["bone"] == "bright"
+    assert not xray.valid[:24].any()
+    assert not xray.valid[:, -24:].any()
+    assert xray.valid[28:-28, 28:-28].all()
+    assert agreement(xray.image[28:-28, 28:-28], thickness()[4:-4, 4:-4]) > 0.99
+
+
+@pytest.mark.parametrize("pixels", [counts(8), bright(8)])
+def test_the_open_field_around_a_limb_is_no_frame(tmp_path, pixels):
+    assert reading.read(save(tmp_path / "x.png", pixels), FLAGS).valid.all()
+
+
+# ----------------------------------------------------------------------------- how bits are stored
+
+
+@pytest.mark.parametrize("high", [15, 13, 11])
+def test_bits_that_stand_high_are_shifted_down(tmp_path, high, caplog):
+    caplog.set_level("INFO")
+    twelve = (bright() >> 4).astype(np.uint16)
+    overlay = np.uint16(1 << (high - 12)) if high > 11 else np.uint16(0)  # unused bits hold one
+    stored = (twelve << (high - 11)) | overlay
+    path = dicom(tmp_path / "x.dcm", stored, BitsStored=12, HighBit=high, **GEOMETRY)
+    pixels, _ = dicom_module.read(path, None)
+    np.testing.assert_array_equal(pixels, twelve)
+    if high > 11:
+        reading.read(path)
+        assert f"12 bit at the top of 16 (HighBit {high})" in caplog.text
+
+
+def test_signed_bits_that_stand_high_keep_their_sign(tmp_path):
+    values = (bright() >> 5).astype(np.int16) - 1000
+    stored = ((values.astype(np.int32) & 0xFFF) << 4).astype(np.uint16)
+    tags = {"BitsStored": 12, "HighBit": 15, "PixelRepresentation": 1}
+    pixels, _ = dicom_module.read(dicom(tmp_path / "x.dcm", stored, **tags, **GEOMETRY), None)
+    np.testing.assert_array_equal(pixels, values)
+
+
+@pytest.mark.parametrize(
+    "tag", ["PixelRepresentation", "PhotometricInterpretation", "SamplesPerPixel", "BitsStored"]
+)
+def test_a_plain_tag_that_is_missing_gets_its_one_meaning_and_a_warning(tmp_path, tag, caplog):
+    path = dicom(tmp_path / "x.dcm", bright(), **GEOMETRY)
+    dataset = pydicom.dcmread(path)
+    delattr(dataset, tag)
+    dataset.save_as(path)
+    np.testing.assert_array_equal(dicom_module.read(path, None)[0], bright())
+    assert f"the header lacks tags; assumed {tag}" in caplog.text
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("name", ["x.dcm", "IM0001"])
+def test_a_bare_data_set_is_dicom(tmp_path, implicit, name, caplog):
+    dataset = pydicom.dcmread(dicom(tmp_path / "whole.dcm", bright(), **GEOMETRY))
+    bare = Dataset()
+    bare.update(dataset)
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, implicit
+    write_dataset(buffer, bare)
+    (tmp_path / name).write_bytes(buffer.getvalue())
+    assert is_dicom(tmp_path / name)
+    np.testing.assert_array_equal(dicom_module.read(tmp_path / name, None)[0], bright())
+    assert "states no transfer syntax" in caplog.text
+
+
+@pytest.mark.parametrize("torn", [True, False], ids=["torn file", "short element"])
+@pytest.mark.parametrize(("short", "read"), [(2, True), (100, False)])
+def test_pixel_data_that_is_a_few_bytes_short_is_filled_up(tmp_path, short, read, torn, caplog):
+    path = dicom(tmp_path / "x.dcm", bright(), **GEOMETRY)
+    if torn:
+        path.write_bytes(path.read_bytes()[:-short])
+    else:
+        dataset = pydicom.dcmread(path)
+        dataset.PixelData = dataset.PixelData[:-short]
+        dataset.save_as(path)
+    if not read:
+        with pytest.raises(InputError, match=r"x\.dcm"):
+            dicom_module.read(path, None)
+        return
+    pixels = dicom_module.read(path, None)[0]
+    np.testing.assert_array_equal(pixels.ravel()[:-1], bright().ravel()[:-1])
+    assert "2 bytes short" in caplog.text
+
+
+def test_a_secondary_capture_in_three_equal_channels_is_grey(tmp_path):
+    path = dicom(tmp_path / "x.dcm", bright(), **GEOMETRY)
+    dataset = pydicom.dcmread(path)
+    eight = bright(8)
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 3, "RGB"
+    dataset.PlanarConfiguration, dataset.BitsAllocated = 0, 8
+    dataset.BitsStored, dataset.HighBit = 8, 7
+    dataset.PixelData = np.stack([eight] * 3, -1).tobytes()
+    dataset.save_as(path)
+    np.testing.assert_array_equal(dicom_module.read(path, None)[0], eight)
+    dataset.PixelData = np.stack([eight, eight // 2, eight], -1).tobytes()
+    dataset.save_as(path)
+    with pytest.raises(InputError, match="is a colour image"):
+        dicom_module.read(path, None)

@@ -163,7 +163,11 @@ def _add_image(parser: Parser) -> None:
             " guess, which is printed (default: %(default)s)"
         ),
     )
-    image.add_argument("--frame", type=int, help="frame of a multi-frame DICOM, from 0")
+    image.add_argument(
+        "--frame",
+        type=int,
+        help="frame of a multi-frame DICOM, a multi-page TIFF or a video, from 0",
+    )
     image.add_argument(
         "--side",
         choices=get_args(Side),
@@ -225,7 +229,8 @@ def _add_start(parser: Parser) -> None:
         "--sequence",
         action="store_true",
         help=(
-            "the X-rays are frames of one motion in order (a multi-frame DICOM is its frames): each"
+            "the X-rays are frames of one motion in order (a folder, a multi-frame DICOM, a"
+            " multi-page TIFF or a video is its frames): each"
             " starts at the pose of the previous one; if the bone is lost, it is searched for"
         ),
     )

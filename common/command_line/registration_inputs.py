@@ -15,7 +15,8 @@ from common.pose_network.checkpoint import Checkpoint
 from common.registration.request import Request, StructureRequest, XrayRequest
 from common.registration.starts import read_start_camera
 from common.results import names, parameters_file
-from common.xray.dicom import count_frames, is_dicom
+from common.xray import image_files, runs
+from common.xray.reading import count_frames
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Planned:
 def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planned]:
     """Return the requests of a call, in order.
 
-    With --sequence, a multi-frame file becomes one request per frame. Raises InputError if X-rays
+    A folder or a DICOMDIR becomes its pictures, and with --sequence, a multi-frame file one request
+    per frame. Raises InputError if X-rays
     do not belong together, or if results exist.
     """
     folders = structure_folders(args)
@@ -37,7 +39,8 @@ def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planne
     together = cameras if args.views else 1
     base = _request(args, checkpoint)
     planned = []
-    for number, (paths, folder) in enumerate(_sets(args, together)):
+    pictures = runs.expanded(args.xray, cameras)
+    for number, (paths, folder) in enumerate(_sets(args, pictures, together)):
         frames = _frames(paths) if args.sequence and args.frame is None else [args.frame]
         for frame in frames:
             xrays = tuple(
@@ -48,7 +51,7 @@ def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planne
             planned.append(
                 Planned(replace(base, xrays=xrays), tuple(place / name for name in folders))
             )
-    _check_outputs(args, planned, together)
+    _check_outputs(args, pictures, planned, together)
     return planned
 
 
@@ -165,14 +168,16 @@ def _xray(args: argparse.Namespace, path: Path, frame: int | None, camera: int) 
     )
 
 
-def _sets(args: argparse.Namespace, together: int) -> list[tuple[list[Path], Path]]:
+def _sets(
+    args: argparse.Namespace, xrays: Sequence[Path], together: int
+) -> list[tuple[list[Path], Path]]:
     """Return the X-rays of each instant (or multi-frame set), and the folder for its results.
 
     Raises InputError if an X-ray is missing or file names are not unique.
     """
-    for path in args.xray:
-        files.existing_file(path, "an X-ray (PNG, JPEG, TIFF or DICOM)")
-    sets = [args.xray[first : first + together] for first in range(0, len(args.xray), together)]
+    for path in xrays:
+        files.existing_file(path, f"an X-ray ({image_files.EXPECTED})")
+    sets = [list(xrays[first : first + together]) for first in range(0, len(xrays), together)]
     stems = [files.stem(paths[0]) for paths in sets]
     if len(set(stems)) != len(stems):
         twice = sorted({stem for stem in stems if stems.count(stem) > 1})
@@ -194,7 +199,7 @@ def _frames(paths: Sequence[Path]) -> list[int | None]:
 
     Raises InputError if the files have different numbers of frames.
     """
-    counts = [count_frames(path) if is_dicom(path) else 1 for path in paths]
+    counts = [count_frames(path) for path in paths]
     if len(set(counts)) > 1:
         raise InputError(
             paths[0],
@@ -205,10 +210,12 @@ def _frames(paths: Sequence[Path]) -> list[int | None]:
     return list(range(counts[0])) if counts[0] > 1 else [None]
 
 
-def _check_outputs(args: argparse.Namespace, planned: Sequence[Planned], together: int) -> None:
+def _check_outputs(
+    args: argparse.Namespace, xrays: Sequence[Path], planned: Sequence[Planned], together: int
+) -> None:
     wanted = [names.CHECK_IMAGE] if args.check else names.result_names(together)
     targets = [folder / name for each in planned for folder in each.folders for name in wanted]
-    inputs = [*args.xray, *(args.calibration or []), *(args.init_pose or [])]
+    inputs = [*xrays, *(args.calibration or []), *(args.init_pose or [])]
     inputs += _input_paths(planned[0].request)
     files.check_outputs(targets, args.overwrite, inputs)
 

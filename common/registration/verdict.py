@@ -10,6 +10,7 @@ import numpy as np
 
 from common import geometry
 from common.registration.competition import RIVAL_SIMILARITY, Solution
+from common.registration.header_says import contradictions
 from common.registration.scene import Structure, View
 from common.results.result import Rival, Verdict, VerdictCode
 
@@ -44,6 +45,7 @@ class Reason(Enum):
     LONELY = auto()
     LOW_SIMILARITY = auto()
     MIRRORED = auto()
+    HEADER = auto()
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Assessment:
     assumed: tuple[str, ...]  # geometry taken from the checkpoint
     mirrored: bool = False  # found only in the X-ray flipped left to right
     apart_mm: float = 0.0  # from where the joint with another bone lets it be
+    against_header: tuple[str, ...] = ()  # what the header says of how the X-ray lies
 
 
 def judge(
@@ -92,19 +95,20 @@ def judge(
 
 
 def is_ok(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
-    """Return whether a solution is ok, regardless of other structures and frames."""
-    return decide(assess(solution, views, structure))[0] == "ok"
+    """Return whether a solution is ok, regardless of other structures, frames and headers."""
+    return not set(decide(assess(solution, views, structure))[1]) - {Reason.HEADER}
 
 
 def is_found(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
     """Return whether a search may end at a solution: not every ``suspect`` pose is worth another.
 
-    An assumed geometry and a bone partly out of view stay as they are wherever the search goes on,
-    and so does a similarity that is a little low if other start poses ended there too.
+    An assumed geometry, a bone partly out of view and a header that says otherwise stay as they are
+    wherever the search goes on, and so does a similarity that is a little low if other start poses
+    ended there too.
     """
     numbers = assess(solution, views, structure)
     _, reasons = decide(numbers)
-    against = set(reasons) - {Reason.ASSUMED_GEOMETRY, Reason.OUT_OF_VIEW}
+    against = set(reasons) - {Reason.ASSUMED_GEOMETRY, Reason.OUT_OF_VIEW, Reason.HEADER}
     if numbers.similarity >= FOUND_SIMILARITY and numbers.agreement >= LONELY_AGREEMENT:
         against -= {Reason.LOW_SIMILARITY}
     return not against
@@ -162,6 +166,20 @@ def assess(
         assumed=tuple(sorted(assumed)),
         mirrored=mirrored,
         apart_mm=apart_mm,
+        against_header=_against_header(views, structure, pose),
+    )
+
+
+def _against_header(
+    views: Sequence[View], structure: Structure, pose: np.ndarray
+) -> tuple[str, ...]:
+    """Return contradictions of a pose (volume_from_rig) with the headers, and what to change."""
+    return tuple(
+        f"{what}; {change}"
+        for view in views
+        for what, change in contradictions(
+            view.xray, pose @ view.rig_from_camera, structure.ct.lineage
+        )
     )
 
 
@@ -183,6 +201,7 @@ def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
         and SUSPECT_SIMILARITY <= numbers.similarity < LONELY_SIMILARITY,
         Reason.LOW_SIMILARITY: numbers.similarity < SUSPECT_SIMILARITY,
         Reason.MIRRORED: numbers.mirrored,
+        Reason.HEADER: bool(numbers.against_header),
     }
     reasons = tuple(reason for reason, true in holds.items() if true)
     if numbers.similarity < FAILED_SIMILARITY or numbers.in_view < FAILED_IN_VIEW:
@@ -233,6 +252,8 @@ def explain(reason: Reason, numbers: Assessment) -> str:
             )
         case Reason.LOW_SIMILARITY:
             return f"the DRR matches the X-ray poorly {similarity}"
+        case Reason.HEADER:
+            return "; ".join(numbers.against_header)
         case Reason.MIRRORED:
             return (
                 "the X-ray fits only if it is flipped left to right: check the side of the bone and"

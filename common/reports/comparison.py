@@ -105,11 +105,11 @@ def compare_images(
 
     ``errors`` are the known pose errors by key. Raises InputError if a DRR has another shape.
     """
-    from common.xray import reading, similarity
+    from common.xray import image_files, similarity
 
     compared = []
     for key, file in drrs.items():
-        image = resampled(reading.read_picture(file.path), xray.shape, file.path)
+        image = resampled(image_files.read(file.path).grey, xray.shape, file.path)
         metrics = similarity.compare(image, xray, field)
         compared.append(
             ComparedDrr(key, file.title, file.path.name, image, metrics, errors.get(key))

@@ -37,16 +37,16 @@ def view_images(registered: Registered) -> list[ViewImages]:
 def _images_of(registered: Registered, number: int, view: ScannerView) -> ViewImages:
     from skimage.transform import resize
 
-    from common.xray import reading, similarity
+    from common.xray import image_files, similarity
     from common.xray.outline import outline
 
     folder, result = registered.folder, registered.result
-    silhouette = reading.read_picture(_file(folder, names.FINAL_IMAGE, number)).astype(float)
+    silhouette = image_files.read(_file(folder, names.FINAL_IMAGE, number)).grey.astype(float)
     xray_path = _file(folder, names.XRAY_IMAGE, number)
     # create_drr.py renders the first view
     better = drr_files.high_quality_drrs(folder) if number == 1 else []
-    xray = (result.image if number == 1 else reading.read_picture(xray_path)) / 255
-    drr = similarity.normalise(reading.read_picture(better[0]) if better else silhouette)
+    xray = (result.image if number == 1 else image_files.read(xray_path).grey) / 255
+    drr = similarity.normalise(image_files.read(better[0]).grey if better else silhouette)
     if drr.shape != xray.shape:
         drr = resize(drr, xray.shape, order=1, anti_aliasing=True)
     if drr.any():

@@ -123,6 +123,7 @@ def write_dicom(path: Path, image: np.ndarray, detector: Detector, with_sdd: boo
     dataset.BitsAllocated = dataset.BitsStored = 16
     dataset.HighBit = 15
     dataset.PixelIntensityRelationship = "LOG"
+    dataset.PixelIntensityRelationshipSign = -1  # higher values: less intensity, so bone is bright
     dataset.ImagerPixelSpacing = [detector.pixel_mm[1], detector.pixel_mm[0]]
     if with_sdd:
         dataset.DistanceSourceToDetector = detector.sdd_mm

@@ -36,11 +36,11 @@ def examine_training(
 
     ``structure`` is the CT as a registration renders it, ``patient`` as training does.
     """
-    body, scanner_from_volume = structure.body, structure.ct.lineage.scanner_from_volume
+    body, lineage = structure.body, structure.ct.lineage
     canonical = view.cameras(pose_range.poses_from_parameters(view.pose_range.middle[None]))[0]
     camera = geometry.translation(structure.ct.isocentre_mm) @ canonical
     fit = _searching_fit(structure, view, seed)
-    report = preflight.examine(xray, body.renderer, body.points, camera, scanner_from_volume, fit)
+    report = preflight.examine(xray, body.renderer, body.points, camera, lineage, fit)
     cameras = view.cameras(view.pose_range.poses(POSES, np.random.default_rng(seed)))
     shares = [
         geometry.share_in_view(patient.points_mm, view.detector, camera) for camera in cameras

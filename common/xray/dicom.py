@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +17,45 @@ import numpy as np
 from common import files
 from common.errors import InputError, reading
 from common.xray.header import Header, header_of
+from common.xray.image_files import MAX_PIXELS, as_grey
+from common.xray.lacking_tags import add_plain_tags, add_syntax
 from common.xray.tags import spread_frame
 
-MAX_PIXELS = 200_000_000
 # DICOM's letters of directions in the patient: axis of RAS and sign
 ANATOMY = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "H": (2, 1), "F": (2, -1)}
 PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 SUFFIXES = (".dcm", ".dicom")
 PREFIX_BYTES, MAGIC = 128, b"DICM"  # PS3.10 7.1
+FIRST_TAG = ((0, 2), (2, 4), (4, 8))  # bytes of group, element and, if implicit, length
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM, by its magic number or its suffix."""
+    """Return whether a file is DICOM: by its magic number, its suffix, or a bare data set."""
     with open(path, "rb") as stream:
         start = stream.read(PREFIX_BYTES + len(MAGIC))
-    return start[PREFIX_BYTES:] == MAGIC or path.suffix.lower() in SUFFIXES
+    named = path.suffix.lower() in SUFFIXES
+    return start[PREFIX_BYTES:] == MAGIC or named or _is_bare(start)
+
+
+def _is_bare(start: bytes) -> bool:
+    """Return whether bytes begin a data set without the preamble: group 2 or 8, a small element."""
+    if len(start) < 16:
+        return False
+    group, element, length = (int.from_bytes(start[a:b], "little") for a, b in FIRST_TAG)
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    return group in (2, 8) and element <= 0x20 and (explicit or length < 256)
 
 
 def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
     """Return the grey values (H, W) float32 as stored, and the header, of one frame.
 
-    Raises InputError if the file has no pixels, is a colour image, does not have that frame or has
+    Raises InputError if the file has no pixels, has colours, does not have that frame or has
     several and ``frame`` is None, or if a tag is not a number.
     """
-    from pydicom.pixels import pixel_array
-
     dataset = open_dataset(path)
+    add_plain_tags(path, dataset)
     rows, columns, frames = _check_pixels(path, dataset)
     if frames > 1 and frame is None:
         raise InputError(
@@ -53,10 +66,12 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
         )
     if frame is not None and not 0 <= frame < frames:
         raise InputError(path, f"has no frame {frame}", f"0 to {frames - 1}", "correct `frame`")
-    with reading(path, "readable pixel data", "export it uncompressed"), quiet():
-        pixels = pixel_array(
-            dataset, index=frame if frames > 1 else None, decoding_plugin=_decoder(dataset)
-        ).astype(np.float32)
+    stored = f"{dataset.BitsStored} bit" if "BitsStored" in dataset else "floating point"
+    remarks = [f"DICOM, {stored}{_shift_of(dataset)[1]}"]
+    pixels = _pixels(path, dataset, frame if frames > 1 else None)
+    if pixels.ndim == 3:
+        pixels = as_grey(path, pixels)
+        remarks.append("grey in three channels")
     if pixels.shape != (rows, columns):
         raise InputError(
             path,
@@ -69,18 +84,72 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
         quiet(),
     ):
         spread_frame(dataset, frame)
-        return pixels, header_of(dataset)
+        header = header_of(dataset)
+    return pixels.astype(np.float32), replace(header, remarks=(*remarks, *header.remarks))
+
+
+def _shift_of(dataset: Any) -> tuple[int, str]:
+    """Return the bits below the stored ones, and words for them; 0 and none usually."""
+    if not all(tag in dataset for tag in ("HighBit", "BitsStored", "BitsAllocated")):
+        return 0, ""
+    shift = int(dataset.HighBit) + 1 - int(dataset.BitsStored)
+    return shift, f" at the top of {dataset.BitsAllocated} (HighBit {dataset.HighBit})" * bool(
+        shift
+    )
+
+
+def _pixels(path: Path, dataset: Any, index: int | None) -> np.ndarray:
+    """Return the stored values of a frame, (H, W) or (H, W, 3).
+
+    Bits that stand above others are shifted down. Raises InputError if they cannot be decoded.
+    """
+    from pydicom.pixels import pixel_array
+
+    shift, _ = _shift_of(dataset)
+    if shift < 0 or (shift and dataset.file_meta.TransferSyntaxUID.is_encapsulated):
+        raise InputError(
+            path,
+            f"states HighBit {dataset.HighBit} for {dataset.BitsStored} bits stored, and is"
+            " compressed" * (shift > 0),
+            f"HighBit {int(dataset.BitsStored) - 1}",
+            "correct HighBit, or export it uncompressed",
+        )
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax == JPEG_EXTENDED and int(dataset.BitsAllocated) > 8:
+        raise InputError(
+            path,
+            "is compressed as JPEG Extended with 12 bits, which no decoder here reads",
+            "any other compression",
+            "uncompress it, for example with dcmdjpeg of DCMTK",
+        )
+    stored, high = dataset.get("BitsStored"), dataset.get("HighBit")
+    if shift:  # all allocated bits are read, then those that are stored are kept
+        dataset.BitsStored, dataset.HighBit = dataset.BitsAllocated, int(dataset.BitsAllocated) - 1
+    with reading(path, "readable pixel data", "export it uncompressed"), quiet():
+        pixels = pixel_array(dataset, index=index, decoding_plugin=_decoder(dataset))
+    if shift:
+        dataset.BitsStored, dataset.HighBit = stored, high
+        pixels = (pixels >> shift) & ((1 << int(stored)) - 1)
+        if dataset.PixelRepresentation == 1:
+            negative = pixels >= 1 << (int(stored) - 1)
+            pixels = pixels.astype(np.int32) - (negative.astype(np.int32) << int(stored))
+    return pixels
 
 
 def _check_pixels(path: Path, dataset: Any) -> tuple[int, int, int]:
     """Return rows, columns and number of frames. Raises InputError if they cannot be an X-ray's."""
     what = "an X-ray with pixels"
+    missing = [tag for tag in ("Rows", "Columns", "BitsAllocated") if tag not in dataset]
+    if missing:
+        raise InputError(
+            path, f"lacks {', '.join(missing)}", what, "add the tag, for example with dcmodify"
+        )
     with reading(path, what, "export it again"), quiet():
         rows, columns = int(dataset.Rows), int(dataset.Columns)
         frames = int(dataset.get("NumberOfFrames") or 1)
         syntax = dataset.file_meta.TransferSyntaxUID
-        bits, samples = int(dataset.BitsAllocated), int(dataset.get("SamplesPerPixel", 1))
-        colours = str(dataset.get("PhotometricInterpretation", GREY[1]))
+        bits, samples = int(dataset.BitsAllocated), int(dataset.SamplesPerPixel)
+        colours = str(dataset.PhotometricInterpretation)
         encapsulated = syntax.is_encapsulated
     if (
         min(rows, columns, frames) < 1
@@ -93,14 +162,7 @@ def _check_pixels(path: Path, dataset: Any) -> tuple[int, int, int]:
             f"at most {MAX_PIXELS:.0e} pixels per frame",
             "export it again, the header is damaged",
         )
-    if samples != 1:
-        raise InputError(
-            path,
-            f"has {samples} samples per pixel",
-            "a grey X-ray",
-            "export the original instead of a screenshot",
-        )
-    if colours not in GREY:
+    if colours not in GREY and (samples, colours) != (3, "RGB"):
         raise InputError(
             path,
             f"is stored as {colours}",
@@ -108,7 +170,8 @@ def _check_pixels(path: Path, dataset: Any) -> tuple[int, int, int]:
             "export the original instead of a screenshot",
         )
     if not encapsulated:
-        files.check_claim(path, rows * columns * frames * bits // 8, syntax.is_deflated, what)
+        claimed = rows * columns * frames * samples * bits // 8
+        files.check_claim(path, claimed, syntax.is_deflated, what)
     return rows, columns, frames
 
 
@@ -128,10 +191,15 @@ def open_dataset(path: Path) -> Any:
 
     what = "a DICOM image"
     with reading(path, what, "export it again, the file is damaged or not DICOM"), quiet():
-        syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
-        if syntax is not None and syntax.is_deflated:
-            files.check_claim(path, path.stat().st_size * files.DEFLATE_RATIO, True, what)
-        dataset = pydicom.dcmread(path)
+        with open(path, "rb") as stream:
+            start = stream.read(PREFIX_BYTES + len(MAGIC))
+        bare = start[PREFIX_BYTES:] != MAGIC and _is_bare(start)
+        if not bare:
+            syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+            if syntax is not None and syntax.is_deflated:
+                files.check_claim(path, path.stat().st_size * files.DEFLATE_RATIO, True, what)
+        dataset = pydicom.dcmread(path, force=bare)
+    add_syntax(path, dataset)
     if not any(keyword in dataset for keyword in PIXEL_ELEMENTS):
         raise InputError(
             path,

@@ -26,7 +26,11 @@ MIN_INTENSITY = 1e-3
 # attenuation at the upper end of the grey range if bone is bright: that of a knee's bone, so that
 # both polarities have one scale
 BRIGHT_ATTENUATION = 4
+# frame of a digitised film: deviation of its grey values, as a fraction of the grey range; share of
+# them in its rows, and beyond its edge; rows of an edge
+FRAME_NOISE, FRAME_UNIFORM, FRAME_BEYOND, FRAME_EDGE_PX = 0.05, 0.98, 0.35, 4
 LEAST_FIELD = 0.02  # fraction of the image
+GUESS = "guess from centre and border"  # in `Reading`, if nothing states the polarity
 
 
 def stretch(image: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -62,7 +66,7 @@ def to_attenuation(
             "an exposed field",
             "choose another file",
         )
-    dark, reason = _polarity(path, pixels, valid, header, bone)
+    dark, logarithmic, reason = _polarity(path, pixels, valid, header, bone)
     inside = pixels[valid]
     low, high = np.percentile(inside, [0.05, 99.5])
     if high <= low:
@@ -72,7 +76,9 @@ def to_attenuation(
             "an X-ray with contrast",
             "export it again",
         )
-    if dark:
+    if dark and logarithmic:
+        image = (high - pixels) / (high - low) * BRIGHT_ATTENUATION
+    elif dark:
         floor = min(0.0, float(inside.min()))
         image = -np.log(np.clip((pixels - floor) / (high - floor), MIN_INTENSITY, None))
     else:
@@ -81,26 +87,33 @@ def to_attenuation(
     about: Reading = {
         "bone": "dark" if dark else "bright",
         "decided_by": reason,
-        "linearised": "log" if dark else "as stored",
+        "linearised": "log" if dark and not logarithmic else "as stored",
+        "bone_shown": "dark" if dark != header.inverted else "bright",
     }
     return image, valid, about
 
 
 def _polarity(
     path: Path, pixels: np.ndarray, valid: np.ndarray, header: Header, bone: Polarity
-) -> tuple[bool, str]:
-    """Return whether bone is dark in the stored grey values, and what decided it."""
+) -> tuple[bool, bool, str]:
+    """Return whether bone is dark in the stored values, whether they are logarithms, and why.
+
+    PixelIntensityRelationshipSign says which way the values run, for LOG as for LIN (PS3.3
+    C.8.11.3.1.2): with 1, lower values mean less intensity of the beam, so that bone is dark.
+    Without it, LIN is the intensity, and LOG says nothing certain.
+    """
+    logarithmic = header.relationship == "LOG"
+    signed = header.sign in (-1, 1)
     if bone != "auto":
-        return (bone == "dark") != header.inverted, "stated polarity"
-    if header.relationship in ("LIN", "LOG"):
-        dark = header.relationship == "LIN" and header.sign != -1
-        return dark, "DICOM PixelIntensityRelationship"
-    dark, reason = _bone_is_dark(pixels, valid), "guess from centre and border"
+        return (bone == "dark") != header.inverted, logarithmic, "stated polarity"
+    if header.relationship in ("LIN", "LOG") and (signed or not logarithmic):
+        return header.sign != -1, logarithmic, "DICOM PixelIntensityRelationship"
+    dark, reason = _bone_is_dark(pixels, valid), GUESS
     logger.info(
         f"{path.name}: bone assumed {'dark' if dark else 'bright'} in the stored grey values"
         f" ({reason}); `bone` bright or `bone` dark overrules this"
     )
-    return dark, reason
+    return dark, logarithmic, reason
 
 
 def _bone_is_dark(pixels: np.ndarray, valid: np.ndarray) -> bool:
@@ -127,7 +140,7 @@ def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarr
     """
     from scipy.ndimage import binary_dilation, label
 
-    outside = np.zeros(pixels.shape, bool)
+    outside = _frame(pixels)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     extremes = {float(pixels.min()), float(pixels.max())}
     for value in extremes | ({float(padding)} if padding is not None else set()):
@@ -145,6 +158,39 @@ def border_padding(pixels: np.ndarray, padding: float | None = None) -> np.ndarr
             outside | _glare(pixels, outside), iterations=max(1, pixels.shape[1] // 100)
         )
     return outside
+
+
+def _frame(pixels: np.ndarray) -> np.ndarray:
+    """Return the mask (H, W) of a noisy frame around the picture, as of a digitised film.
+
+    Its rows and columns are of one grey value but for noise, and it ends at a straight edge, at
+    which nearly all pixels change. The open field around a limb has no such edge.
+    """
+    level = float(np.median(np.concatenate([pixels[:2].ravel(), pixels[:, :2].ravel()])))
+    low, high = np.percentile(pixels, [0.5, 99.5])
+    reach = FRAME_NOISE * (high - low)
+    near = np.abs(pixels - level) <= reach
+    frame = np.zeros(pixels.shape, bool)
+    for quarters in range(4):
+        side, thick = np.rot90(frame, quarters), _frame_rows(np.rot90(near, quarters))
+        if not thick:  # a limb reaches at least one side
+            return np.zeros(pixels.shape, bool)
+        side[:thick] = True
+    return frame
+
+
+def _frame_rows(near: np.ndarray) -> int:
+    """Return how many first rows of a mask (H, W) of the frame's grey value are frame, 0 if none.
+
+    They end at a straight edge: in the middle of the next rows, most pixels have other values.
+    """
+    uniform = near.mean(axis=1) >= FRAME_UNIFORM
+    thick = len(uniform) if uniform.all() else int(uniform.argmin())
+    quarter = near.shape[1] // 4
+    beyond = near[thick : thick + FRAME_EDGE_PX, quarter : near.shape[1] - quarter]
+    if thick < FRAME_EDGE_PX or not beyond.size:
+        return 0
+    return thick if beyond.mean(axis=1).min() < FRAME_BEYOND else 0
 
 
 def _glare(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:

@@ -26,12 +26,16 @@ class Header:
     pixel_mm: tuple[float, float] | None = None  # width, height, at the detector
     principal_px: tuple[float, float] | None = None  # (column, row)
     source_to_patient_mm: float | None = None
-    inverted: bool = False  # MONOCHROME1: a viewer shows low values bright
+    # a viewer shows low values bright: MONOCHROME1, PresentationLUTShape, negative RescaleSlope
+    inverted: bool = False
     relationship: str | None = None  # PixelIntensityRelationship
     sign: float | None = None  # of that relationship
     padding: float | None = None
     # direction of columns and of rows: letters of A, P, L, R, H, F
     patient_orientation: tuple[str, str] | None = None
+    laterality: str | None = None  # left or right
+    view_position: str | None = None  # AP, PA, LL, RL and others
+    remarks: tuple[str, ...] = ()  # how the pixels were read, and what the header says of it
     # contradictions and doubts: what was found; what is used; what to do
     findings: tuple[str, ...] = ()
 
@@ -46,6 +50,9 @@ class Reading(TypedDict, total=False):
     assumed: list[str]  # values taken from the checkpoint
     findings: list[str]  # those of the header, and its contradictions with stated values
     patient_orientation: list[str] | None
+    laterality: str | None  # of the header, left or right
+    view_position: str | None
+    bone_shown: str  # bright or dark as a viewer shows the file
     source_to_patient_mm: float | None
 
 
@@ -75,13 +82,56 @@ def header_of(dataset: Any) -> Header:
         pixel_mm=pixel,
         principal_px=_principal_px(dataset, pixel, findings),
         source_to_patient_mm=patient,
-        inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
+        inverted=_shown_inverted(dataset),
         relationship=dataset.get("PixelIntensityRelationship"),
         sign=number(dataset, "PixelIntensityRelationshipSign"),
         padding=padding[0] if padding else None,
         patient_orientation=_patient_orientation(dataset),
+        laterality=_laterality(dataset),
+        view_position=str(dataset.get("ViewPosition") or "").strip().upper() or None,
+        remarks=_remarks(dataset),
         findings=tuple(findings),
     )
+
+
+def _shown_inverted(dataset: Any) -> bool:
+    """Return whether a viewer shows low stored values bright.
+
+    MONOCHROME1 and PresentationLUTShape INVERSE state one inversion (PS3.3 C.8.11.3.1.2); a
+    negative RescaleSlope comes before it.
+    """
+    last = (
+        dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+        or dataset.get("PresentationLUTShape") == "INVERSE"
+    )
+    return last != ((number(dataset, "RescaleSlope") or 1.0) < 0)
+
+
+def _laterality(dataset: Any) -> str | None:
+    """Return the side of the patient that the header states, left or right."""
+    for tag in ("ImageLaterality", "FrameLaterality", "Laterality"):
+        letter = str(dataset.get(tag) or "").strip().upper()
+        if letter in ("L", "R"):
+            return "left" if letter == "L" else "right"
+    return None
+
+
+def _remarks(dataset: Any) -> tuple[str, ...]:
+    """Return what the header says of how the picture lies and which way grey runs."""
+    said = []
+    orientation = _patient_orientation(dataset)
+    if orientation:
+        said.append(f"columns run to {orientation[0]}, rows to {orientation[1]}")
+    if laterality := _laterality(dataset):
+        said.append(f"side {laterality}")
+    if dataset.get("ViewPosition"):
+        said.append(f"ViewPosition {dataset.ViewPosition}")
+    if dataset.get("FieldOfViewHorizontalFlip") == "YES":
+        said.append("flipped left to right after the detector")
+    if turn := number(dataset, "FieldOfViewRotation"):
+        said.append(f"turned by {turn:g} degrees after the detector")
+    said.append(str(dataset.get("PhotometricInterpretation") or "no PhotometricInterpretation"))
+    return tuple(said)
 
 
 def _patient_orientation(dataset: Any) -> tuple[str, str] | None:

@@ -9,10 +9,11 @@ import numpy as np
 from common import geometry
 from common.errors import InputError, reading
 from common.xray.dicom import ANATOMY, is_dicom, open_dataset, quiet
-from common.xray.tags import SOURCE_TO_PATIENT, number, source_to_patient, spread_frame
+from common.xray.tags import SOURCE_TO_PATIENT, number, numbers, source_to_patient, spread_frame
 
 # cosine between the stated direction and the image columns above which they agree
 OBLIQUE = 0.3
+INCREMENTS = ("PositionerPrimaryAngleIncrement", "PositionerSecondaryAngleIncrement")
 
 
 def positioner_camera(path: Path, frame: int | None = None) -> tuple[np.ndarray, bool]:
@@ -40,6 +41,7 @@ def positioner_camera(path: Path, frame: int | None = None) -> tuple[np.ndarray,
         spread_frame(header, frame)
         primary, secondary = number(header, tags[0]), number(header, tags[1])
         distance, _ = source_to_patient(header)
+        increments = [numbers(header, tag) for tag in INCREMENTS]
     if primary is None or secondary is None or distance is None:
         values = zip(tags, (primary, secondary, distance), strict=True)
         missing = ", ".join(tag for tag, value in values if value is None)
@@ -49,10 +51,11 @@ def positioner_camera(path: Path, frame: int | None = None) -> tuple[np.ndarray,
             f"all of {', '.join(tags)}",
             "use `init` search",
         )
-    if header.get("PositionerMotion") == "DYNAMIC":
+    if header.get("PositionerMotion") == "DYNAMIC" or np.any(np.concatenate(increments)):
         raise InputError(
             path,
-            "the C-arm moved during the run (PositionerMotion DYNAMIC), for `init` dicom",
+            "the C-arm moved during the run (PositionerMotion DYNAMIC or angle increments), for"
+            " `init` dicom",
             "one pair of angles",
             "use `init` search",
         )

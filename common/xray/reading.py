@@ -1,19 +1,19 @@
-"""Reads an X-ray (PNG, JPEG, TIFF with 8 or 16 bit, or DICOM) as attenuation with its detector."""
+"""Reads an X-ray (DICOM, picture or video) as attenuation with its detector."""
 
 from __future__ import annotations
 
 import logging
-import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 from common import files
-from common.errors import InputError, one_line
+from common.errors import InputError
 from common.geometry import Detector
-from common.xray import dicom
-from common.xray.dicom import MAX_PIXELS, is_dicom
+from common.xray import dicom, image_files
+from common.xray.dicom import is_dicom
 from common.xray.grey_values import Polarity, to_attenuation
 from common.xray.header import Header, Reading, contradictions
 from common.xray.stated_geometry import StatedGeometry, detector_of, geometry_beside
@@ -22,11 +22,8 @@ from common.xray.xray import Xray
 logger = logging.getLogger(__name__)
 
 BONE: tuple[Polarity, ...] = get_args(Polarity)
-# not all formats that Pillow opens: some of its readers start other programs
-FORMATS = ("PNG", "JPEG", "TIFF")
 LEAST_PX = 16  # along each side
 LEAST_GREYS = 8  # different values; with fewer, the image is a mask or a drawing
-COLOUR_LEVELS = 8  # largest difference of channels; JPEG tints grey images slightly
 
 
 def read(
@@ -40,18 +37,29 @@ def read(
 
     ``stated`` geometry overrules the file's. ``fallback`` is the detector to assume if neither has
     SDD and pixel spacing: its field of view is spread over the image. ``bone`` is the polarity of
-    bone in the file as a viewer shows it. ``frame`` is that of a multi-frame DICOM. Raises
-    InputError if the file cannot be read, has no contrast or has no geometry.
+    bone in the file as a viewer shows it. ``frame`` is that of a multi-frame DICOM, a multi-page
+    TIFF or a video.
+
+    Raises InputError if the file cannot be read, has no contrast or has no geometry.
     """
     stated = stated or StatedGeometry()
-    path = files.existing_file(path, "an X-ray (PNG, JPEG, TIFF or DICOM)")
+    path = files.existing_file(path, f"an X-ray ({image_files.EXPECTED})")
     if is_dicom(path):
         pixels, header = dicom.read(path, frame)
     else:
-        pixels, header = read_picture(path), geometry_beside(path)
+        picture = image_files.read(path, frame)
+        pixels = picture.grey
+        header = replace(geometry_beside(path), remarks=picture.remarks)
+        for warning in picture.warnings:
+            logger.warning(f"{path.name}: {warning}")
     _check_pixels(path, pixels)
     detector, origin = detector_of(path, pixels.shape, stated, header, fallback)
     image, valid, about = to_attenuation(path, pixels, header, bone)
+    height, width = pixels.shape
+    logger.info(
+        f"{path.name}: {width} x {height} pixels; {'; '.join(header.remarks)}; bone"
+        f" {about['bone']} as stored, by {about['decided_by']}"
+    )
     findings = _findings(path, header, stated)
     orientation = list(header.patient_orientation) if header.patient_orientation else None
     reading: Reading = {
@@ -59,9 +67,16 @@ def read(
         **origin,
         "findings": findings,
         "patient_orientation": orientation,
+        "laterality": header.laterality,
+        "view_position": header.view_position,
         "source_to_patient_mm": header.source_to_patient_mm,
     }
     return Xray(image, valid, detector, path, frame=frame, reading=reading)
+
+
+def count_frames(path: Path) -> int:
+    """Return the number of frames of an X-ray file. Raises InputError if it cannot be read."""
+    return dicom.count_frames(path) if is_dicom(path) else image_files.count_frames(path)
 
 
 def _check_pixels(path: Path, pixels: np.ndarray) -> None:
@@ -102,40 +117,3 @@ def _findings(path: Path, header: Header, stated: StatedGeometry) -> list[str]:
     for finding in findings:
         logger.warning(f"{path.name}: {finding}")
     return findings
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """Return the grey values (H, W) float32 of a PNG, JPEG or TIFF, as stored.
-
-    Raises InputError if the file is not such an image, has colours or has several pages.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    # Pillow raises above twice this number, before it allocates
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-    wanted, remedy = "PNG, JPEG, TIFF or DICOM", "export the X-ray again"
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1:
-                raise InputError(
-                    path, f"has {pages} pages", "a single image", "export the frame to register"
-                )
-            if image.mode in ("I;16", "I;16B", "I;16L", "I", "F", "L"):
-                return np.asarray(image).astype(np.float32)
-            channels = np.asarray(image.convert("RGB")).astype(np.int16)
-    except UnidentifiedImageError:
-        raise InputError(path, "not an image that can be read", wanted, remedy) from None
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # any exception of Pillow for a damaged or hostile file
-        raise InputError(path, f"cannot be read ({one_line(error)})", wanted, remedy) from error
-    spread = int(np.ptp(channels, axis=2).max())
-    if spread > COLOUR_LEVELS:
-        raise InputError(
-            path,
-            f"is a colour image (channels differ by up to {spread})",
-            "grey values",
-            "export the X-ray without colours or annotations",
-        )
-    return channels.mean(axis=2).astype(np.float32)

@@ -24,6 +24,7 @@ from common.registration.preflight.setup import (
 )
 from common.registration.scene import Structure, View
 from common.registration.starts import Starter
+from common.volume.lineage import Lineage
 from common.xray.xray import Xray
 
 QUICK_STARTS = 4  # start poses of a search that a quick registration refines
@@ -35,7 +36,7 @@ def examine(
     renderer: ImageRenderer,
     points: np.ndarray,
     camera: np.ndarray,
-    scanner_from_volume: np.ndarray,
+    lineage: Lineage,
     fit: Callable[[Xray], float] | None = None,
 ) -> Report:
     """Check an X-ray against a body at the start pose ``camera`` (volume_from_camera).
@@ -66,7 +67,7 @@ def examine(
         findings += orientation_findings(fits, xray.flipped)
     if depth_mm > 0:
         findings += distance_findings(xray, depth_mm)
-        findings += patient_findings(xray, camera, scanner_from_volume)
+        findings += patient_findings(xray, camera, lineage)
     return Report(_rows(xray, depth_mm, in_view, fits), findings, drr, fits)
 
 
@@ -79,7 +80,7 @@ def examine_views(
     """
     start = starter(views, structure)[0]
     cameras = [start @ view.rig_from_camera for view in views]
-    body, scanner_from_volume = structure.body, structure.ct.lineage.scanner_from_volume
+    body, lineage = structure.body, structure.ct.lineage
 
     def fit(xray: Xray) -> float:
         view = View(xray)
@@ -90,7 +91,7 @@ def examine_views(
 
     quick = fit if len(views) == 1 else None
     return [
-        examine(view.xray, body.renderer, body.points, camera, scanner_from_volume, quick)
+        examine(view.xray, body.renderer, body.points, camera, lineage, quick)
         for view, camera in zip(views, cameras, strict=True)
     ]
 

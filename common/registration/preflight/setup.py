@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.geometry import MIRROR, Detector
+from common.geometry import Detector
+from common.registration.header_says import contradictions
 from common.registration.preflight.report import Finding
-from common.xray.dicom import ANATOMY
+from common.volume.lineage import Lineage
 from common.xray.xray import Xray
 
 # clinical and laboratory X-rays of limbs and trunk
@@ -17,8 +18,6 @@ LEAST_IN_VIEW, LIKELY_IN_VIEW = 0.05, 0.5  # share in view
 # relative difference of distances that agree: the header's point is only near the bone, and one
 # view constrains depth poorly
 SAME_DISTANCE = 0.2
-# cosine between two directions below which they are opposite
-OPPOSITE = -0.7
 
 
 def detector_findings(detector: Detector) -> list[Finding]:
@@ -153,29 +152,11 @@ def distance_findings(xray: Xray, depth_mm: float) -> list[Finding]:
     ]
 
 
-def patient_findings(
-    xray: Xray, camera: np.ndarray, scanner_from_volume: np.ndarray
-) -> list[Finding]:
-    """Return a finding if PatientOrientation is opposite to the start pose.
+def patient_findings(xray: Xray, camera: np.ndarray, lineage: Lineage) -> list[Finding]:
+    """Return findings about what the header says of how the X-ray lies, against the start pose.
 
     ``camera`` is volume_from_camera (4, 4) of the X-ray as registered.
     """
-    stated = xray.reading.get("patient_orientation")
-    if not stated:
-        return []
-    flip = MIRROR if xray.flipped else np.eye(4)
-    directions = (scanner_from_volume @ camera @ flip)[:3, :2].T  # of columns and of rows, RAS
-    for letters, direction, what in zip(stated, directions, ("columns", "rows"), strict=True):
-        if not letters or letters[0] not in ANATOMY:
-            continue
-        axis, sign = ANATOMY[letters[0]]
-        if sign * direction[axis] < OPPOSITE:
-            return [
-                Finding(
-                    "likely",
-                    f"by PatientOrientation, {what} run towards {letters[0]}; at the start pose"
-                    " they run in the opposite direction",
-                    "check `flip`, or the view (orientation) of the start pose",
-                )
-            ]
-    return []
+    return [
+        Finding("likely", what, change) for what, change in contradictions(xray, camera, lineage)
+    ]

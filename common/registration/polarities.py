@@ -1,0 +1,63 @@
+"""Registration of an X-ray whose polarity was guessed: both are tried unless the pose is ok."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from common.registration.inputs import Inputs, load_views
+from common.registration.register import Registration, register
+from common.registration.request import Followed, Request
+from common.registration.scene import View
+from common.xray.grey_values import GUESS, Polarity
+
+logger = logging.getLogger(__name__)
+
+BOTH_TRIED = "both polarities tried"  # in `Reading`, instead of the guess
+OTHER: dict[str, Polarity] = {"bright": "dark", "dark": "bright"}
+
+
+def register_either(
+    request: Request,
+    views: Sequence[View],
+    inputs: Inputs,
+    last: Sequence[Followed] | None = None,
+) -> list[Registration]:
+    """Register every structure of a request in its views; arguments as in `register`.
+
+    If bone was guessed to be bright or dark, and a pose is not ok, the X-rays are read the other
+    way too, and the way that fits better is kept. Raises as `register`.
+    """
+    found = register(views, inputs.structures, inputs.starter, request.seed, last)
+    guessed = [view for view in views if view.xray.reading.get("decided_by") == GUESS]
+    if last or not guessed or all(each.verdict.code == "ok" for each in found):
+        return found
+    other = OTHER[guessed[0].xray.reading["bone_shown"]]
+    name = guessed[0].xray.path.name
+    logger.info(
+        f"{name}: whether bone is bright was guessed, and the pose is not certain; trying"
+        f" bone {other}"
+    )
+    again = [_tried(view) for view in load_views(replace(request, bone=other), inputs)]
+    second = register(again, inputs.structures, inputs.starter, request.seed, last)
+    before, after = _similarity(found), _similarity(second)
+    if after <= before:
+        return found
+    logger.warning(
+        f"{name}: read with bone {other} as a viewer shows it, against the guess from its grey"
+        f" values: the DRR fits better (similarity {after:.2f}, {before:.2f}); `bone` {other}"
+        " states it"
+    )
+    return second
+
+
+def _tried(view: View) -> View:
+    reading = {**view.xray.reading, "decided_by": BOTH_TRIED}
+    return replace(view, xray=replace(view.xray, reading=reading))
+
+
+def _similarity(found: Sequence[Registration]) -> float:
+    return float(np.mean([each.solution.fit.similarity for each in found]))

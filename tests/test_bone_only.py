@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from test_refinement import DETECTOR, LEVELS, moved
 
 from common import geometry
@@ -45,6 +46,15 @@ def test_a_filled_bone_has_the_excess_attenuation_of_the_whole_ct(femur, value):
     assert excess(filled, labelmap) == pytest.approx(true, rel=0.03)
     inside = labelmap.data > 0
     np.testing.assert_array_equal(filled.data[inside], ct.data[inside])
+
+
+@pytest.mark.parametrize("grown", [1, 2])
+def test_a_generous_mask_gives_the_bone_too(femur, grown):
+    ct, labelmap = femur
+    mask = ndimage.binary_dilation(labelmap.data > 0, iterations=grown)
+    cut = replace(ct, data=np.where(mask, ct.data, -1000).astype(np.int16))
+    filled = bone_only.fill_around_bone(cut)
+    assert excess(filled, labelmap) == pytest.approx(excess(ct, labelmap), rel=0.01)
 
 
 def test_every_outside_value_gives_the_same_bone(femur):

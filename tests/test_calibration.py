@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from common import geometry
 from common.errors import InputError
 from common.xray import calibration
+from common.xray.calibration_formats import SINGLE_TERMS
+from common.xray.lens import Lens
 
 SIZE = (1760, 1520)  # width, height
 K = np.array([[6167.353, 0, 803.741], [0, 6165.632, 865.698], [0, 0, 1]])
@@ -121,9 +124,12 @@ def test_a_calibration_of_another_image_size_is_refused(tmp_path):
         ({"R": (2 * R).tolist()}, "not a rotation matrix"),
         ({"K": [[6000, 9, 800], [0, 6000, 800], [0, 0, 1]]}, "camera matrix"),
         ({"K": [[-6000, 0, 800], [0, 6000, 800], [0, 0, 1]]}, "camera matrix"),
-        ({"distortion": [0.1, 0, 0, 0, 0]}, "lens distortion"),
+        ({"distortion": [0.1, 0, 0]}, "not 4, 5 or 8 numbers"),
+        ({"lens_model": [0.1, 0, 0, 0, 0]}, "states lens distortion"),
+        ({"radial": [0.1]}, "states lens distortion"),
+        ({"dist": [0.1, 0, 0, 0], "k1": 0.1}, "states lens distortion"),
         ({"t": [1, 2]}, "3 numbers"),
-        ({"K": "none"}, "not numbers"),
+        ({"K": "none"}, "does not hold numbers"),
     ],
 )
 def test_a_json_that_is_not_a_pinhole_camera_is_refused(tmp_path, changes, message):
@@ -163,3 +169,186 @@ def test_any_other_text_is_refused(tmp_path):
 def test_a_calibration_in_metres_is_pointed_out(tmp_path, caplog):
     calibration.read(as_json(tmp_path / "cam.json", t=(T / 1000).tolist()))
     assert "write its translation in millimetres" in caplog.text
+
+
+# --------------------------------------------------------------------------------- further formats
+
+
+def projection():
+    return K @ np.c_[R, T]
+
+
+def text_of(matrix, separator=" "):
+    return "\n".join(separator.join(f"{value:.12g}" for value in row) for row in matrix) + "\n"
+
+
+def write_matrix(path, scale=1.0):
+    matrix = scale * projection()
+    if path.suffix == ".npy":
+        np.save(path, matrix)
+    elif path.suffix == ".mat":
+        savemat(path, {"P": matrix, "frames": np.arange(5)})
+    elif path.suffix == ".json":
+        path.write_text(json.dumps({"P": matrix.tolist()}))
+    else:
+        path.write_text(text_of(matrix, "," if path.stem == "commas" else "\t"))
+    return path
+
+
+@pytest.mark.parametrize("name", ["p.txt", "commas.csv", "p.npy", "p.mat", "p.json"])
+@pytest.mark.parametrize("scale", [1.0, -0.002])
+def test_a_3x4_matrix_projects_like_its_camera_whatever_its_scale(tmp_path, name, scale):
+    camera = calibration.read(write_matrix(tmp_path / name, scale), image_size=SIZE)
+    np.testing.assert_allclose(projected(camera), pinhole(POINTS), atol=1e-4)
+    assert np.linalg.norm(camera.rig_from_camera[:3, 3] - (-R.T @ T)) < 1e-4
+
+
+def yaml(path, lens=(0, 0, 0, 0, 0), rotation=R):
+    def matrix(name, values):
+        values = np.atleast_2d(values)
+        data = ", ".join(f"{value:.12g}" for value in values.ravel())
+        rows, columns = values.shape
+        return (
+            f"{name}: !!opencv-matrix\n   rows: {rows}\n   cols: {columns}\n   dt: d\n"
+            f"   data: [ {data} ]\n"
+        )
+
+    entries = matrix("camera_matrix", K) + matrix("distortion_coefficients", lens)
+    entries += matrix("R", rotation) + matrix("T", T[:, None])
+    path.write_text(f"%YAML:1.0\n---\nimage_width: {SIZE[0]}\nimage_height: {SIZE[1]}\n{entries}")
+    return path
+
+
+def test_opencv_yaml_projects_like_mayacam_2(tmp_path):
+    camera = calibration.read(yaml(tmp_path / "cam.yml"))
+    np.testing.assert_allclose(projected(camera), pinhole(POINTS), atol=1e-6)
+    turned = calibration.read(yaml(tmp_path / "cam.yml", rotation=[[0.3, -0.7, 0.2]]))
+    np.testing.assert_allclose(projected(turned), pinhole(POINTS), atol=1e-6)
+
+
+def test_a_vtk_camera_projects_as_its_view_angle_and_axes_say(tmp_path):
+    size, angle = (800, 600), 24.0
+    content = {
+        "camera-position": [0, -900, 0],
+        "focal-point": [0, 0, 0],
+        "view-up": [0, 0, 1],
+        "view-angle": angle,
+        "image-width": size[0],
+        "image-height": size[1],
+    }
+    (tmp_path / "cam.json").write_text(json.dumps(content))
+    camera = calibration.read(tmp_path / "cam.json")
+    focal = size[1] / 2 / np.tan(np.radians(angle) / 2)
+    points = np.array([[0.0, 0, 0], [50, 0, 0], [0, 0, 50]])
+    centre = np.array([399.5, 299.5])
+    shift = focal * 50 / 900
+    expected = [centre, centre + np.array([shift, 0]), centre - np.array([0, shift])]
+    np.testing.assert_allclose(projected_points(camera, points), expected, atol=1e-6)
+
+
+def projected_points(camera, points):
+    return geometry.project(points, camera.detector, camera.rig_from_camera)
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", ";", ", ", "  "])
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_separators_byte_order_marks_and_line_ends_do_not_matter(tmp_path, separator, coding, end):
+    for write in (mayacam_2, lambda path: mayacam_1(path, K[0, 0])):
+        text = write(tmp_path / "cam.txt").read_text()
+        expected = projected(calibration.read(tmp_path / "cam.txt"))
+        text = text.replace(",", separator).replace("\n", end)
+        (tmp_path / "cam.txt").write_bytes(text.encode(coding))
+        np.testing.assert_allclose(
+            projected(calibration.read(tmp_path / "cam.txt")), expected, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("section", "refused"),
+    [
+        ("undistortion\n-0.35,0.12,0,0,0,0,0,0\n", True),
+        ("undistortion\n0,0.0,0,0,0e0,0,0,0\n", False),
+        ("lens\n1\n", True),
+        ("7,8\n", True),
+    ],
+)
+def test_a_further_section_of_mayacam_2_is_refused_unless_it_is_zero(tmp_path, section, refused):
+    path = mayacam_2(tmp_path / "cam.txt")
+    path.write_text(path.read_text() + "\n" + section)
+    if refused:
+        with pytest.raises(InputError, match="has a further section"):
+            calibration.read(path)
+    else:
+        calibration.read(path)
+
+
+@pytest.mark.parametrize("distance", [12.0, 120.0, 290.0])
+def test_a_source_that_is_near_the_origin_is_warned_of(tmp_path, distance, caplog):
+    shift = T / np.linalg.norm(T) * distance
+    calibration.read(mayacam_2(tmp_path / "cam.txt", shift=shift))
+    assert "in centimetres or metres" in caplog.text
+
+
+def test_a_mayacam_1_whose_film_plane_is_in_centimetres_is_warned_of(tmp_path, caplog):
+    path = mayacam_1(tmp_path / "cam.csv", K[0, 0])
+    calibration.read(path)
+    assert "by its film plane" not in caplog.text
+    rows = [[float(value) for value in line.split(",")] for line in path.read_text().splitlines()]
+    rows[0] = [value / 10 * 10 for value in rows[0]]  # more than 300 away
+    rows[2] = [value / 10 for value in rows[2]]
+    path.write_text(text_of(rows, ","))
+    calibration.read(path)
+    assert "by its film plane, a pixel measures 0.01" in caplog.text
+
+
+# -------------------------------------------------------------------------------------- lens terms
+
+TERMS = (-0.3, 0.1, 0.001, -0.002, 0.02)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: as_json(folder / "c.json", distortion=TERMS),
+        lambda folder: as_json(folder / "c.json", dist_coeffs=TERMS),
+        lambda folder: as_json(folder / "c.json", D=TERMS),
+        lambda folder: as_json(folder / "c.json", **dict(zip(SINGLE_TERMS, TERMS, strict=False))),
+        lambda folder: yaml(folder / "c.yml", TERMS),
+    ],
+)
+def test_lens_terms_are_read_in_opencvs_order_and_said(tmp_path, write, caplog):
+    camera = calibration.read(write(tmp_path))
+    assert camera.lens.terms == (*TERMS, 0, 0, 0)
+    assert "has lens terms" in caplog.text
+
+
+def test_a_point_is_distorted_by_the_formula_of_opencv():
+    lens = Lens.of(np.array(TERMS), K)
+    pixel = np.array([1200.0, 400.0])
+    x, y = (pixel - K[:2, 2]) / np.diag(K)[:2]
+    k1, k2, p1, p2, k3 = TERMS
+    s = x * x + y * y
+    radial = 1 + k1 * s + k2 * s**2 + k3 * s**3
+    seen = [
+        x * radial + 2 * p1 * x * y + p2 * (s + 2 * x * x),
+        y * radial + p1 * (s + 2 * y * y) + 2 * p2 * x * y,
+    ]
+    np.testing.assert_allclose(lens.distorted(pixel), seen * np.diag(K)[:2] + K[:2, 2])
+
+
+def test_a_distorted_picture_is_undistorted():
+    matrix = np.array([[150.0, 0, 60], [0, 150, 48], [0, 0, 1]])
+    lens = Lens.of(np.array([-0.2, 0.0, 0.0, 0.0]), matrix)
+    columns, rows = np.meshgrid(np.arange(120.0), np.arange(96.0))
+    smooth = np.sin(columns / 9) + np.cos(rows / 7)
+    # the distorted picture shows, at the distorted place of each pixel, the value of that pixel
+    grid = np.stack([columns, rows], -1)
+    undistorted = grid.copy()
+    for _ in range(40):
+        undistorted += grid - lens.distorted(undistorted)
+    seen = np.sin(undistorted[..., 0] / 9) + np.cos(undistorted[..., 1] / 7)
+    found, inside = lens.undistort(seen)
+    assert inside[20:-20, 20:-20].all()
+    assert np.abs(found - smooth)[inside].max() < 0.03
+    assert np.abs(seen - smooth)[inside].max() > 0.3

@@ -420,7 +420,7 @@ def test_a_json_about_something_else_is_ignored(tmp_path):
     "content",
     [
         {"sdd_mm": "far"},
-        {"pixel_spacing_mm": 0.3},
+        {"pixel_spacing_mm": "0.3"},
         {"pixel_spacing_mm": [0.3, 0.3, 0.3]},
         {"principal_point_px": [1, None]},
         {"principal_point_px": [float("nan"), 1]},
@@ -444,3 +444,29 @@ def test_a_dicom_has_no_geometry_file(tmp_path):
     assert (
         reading.read(tmp_path / "x.png", StatedGeometry(pixel_mm=(0.2, 0.3))).detector.sdd_mm == 990
     )
+
+
+def test_one_number_is_the_spacing_of_square_pixels_and_a_byte_order_mark_is_no_matter(tmp_path):
+    path = save(tmp_path / "x.png", bright(8))
+    text = json.dumps({"sdd_mm": 1020, "pixel_spacing_mm": 0.3}).replace(", ", ",\r\n")
+    for coding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "x.json").write_text(text, encoding=coding)
+        detector = reading.read(path).detector
+        assert (detector.sdd_mm, detector.pixel_mm) == (1020, (0.3, 0.3))
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_distance_in_centimetres_is_refused_whatever_states_it(tmp_path, stated):
+    tags = {**GEOMETRY, "DistanceSourceToDetector": "102"}
+    path = write_dicom(tmp_path / "x.dcm", bright(), **LOG, **(GEOMETRY if stated else tags))
+    with pytest.raises(InputError, match="is the distance in centimetres"):
+        reading.read(path, StatedGeometry(sdd_mm=102) if stated else None)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("sdd", "sdd_mm"), ("SDD_mm", "sdd_mm"), ("pixel_spacing", "pixel_spacing_mm")],
+)
+def test_a_key_that_looks_misspelt_is_named(tmp_path, key, meant):
+    with pytest.raises(InputError, match=f"has a key '{key}'.*is {meant} meant"):
+        reading.read(beside(tmp_path, **{key: 1020}), FLAGS)

@@ -261,9 +261,9 @@ def test_an_inverted_x_ray_is_found(patient, tmp_path, capsys):
     assert "Give --bone with the other value." in out
 
 
-def test_a_distance_in_centimetres_is_impossible(patient, tmp_path, capsys):
-    centimetres = ("--sdd", "90", "--pixel_spacing", "0.12")
-    code = check(patient, tmp_path, "--bone", "bright", geometry_flags=centimetres)
+def test_a_detector_before_the_bone_is_impossible(patient, tmp_path, capsys):
+    near = ("--sdd", "260", "--pixel_spacing", "0.35")
+    code = check(patient, tmp_path, "--bone", "bright", geometry_flags=near)
     assert code == script.EXIT_BAD_INPUT
     out = capsys.readouterr().out
     assert "IMPOSSIBLE: the isocentre is" in out
@@ -279,7 +279,7 @@ def test_the_check_does_not_change_earlier_results(patient, tmp_path):
 def test_each_of_several_x_rays_is_checked_into_its_own_folder(patient, tmp_path, capsys):
     """The geometry of the second one is impossible, which gives the exit code."""
     image = np.asarray(Image.open(patient / "xray.png"))
-    for name, sdd in (("a", 900), ("b", 90)):
+    for name, sdd in (("a", 900), ("b", 260)):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
         files.write_json(
             tmp_path / f"{name}.json",

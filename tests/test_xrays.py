@@ -267,7 +267,7 @@ def test_missing_geometry_names_what_is_missing_and_what_to_do(tmp_path):
     ],
 )
 def test_impossible_geometry_is_refused(tmp_path, flags):
-    with pytest.raises(InputError, match="expected 50 to 10000 mm"):
+    with pytest.raises(InputError, match="expected 250 to 10000 mm"):
         reading.read(save(tmp_path / "x.png", bright()), flags)
 
 

@@ -19,4 +19,5 @@ from common.files.names import stem as stem
 from common.files.names import versions as versions
 from common.files.tables import as_csv as as_csv
 from common.files.tables import read_json as read_json
+from common.files.tables import read_text as read_text
 from common.files.tables import write_json as write_json

@@ -31,11 +31,27 @@ def write_json(path: str | Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_text(path: str | Path, what: str) -> str:
+    """Return the text of a file in UTF-8 or, with a byte order mark, UTF-16.
+
+    Editors on Windows write the mark, and line ends that become plain ones. Raises InputError if
+    the file is not such a text.
+    """
+    path = existing_file(path, what)
+    raw = path.read_bytes()
+    coding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = raw.decode(coding)
+    except UnicodeDecodeError:
+        raise InputError(path, "is not text", what, "choose another file") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def read_json(path: str | Path, what: str) -> dict:
     """Return the JSON object in a file. Raises InputError if the file contains anything else."""
-    path = existing_file(path, what)
+    text = read_text(path, what)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(
             path, f"not valid JSON ({one_line(error)})", what, "restore or delete the file"

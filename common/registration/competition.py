@@ -143,8 +143,11 @@ def compete_from(
 ) -> Solution | None:
     """Return the solution around a single start pose, or among several and around the best.
 
-    Among several it is not finished if its similarity is below ``worth_finishing``.
+    Among several it is not finished if its similarity is below ``worth_finishing``. Returns None if
+    there are none, or none is in view.
     """
+    if not starts:
+        return None
     if len(starts) == 1:
         return compete(views, body, starts, seed=seed)
     field = advance(views, body, starts, 0, len(starts), seed)

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from common import geometry
 from common.drr.renderer import choose_device
 from common.errors import InputError
 from common.geometry import Detector
@@ -13,6 +16,7 @@ from common.pose_network.checkpoint import Checkpoint, load_checkpoint
 from common.registration.request import Polarity, Request, XrayRequest
 from common.registration.scene import Structure, View
 from common.registration.search.anywhere import Banks
+from common.registration.search.grids import meeting_point
 from common.registration.starts import Starter
 from common.registration.structures import load_structure
 from common.volume.lineage import with_stated_side
@@ -21,6 +25,10 @@ from common.xray.positioner import positioner_camera
 from common.xray.stated_geometry import StatedGeometry
 
 logger = logging.getLogger(__name__)
+
+# distance from the centre of an image, as a fraction of its size, at which the cameras of a rig may
+# meet: they need not be aimed exactly
+MOST_OFF = 1.5
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,41 @@ def load_views(request: Request, inputs: Inputs) -> list[View]:
         if not request.together:  # registered separately, in the frame of its own camera
             view = View(view.xray)
         views.append(flipped(view, mirrored) if flip else view)
+    check_rig(views, inputs.structures)
     return views
+
+
+def check_rig(views: Sequence[View], structures: Sequence[Structure]) -> None:
+    """Raise InputError if several cameras do not look at one place, or see less than a bone there.
+
+    Both happen to calibrations of two sessions, and to those in centimetres.
+    """
+    if len(views) < 2:
+        return
+    middle = meeting_point([view.rig_from_camera for view in views])
+    for view in views:
+        detector = view.xray.detector
+        depth_mm = geometry.apply(geometry.invert(view.rig_from_camera), middle)[2]
+        seen = geometry.project(middle[None], detector, view.rig_from_camera)[0]
+        size = np.array([detector.width, detector.height])
+        if depth_mm <= 0 or (np.abs(seen - (size - 1) / 2) > MOST_OFF * size).any():
+            raise InputError(
+                view.xray.path,
+                "its camera and the others do not look at one place",
+                "calibrations of one session, in mm",
+                "check that the calibrations belong together, and their order and unit",
+            )
+        field_mm = min(detector.size_mm) * depth_mm / detector.sdd_mm
+        for structure in structures:
+            thin_mm = 2 * structure.body.half_thickness_mm
+            if field_mm < thin_mm:
+                raise InputError(
+                    view.xray.path,
+                    f"its camera sees {field_mm:.0f} mm where the cameras meet, and"
+                    f" {structure.ct.name} is {thin_mm:.0f} mm thick",
+                    "calibrations in mm",
+                    "multiply their translations by 10 if they are in centimetres",
+                )
 
 
 def load_view(each: XrayRequest, bone: Polarity, fallback: Detector | None = None) -> View:
@@ -115,19 +157,14 @@ def load_view(each: XrayRequest, bone: Polarity, fallback: Detector | None = Non
     if each.calibration is None:
         stated = StatedGeometry(each.sdd_mm, each.pixel_mm, each.principal_px)
         return View(reading.read(each.path, stated, fallback, bone, each.frame))
-    camera = calibration.read(each.calibration, each.pixel_mm[0] if each.pixel_mm else None)
+    size = reading.size_of(each.path, each.frame)
+    pixel_mm = each.pixel_mm[0] if each.pixel_mm else None
+    camera = calibration.read(each.calibration, pixel_mm, size)
     seen = camera.detector
-    stated = StatedGeometry(seen.sdd_mm, seen.pixel_mm, seen.principal_px, calibrated=True)
+    stated = StatedGeometry(
+        seen.sdd_mm, seen.pixel_mm, seen.principal_px, calibrated=True, lens=camera.lens
+    )
     xray = reading.read(each.path, stated, fallback, bone, each.frame)
-    size = xray.detector.width, xray.detector.height
-    if size != camera.image_size:
-        width, height = camera.image_size
-        raise InputError(
-            each.path,
-            f"has {size[0]} x {size[1]} pixels, its calibration {width} x {height}",
-            "the same size",
-            "give the X-ray that was calibrated",
-        )
     return View(xray, camera.rig_from_camera)
 
 

@@ -306,7 +306,8 @@ def find(
             views[0].xray.path,
             f"at the start pose, {structure.ct.name} is outside the image",
             "the bone in view",
-            "check the X-ray and the start pose, or use `init` search without a pose range",
+            "check the X-ray, its geometry and the start pose (several views: that their"
+            " calibrations belong together, in mm), or use `init` search without a pose range",
         )
     return Found(starts[0], solution, starter.first_stage())
 

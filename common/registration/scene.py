@@ -67,7 +67,15 @@ class Body:
     @property
     def half_width_mm(self) -> float:
         """Half its extent along its second principal axis, as of a uniform density."""
-        return float(np.sqrt(3 * np.linalg.eigvalsh(np.cov(self.points.T))[1]))
+        return self._half_extents_mm()[1]
+
+    @property
+    def half_thickness_mm(self) -> float:
+        """Half its extent along its thinnest principal axis, as of a uniform density."""
+        return self._half_extents_mm()[0]
+
+    def _half_extents_mm(self) -> list[float]:
+        return np.sqrt(3 * np.maximum(np.linalg.eigvalsh(np.cov(self.points.T)), 0)).tolist()
 
 
 @dataclass(frozen=True)

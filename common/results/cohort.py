@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from common import files
 from common.errors import InputError
 from common.files import existing_file, stem
 
@@ -86,14 +87,14 @@ def read_table(path: str | Path) -> list[CohortPatient]:
 def _rows(path: Path) -> list[dict[str, str]]:
     """The rows by column name. Raises InputError for anything but a table with known columns."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            rows = [
-                {key: (value or "").strip() for key, value in row.items() if key is not None}
-                for row in reader
-            ]
-            columns = reader.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
+        text = files.read_text(path, "a table in CSV")
+        reader = csv.DictReader(text.splitlines(keepends=True))
+        rows = [
+            {key: (value or "").strip() for key, value in row.items() if key is not None}
+            for row in reader
+        ]
+        columns = reader.fieldnames or []
+    except csv.Error as error:
         raise InputError(
             path, f"cannot be read ({error})", "a table in CSV, UTF-8", "save it in this format"
         ) from None

@@ -1,4 +1,4 @@
-"""Calibrated X-ray cameras of a rig, from XMALab's MayaCam 2.0, MayaCam 1, or JSON.
+"""Calibrated X-ray cameras of a rig, from the formats of `calibration_formats`.
 
 All become a detector, and ``rig_from_camera`` in the frame of the calibration, in millimetres. A
 point P of the rig is seen at column = K00 x/z + K02 and row = K11 y/z + K12, where (x, y, z) =
@@ -13,7 +13,7 @@ lengths become pixels of unequal width and height, and nothing is rounded.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,14 @@ from common import files
 from common.errors import InputError, reading
 from common.geometry import Detector, invert
 from common.xray.calibration_formats import EXPECTED, Pinhole, parse
+from common.xray.lens import Lens
 
 logger = logging.getLogger(__name__)
 
 # usual for joints in a biplane rig; it has to put the detector behind the patient
 NOMINAL_MAGNIFICATION = 1.5
 MIN_NOMINAL_SDD_MM = 1000.0  # if the rig's origin is at the source or behind it
-LEAST_SHIFT_MM = 100  # distance of the rig's origin from the source; less is doubtful
+LEAST_SHIFT_MM = 300  # distance of the rig's origin from the source; less is doubtful
 MAX_BYTES = 1_000_000
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 50_000
 
@@ -39,6 +40,7 @@ class Calibration:
 
     detector: Detector
     rig_from_camera: np.ndarray  # (4, 4), millimetres; columns as in `common.geometry`
+    lens: Lens | None = None  # of the X-ray as it is; the camera is that of the undistorted one
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -52,36 +54,12 @@ def read(
     """Read a calibration.
 
     ``pixel_mm`` is the pixel spacing along columns at the detector, if known. ``image_size``
-    (width, height) is that of the X-ray, if it is to be checked. Raises InputError if the file is
-    not a calibration or is for another image size, and for lens distortion, skewed axes or a
-    mirrored or scaled rotation.
+    (width, height) is that of the X-ray, which is checked, and taken if the file states none.
+
+    Raises InputError if the file is not a calibration or is for another image size, and for skewed
+    axes or a mirrored or scaled rotation.
     """
     path = files.existing_file(path, EXPECTED)
-    with reading(path, EXPECTED, "export it again"):
-        camera, remark = parse(path, _text(path))
-        _check(path, camera)
-    if remark:
-        logger.info(f"{path.name}: {remark}")
-    if np.linalg.norm(camera.shift) < LEAST_SHIFT_MM:
-        logger.warning(
-            f"{path.name}: the source is {np.linalg.norm(camera.shift):.1f} mm from the rig's"
-            " origin; if the calibration is in centimetres or metres, write its translation in"
-            " millimetres"
-        )
-    if image_size is not None and tuple(image_size) != (camera.width, camera.height):
-        raise InputError(
-            path,
-            f"is for images of {camera.width} x {camera.height} pixels",
-            f"the X-ray's {image_size[0]} x {image_size[1]}",
-            "give the calibration of this camera and the undistorted, uncropped X-ray",
-        )
-    camera_from_rig = np.eye(4)
-    camera_from_rig[:3, :3] = _nearest_rotation(camera.rotation)
-    camera_from_rig[:3, 3] = camera.shift
-    return Calibration(_detector(camera, pixel_mm), invert(camera_from_rig))
-
-
-def _text(path: Path) -> str:
     if path.stat().st_size > MAX_BYTES:
         raise InputError(
             path,
@@ -89,10 +67,45 @@ def _text(path: Path) -> str:
             f"{EXPECTED}, a few lines",
             "choose another file",
         )
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(path, "is not text", EXPECTED, "choose another file") from None
+    with reading(path, EXPECTED, "export it again"):
+        camera, remarks, doubts = parse(path)
+        if camera.width == 0 and image_size:
+            camera = replace(camera, width=image_size[0], height=image_size[1])
+        _check(path, camera)
+    _log(path, camera, remarks, doubts)
+    if image_size is not None and tuple(image_size) != (camera.width, camera.height):
+        raise InputError(
+            path,
+            f"its calibration is for images of {camera.width} x {camera.height} pixels",
+            f"the X-ray's {image_size[0]} x {image_size[1]}",
+            "give the calibration of this camera and the undistorted, uncropped X-ray",
+        )
+    camera_from_rig = np.eye(4)
+    camera_from_rig[:3, :3] = _nearest_rotation(camera.rotation)
+    camera_from_rig[:3, 3] = camera.shift
+    return Calibration(_detector(camera, pixel_mm), invert(camera_from_rig), camera.lens)
+
+
+def _log(path: Path, camera: Pinhole, remarks: list[str], doubts: list[str]) -> None:
+    """Log what was read, and warn of doubts."""
+    distance, (fx, fy) = np.linalg.norm(camera.shift), np.diag(camera.matrix)[:2]
+    logger.info(
+        f"{path.name}: {'; '.join(remarks)}: {camera.width} x {camera.height} pixels, focal lengths"
+        f" {fx:.1f} and {fy:.1f} pixels, source {distance:.0f} mm from the rig's origin"
+    )
+    if camera.lens:
+        logger.warning(
+            f"{path.name}: has lens terms, in OpenCV's order; the X-ray is undistorted by them; if"
+            " it already is, leave them out"
+        )
+    if distance and distance < LEAST_SHIFT_MM:
+        doubts = [
+            *doubts,
+            f"the source is {distance:.1f} mm from the rig's origin; if the calibration is in"
+            " centimetres or metres, write its translation in millimetres",
+        ]
+    for doubt in doubts:
+        logger.warning(f"{path.name}: {doubt}")
 
 
 def _check(path: Path, camera: Pinhole) -> None:

@@ -176,7 +176,7 @@ def _colour_png(path: Path) -> np.ndarray:
         frame = next(opened.decode(video=0))
         if frame.format.name == "ya16be":  # its conversion is not exact
             plane = frame.planes[0]
-            rows = np.frombuffer(plane, ">u2").reshape(frame.height, plane.line_size // 2)
+            rows = np.frombuffer(bytes(plane), ">u2").reshape(frame.height, plane.line_size // 2)
             return rows[:, : 2 * frame.width : 2, None].astype(np.uint16)
         return frame.to_ndarray()[..., :3].astype(np.uint16)
 

@@ -53,8 +53,14 @@ def read(
         for warning in picture.warnings:
             logger.warning(f"{path.name}: {warning}")
     _check_pixels(path, pixels)
+    shown = None
+    if stated.lens:
+        pixels, shown = stated.lens.undistort(pixels)
+        header = replace(header, remarks=(*header.remarks, "undistorted by its calibration"))
     detector, origin = detector_of(path, pixels.shape, stated, header, fallback)
     image, valid, about = to_attenuation(path, pixels, header, bone)
+    if shown is not None:
+        image, valid = np.where(shown, image, np.float32(0)), valid & shown
     height, width = pixels.shape
     logger.info(
         f"{path.name}: {width} x {height} pixels; {'; '.join(header.remarks)}; bone"
@@ -72,6 +78,16 @@ def read(
         "source_to_patient_mm": header.source_to_patient_mm,
     }
     return Xray(image, valid, detector, path, frame=frame, reading=reading)
+
+
+def size_of(path: str | Path, frame: int | None = None) -> tuple[int, int]:
+    """Return (width, height) of an X-ray in pixels. Raises InputError if it cannot be read."""
+    path = files.existing_file(path, f"an X-ray ({image_files.EXPECTED})")
+    if is_dicom(path):
+        height, width = dicom.read(path, frame)[0].shape
+    else:
+        height, width = image_files.read(path, frame).grey.shape
+    return width, height
 
 
 def count_frames(path: Path) -> int:

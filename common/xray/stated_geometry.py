@@ -6,6 +6,7 @@ the result.
 
 from __future__ import annotations
 
+import difflib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +18,13 @@ from common.errors import InputError
 from common.geometry import Detector
 from common.xray.dicom import is_dicom
 from common.xray.header import Header, Reading
+from common.xray.lens import Lens
 
 logger = logging.getLogger(__name__)
 
+LIKE = 0.5  # similarity of a key to a known one from which it looks misspelt
 PAIRS = ("pixel_spacing_mm", "principal_point_px")  # in NAME.json, in addition to sdd_mm
-SDD_MM = (50, 10_000)
+SDD_MM = (250, 10_000)  # of a mini C-arm and above
 PIXEL_MM = (0.005, 20)
 
 Pair = tuple[float, float]
@@ -36,21 +39,32 @@ class StatedGeometry:
     principal_px: Pair | None = None  # (column, row)
     # from a calibration file: only the ratio of SDD to pixel spacing is known
     calibrated: bool = False
+    lens: Lens | None = None  # by which the X-ray is to be undistorted
 
 
 def geometry_beside(image: Path) -> Header:
     """Return the geometry in ``NAME.json`` next to ``NAME.png``.
 
     Its keys are sdd_mm, pixel_spacing_mm [width, height] and principal_point_px [column, row]. A
-    JSON file with none of these keys is ignored. Raises InputError if a value is not valid.
+    JSON file with none of these keys is ignored, but for a key that looks misspelt. Raises
+    InputError if a value is not valid.
     """
     path = image.with_suffix(".json")
-    if not path.exists():
+    if not path.exists() or path == image:
         return Header()
     content = files.read_json(path, f"the geometry of {image.name} (or move it away)")
+    known = ("sdd_mm", *PAIRS)
+    for key in content:
+        like = difflib.get_close_matches(key.lower(), known, 1, LIKE) if key not in known else []
+        if like and like[0] not in content:
+            raise InputError(
+                path, f"has a key {key!r}", f"{', '.join(known)}", f"is {like[0]} meant? rename it"
+            )
     stated = {key: content[key] for key in ("sdd_mm", *PAIRS) if content.get(key) is not None}
     try:
         sdd = float(stated["sdd_mm"]) if "sdd_mm" in stated else None
+        if isinstance(stated.get(PAIRS[0]), int | float):  # square pixels
+            stated[PAIRS[0]] = [stated[PAIRS[0]]] * 2
         pixel, principal = (_pair(stated[key]) if key in stated else None for key in PAIRS)
     except (TypeError, ValueError):
         raise InputError(
@@ -146,6 +160,7 @@ def _known(path: Path, sdd: float | None, pixel: Pair | None) -> tuple[float, Pa
             path,
             f"SDD {sdd:g} mm with a pixel spacing of {pixel[0]:g} x {pixel[1]:g} mm",
             f"{SDD_MM[0]} to {SDD_MM[1]} mm and {PIXEL_MM[0]} to {PIXEL_MM[1]} mm",
-            "correct `sdd`, `pixel_spacing` or the header",
+            "correct `sdd`, `pixel_spacing` or the header"
+            + ("; is the distance in centimetres?" if sdd < SDD_MM[0] else ""),
         )
     return sdd, pixel

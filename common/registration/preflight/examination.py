@@ -12,6 +12,7 @@ import numpy as np
 
 from common import geometry
 from common.drr.renderer import ImageRenderer
+from common.errors import InputError
 from common.registration.competition import compete_from
 from common.registration.preflight.orientation import orientation_findings, orientation_fits
 from common.registration.preflight.report import Finding, Report
@@ -78,15 +79,23 @@ def examine_views(
 
     The orientation is checked for a single view only, by quick registrations.
     """
-    start = starter(views, structure)[0]
+    starts = starter(views, structure)
+    if not starts:
+        raise InputError(
+            views[0].xray.path,
+            f"no pose of {structure.ct.name} in the pose range is in view",
+            "a pose range (`r1` ... `tz`) and a geometry that show the bone",
+            "check them, and with several views their calibrations, or search without a range",
+        )
+    start = starts[0]
     cameras = [start @ view.rig_from_camera for view in views]
     body, lineage = structure.body, structure.ct.lineage
 
     def fit(xray: Xray) -> float:
         view = View(xray)
         stated = starter.method in ("fixed", "dicom")
-        starts = [cameras[0]] if stated else starter([view], structure)[:QUICK_STARTS]
-        solution = compete_from([view], body, starts, seed)
+        around = [cameras[0]] if stated else starter([view], structure)[:QUICK_STARTS]
+        solution = compete_from([view], body, around, seed) if around else None
         return solution.fit.similarity if solution else -1.0
 
     quick = fit if len(views) == 1 else None

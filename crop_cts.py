@@ -41,6 +41,7 @@ from common.geometry import MIRROR
 from common.progress import track
 from common.volume.cropping import crop_bone, mirror, onto_grid, x_of_body, x_of_label
 from common.volume.hounsfield import BELOW_FAT_HU, NO_AIR_ABOVE_HU
+from common.volume.units import are_raw
 
 if TYPE_CHECKING:
     from common.volume.volume import Volume
@@ -246,10 +247,10 @@ def _check_labels(path: Path, data: np.ndarray, labels: Sequence[int]) -> None:
 def _check_units(path: Path, ct: Volume) -> None:
     """Raise InputError if the CT has neither air nor fat; warn if it has no air."""
     lowest = ct.data.min()
-    if lowest >= 0:
+    if lowest >= 0 or are_raw(ct.data):
         raise InputError(
             path,
-            "contains no value below 0, so neither air nor fat",
+            "contains neither air nor fat, and no value below 0 but padding",
             "Hounsfield units (air -1000, water 0)",
             "rescale it, raw values of the scanner are 1024 higher",
         )

@@ -5,11 +5,12 @@ The name of a bone determines how registration.py compares it: a named bone by i
 attenuation. X-rays and calibrations of the trial need no conversion, since registration.py reads
 TIFF and XMALab's text files.
 
-reads   multi-page TIFFs: one page per slice, 8 or 16 bit, 0 outside the bone
+reads   multi-page TIFFs: one page per slice, one value outside the bone
         The voxel spacing, which the TIFFs lack, is --voxel_mm.
 writes  OUT/BONE.nii.gz in Hounsfield units, and its lineage OUT/BONE.json
         Hounsfield units are --slope times the grey value plus --intercept (scanners store HU +
-        1024); 0 outside the bone becomes the intercept, which is air.
+        1024); what lies outside the bone becomes air. Values that do not suit a bone are refused
+        unless --intercept is stated.
 frame   right-handed, its own: x along columns, y along rows, z along pages; the centre of the first
         voxel is the origin
 units   mm
@@ -37,6 +38,7 @@ from common import files
 from common.command_line import script
 from common.errors import InputError
 from common.volume.hounsfield import ABOVE_MUSCLE_HU, LOWEST_AIR_HU
+from common.volume.units import INTERCEPTS, fits_bone
 
 if TYPE_CHECKING:
     from common.volume.volume import Volume
@@ -83,8 +85,7 @@ def build_parser() -> script.Parser:
     parser.add_argument(
         "--intercept",
         type=float,
-        default=LOWEST_AIR_HU,
-        help="Hounsfield units of grey value 0 (default: %(default)g)",
+        help="Hounsfield units of grey value 0 (default: -1024, if that suits a bone)",
     )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="OUT", help="output folder"
@@ -93,39 +94,58 @@ def build_parser() -> script.Parser:
 
 
 def read_pages(path: Path) -> np.ndarray:
-    """Return the grey values (columns, rows, pages) of a multi-page TIFF.
+    """Return the grey values (columns, rows, pages) of a multi-page TIFF, as a viewer shows them.
 
     Raises InputError if it has a single page, colours or pages of different sizes, or is damaged.
     """
-    from PIL import Image, UnidentifiedImageError
+    from common.xray import image_files
 
     path = files.existing_file(path, "a volume as multi-page TIFF")
-    try:
-        with Image.open(path) as image:
-            pages = []
-            for number in range(getattr(image, "n_frames", 1)):
-                image.seek(number)
-                pages.append(np.asarray(image))
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise InputError(
-            path, f"cannot be read ({error})", "a multi-page TIFF of grey values", "export it again"
-        ) from None
-    first = pages[0]
-    same_size = len({page.shape for page in pages}) == 1
-    if len(pages) < 2 or not same_size or first.ndim != 2 or first.dtype.kind not in "ui":
+    pages = [image_files.read(path, n).grey for n in range(image_files.count_frames(path))]
+    if len(pages) < 2 or len({page.shape for page in pages}) > 1:
         raise InputError(
             path,
-            f"number of pages: {len(pages)}, of {first.shape} {first.dtype}",
+            f"number of pages: {len(pages)}, of {pages[0].shape}",
             "two or more grey pages of the same size",
             "export the volume again",
         )
     return np.stack(pages).transpose(2, 1, 0)
+
+
+def inside_bone(grey: np.ndarray) -> np.ndarray:
+    """Return the mask of the bone: what the value of the volume's faces does not reach."""
+    from scipy.ndimage import binary_fill_holes
+
+    faces = [grey.take(index, axis=axis).ravel() for axis in range(3) for index in (0, -1)]
+    values, counts = np.unique(np.concatenate(faces), return_counts=True)
+    return binary_fill_holes(grey != values[counts.argmax()])
+
+
+def check_units(
+    path: Path, grey: np.ndarray, inside: np.ndarray, slope: float, intercept: float | None
+) -> float:
+    """Return the intercept: the stated one, else that of HU + 1024 if it suits a bone.
+
+    Raises InputError, with the one that suits, if none is stated and it does not.
+    """
+    if intercept is not None:
+        return intercept
+    bone = grey[inside]
+    if not bone.size:
+        raise InputError(path, "holds one grey value", "a bone", "export the volume again")
+    if fits_bone(bone, slope, INTERCEPTS[0]):
+        return INTERCEPTS[0]
+    low, high = np.percentile(bone, [5, 95])
+    suiting = [f"{each:g}" for each in INTERCEPTS[1:] if fits_bone(bone, slope, each)]
+    lowest = "some exporters store HU minus the lowest of each bone, which the file cannot tell"
+    raise InputError(
+        path,
+        f"as HU + 1024, its bone would have {low * slope - 1024:.0f} to"
+        f" {high * slope - 1024:.0f} HU (5th to 95th percentile)",
+        "marrow above -300 and bone above 150 HU",
+        (f"--intercept {' or '.join(suiting)} suits a bone; " if suiting else "")
+        + f"state --intercept, the HU of grey value 0 ({lowest})",
+    )
 
 
 def hounsfield(grey: np.ndarray, slope: float, intercept: float) -> np.ndarray:
@@ -134,12 +154,20 @@ def hounsfield(grey: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 
 
 def read_bone(
-    path: Path, bone: str, side: str | None, voxel_mm: list[float], slope: float, intercept: float
+    path: Path,
+    bone: str,
+    side: str | None,
+    voxel_mm: list[float],
+    slope: float,
+    intercept: float | None,
 ) -> Volume:
     """Return the CT of one bone with its lineage. Raises InputError if it has no bone."""
     from common.volume import cut_ends, lineage, volume
 
-    hu = hounsfield(read_pages(path), slope, intercept)
+    grey = read_pages(path)
+    inside = inside_bone(grey)
+    intercept = check_units(path, grey, inside, slope, intercept)
+    hu = np.where(inside, hounsfield(grey, slope, intercept), np.int16(LOWEST_AIR_HU))
     if hu.max() < ABOVE_MUSCLE_HU:
         raise InputError(
             path,
@@ -148,7 +176,7 @@ def read_bone(
             "correct --slope and --intercept",
         )
     original = volume.Volume(hu, np.diag([*voxel_mm, 1.0]), lineage.original(path))
-    cuts = cut_ends.cuts_of(hu > intercept, None, original)
+    cuts = cut_ends.cuts_of(inside, None, original)
     settings = {
         "voxel_mm": voxel_mm,
         "slope": slope,
@@ -170,7 +198,7 @@ def run(args: argparse.Namespace) -> int | None:
         nifti.save(output, ct)
         logger.info(
             f"{bone}: {' x '.join(map(str, ct.shape))} voxels, {ct.data.min()} to {ct.data.max()}"
-            f" HU, {100 * (ct.data > args.intercept).mean():.0f} % inside the bone"
+            f" HU, {100 * (ct.data > LOWEST_AIR_HU).mean():.0f} % inside the bone"
         )
         print(output)
     return None

@@ -1,5 +1,7 @@
 """Step 2: boxes, padding and mirror against known voxels, for every kind of file orientation."""
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -363,3 +365,17 @@ def test_an_uncleaned_labelmap_is_a_note_and_a_warning_if_the_cleaned_one_exists
         == 0
     )
     assert "step 1" not in capsys.readouterr().err
+
+
+def test_raw_values_of_a_scanner_are_refused_in_spite_of_their_padding(tmp_path, capsys, knees):
+    ct = knees.ct.data.astype(np.int32)
+    raw = np.where(ct < -900, 24, ct + 1024)
+    raw[0], raw[-1] = -2000, -2000
+    for folder, data in (("raw", raw), ("hounsfield", np.where(raw == -2000, -2000, ct))):
+        (tmp_path / folder / "segmentations").mkdir(parents=True)
+        volume_of = replace(knees.ct, data=data.astype(np.int16))
+        nifti.save(tmp_path / folder / "P01_ct.nii.gz", volume_of)
+        nifti.save(tmp_path / folder / "segmentations" / "P01_seg.nii.gz", knees.segmentation)
+    assert crop(tmp_path / "hounsfield") == 0
+    assert crop(tmp_path / "raw") == 2
+    assert "raw values of the scanner are 1024 higher" in capsys.readouterr().err

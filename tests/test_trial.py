@@ -9,6 +9,7 @@ from pathlib import Path
 import helpers
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from common import files, geometry
@@ -89,15 +90,65 @@ def test_slope_and_intercept_convert_grey_values_to_hounsfield_units(tmp_path):
     bone = imported(
         tmp_path, (bone_pages() // 16).astype(np.uint8), "--slope", "16", "--intercept", "-1000"
     )
-    assert bone.data.min() == -1000
+    assert bone.data.min() == -1024  # air outside the bone, whatever grey value 0 is
     assert bone.data.max() == (bone_pages().max() // 16) * 16 - 1000
+
+
+def hu_pages():
+    """The bone of `bone_pages` in HU, with marrow of 0 HU in it, and its mask."""
+    hu = bone_pages().astype(np.int32) - 1024
+    inside = hu > -1024
+    hu[20, 18:20, 20:22] = 0
+    return np.where(inside, hu, 0), inside
+
+
+@pytest.mark.parametrize(
+    ("stored", "suits"),
+    [
+        (lambda hu, inside: np.where(inside, hu, -1000).astype(np.int16), "--intercept 0 suits"),
+        (lambda hu, inside: (hu + 32768).astype(np.uint16), "--intercept -32768 suits"),
+        (lambda hu, inside: np.where(inside, hu - hu[inside].min(), 0).astype(np.uint16), "state"),
+    ],
+    ids=["signed HU", "HU + 32768", "HU minus the lowest of the bone"],
+)
+def test_grey_values_that_do_not_suit_a_bone_are_refused_with_the_flag_that_does(
+    tmp_path, capsys, stored, suits
+):
+    path = tmp_path / "b.tif"
+    tifffile.imwrite(path, stored(*hu_pages()), photometric="minisblack")
+    flags = ["-i", str(path), "--bones", "radius", "--voxel_mm", "1", "1", "1"]
+    assert import_autoscoper.main([*flags, "-o", str(tmp_path / "out")]) == EXIT_BAD_INPUT
+    error = capsys.readouterr().err
+    assert "as HU + 1024, its bone would have" in error
+    assert suits in error
+
+
+@pytest.mark.parametrize("intercept", [0, -32768])
+def test_a_stated_intercept_keeps_marrow_and_makes_air_outside(tmp_path, intercept):
+    hu, inside = hu_pages()
+    outside = -1000 if intercept == 0 else 0
+    grey = np.where(inside, hu - intercept, outside)
+    path = tmp_path / "b.tif"
+    kind = np.int16 if intercept == 0 else np.uint16
+    tifffile.imwrite(path, grey.astype(kind), photometric="minisblack")
+    bone = import_autoscoper.read_bone(path, "radius", None, list(VOXEL), 1.0, float(intercept))
+    np.testing.assert_array_equal(bone.data, np.where(inside, hu, -1024).transpose(2, 1, 0))
+
+
+def test_a_volume_that_says_min_is_white_is_exchanged(tmp_path):
+    path = tmp_path / "b.tif"
+    tifffile.imwrite(path, 65535 - bone_pages(), photometric="miniswhite")
+    bone = import_autoscoper.read_bone(path, "radius", None, list(VOXEL), 1.0, None)
+    expected = np.where(bone_pages() > 0, bone_pages().astype(int) - 1024, -1024)
+    np.testing.assert_array_equal(bone.data, expected.transpose(2, 1, 0))
 
 
 @pytest.mark.parametrize(
     ("pages", "flags", "message"),
     [
         (bone_pages()[:1], [], "number of pages: 1"),
-        (bone_pages() // 8, [], "correct --slope and --intercept"),
+        (bone_pages() // 8, ["--intercept", "-1024"], "correct --slope and --intercept"),
+        (bone_pages() // 8, [], "state --intercept"),
         (bone_pages(), ["--voxel_mm", "0.39", "0.39", "0"], "expected 0.01 to 20 mm"),
         (bone_pages(), ["--bones", "radius", "ulna"], "expected a different name for each"),
     ],

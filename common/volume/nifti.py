@@ -17,6 +17,7 @@ from common.volume.bone_only import fill_around_bone
 from common.volume.hounsfield import DENSEST_HU
 from common.volume.lineage import read, write
 from common.volume.nifti_header import check_header, on_disk
+from common.volume.units import are_raw
 from common.volume.volume import Volume
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def load_ct(path: str | Path, fill: bool = True) -> Volume:
             if high > most
             else "rescale it, or choose the CT",
         )
-    if low >= 0:
+    if low >= 0 or are_raw(volume.data):
         logger.warning(
-            f"{volume.name}: contains no value below 0; expected Hounsfield units (air -1000,"
+            f"{volume.name}: contains no value of air or fat; expected Hounsfield units (air -1000,"
             " fat -100); subtract 1024 if these are raw values of the scanner"
         )
     if volume.data.dtype.kind == "u":

@@ -7,6 +7,7 @@ right of the patient (x of the scanner frame, RAS) for every file orientation.
 
 reads   the CT in Hounsfield units and the cleaned labelmap; file names are relative to --base_dir
         The patient's name is that of the CT without a final _ct: P01 for P01_ct.nii.gz.
+        Any format of docs/formats.md is read, as a DICOM folder; labels are numbers or names.
 writes  DIR/femur_cts_cropped/P01_femur.nii.gz             the left femur
         DIR/femur_cts_cropped/P01_femur_mirrored.nii.gz    the right femur, mirrored to a left one
         DIR/femur_masks_cropped/...                        the bone's labelmap: same grid and name
@@ -41,6 +42,7 @@ from common.geometry import MIRROR
 from common.progress import track
 from common.volume.cropping import crop_bone, mirror, onto_grid, x_of_body, x_of_label
 from common.volume.hounsfield import BELOW_FAT_HU, NO_AIR_ABOVE_HU
+from common.volume.label_names import number_or_name
 from common.volume.units import are_raw
 
 if TYPE_CHECKING:
@@ -76,8 +78,9 @@ class Target:
 
 def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
+    parser.add_argument("--base_dir", required=True, metavar="DIR", help="folder of the patient")
     parser.add_argument(
-        "--base_dir", required=True, metavar="DIR", help="folder of the patient, also for outputs"
+        "--output_dir", metavar="OUT", help="folder for the outputs (default: --base_dir)"
     )
     parser.add_argument("--ct_filename", required=True, metavar="CT", help="CT, relative to DIR")
     parser.add_argument(
@@ -89,11 +92,11 @@ def build_parser() -> script.Parser:
     parser.add_argument(
         "--labels",
         nargs="+",
-        type=int,
+        type=number_or_name,
         default=list(LABELS),
         metavar="N",
-        help="right and left label of each bone: femur right, femur left, tibia right, tibia left"
-        " (default: 3 4 1 2)",
+        help="right and left label of each bone, numbers or names: femur right, femur left, tibia"
+        " right, tibia left (default: 3 4 1 2)",
     )
     parser.add_argument(
         "--bones",
@@ -154,16 +157,17 @@ def crop_and_save(
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common.volume import nifti
+    from common.volume import label_names, nifti
 
-    _check_flags(args)
     base = Path(args.base_dir)
     if not base.is_dir():
         raise InputError(base, "not a folder", "the patient's folder", "check --base_dir")
-    ct_path = files.existing_file(base / args.ct_filename, "a CT volume (NIfTI, .nii or .nii.gz)")
-    seg_path = files.existing_file(base / args.seg_filename, "a labelmap (NIfTI, .nii or .nii.gz)")
+    ct_path = files.existing_input(base / args.ct_filename, nifti.CT)
+    seg_path = files.existing_input(base / args.seg_filename, nifti.LABELMAP)
+    args.labels = label_names.resolve(args.labels, seg_path)
+    _check_flags(args)
     patient = files.stem(ct_path).removesuffix("_ct")
-    targets = targets_of(base, patient, args.bones, args.labels)
+    targets = targets_of(Path(args.output_dir or base), patient, args.bones, args.labels)
     outputs = [path for target in targets for path in (target.ct, target.mask)]
     files.check_outputs(outputs, args.overwrite, [ct_path, seg_path])
 

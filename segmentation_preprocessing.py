@@ -6,7 +6,8 @@ Automatic segmentations leave small islands away from the bone, which would make
 connected. A large piece that is removed is warned of with its size and place: it may be the other
 part of a fractured bone, the bone beyond a lost slice, or a second bone under the same label.
 
-reads   a labelmap (NIfTI): whole-number labels, 0 for background
+reads   a labelmap: whole-number labels, 0 for background (NIfTI, NRRD, MHA, DICOM SEG, or a folder
+        of one mask per bone); labels are numbers or the names that it states
 writes  OUT/NAME_cleaned.nii.gz on the same grid and in the same data type
         OUT/NAME_cleaned.json, its lineage
         Labels that are not requested are unchanged.
@@ -26,7 +27,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from common.command_line import script
 from common.errors import InputError
 from common.geometry import apply
 from common.progress import track
+from common.volume.label_names import number_or_name
 from common.volume.volume import affine_of_box
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class LabelReport:
 def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
-        "-i", "--input", required=True, metavar="SEG", help="labelmap to clean (.nii or .nii.gz)"
+        "-i", "--input", required=True, metavar="SEG", help="labelmap to clean (docs/formats.md)"
     )
     parser.add_argument(
         "-o", "--output_dir", required=True, metavar="OUT", help="folder for NAME_cleaned.nii.gz"
@@ -84,14 +86,14 @@ def build_parser() -> script.Parser:
         "-labels",
         "--labels",
         nargs="+",
-        type=int,
+        type=number_or_name,
         metavar="N",
-        help="labels to clean (default: all labels of the file)",
+        help="labels to clean, numbers or names (default: all labels of the file)",
     )
     parser.add_argument(
         "--keep",
         nargs="+",
-        type=int,
+        type=number_or_name,
         default=[],
         metavar="N",
         help="labels of which large pieces are kept too, as of a fractured bone (above"
@@ -226,12 +228,15 @@ def connect_runs(runs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def clean(
-    labelmap: Volume, labels: Sequence[int] | None, keep: Sequence[int] = ()
+    labelmap: Volume,
+    labels: Sequence[int] | None,
+    keep: Sequence[int] = (),
+    names: dict[str, int] | None = None,
 ) -> tuple[Volume, list[LabelReport]]:
     """Return the cleaned labelmap with its lineage, and a report per label.
 
-    Large pieces stay in the labels of ``keep``. Raises InputError if the labelmap has none of the
-    labels.
+    Large pieces stay in the labels of ``keep``. ``names`` of labels are recorded. Raises
+    InputError if the labelmap has none of the labels.
     """
     # a memory-mapped file is read-only
     data = labelmap.data if labelmap.data.flags.writeable else np.array(labelmap.data)
@@ -244,19 +249,26 @@ def clean(
             f"labels {list(labels)}" if labels else "at least one label above 0",
             f"choose from the labels in the file, {present}",
         )
-    settings = {"connectivity": 26, "labels": [asdict(report) for report in reports]}
+    settings: dict[str, Any] = {
+        "connectivity": 26,
+        "labels": [asdict(report) for report in reports],
+    }
+    if names:
+        settings["names"] = names
     lineage = labelmap.lineage.then("segmentation_preprocessing", settings)
     return replace(labelmap, data=data, lineage=lineage), reports
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common.volume import nifti
+    from common.volume import label_names, nifti
 
-    source = files.existing_file(args.input, "a labelmap (NIfTI, .nii or .nii.gz)")
-    if args.labels and min(args.labels) < 1:
+    source = files.existing_input(args.input, nifti.LABELMAP)
+    labels = label_names.resolve(args.labels, source) if args.labels else None
+    keep = label_names.resolve(args.keep, source)
+    if labels and min(labels) < 1:
         raise InputError(
             "--labels",
-            f"found {min(args.labels)}",
+            f"found {min(labels)}",
             "labels of 1 and above (0 is background)",
             "leave it out",
         )
@@ -270,8 +282,8 @@ def run(args: argparse.Namespace) -> int | None:
             f"labels up to {MAX_LABEL}",
             "choose a labelmap, not a CT",
         )
-    cleaned, reports = clean(labelmap, args.labels, args.keep)
-    for missing in sorted(set(args.labels or ()) - {report.label for report in reports}):
+    cleaned, reports = clean(labelmap, labels, keep, label_names.names_of(source))
+    for missing in sorted(set(labels or ()) - {report.label for report in reports}):
         logger.warning(f"{source.name}: label {missing} is missing; it is skipped")
     for report in reports:
         logger.info(

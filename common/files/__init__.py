@@ -11,6 +11,7 @@ from common.files.checks import DEFLATE_RATIO as DEFLATE_RATIO
 from common.files.checks import check_claim as check_claim
 from common.files.checks import check_outputs as check_outputs
 from common.files.checks import existing_file as existing_file
+from common.files.checks import existing_input as existing_input
 from common.files.checks import output_folder as output_folder
 from common.files.checks import with_lineages as with_lineages
 from common.files.names import is_plain_name as is_plain_name

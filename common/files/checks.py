@@ -39,6 +39,12 @@ def existing_file(path: str | Path, what: str) -> Path:
     return path
 
 
+def existing_input(path: str | Path, what: str) -> Path:
+    """Return ``path`` as a Path: a folder, or a file as in `existing_file`."""
+    path = Path(path)
+    return path if path.is_dir() else existing_file(path, what)
+
+
 def check_claim(path: str | Path, size: int, compressed: bool, what: str) -> None:
     """Check the size of pixels or voxels in bytes that a header claims, before they are read.
 

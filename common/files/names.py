@@ -7,7 +7,14 @@ from pathlib import Path
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 hash of a file in hexadecimal digits."""
+    """Return the SHA-256 hash of a file in hexadecimal digits.
+
+    That of a folder, as of DICOM slices, is the hash of the names and hashes of its files.
+    """
+    if Path(path).is_dir():
+        inside = sorted(each for each in Path(path).rglob("*") if each.is_file())
+        lines = [f"{each.relative_to(path).as_posix()} {sha256(each)}" for each in inside]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

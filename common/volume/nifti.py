@@ -1,4 +1,7 @@
-"""The only reader and writer of CTs and labelmaps (NIfTI), each with its lineage."""
+"""The only reader and writer of CTs and labelmaps, each with its lineage.
+
+NIfTI is read and written; other formats are read by `common.volume.foreign`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ import numpy as np
 
 from common import files
 from common.errors import InputError, reading
+from common.volume import foreign
 from common.volume.bone_only import fill_around_bone
 from common.volume.hounsfield import DENSEST_HU
 from common.volume.lineage import read, write
-from common.volume.nifti_header import check_header, on_disk
+from common.volume.nifti_header import check_affine, check_header, on_disk
 from common.volume.units import are_raw
 from common.volume.volume import Volume
 
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
     import nibabel
 
 logger = logging.getLogger(__name__)
+
+CT = "a CT volume (NIfTI, NRRD, MHA, or a DICOM folder or zip)"
+LABELMAP = "a labelmap (NIfTI, NRRD, MHA, DICOM SEG, or a folder of masks)"
+ROUNDING = 0.01  # deviation of a label from a whole number
 
 
 def load_ct(path: str | Path, fill: bool = True) -> Volume:
@@ -36,7 +44,7 @@ def load_ct(path: str | Path, fill: bool = True) -> Volume:
     Raises InputError if the file is not a 3D NIfTI volume of finite numbers with bone, an
     orientation and a usable affine.
     """
-    volume = _load(path, "a CT volume (NIfTI, .nii or .nii.gz)")
+    volume = _load(path, CT)
     low, high = volume.data.min(), volume.data.max()  # NaN passes through both
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError(
@@ -65,10 +73,14 @@ def load_ct(path: str | Path, fill: bool = True) -> Volume:
 def load_labelmap(path: str | Path) -> Volume:
     """Read a labelmap, (I, J, K) integers; whole numbers stored as floats become integers.
 
-    Raises InputError if the file is not a 3D NIfTI volume of whole numbers of 0 and above.
+    Floats may deviate by `ROUNDING`, as of scaled integers. A fourth dimension of masks (one-hot)
+    becomes labels in its order. Raises InputError if the file is not a volume of whole numbers of 0
+    and above.
     """
-    volume = _load(path, "a labelmap (NIfTI, .nii or .nii.gz)")
+    volume = _load(path, LABELMAP, channels=True)
     data = volume.data
+    if data.ndim == 4:
+        data = _labels_of_channels(Path(path), data)
     if data.dtype.kind == "f":
         if not _is_whole(data):
             raise InputError(
@@ -77,7 +89,7 @@ def load_labelmap(path: str | Path) -> Volume:
                 "whole-number labels",
                 "choose a labelmap, not a CT or a probability map",
             )
-        data = data.astype(np.int32)
+        data = np.rint(data).astype(np.int32)
     if data.dtype.kind not in "ui" or data.min(initial=0) < 0:
         raise InputError(
             path,
@@ -92,16 +104,50 @@ def _is_whole(data: np.ndarray) -> bool:
     """Return whether all numbers are finite, whole and small enough for labels."""
     return bool(
         np.isfinite(data).all()
-        and np.array_equal(data, np.rint(data))
+        and np.abs(data - np.rint(data)).max(initial=0) <= ROUNDING
         and abs(data).max() <= np.iinfo(np.int32).max
     )
 
 
-def _load(path: str | Path, what: str) -> Volume:
-    """Read a volume and its lineage; ``what`` describes the file that is expected."""
-    path = files.existing_file(path, what)
+def _labels_of_channels(path: Path, data: np.ndarray) -> np.ndarray:
+    """Return the labels (I, J, K) of masks (I, J, K, N), from 1. Raises InputError if they overlap.
+
+    A first mask that is the background of the others gets label 0.
+    """
+    masks = data > 0.5
+    if not np.isin(data, (0, 1)).all():
+        raise InputError(
+            path,
+            f"has shape {data.shape} and values beside 0 and 1",
+            f"{LABELMAP} of three dimensions, or masks of 0 and 1 along a fourth",
+            "export the labels",
+        )
+    first = 0 if np.array_equal(masks[..., 0], ~masks[..., 1:].any(axis=-1)) else 1
+    if (masks.sum(axis=-1) > 1).any():
+        raise InputError(
+            path,
+            f"{int((masks.sum(axis=-1) > 1).sum())} voxels belong to several of its masks",
+            "one label per voxel",
+            "export the bones alone",
+        )
+    numbers = np.arange(first, first + masks.shape[-1], dtype=np.uint16)
+    logger.info(f"{path.name}: {masks.shape[-1]} masks became the labels {first} and above")
+    return masks @ numbers
+
+
+def _load(path: str | Path, what: str, channels: bool = False) -> Volume:
+    """Read a volume and its lineage; ``what`` describes the file that is expected.
+
+    With ``channels``, the volume may have a fourth dimension.
+    """
+    path = files.existing_input(path, what)
+    if foreign.is_foreign(path):
+        found = foreign.read(path, what)
+        check_affine(path, found.affine)
+        logger.info(f"{path.name}: {found.remark}; {' x '.join(map(str, found.data.shape))} voxels")
+        return Volume(found.data, found.affine, read(path, found.data.shape, found.affine), path)
     image = _open(path, what)
-    shape = check_header(path, image, what)
+    shape = check_header(path, image, what, channels)
     affine = np.array(image.affine, float)
     voxels = on_disk(image)
     scaled = (voxels.slope, voxels.inter) != (1, 0)
@@ -154,5 +200,7 @@ def save(path: str | Path, volume: Volume) -> Path:
 
 
 def stored_dtype(path: str | Path) -> np.dtype:
-    """Return the data type of the voxels in a NIfTI file."""
+    """Return the data type of the voxels in a NIfTI file; of other formats, unsigned integers."""
+    if foreign.is_foreign(Path(path)):
+        return np.dtype(np.uint16)
     return _open(Path(path), "a NIfTI volume").get_data_dtype()

@@ -18,21 +18,28 @@ if TYPE_CHECKING:
 MAX_VOXELS = 4_000_000_000  # a header that claims more is damaged
 VOXEL_MM = (0.005, 100.0)  # plausible voxel spacing
 FORMS_MM = 1.0  # sform and qform whose corners are further apart contradict each other
+MOST_CHANNELS = 200  # masks of a labelmap along a fourth dimension
 DAMAGED = "convert the file again, its header is damaged"
 
 Shape = tuple[int, int, int]
 
 
-def check_header(path: Path, image: nibabel.Nifti1Image, what: str) -> Shape:
+def check_header(
+    path: Path, image: nibabel.Nifti1Image, what: str, channels: bool = False
+) -> tuple[int, ...]:
     """Return the shape (I, J, K) of a NIfTI image whose voxels have not been read.
 
-    ``what`` describes the file that is expected. Raises InputError if the image is not a 3D volume
+    ``what`` describes the file that is expected. With ``channels``, the shape may be (I, J, K, N)
+    with at most `MOST_CHANNELS`. Raises InputError if the image is not a 3D volume
     of numbers, claims more data than the file or this machine can hold, or has no usable affine.
     """
     with reading(path, what, "convert or copy the file again"):
         shape, stored, offset = image.shape, image.get_data_dtype(), int(on_disk(image).offset)
         spacing = _stored_spacing(path, image)
     if len(shape) > 3 and all(n == 1 for n in shape[3:]):
+        shape = shape[:3]
+    whole = shape
+    if channels and len(shape) == 4 and 1 < shape[3] <= MOST_CHANNELS:
         shape = shape[:3]
     if len(shape) != 3 or min(shape) < 2:
         raise InputError(
@@ -47,7 +54,7 @@ def check_header(path: Path, image: nibabel.Nifti1Image, what: str) -> Shape:
         raise InputError(
             path, f"voxels begin at byte {offset}, which is inside the header", what, DAMAGED
         )
-    count = int(np.prod(shape, dtype=object))
+    count = int(np.prod(whole, dtype=object))
     if count > MAX_VOXELS:
         raise InputError(
             path, f"header claims {shape} voxels", f"at most {MAX_VOXELS:.0e}", DAMAGED
@@ -61,9 +68,9 @@ def check_header(path: Path, image: nibabel.Nifti1Image, what: str) -> Shape:
             "spacing above 0",
             "repair the header, or convert it again",
         )
-    _check_affine(path, np.array(image.affine, float))
+    check_affine(path, np.array(image.affine, float))
     _check_orientation(path, image.header, shape)
-    return shape
+    return whole
 
 
 def on_disk(image: nibabel.Nifti1Image) -> ArrayProxy:
@@ -80,7 +87,7 @@ def _stored_spacing(path: Path, image: nibabel.Nifti1Image) -> np.ndarray:
     return np.array(header["pixdim"][1:4], float)
 
 
-def _check_affine(path: Path, affine: np.ndarray) -> None:
+def check_affine(path: Path, affine: np.ndarray) -> None:
     """Raise InputError unless the affine is finite, invertible and free of shear."""
     axes = affine[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)

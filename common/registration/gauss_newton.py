@@ -57,6 +57,9 @@ class Fit:
     # (6 M, 6 M) of the left twists, radians and mm: `covariance_of`
     covariance: np.ndarray
     trace: tuple[Evaluation, ...] = ()  # all evaluated poses, in order
+    # (6 M, 6 M) of all bodies that were refined together, this one first and the others in their
+    # order; None for a body refined alone
+    joint_covariance: np.ndarray | None = None
 
 
 class Trace:

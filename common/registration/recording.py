@@ -14,6 +14,7 @@ from common.files.pictures import write_png
 from common.registration.register import Registration
 from common.registration.request import Request
 from common.results import names, parameters_file, slicer
+from common.results.pose_uncertainty import PoseUncertainty
 from common.results.result import TRAJECTORY_COLUMNS, Result, detector_entries
 from common.results.scanner_view import BoneMotion, bone_motion
 from common.version import VERSION
@@ -111,6 +112,25 @@ def as_result(
         runtime_s=runtime_s,
         settings=_settings(request, one),
         versions={"suite": VERSION, **files.versions(*PACKAGES)},
+        pose_uncertainty=pose_uncertainty(registrations, [bone.name for bone in bones]),
+    )
+
+
+def pose_uncertainty(
+    registrations: Sequence[Registration], bones: Sequence[str]
+) -> PoseUncertainty:
+    """Return the covariance of the first pose, with those of the bones refined together with it.
+
+    ``bones`` are their names.
+    """
+    fit = registrations[0].solution.fit
+    covariance = fit.covariance if fit.joint_covariance is None else fit.joint_covariance
+    together = registrations[: len(covariance) // 6]
+    return PoseUncertainty.in_scanner(
+        covariance,
+        np.array([each.structure.body.centre_mm for each in together]),
+        np.array([each.structure.ct.lineage.scanner_from_volume for each in together]),
+        tuple(bones[: len(together)]),
     )
 
 

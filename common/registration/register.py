@@ -34,6 +34,7 @@ from common.registration.request import Followed
 from common.registration.scene import Structure, View
 from common.registration.search.anywhere import STAGES, Stage, stage_starts
 from common.registration.starts import Starter
+from common.registration.uncertainty import own_first
 from common.registration.verdict import is_clear, is_found, is_ok, judge
 from common.results.result import Verdict
 from common.results.scanner_view import BoneMotion, ScannerView
@@ -413,6 +414,7 @@ def refine_together(
             judged.similarity if judged else 0.0,
             joint.covariance[block, block],
             continued(alone[index].trace, own),
+            own_first(joint.covariance, index),
         )
         together.append(Found(one.start, replace(one.solution, fit=fit)))
     return together

@@ -24,6 +24,14 @@ def covariance_of(
     return np.linalg.pinv(normal / len(residuals)) * cost / max(independent, 1.0)
 
 
+def own_first(joint: np.ndarray, index: int) -> np.ndarray:
+    """Return a covariance (6 M, 6 M) with the block of body ``index`` moved to the front."""
+    bodies = np.arange(len(joint) // 6)
+    order = np.r_[index, bodies[bodies != index]]
+    rows = (6 * order[:, None] + np.arange(6)).ravel()
+    return joint[np.ix_(rows, rows)]
+
+
 def _effective_pixels(weights: np.ndarray) -> float:
     """Return the number of pixels of equal weight that would say as much."""
     return float(weights.sum(dtype=float) ** 2 / (weights.astype(float) ** 2).sum())

@@ -15,6 +15,7 @@ import numpy as np
 
 from common import files, geometry
 from common.errors import InputError, reading
+from common.results.pose_uncertainty import PoseUncertainty
 from common.results.result import DETECTOR_KEYS, TRAJECTORY_COLUMNS, Result, Verdict
 from common.results.scanner_view import ScannerView, as_tensor
 
@@ -48,6 +49,8 @@ def save(path: str | Path, result: Result) -> None:
         "settings": result.settings,
         "versions": result.versions,
     }
+    if result.pose_uncertainty is not None:
+        content["pose_uncertainty"] = result.pose_uncertainty.entries()
     with files.writing(path) as stream:
         torch.save(content, stream)
 
@@ -103,6 +106,11 @@ def _result_of(content: dict[str, Any]) -> Result:
         runtime_s=content["runtime_s"],
         settings=content["settings"],
         versions=content["versions"],
+        pose_uncertainty=(
+            PoseUncertainty.from_entries(content["pose_uncertainty"])
+            if "pose_uncertainty" in content
+            else None
+        ),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from common import geometry
 from common.errors import InputError
 from common.geometry import Detector
+from common.results.pose_uncertainty import PoseUncertainty
 from common.results.scanner_view import ScannerView
 from common.volume.volume import Volume
 
@@ -110,6 +111,8 @@ class Result:
     runtime_s: dict[str, float]
     settings: dict[str, Any]
     versions: dict[str, str]
+    # covariance of the final pose; None in files of earlier versions
+    pose_uncertainty: PoseUncertainty | None = None
 
     @property
     def detector(self) -> Detector:

@@ -1,0 +1,1 @@
+"""Joints from poses: anatomical frames, joint coordinates with bands, movements and their files."""

@@ -1,0 +1,206 @@
+"""The results of a movement: found in folders, paired by frame, checked against the axes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InputError
+from common.kinematics.frame_file import AnatomicalFrame
+from common.kinematics.movement import JointPose, joint_pose
+from common.results import names, parameters_file
+from common.results.result import Result
+
+EXPECTED = "results of registration.py for the same X-rays, one per bone"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One result with its folder and the name of its frame."""
+
+    frame: str
+    folder: Path
+    result: Result
+
+
+def find_frames(folders: Sequence[Path], frame: AnatomicalFrame) -> list[Found]:
+    """Return the results of one bone in the order of the folders.
+
+    A folder is that of a result, or has the results of a sequence below it: then those of the bone
+    of ``frame`` are taken, by name. Raises InputError for a folder without results, a result of
+    another bone, side or CT, or one without covariance.
+    """
+    found: list[Found] = []
+    for folder in folders:
+        if (folder / names.PARAMETERS).is_file():
+            found.append(_checked(folder, frame))
+            continue
+        below = sorted({path.parent for path in folder.rglob(names.PARAMETERS)}, key=_natural)
+        several = len({path.name for path in below}) > 1
+        own = [path for path in below if not several or frame.bone in path.name]
+        if not own:
+            raise InputError(
+                folder,
+                f"has no {names.PARAMETERS} of a {frame.bone} in it or below",
+                "a results folder of registration.py, or that of a sequence",
+                "check the path",
+            )
+        found += [_checked(path, frame) for path in own]
+    _check_order(found)
+    return found
+
+
+def _checked(folder: Path, frame: AnatomicalFrame) -> Found:
+    """Return the result of a folder. Raises InputError if it is not one of the frame's bone."""
+    result = parameters_file.load(folder / names.PARAMETERS)
+    bones = result.scanner_pose[0].bones
+    if bones and {bones[0].name, frame.bone} == {"femur", "tibia"}:
+        raise InputError(
+            folder,
+            f"is a result of a {bones[0].name}",
+            f"a {frame.bone}, as its frame states",
+            "exchange the folders, or the frames",
+        )
+    if bones and bones[0].side not in (None, frame.side):
+        raise InputError(
+            folder,
+            f"is a result of a {bones[0].side} bone",
+            f"a {frame.side} {frame.bone}, as its frame states",
+            "choose the frame of that side",
+        )
+    source, stated = result.drr.get("source", {}).get("sha256"), frame.source.get("sha256")
+    if source and stated and source != stated:
+        raise InputError(
+            folder,
+            f"was registered with another CT ({result.drr['source'].get('name')}) than the frame"
+            f" of the {frame.bone} was found in ({frame.source.get('name')})",
+            "one patient's CT",
+            "choose the frame of that CT",
+        )
+    if result.pose_uncertainty is None:
+        raise InputError(
+            folder / names.PARAMETERS,
+            "has no covariance of its pose",
+            "a result of this version of registration.py",
+            "register again",
+        )
+    return Found(_frame_name(folder, result), folder, result)
+
+
+def _frame_name(folder: Path, result: Result) -> str:
+    """Return the name of a frame: its folder's, without the folder of the volume below it."""
+    volume = Path(str(result.drr["volume"])).name
+    holds_volume = volume.startswith(folder.name + ".")
+    return folder.parent.name if holds_volume else folder.name
+
+
+def _natural(path: Path | str) -> list[tuple[int, str]]:
+    """Return a sorting key that counts: frame 2 comes before frame 10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def _check_order(found: Sequence[Found]) -> None:
+    """Raise InputError if a frame occurs twice or a frame number is below the one before."""
+    keys = [each.frame for each in found]
+    for before, after, each in zip(keys, keys[1:], found[1:], strict=False):
+        if keys.count(after) > 1 or _natural(after) < _natural(before):
+            raise InputError(
+                each.folder,
+                f"frame {after} follows frame {before}",
+                "each frame once, in the order of their names",
+                "sort the folders",
+            )
+
+
+def joints_of(proximal: Sequence[Found], distal: Sequence[Found]) -> list[JointPose]:
+    """Return the pose of the joint in every frame.
+
+    Raises InputError if one bone lacks a frame of the other, or a frame's bones are from different
+    X-rays.
+    """
+    first, second = ([each.frame for each in bone] for bone in (proximal, distal))
+    if len(first) > 1 or len(second) > 1:
+        lone = sorted(set(first) ^ set(second), key=_natural)
+        if lone:
+            where = proximal if lone[0] in first else distal
+            folder = next(each.folder for each in where if each.frame == lone[0])
+            raise InputError(
+                folder,
+                f"frame {lone[0]} has no result of the other bone ({len(lone)} such frames)",
+                "the same frames of both bones",
+                "register the missing bone, or leave the frame out",
+            )
+    joints = []
+    for one, other in zip(proximal, distal, strict=True):
+        xrays = [
+            each.result.xray.get("sha256") or each.result.xray["file"] for each in (one, other)
+        ]
+        if xrays[0] != xrays[1]:
+            raise InputError(
+                other.folder,
+                f"shows {Path(str(other.result.xray['file'])).name}, the other bone"
+                f" {Path(str(one.result.xray['file'])).name}",
+                EXPECTED,
+                "pair the folders",
+            )
+        joints.append(joint_pose(one.frame, one.result, other.result))
+    return joints
+
+
+def check_frames(paths: Sequence[Path], frames: tuple[AnatomicalFrame, AnatomicalFrame]) -> None:
+    """Raise InputError unless two frames are of one side and one CT, and of different bones."""
+    first, second = frames
+    if first.side != second.side:
+        raise InputError(
+            paths[1],
+            f"is of a {second.side} {second.bone}, {paths[0].name} of a {first.side} {first.bone}",
+            "two bones of one side",
+            "choose the frame of the other side",
+        )
+    if first.bone == second.bone or (first.bone, second.bone) == ("tibia", "femur"):
+        raise InputError(
+            paths[1],
+            f"is of a {second.bone}, {paths[0].name} of a {first.bone}",
+            "the proximal bone's frame first, then the distal bone's: femur, then tibia",
+            "exchange the frames",
+        )
+    sources = [frame.source.get("sha256") for frame in frames]
+    if all(sources) and sources[0] != sources[1]:
+        raise InputError(
+            paths[1],
+            f"is of another CT ({second.source.get('name')}) than {paths[0].name}"
+            f" ({first.source.get('name')})",
+            "two bones of one CT",
+            "choose the frame of that CT",
+        )
+
+
+def read_times(path: Path, count: int) -> np.ndarray:
+    """Return the times (N,) of a file, one number per line, in seconds.
+
+    Raises InputError unless there is one per frame, and each is later than the one before.
+    """
+    try:
+        times = np.array([float(word) for word in path.read_text(encoding="utf-8").split()])
+    except (OSError, ValueError) as error:
+        raise InputError(
+            path, f"cannot be read ({error})", "one time per line, seconds", "correct the file"
+        ) from None
+    if len(times) != count or not np.isfinite(times).all():
+        raise InputError(
+            path, f"has {len(times)} times", f"{count}, one per frame", "correct the file"
+        )
+    back = np.flatnonzero(np.diff(times) <= 0)
+    if len(back):
+        raise InputError(
+            path,
+            f"time {times[back[0] + 1]:g} s follows {times[back[0]]:g} s",
+            "times that increase",
+            "sort the frames, or correct the file",
+        )
+    return times

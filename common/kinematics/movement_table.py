@@ -1,0 +1,109 @@
+"""``kinematics.csv`` and ``kinematics.json``: the joint coordinates of a movement with bands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from common import files
+from common.kinematics.helical_axis import helical_axes
+from common.kinematics.movement import JointPose, Movement
+from common.version import VERSION
+
+SCHEMA = "kinematics/1"
+CSV, JSON = "kinematics.csv", "kinematics.json"
+DIGITS = 6
+
+
+def columns_of(quantities: Sequence[str], bones: Sequence[str], smoothed: bool) -> list[str]:
+    """Return the columns of the table, in order."""
+    banded = [f"{name}{end}" for name in quantities for end in ("", "_low", "_high")]
+    smooth = [f"{name}{end}" for name in quantities for end in SMOOTH_ENDINGS] if smoothed else []
+    verdicts = [f"{bone}_verdict" for bone in bones]
+    return ["frame", "time_s", *banded, *verdicts, *smooth]
+
+
+SMOOTH_ENDINGS = ("_smooth", "_smooth_low", "_smooth_high")
+
+
+def as_table(
+    joints: Sequence[JointPose],
+    found: Movement,
+    times: np.ndarray | None,
+    quantities: Sequence[str],
+    bones: Sequence[str],
+    smooth: tuple[np.ndarray, np.ndarray] | None = None,
+) -> str:
+    """Return the CSV table, a row per frame; numbers of a frame without a pose are empty.
+
+    ``times`` (N,) are seconds, ``smooth`` the smoothed values (N, 6) and half their bands (N, 6).
+    """
+    half = found.band()
+    rows = []
+    for number, joint in enumerate(joints):
+        row: dict[str, Any] = {"frame": joint.name}
+        row["time_s"] = "" if times is None else _text(times[number])
+        row |= _banded(quantities, found.values[number], half[number], ("", "_low", "_high"))
+        for bone, pose in zip(bones, joint.bones, strict=True):
+            row[f"{bone}_verdict"] = pose.verdict
+        if smooth is not None:
+            row |= _banded(quantities, smooth[0][number], smooth[1][number], SMOOTH_ENDINGS)
+        rows.append(row)
+    return files.as_csv(rows, columns_of(quantities, bones, smooth is not None))
+
+
+def _banded(
+    quantities: Sequence[str], values: np.ndarray, half: np.ndarray, endings: Sequence[str]
+) -> dict[str, str]:
+    cells = {}
+    for name, value, width in zip(quantities, values, half, strict=True):
+        numbers = (value, value - width, value + width)
+        cells |= {f"{name}{end}": _text(x) for end, x in zip(endings, numbers, strict=True)}
+    return cells
+
+
+def _text(value: float) -> str:
+    return f"{value:.{DIGITS}f}" if np.isfinite(value) else ""
+
+
+def as_content(
+    found: Movement,
+    quantities: Sequence[str],
+    frames: Sequence[dict[str, Any]],
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what goes beside the table: the systematic band, helical axes, frames, settings."""
+    systematic = found.frame_band()
+    known = np.isfinite(systematic).all(axis=1)
+    largest = systematic[known].max(axis=0) if known.any() else np.full(6, np.nan)
+    return {
+        "schema": SCHEMA,
+        "columns": list(quantities),
+        "frames_without_a_pose": [
+            name for name, has in zip(found.names, known, strict=True) if not has
+        ],
+        "systematic_band": {
+            "meaning": "half the width of the 95 % band from the anatomical frames: one error in"
+            " all frames of the movement; the largest of the movement",
+            **{
+                name: round(float(width), 4) if np.isfinite(width) else None
+                for name, width in zip(quantities, largest, strict=True)
+            },
+        },
+        "helical_axes": [
+            {
+                "first": found.names[axis.first],
+                "last": found.names[axis.last],
+                "direction": axis.direction.round(6).tolist(),
+                "point_mm": axis.point_mm.round(4).tolist(),
+                "angle_deg": round(axis.angle_deg, 4),
+                "shift_mm": round(axis.shift_mm, 4),
+            }
+            for axis in helical_axes(found.proximal_from_distal)
+        ],
+        "anatomical_frames": list(frames),
+        "settings": settings,
+        "versions": {"suite": VERSION},
+    }

@@ -1,0 +1,158 @@
+# PYTHON_ARGCOMPLETE_OK
+"""State a joint over the frames of a movement: angles and translations with 95 % bands.
+
+A knee has flexion, varus and internal rotation of the tibia (FE, VV, IE in degrees) and its
+lateral, anterior and distal position (ML, AP, PD in mm) after Grood and Suntay 1983; positive are
+flexion, varus, internal, lateral, anterior and distraction, on both sides. With --order, any two
+bones have three Cardan angles in that order and the position of the distal bone's origin in the
+proximal bone's frame; --femur is then the proximal bone and --tibia the distal one.
+
+reads   --femur, --tibia: results folders of registration.py (step 7), one per frame, or the folder
+        of a --sequence; the frames of both bones must be the same, in the order of their names
+        --frames: the frames of anatomical_frame.py, femur first
+writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _low and _high, the
+                              verdicts of both bones; empty where a pose failed
+        OUT/kinematics.json   the systematic band of the anatomical frames, finite helical axes of
+                              steps of 10 degrees and more, settings
+bands   from the covariances of both poses, with their correlation when one solve found both. They
+        do not include the anatomical frames, whose error is the same in all frames, nor a wrong
+        SDD or a wrong bone
+units   degrees, millimetres, seconds
+next    your statistics
+
+example
+  python pipeline/kinematics.py --femur results/*/femur --tibia results/*/tibia \\
+      --frames femur_frame.json tibia_frame.json --fps 30 -o knee
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import files
+from common.command_line import script
+from common.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from common.kinematics.movement import Coordinates, Movement
+
+logger = logging.getLogger("common.script")
+
+
+def build_parser() -> script.Parser:
+    parser = script.build_parser(__doc__)
+    for bone in ("femur", "tibia"):
+        parser.add_argument(
+            f"--{bone}",
+            required=True,
+            nargs="+",
+            type=Path,
+            metavar="FOLDER",
+            help=f"results folders of the {bone}, or the folder of a sequence",
+        )
+    parser.add_argument(
+        "--frames",
+        required=True,
+        nargs=2,
+        type=Path,
+        metavar=("FEMUR.json", "TIBIA.json"),
+        help="anatomical frames of both bones",
+    )
+    parser.add_argument(
+        "-o", "--output_dir", required=True, type=Path, metavar="OUT", help="folder to write into"
+    )
+    parser.add_argument(
+        "--order",
+        metavar="AXES",
+        help="Cardan order, such as ZXY or YXY, for another joint than a knee",
+    )
+    times = parser.add_mutually_exclusive_group()
+    times.add_argument("--fps", type=float, metavar="N", help="frames per second")
+    times.add_argument(
+        "--time", type=Path, metavar="FILE", help="text file with the time of each frame, seconds"
+    )
+    return parser
+
+
+def coordinates_of(order: str | None, side: str) -> tuple[tuple[str, ...], Coordinates]:
+    """Return the columns and the function of the coordinates of a joint."""
+    from functools import partial
+
+    from common.kinematics import joint_coordinates as joint
+
+    if order is None:
+        return joint.KNEE_COLUMNS, partial(joint.knee_coordinates, side=side)
+    return joint.cardan_columns(order), partial(joint.cardan_coordinates, side=side, order=order)
+
+
+def times_of(args: argparse.Namespace, count: int) -> np.ndarray | None:
+    """Return the times (N,) of the frames in seconds, None if they are unknown."""
+    import numpy as np
+
+    from common.kinematics.movement_inputs import read_times
+
+    if args.time is not None:
+        return read_times(args.time, count)
+    if args.fps is None:
+        return None
+    if not args.fps > 0:
+        raise InputError("--fps", f"found {args.fps:g}", "above 0", "correct it")
+    return np.arange(count) / args.fps
+
+
+def run(args: argparse.Namespace) -> int | None:
+    from common.kinematics import frame_file, movement_inputs, movement_table
+    from common.kinematics.movement import movement
+
+    frames = frame_file.load(args.frames[0]), frame_file.load(args.frames[1])
+    movement_inputs.check_frames(args.frames, frames)
+    quantities, coordinates = coordinates_of(args.order, frames[0].side)
+    table, beside = (args.output_dir / name for name in (movement_table.CSV, movement_table.JSON))
+    proximal = movement_inputs.find_frames(args.femur, frames[0])
+    distal = movement_inputs.find_frames(args.tibia, frames[1])
+    joints = movement_inputs.joints_of(proximal, distal)
+    times = times_of(args, len(joints))
+    files.check_outputs([table, beside], args.overwrite)
+    found = movement(joints, frames, coordinates)
+    bones = [frame.bone for frame in frames]
+    stated = [
+        {"file": path.name, "bone": frame.bone, "side": frame.side, "method": frame.method}
+        for path, frame in zip(args.frames, frames, strict=True)
+    ]
+    settings = {"order": args.order, "fps": args.fps}
+    files.write_json(beside, movement_table.as_content(found, quantities, stated, settings))
+    files.write_text(table, movement_table.as_table(joints, found, times, quantities, bones))
+    for line in summary(found, quantities):
+        logger.info(line)
+    print(table)
+    return None
+
+
+def summary(found: Movement, quantities: Sequence[str]) -> list[str]:
+    """Return the range and the median band of each number, in lines."""
+    import numpy as np
+
+    known = np.isfinite(found.values).all(axis=1)
+    lines = [f"{known.sum()} of {len(known)} frames have a pose of both bones"]
+    if known.any():
+        half = np.median(found.band()[known], axis=0)
+        low, high = found.values[known].min(axis=0), found.values[known].max(axis=0)
+        lines += [
+            f"{name}: {a:.1f} to {b:.1f}, 95 % band ± {width:.2f}"
+            for name, a, b, width in zip(quantities, low, high, half, strict=True)
+        ]
+    return lines
+
+
+main = script.script(run, build_parser)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,7 +11,8 @@ reads   --femur, --tibia: results folders of registration.py (step 7), one per f
         of a --sequence; the frames of both bones must be the same, in the order of their names
         --frames: the frames of anatomical_frame.py, femur first
 writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _low and _high, the
-                              verdicts of both bones; empty where a pose failed
+                              verdicts of both bones; empty where a pose failed. With --smooth,
+                              each number also as _smooth, _smooth_low and _smooth_high
         OUT/kinematics.json   the systematic band of the anatomical frames, finite helical axes of
                               steps of 10 degrees and more, settings
 bands   from the covariances of both poses, with their correlation when one solve found both. They
@@ -42,7 +43,9 @@ from common.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from common.kinematics.joint_coordinates import Side
     from common.kinematics.movement import Coordinates, Movement
+    from common.kinematics.smoother import Smoothed
 
 logger = logging.getLogger("common.script")
 
@@ -79,10 +82,19 @@ def build_parser() -> script.Parser:
     times.add_argument(
         "--time", type=Path, metavar="FILE", help="text file with the time of each frame, seconds"
     )
+    parser.add_argument(
+        "--smooth", action="store_true", help="add smoothed columns; needs --fps or --time"
+    )
+    parser.add_argument(
+        "--cutoff_hz",
+        type=float,
+        metavar="HZ",
+        help="frequency of which --smooth passes half (default: estimated from the movement)",
+    )
     return parser
 
 
-def coordinates_of(order: str | None, side: str) -> tuple[tuple[str, ...], Coordinates]:
+def coordinates_of(order: str | None, side: Side) -> tuple[tuple[str, ...], Coordinates]:
     """Return the columns and the function of the coordinates of a joint."""
     from functools import partial
 
@@ -108,6 +120,31 @@ def times_of(args: argparse.Namespace, count: int) -> np.ndarray | None:
     return np.arange(count) / args.fps
 
 
+def check_smoothing(args: argparse.Namespace, times: np.ndarray | None) -> None:
+    """Raise InputError for flags of smoothing that do not fit."""
+    if args.cutoff_hz is not None and not (args.smooth and args.cutoff_hz > 0):
+        raise InputError(
+            "--cutoff_hz", f"found {args.cutoff_hz:g}", "above 0, with --smooth", "correct it"
+        )
+    if args.smooth and times is None:
+        raise InputError("--smooth", "no times of the frames", "--fps or --time", "add one of them")
+
+
+def smoothed_of(
+    args: argparse.Namespace, found: Movement, times: np.ndarray | None, coordinates: Coordinates
+) -> Smoothed | None:
+    """Return the smoothed movement, if it is asked for; frames that count little are named."""
+    if not args.smooth or times is None:
+        return None
+    from common.kinematics.smoother import OUTLIER, smooth
+
+    smoothed = smooth(found, times, coordinates, args.cutoff_hz)
+    for name, weight in zip(found.names, smoothed.weights, strict=True):
+        if weight < OUTLIER:
+            logger.warning(f"frame {name} does not fit its neighbours and hardly counts")
+    return smoothed
+
+
 def run(args: argparse.Namespace) -> int | None:
     from common.kinematics import frame_file, movement_inputs, movement_table
     from common.kinematics.movement import movement
@@ -120,16 +157,23 @@ def run(args: argparse.Namespace) -> int | None:
     distal = movement_inputs.find_frames(args.tibia, frames[1])
     joints = movement_inputs.joints_of(proximal, distal)
     times = times_of(args, len(joints))
+    check_smoothing(args, times)
     files.check_outputs([table, beside], args.overwrite)
     found = movement(joints, frames, coordinates)
+    smoothed = smoothed_of(args, found, times, coordinates)
     bones = [frame.bone for frame in frames]
     stated = [
         {"file": path.name, "bone": frame.bone, "side": frame.side, "method": frame.method}
         for path, frame in zip(args.frames, frames, strict=True)
     ]
-    settings = {"order": args.order, "fps": args.fps}
+    settings = {"order": args.order, "fps": args.fps, "cutoff_hz": args.cutoff_hz}
+    if smoothed is not None:
+        settings["smoothing_rad2_per_s3_mm2_per_s3"] = list(smoothed.strength)
     files.write_json(beside, movement_table.as_content(found, quantities, stated, settings))
-    files.write_text(table, movement_table.as_table(joints, found, times, quantities, bones))
+    curves = (smoothed.values, smoothed.half) if smoothed is not None else None
+    files.write_text(
+        table, movement_table.as_table(joints, found, times, quantities, bones, curves)
+    )
     for line in summary(found, quantities):
         logger.info(line)
     print(table)
@@ -140,9 +184,9 @@ def summary(found: Movement, quantities: Sequence[str]) -> list[str]:
     """Return the range and the median band of each number, in lines."""
     import numpy as np
 
-    known = np.isfinite(found.values).all(axis=1)
-    lines = [f"{known.sum()} of {len(known)} frames have a pose of both bones"]
-    if known.any():
+    known = found.known
+    lines = [f"{len(known)} of {len(found.names)} frames have a pose of both bones"]
+    if len(known):
         half = np.median(found.band()[known], axis=0)
         low, high = found.values[known].min(axis=0), found.values[known].max(axis=0)
         lines += [

@@ -271,3 +271,26 @@ def test_a_result_without_covariance_is_refused(scene, template, capsys):
     save(template, scene / "f12/tibia", "tibia", CAMERA, "x12")
     assert kinematics.main(command(scene, ("f12",), ("f12",))) == 2
     assert "has no covariance of its pose" in capsys.readouterr().err
+
+
+def test_smoothed_columns_stand_beside_the_raw_ones_and_need_times(scene, template, capsys):
+    assert kinematics.main([*command(scene), "--smooth"]) == 2
+    assert "--fps or --time" in capsys.readouterr().err
+    assert kinematics.main([*command(scene), "--cutoff_hz", "3", "--fps", "10"]) == 2
+    assert "with --smooth" in capsys.readouterr().err
+    assert kinematics.main([*command(scene), "--smooth", "--fps", "10"]) == 2
+    assert "has 3 frames with a pose" in capsys.readouterr().err
+    lists = tuple(f"g{number}" for number in range(8))
+    for number, name in enumerate(lists):
+        six = SIX[0] + [3.0 * number, 0, 0, 0, 0, 0]
+        save(template, scene / name / "femur", "femur", CAMERA, name)
+        save(template, scene / name / "tibia", "tibia", tibia_camera(six), name)
+    flags = ["--smooth", "--fps", "10", "--cutoff_hz", "2"]
+    assert kinematics.main([*command(scene, lists, lists), *flags]) == 0
+    with open(scene / "knee/kinematics.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0])[-1] == "PD_mm_smooth_high"
+    assert float(rows[4]["FE_deg"]) == pytest.approx(17, abs=1e-4)
+    assert float(rows[4]["FE_deg_smooth"]) == pytest.approx(17, abs=0.1)
+    settings = json.loads((scene / "knee/kinematics.json").read_text())["settings"]
+    assert settings["cutoff_hz"] == 2

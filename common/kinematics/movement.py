@@ -93,6 +93,11 @@ class Movement:
     # (N, 6, 6) of the left twist of proximal_from_distal about the proximal origin, along its axes
     relative_covariances: np.ndarray
 
+    @property
+    def known(self) -> np.ndarray:
+        """Numbers (K,) of the frames with a pose of both bones."""
+        return np.flatnonzero(np.isfinite(self.values[:, 0]))
+
     def band(self) -> np.ndarray:
         """Return half the width (N, 6) of the 95 % band from the poses."""
         return BAND * np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))

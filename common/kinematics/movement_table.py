@@ -76,13 +76,12 @@ def as_content(
 ) -> dict[str, Any]:
     """Return what goes beside the table: the systematic band, helical axes, frames, settings."""
     systematic = found.frame_band()
-    known = np.isfinite(systematic).all(axis=1)
-    largest = systematic[known].max(axis=0) if known.any() else np.full(6, np.nan)
+    largest = systematic[found.known].max(axis=0) if len(found.known) else np.full(6, np.nan)
     return {
         "schema": SCHEMA,
         "columns": list(quantities),
         "frames_without_a_pose": [
-            name for name, has in zip(found.names, known, strict=True) if not has
+            name for number, name in enumerate(found.names) if number not in found.known
         ],
         "systematic_band": {
             "meaning": "half the width of the 95 % band from the anatomical frames: one error in"

@@ -1,0 +1,277 @@
+"""Smooth the relative pose of two bones over time, each frame weighted by its covariance.
+
+The prior is white noise on the acceleration of the rotation and of the distal origin (Anderson and
+Barfoot, IROS 2015); all frames are solved at once by Gauss-Newton. The normal equations are
+block-tridiagonal, so that a solve and its marginal covariances take one pass each way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common import geometry
+from common.errors import InputError
+from common.kinematics.movement import BAND, Coordinates, Movement
+
+ITERATIONS, CONVERGED = 12, 1e-7
+# Student's t with few degrees of freedom: a frame whose pose is flipped hardly counts
+TAIL = 4.0
+OUTLIER = 0.1  # weight below which a frame is one
+LEAST_FRAMES = 5
+STEP = 1e-5
+# of the search for the prior's strength: simplex steps in its natural logarithm, evaluations
+FIRST_STEP, EVALUATIONS = 2.0, 60
+
+
+@dataclass(frozen=True, eq=False)
+class Smoothed:
+    """A smoothed movement; frames without a pose stay NaN."""
+
+    values: np.ndarray  # (N, 6) joint coordinates
+    half: np.ndarray  # (N, 6) half the width of their 95 % band
+    weights: np.ndarray  # (N,) of each frame, about 1; near 0 for an outlier
+    strength: tuple[float, float]  # of the prior: rad²/s³ and mm²/s³
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Poses with a precision: rotations (N, 3, 3), positions (N, 3), information (N, 6, 6)."""
+
+    rotations: np.ndarray
+    positions: np.ndarray
+    information: np.ndarray  # 0 in frames without a pose
+    times: np.ndarray
+
+    @property
+    def known(self) -> np.ndarray:
+        """Mask (N,) of the frames with a pose."""
+        return self.information[:, 0, 0] > 0
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    rotations: np.ndarray  # (N, 3, 3)
+    positions: np.ndarray  # (N, 3)
+    velocities: np.ndarray  # (N, 6)
+
+
+def smooth(
+    found: Movement, times: np.ndarray, coordinates: Coordinates, cutoff_hz: float | None = None
+) -> Smoothed:
+    """Return a movement smoothed over its ``times`` (N,), seconds.
+
+    The strength of the prior has the largest marginal likelihood, or passes half the amplitude at
+    ``cutoff_hz``. Raises InputError for too few frames with a pose.
+    """
+    measured = _measured(found, times)
+    count = int(measured.known.sum())
+    if count < LEAST_FRAMES:
+        raise InputError(
+            "smooth",
+            f"has {count} frames with a pose",
+            f"at least {LEAST_FRAMES}",
+            "leave `smooth` out",
+        )
+    state = _start(measured)
+    strength = _strength_at(measured, cutoff_hz) if cutoff_hz else _most_likely(measured, state)
+    state, spreads, weights, _ = _solve(measured, state, strength)
+    values, half = (np.full((len(times), 6), np.nan) for _ in range(2))
+    for number in np.flatnonzero(measured.known):
+        values[number], slope = _coordinates(state, number, coordinates)
+        half[number] = BAND * np.sqrt(np.diag(slope @ spreads[number] @ slope.T))
+    weights[~measured.known] = np.nan
+    return Smoothed(values, half, weights, strength)
+
+
+def _measured(found: Movement, times: np.ndarray) -> _Measured:
+    count = len(times)
+    rotations, positions = np.tile(np.eye(3), (count, 1, 1)), np.zeros((count, 3))
+    information = np.zeros((count, 6, 6))
+    for number in found.known:
+        pose = found.proximal_from_distal[number]
+        rotations[number], positions[number] = pose[:3, :3], pose[:3, 3]
+        # a turn about the proximal origin moves the distal origin too
+        carry = np.eye(6)
+        carry[3:, :3] = -_cross(pose[:3, 3])
+        information[number] = np.linalg.inv(carry @ found.relative_covariances[number] @ carry.T)
+    return _Measured(rotations, positions, information, np.asarray(times, float))
+
+
+def _start(measured: _Measured) -> _State:
+    """Return the measured poses, those of gaps interpolated, with no velocity."""
+    from scipy.spatial.transform import Rotation, Slerp
+
+    known = np.flatnonzero(measured.known)
+    times = np.clip(measured.times, measured.times[known[0]], measured.times[known[-1]])
+    turns = Slerp(measured.times[known], Rotation.from_matrix(measured.rotations[known]))(times)
+    positions = [
+        np.interp(times, measured.times[known], measured.positions[known, axis])
+        for axis in range(3)
+    ]
+    velocities = np.zeros((len(times), 6))
+    return _State(turns.as_matrix(), np.stack(positions, axis=1), velocities)
+
+
+def _strength_at(measured: _Measured, cutoff_hz: float) -> tuple[float, float]:
+    """Return the strengths that pass half the amplitude at a frequency.
+
+    For frames of variance s² every dt, the smoother's gain is 1 / (1 + (w / c)^4) with
+    c^4 = q / (s² dt).
+    """
+    spreads = np.linalg.inv(measured.information[measured.known])
+    variances = np.median(np.diagonal(spreads, axis1=1, axis2=2), axis=0)
+    interval = float(np.median(np.diff(measured.times)))
+    scale = (2 * np.pi * cutoff_hz) ** 4 * interval
+    return float(variances[:3].mean() * scale), float(variances[3:].mean() * scale)
+
+
+def _most_likely(measured: _Measured, state: _State) -> tuple[float, float]:
+    """Return the strengths of the largest marginal likelihood."""
+    from scipy.optimize import minimize
+
+    span = float(measured.times[-1] - measured.times[0])
+    first = np.log([100.0 * (10 / span) ** 3 * 1e-2, 100.0 * (10 / span) ** 3 * 1e2])
+
+    def cost(logarithms: np.ndarray) -> float:
+        return _solve(measured, state, (np.exp(logarithms[0]), np.exp(logarithms[1])), 4)[3]
+
+    simplex = first + FIRST_STEP * np.array([[0, 0], [1, 0], [0, 1]])
+    best = minimize(
+        cost,
+        first,
+        method="Nelder-Mead",
+        options={"initial_simplex": simplex, "maxfev": EVALUATIONS, "xatol": 0.2, "fatol": 0.1},
+    ).x
+    return float(np.exp(best[0])), float(np.exp(best[1]))
+
+
+def _solve(
+    measured: _Measured,
+    state: _State,
+    strength: tuple[float, float],
+    iterations: int = ITERATIONS,
+) -> tuple[_State, np.ndarray, np.ndarray, float]:
+    """Return state, covariances (N, 6, 6), weights (N,) and the negative log likelihood."""
+    count = len(measured.times)
+    density = np.repeat(strength, 3)
+    weights = np.ones(count)
+    for _ in range(iterations):
+        misses = _misses(measured, state)
+        distance = np.einsum("ni,nij,nj->n", misses, measured.information, misses)
+        weights = np.where(measured.known, (TAIL + 6) / (TAIL + distance), 1.0)
+        diagonal, upper, right, prior_cost = _system(measured, state, weights, density, misses)
+        step, spreads, log_determinant = _solve_blocks(diagonal, upper, right)
+        state = _moved(state, step)
+        if np.abs(step).max() < CONVERGED:
+            break
+    tails = (TAIL + 6) / 2 * np.log1p(distance[measured.known] / TAIL)
+    transitions = -6 * (count - 1) * np.log(strength).sum()
+    likelihood = tails.sum() + (prior_cost + log_determinant - transitions) / 2
+    return state, spreads[:, :6, :6], weights, float(likelihood)
+
+
+def _misses(measured: _Measured, state: _State) -> np.ndarray:
+    """Return the measured poses relative to the state: rotation vectors and shifts (N, 6)."""
+    turns = _logarithm(measured.rotations @ state.rotations.transpose(0, 2, 1))
+    return np.concatenate([turns, measured.positions - state.positions], axis=1)
+
+
+def _system(
+    measured: _Measured,
+    state: _State,
+    weights: np.ndarray,
+    density: np.ndarray,
+    misses: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Return the normal equations and the cost of the prior.
+
+    They are blocks (N, 12, 12) on and (N - 1, 12, 12) above the diagonal, and the right side
+    (N, 12).
+    """
+    count = len(weights)
+    diagonal, right = np.zeros((count, 12, 12)), np.zeros((count, 12))
+    upper = np.zeros((count - 1, 12, 12))
+    information = measured.information * weights[:, None, None]
+    diagonal[:, :6, :6] = information
+    diagonal[:, :6, :6] += 1e-12 * np.eye(6)
+    right[:, :6] = np.einsum("nij,nj->ni", information, misses)
+    turns = _logarithm(state.rotations[1:] @ state.rotations[:-1].transpose(0, 2, 1))
+    cost = 0.0
+    for k in range(count - 1):
+        interval = measured.times[k + 1] - measured.times[k]
+        skew = _cross(turns[k])
+        squared = skew @ skew / 12
+        before, after = np.zeros((12, 12)), np.eye(12)
+        before[:3, :3] = -(np.eye(3) + skew / 2 + squared)
+        before[3:6, 3:6] = -np.eye(3)
+        before[:6, 6:] = -interval * np.eye(6)
+        before[6:, 6:] = -np.eye(6)
+        after[:3, :3] = np.eye(3) - skew / 2 + squared
+        moved = np.r_[turns[k], state.positions[k + 1] - state.positions[k]]
+        residual = np.r_[
+            moved - interval * state.velocities[k], state.velocities[k + 1] - state.velocities[k]
+        ]
+        inverse = np.zeros((12, 12))
+        inverse[:6, :6] = np.diag(12 / interval**3 / density)
+        inverse[:6, 6:] = inverse[6:, :6] = np.diag(-6 / interval**2 / density)
+        inverse[6:, 6:] = np.diag(4 / interval / density)
+        diagonal[k] += before.T @ inverse @ before
+        diagonal[k + 1] += after.T @ inverse @ after
+        upper[k] = before.T @ inverse @ after
+        right[k] -= before.T @ inverse @ residual
+        right[k + 1] -= after.T @ inverse @ residual
+        cost += float(residual @ inverse @ residual)
+    return diagonal, upper, right, cost
+
+
+def _solve_blocks(
+    diagonal: np.ndarray, upper: np.ndarray, right: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return solution (N, 12), diagonal blocks of the inverse, and the log determinant."""
+    count = len(diagonal)
+    schur, carried = diagonal.copy(), right.copy()
+    gains = np.zeros_like(upper)
+    for k in range(1, count):
+        gains[k - 1] = np.linalg.solve(schur[k - 1], upper[k - 1])
+        schur[k] -= upper[k - 1].T @ gains[k - 1]
+        carried[k] -= gains[k - 1].T @ carried[k - 1]
+    inverse = np.linalg.inv(schur)
+    solution = np.einsum("nij,nj->ni", inverse, carried)
+    for k in range(count - 2, -1, -1):
+        solution[k] -= gains[k] @ solution[k + 1]
+        inverse[k] += gains[k] @ inverse[k + 1] @ gains[k].T
+    return solution, inverse, float(np.linalg.slogdet(schur)[1].sum())
+
+
+def _moved(state: _State, step: np.ndarray) -> _State:
+    from scipy.spatial.transform import Rotation
+
+    turns = Rotation.from_rotvec(step[:, :3]).as_matrix() @ state.rotations
+    return _State(turns, state.positions + step[:, 3:6], state.velocities + step[:, 6:])
+
+
+def _coordinates(
+    state: _State, number: int, coordinates: Coordinates
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates (6,) of a smoothed pose, and their derivatives (6, 6)."""
+
+    def at(change: np.ndarray) -> np.ndarray:
+        pose = geometry.translation(state.positions[number] + change[3:])
+        pose[:3, :3] = geometry.rotation_matrix(change[:3]) @ state.rotations[number]
+        return coordinates(np.eye(4), pose)
+
+    columns = [(at(STEP * e) - at(-STEP * e)) / (2 * STEP) for e in np.eye(6)]
+    return at(np.zeros(6)), np.stack(columns, axis=1)
+
+
+def _logarithm(rotations: np.ndarray) -> np.ndarray:
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_matrix(rotations).as_rotvec()
+
+
+def _cross(vector: np.ndarray) -> np.ndarray:
+    x, y, z = vector
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])

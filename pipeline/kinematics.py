@@ -14,7 +14,10 @@ writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _
                               verdicts of both bones; empty where a pose failed. With --smooth,
                               each number also as _smooth, _smooth_low and _smooth_high
         OUT/kinematics.json   the systematic band of the anatomical frames, finite helical axes of
-                              steps of 10 degrees and more, settings
+                              steps of 10 degrees and more, ranges, values at 0, 30, 60 and 90
+                              degrees of flexion, settings
+        OUT/kinematics.*      by --format: mot or sto for OpenSim (seconds, degrees, metres), a
+                              figure as png, pdf or svg
 bands   from the covariances of both poses, with their correlation when one solve found both. They
         do not include the anatomical frames, whose error is the same in all frames, nor a wrong
         SDD or a wrong bone
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
     from common.kinematics.smoother import Smoothed
 
 logger = logging.getLogger("common.script")
+
+
+FORMATS = ("mot", "sto", "png", "pdf", "svg")
 
 
 def build_parser() -> script.Parser:
@@ -90,6 +96,14 @@ def build_parser() -> script.Parser:
         type=float,
         metavar="HZ",
         help="frequency of which --smooth passes half (default: estimated from the movement)",
+    )
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        choices=FORMATS,
+        default=[],
+        metavar="NAME",
+        help="further files: mot or sto for OpenSim, png, pdf or svg for a figure",
     )
     return parser
 
@@ -145,6 +159,32 @@ def smoothed_of(
     return smoothed
 
 
+def check_formats(args: argparse.Namespace, times: np.ndarray | None) -> None:
+    """Raise InputError if a format needs times that are unknown."""
+    if times is None and {"mot", "sto"} & set(args.format):
+        raise InputError("--format", "no times of the frames", "--fps or --time", "add one of them")
+
+
+def write_further(
+    paths: dict[str, Path],
+    found: Movement,
+    times: np.ndarray | None,
+    quantities: Sequence[str],
+    smoothed: Smoothed | None,
+) -> None:
+    """Write files of other formats, by format. OpenSim gets the smoothed numbers, if there are."""
+    from common.kinematics.storage_file import as_storage
+    from common.reports.kinematics_figure import write_figure
+
+    values = found.values if smoothed is None else smoothed.values
+    for each, path in paths.items():
+        if each in ("mot", "sto"):
+            if times is not None:
+                files.write_text(path, as_storage(path.stem, times, values, quantities))
+        else:
+            write_figure(path, found, times, quantities, smoothed)
+
+
 def run(args: argparse.Namespace) -> int | None:
     from common.kinematics import frame_file, movement_inputs, movement_table
     from common.kinematics.movement import movement
@@ -158,7 +198,9 @@ def run(args: argparse.Namespace) -> int | None:
     joints = movement_inputs.joints_of(proximal, distal)
     times = times_of(args, len(joints))
     check_smoothing(args, times)
-    files.check_outputs([table, beside], args.overwrite)
+    further = {each: table.with_suffix(f".{each}") for each in args.format}
+    check_formats(args, times)
+    files.check_outputs([table, beside, *further.values()], args.overwrite)
     found = movement(joints, frames, coordinates)
     smoothed = smoothed_of(args, found, times, coordinates)
     bones = [frame.bone for frame in frames]
@@ -174,6 +216,7 @@ def run(args: argparse.Namespace) -> int | None:
     files.write_text(
         table, movement_table.as_table(joints, found, times, quantities, bones, curves)
     )
+    write_further(further, found, times, quantities, smoothed)
     for line in summary(found, quantities):
         logger.info(line)
     print(table)

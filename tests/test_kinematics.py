@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from common.kinematics import frame_file
 from common.kinematics.frame_file import AnatomicalFrame
 from common.kinematics.joint_coordinates import knee_coordinates, tibia_from_coordinates
 from common.kinematics.movement import BonePose, JointPose, movement, placed
+from common.kinematics.movement_summary import passes
 from common.results import parameters_file
 from common.results.pose_uncertainty import PoseUncertainty
 from common.results.result import Result
@@ -294,3 +296,32 @@ def test_smoothed_columns_stand_beside_the_raw_ones_and_need_times(scene, templa
     assert float(rows[4]["FE_deg_smooth"]) == pytest.approx(17, abs=0.1)
     settings = json.loads((scene / "knee/kinematics.json").read_text())["settings"]
     assert settings["cutoff_hz"] == 2
+
+
+def test_other_formats_read_back_as_the_table(scene, capsys):
+    flags = ["--fps", "10", "--format", "mot", "sto", "png", "pdf", "svg"]
+    assert kinematics.main([*command(scene), *flags]) == 0
+    for name in ("kinematics.mot", "kinematics.sto"):
+        head, _, body = (scene / "knee" / name).read_text().partition("endheader\n")
+        assert "inDegrees=yes" in head
+        stored = np.genfromtxt(io.StringIO(body), delimiter="\t", names=True)
+        assert (len(stored), len(stored.dtype)) == (3, 7)
+        np.testing.assert_allclose(stored["FE"], SIX[:, 0], atol=1e-6)
+        np.testing.assert_allclose(stored["PD"], SIX[:, 5] / 1000, atol=1e-8)
+    assert (scene / "knee/kinematics.png").read_bytes().startswith(b"\x89PNG")
+    assert (scene / "knee/kinematics.pdf").read_bytes().startswith(b"%PDF")
+    assert "varus" in (scene / "knee/kinematics.svg").read_text()
+    summary = json.loads((scene / "knee/kinematics.json").read_text())["summary"]
+    assert summary["range"]["FE_deg"] == [5, 50]
+    assert list(summary["at_flexion"]) == ["30"]
+    assert summary["at_flexion"]["30"]["IE_deg"] == pytest.approx(4.8, abs=1e-3)
+    assert kinematics.main([*command(scene), "--format", "mot", "--overwrite"]) == 2
+    assert "no times of the frames" in capsys.readouterr().err
+
+
+def test_values_at_an_angle_are_not_taken_across_a_gap():
+    rows = np.zeros((5, 6))
+    rows[:, 0] = [0, 20, np.nan, 40, 70]
+    rows[:, 1] = [0, 2, np.nan, 4, 7]
+    assert len(passes(rows, 0, 30)) == 0
+    np.testing.assert_allclose(passes(rows, 0, 60)[:, 1], [6])

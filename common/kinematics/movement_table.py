@@ -10,6 +10,7 @@ import numpy as np
 from common import files
 from common.kinematics.helical_axis import helical_axes
 from common.kinematics.movement import JointPose, Movement
+from common.kinematics.movement_summary import summary_of
 from common.version import VERSION
 
 SCHEMA = "kinematics/1"
@@ -80,6 +81,7 @@ def as_content(
     return {
         "schema": SCHEMA,
         "columns": list(quantities),
+        "summary": summary_of(found.values, quantities),
         "frames_without_a_pose": [
             name for number, name in enumerate(found.names) if number not in found.known
         ],

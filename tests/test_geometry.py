@@ -227,6 +227,16 @@ def test_an_interval_that_cannot_be_sampled_is_named():
         pose_range.check(PoseRange(r3=(-200.0, 200.0)), "m.pth")
 
 
+def test_axes_meet_where_two_cameras_were_aimed():
+    target = np.array([12.0, -30, 55])
+    cameras = [
+        geometry.translation(target)
+        @ geometry.camera_from_pose(geometry.pose_from_angles([angle, 5, 0], [0, 700, 0]))
+        for angle in (0, 80)
+    ]
+    np.testing.assert_allclose(geometry.meeting_point(cameras), target, atol=1e-9)
+
+
 # -------------------------------------------------------------------------------------- pose errors
 
 

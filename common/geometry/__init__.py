@@ -8,6 +8,7 @@ position. Pixels are (column, row), counted from 0, with integers at pixel centr
 
 from common.geometry.camera import (
     Detector,
+    meeting_point,
     one_per_camera,
     project,
     projection_matrix,
@@ -50,6 +51,7 @@ __all__ = [
     "apply",
     "camera_from_pose",
     "invert",
+    "meeting_point",
     "is_rigid",
     "isocentre",
     "one_per_camera",

@@ -164,3 +164,13 @@ def share_in_view(
     if valid is None:
         return float(inside.mean())
     return float(valid[row[inside], column[inside]].sum() / len(points))
+
+
+def meeting_point(cameras: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the point (3,) nearest to all principal rays of cameras (frame_from_camera, 4x4).
+
+    It is the least-squares solution; parallel rays meet at the mean of their sources.
+    """
+    across = [np.eye(3) - np.outer(camera[:3, 2], camera[:3, 2]) for camera in cameras]
+    sources = sum(a @ camera[:3, 3] for a, camera in zip(across, cameras, strict=True))
+    return np.linalg.lstsq(sum(across), sources, rcond=1e-6)[0]

@@ -16,7 +16,6 @@ from common.pose_network.checkpoint import Checkpoint, load_checkpoint
 from common.registration.request import Polarity, Request, XrayRequest
 from common.registration.scene import Structure, View
 from common.registration.search.anywhere import Banks
-from common.registration.search.grids import meeting_point
 from common.registration.starts import Starter
 from common.registration.structures import load_structure
 from common.volume.lineage import with_stated_side
@@ -122,7 +121,7 @@ def check_rig(views: Sequence[View], structures: Sequence[Structure]) -> None:
     """
     if len(views) < 2:
         return
-    middle = meeting_point([view.rig_from_camera for view in views])
+    middle = geometry.meeting_point([view.rig_from_camera for view in views])
     for view in views:
         detector = view.xray.detector
         depth_mm = geometry.apply(geometry.invert(view.rig_from_camera), middle)[2]

@@ -98,7 +98,7 @@ def test_a_shorter_shaft_keeps_the_flexion_axis_and_the_origin():
 
 
 def test_a_stump_is_refused():
-    with pytest.raises(InputError, match=r"is a stump|fit no cylinder|has no shaft"):
+    with pytest.raises(InputError, match="or state `landmarks`"):
         femur_frame(of(bones.femur_labelmap(UPRIGHT, shaft_mm=40.0)))
 
 

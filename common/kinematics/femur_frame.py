@@ -24,7 +24,9 @@ FemurMethod: TypeAlias = Literal["cylinder", "spheres"]
 SHAFT_MM = (60.0, 150.0)
 CONDYLES_MM = 40.0  # height of the condyles above their most distal point
 LEAST_WIDER = 1.08  # width of the condyles across by front to back; below it, neither is known
-LEAST_BEHIND_MM = 3.0  # of the condyles behind the shaft's axis
+# the notch opens backward: below this height, between the condyles, the bone ends so much farther
+# from its rearmost point than it does from its foremost one
+NOTCH_HEIGHT_MM, LEAST_NOTCH_MM = 22.0, 4.0
 RADIUS_MM = (12.0, 28.0)  # of posterior condyles, 17 to 25 in adults
 # of the articular faces around the axis: from straight back, towards proximal (-) and distal (+)
 SECTOR_DEG = (-20.0, 90.0)
@@ -38,7 +40,7 @@ ROUNDS = 30
 # a fit is checked: its residual, and its axis against the tangent of both condyles
 MOST_RESIDUAL_MM = 1.5
 MOST_TILT_DEG = 10.0
-LEAST_FACES = 100
+LEAST_FACES_MM2 = 50.0  # of both condyles; adults have 300 to 800
 TANGENT_SHARE = 0.002  # of a condyle's area that counts as its rearmost point
 
 
@@ -88,7 +90,7 @@ def femur_frame(
 def _condylar_frame(bone: BoneSurface, shaft: Shaft, name: str) -> np.ndarray:
     """Return local_from_scanner (4, 4): origin on the shaft's axis, Y along it, X forward.
 
-    The condyles are wider than deep, and lie behind the axis of the shaft.
+    The condyles are wider than deep, and the notch between them opens backward.
     """
     solid = bone.solid[(shaft.heights(bone.solid) < CONDYLES_MM - 5)]
     offset = solid - shaft.point_mm
@@ -102,18 +104,21 @@ def _condylar_frame(bone: BoneSurface, shaft: Shaft, name: str) -> np.ndarray:
             f"at least {LEAST_WIDER}, to tell sideways from forward",
             "check the labelmap, or state `landmarks`",
         )
-    behind = flat.mean(axis=0)
     across = axes[:, 2]
     forward = np.cross(shaft.direction, across)
-    distance = float(behind @ forward)
-    if abs(distance) < LEAST_BEHIND_MM:
+    low = flat[shaft.heights(solid) < NOTCH_HEIGHT_MM]
+    width, depth = low @ across, low @ forward
+    between = np.abs(width - (width.min() + width.max()) / 2) < NOTCH_MM
+    front = np.quantile(depth, 0.999) - np.quantile(depth[between], 0.999)
+    back = np.quantile(depth[between], 0.001) - np.quantile(depth, 0.001)
+    if abs(back - front) < LEAST_NOTCH_MM:
         raise InputError(
             name,
-            f"its condyles lie {abs(distance):.1f} mm off the shaft's axis",
-            f"at least {LEAST_BEHIND_MM:g} mm behind it, to tell forward from backward",
+            f"its notch is {abs(back - front):.1f} mm deeper on one side than on the other",
+            f"at least {LEAST_NOTCH_MM:g} mm, to tell backward from forward",
             "check the labelmap, or state `landmarks`",
         )
-    forward *= -np.sign(distance)
+    forward *= np.sign(back - front)
     turned = np.stack([forward, shaft.direction, np.cross(forward, shaft.direction)])
     local = np.eye(4)
     local[:3, :3] = turned
@@ -210,7 +215,7 @@ def _fit_cylinder(
     used = np.zeros(len(condyles.areas), bool)
     for number in range(ROUNDS):
         chosen = _articular(condyles, point, axis, radius, WITHIN_MM if number > 2 else 8.0)
-        _check_faces(name, chosen)
+        _check_faces(name, condyles.areas[chosen])
         if (chosen == used).all():
             break
         used = chosen
@@ -279,7 +284,7 @@ def _fit_spheres(
                 & (np.einsum("ij,ij->i", condyles.normals, radial) > RADIAL_NORMAL)
                 & (np.abs(distance - size) < WITHIN_MM)
             )
-            _check_faces(name, used)
+            _check_faces(name, condyles.areas[used])
             faces, weights = condyles.centres[used], np.sqrt(condyles.areas[used])
             weights /= weights.mean()
 
@@ -307,12 +312,13 @@ def _fit_spheres(
     return centres[0], line, tuple(radii), residual, every
 
 
-def _check_faces(name: str, chosen: np.ndarray) -> None:
-    if np.count_nonzero(chosen) < LEAST_FACES:
+def _check_faces(name: str, areas: np.ndarray) -> None:
+    """Raise InputError if the areas (K,) of the chosen faces are too small to fit."""
+    if areas.sum() < LEAST_FACES_MM2:
         raise InputError(
             name,
-            f"shows {np.count_nonzero(chosen)} triangles of posterior condyles",
-            f"at least {LEAST_FACES}",
+            f"shows {areas.sum():.0f} mm² of the faces of posterior condyles",
+            f"at least {LEAST_FACES_MM2:g} mm²",
             "check the labelmap, or state `landmarks`",
         )
 

@@ -61,7 +61,7 @@ def parse(path: Path) -> tuple[Pinhole, list[str], list[str]]:
     Raises InputError if the file is of no known format.
     """
     if path.suffix.lower() in MATRIX_FILES:
-        return _of_matrix(path, _matrix_file(path)), [f"3x4 matrix ({path.suffix[1:]})"], []
+        return camera_of_matrix(path, _matrix_file(path)), [f"3x4 matrix ({path.suffix[1:]})"], []
     text = files.read_text(path, EXPECTED)
     start = text.lstrip()
     if start.startswith("{"):
@@ -72,7 +72,7 @@ def parse(path: Path) -> tuple[Pinhole, list[str], list[str]]:
         return _mayacam_2(path, text), ["MayaCam 2.0"], []
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) == 3:
-        return _of_matrix(path, _numbers(path, lines, 3, 4, "the matrix")), ["3x4 matrix"], []
+        return camera_of_matrix(path, _numbers(path, lines, 3, 4, "the matrix")), ["3x4 matrix"], []
     return _mayacam_1(path, lines)
 
 
@@ -163,7 +163,7 @@ def _json(path: Path, content: dict[str, Any]) -> tuple[Pinhole, list[str], list
         return _vtk(path, content), ["VTK camera of SlicerAutoscoperM"], []
     for key in MATRIX_KEYS:
         if key in content:
-            camera = _of_matrix(path, _array(path, content, key, (3, 4)))
+            camera = camera_of_matrix(path, _array(path, content, key, (3, 4)))
             if "image_size" in content:
                 width, height = _array(path, content, "image_size", (2,))
                 camera = replace(camera, width=int(width), height=int(height))
@@ -316,7 +316,7 @@ def _matrix_file(path: Path) -> np.ndarray:
     return found[0].astype(float)
 
 
-def _of_matrix(path: Path, projection: np.ndarray) -> Pinhole:
+def camera_of_matrix(path: Path, projection: np.ndarray) -> Pinhole:
     """Return the camera of a projection (3, 4): homogeneous mm to pixel (column, row).
 
     Integers are at pixel centres. The size of the image is not part of it.

@@ -11,9 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
+import tifffile
+from PIL import Image
 from test_bad_inputs import contents
+from test_image_files import png
 
 import add_dicom_data
 import center_isometric
@@ -22,6 +26,10 @@ import crop_cts
 import evaluation
 import registration
 import segmentation_preprocessing
+from common.geometry import apply, invert
+from common.volume import nifti
+from common.xray import reading
+from common.xray.stated_geometry import StatedGeometry
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["a b  c", "Größe—膝关节", 'quote\'s "x"', "-dash", "n" * 200, "dot.in.name"]
@@ -191,3 +199,68 @@ def test_the_patients_name_stays_in_the_dicom(here, capfd):
     for secret in ("Secret", "19700101"):
         assert not [name for name, content in written.items() if secret.encode() in content]
         assert secret not in "".join(capfd.readouterr())
+
+
+ODD_CTS = ["ct_odd.nrrd", "ct_odd.mha", "ct_odd.mhd", "ct_slices", "ct_slices.zip"]
+ODD_LABELMAPS = ["seg_odd.nrrd", "seg_odd.mha", "seg_odd.mhd", "seg_low.nii.gz", "seg_high.nii.gz"]
+
+
+@pytest.mark.parametrize("ct", ODD_CTS)
+@pytest.mark.parametrize("seg", ["seg.nii.gz", "seg_odd.nrrd"])
+def test_a_ct_in_another_format_is_cropped_like_the_nifti(here, ct, seg):
+    flags = ["--base_dir", ".", "--labels", "3", "4", "--bones", "femur", "--seg_filename"]
+    for name, source, labels in (("plain", "ct.nii.gz", "seg.nii.gz"), ("odd", ct, seg)):
+        assert crop_cts.main([*flags, labels, "--ct_filename", source, "--output_dir", name]) == 0
+    for side in ("", "_mirrored"):
+        (plain,) = Path("plain/femur_cts_cropped").glob(f"*_femur{side}.nii.gz")
+        (odd,) = Path("odd/femur_cts_cropped").glob(f"*_femur{side}.nii.gz")
+        expected, found = nifti.load_ct(plain, fill=False), nifti.load_ct(odd, fill=False)
+        at = apply(invert(found.affine) @ expected.affine, np.argwhere(expected.data > -2000))
+        values = found.data[tuple(np.rint(at).astype(int).T)]
+        np.testing.assert_array_equal(values, expected.data.ravel())
+
+
+@pytest.mark.parametrize("seg", ODD_LABELMAPS)
+def test_a_labelmap_in_another_format_is_cleaned_like_the_nifti(here, seg):
+    for name, source in (("plain", "seg.nii.gz"), ("odd", seg)):
+        assert segmentation_preprocessing.main(["-i", source, "-o", name, "-l", "3", "4"]) == 0
+    (plain,), (odd,) = (list(Path(name).glob("*.nii.gz")) for name in ("plain", "odd"))
+    expected, found = nifti.load_labelmap(plain), nifti.load_labelmap(odd)
+    at = apply(invert(found.affine) @ expected.affine, np.argwhere(expected.data >= 0))
+    values = found.data[tuple(np.rint(at).astype(int).T)]
+    np.testing.assert_array_equal(values, expected.data.ravel())
+
+
+@pytest.mark.parametrize(
+    ("seg", "labels"),
+    [
+        ("seg_masks", ["femur_right", "femur_left"]),
+        ("seg_masks", ["FEMUR_RIGHT", "1"]),
+        ("seg_channels.nii.gz", ["1", "2"]),
+    ],
+)
+def test_masks_are_labels_by_name_or_number(here, seg, labels):
+    flags = ["--base_dir", ".", "--ct_filename", "ct.nii.gz", "--seg_filename", seg]
+    flags += ["--bones", "femur", "--output_dir", "out", "--labels", *labels]
+    assert crop_cts.main(flags) == 0
+    assert len(list(Path("out").rglob("*.nii.gz"))) == 4
+
+
+ODD_XRAYS = {
+    "bmp": lambda grey, path: Image.fromarray(grey).save(path),
+    "jp2": lambda grey, path: Image.fromarray(grey).save(path, irreversible=False),
+    "lzw.tif": lambda grey, path: Image.fromarray(grey).save(path, compression="tiff_lzw"),
+    "32.tif": lambda grey, path: tifffile.imwrite(path, grey.astype(np.uint32) << 24),
+    "64.tif": lambda grey, path: tifffile.imwrite(path, grey.astype(np.float64)),
+    "white.tif": lambda grey, path: tifffile.imwrite(path, 255 - grey, photometric="miniswhite"),
+    "rgba.png": lambda grey, path: Image.fromarray(grey).convert("RGBA").save(path),
+    "16.png": lambda grey, path: png(Path(path), [grey.astype(np.uint16) << 8] * 3, 2),
+}
+
+
+@pytest.mark.parametrize("ending", ODD_XRAYS)
+def test_an_xray_in_another_format_is_the_png(here, ending):
+    ODD_XRAYS[ending](np.asarray(Image.open("xray.png")), f"odd.{ending}")
+    stated = StatedGeometry(900.0, (1.0, 1.0))
+    expected, found = (reading.read(path, stated) for path in ("xray.png", f"odd.{ending}"))
+    np.testing.assert_allclose(found.image, expected.image, atol=1e-3)

@@ -47,12 +47,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from common.kinematics.joint_coordinates import Side
-    from common.kinematics.movement import Coordinates, Movement
+    from common.kinematics.movement import Coordinates, JointPose, Movement
     from common.kinematics.smoother import Smoothed
 
 logger = logging.getLogger("common.script")
 
 
+SHOWN = 8  # frames that a warning names
 FORMATS = ("mot", "sto", "png", "pdf", "svg")
 
 
@@ -159,6 +160,17 @@ def smoothed_of(
     return smoothed
 
 
+def warn_of_suspect(joints: Sequence[JointPose]) -> None:
+    """Name the frames whose numbers rest on a suspect pose."""
+    suspect = [each.name for each in joints if "suspect" in [b.verdict for b in each.bones]]
+    if suspect:
+        shown = ", ".join(suspect[:SHOWN]) + (", ..." if len(suspect) > SHOWN else "")
+        logger.warning(
+            f"{len(suspect)} of {len(joints)} frames rest on a suspect pose and may be wrong by any"
+            f" amount: {shown}; see the columns of the verdicts"
+        )
+
+
 def check_formats(args: argparse.Namespace, times: np.ndarray | None) -> None:
     """Raise InputError if a format needs times that are unknown."""
     if times is None and {"mot", "sto"} & set(args.format):
@@ -202,6 +214,7 @@ def run(args: argparse.Namespace) -> int | None:
     check_formats(args, times)
     files.check_outputs([table, beside, *further.values()], args.overwrite)
     found = movement(joints, frames, coordinates)
+    warn_of_suspect(joints)
     smoothed = smoothed_of(args, found, times, coordinates)
     bones = [frame.bone for frame in frames]
     stated = [

@@ -187,6 +187,18 @@ def test_a_failed_frame_has_empty_cells_and_its_verdict(scene, template):
     assert (row["FE_deg"], row["femur_verdict"], row["tibia_verdict"]) == ("", "failed", "ok")
 
 
+def test_frames_with_a_suspect_pose_are_named_and_kept(scene, template, capsys):
+    save(template, scene / "f12/femur", "femur", CAMERA, "x12")
+    save(template, scene / "f12/tibia", "tibia", CAMERA, "x12", code="suspect")
+    lists = ("f1", "f12")
+    assert kinematics.main([*command(scene, lists, lists), "--quiet"]) == 0
+    assert "1 of 2 frames rest on a suspect pose and may be wrong by any" in capsys.readouterr().err
+    with open(scene / "knee/kinematics.csv", newline="") as stream:
+        row = list(csv.DictReader(stream))[1]
+    assert row["tibia_verdict"] == "suspect"
+    assert row["FE_deg"]
+
+
 @pytest.mark.parametrize(
     ("femur", "tibia", "error"),
     [

@@ -55,7 +55,8 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
     several and ``frame`` is None, or if a tag is not a number.
     """
     dataset = open_dataset(path)
-    add_plain_tags(path, dataset)
+    with reading(path, "tags that pydicom can read", "export it again"):
+        add_plain_tags(path, dataset)
     rows, columns, frames = _check_pixels(path, dataset)
     if frames > 1 and frame is None:
         raise InputError(

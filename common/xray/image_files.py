@@ -215,6 +215,8 @@ def _exact_tiff(path: Path, frame: int | None) -> Picture | None:
         held = height * width * samples * max(1, bits // 8)
         files.check_claim(path, held, page.compression != 1, "a TIFF")
         array = page.asarray()
+        if not array.size:
+            raise InputError(path, "has no pixels", EXPECTED, REMEDY)
         orientation = int(page.tags[ORIENTATION].value) if ORIENTATION in page.tags else 1
         inverted = page.photometric == 0
     if page.planarconfig == 2 and samples > 1:

@@ -29,9 +29,8 @@ for view in "${views[@]}"; do
   xray_flags+=(--xray "$out/xrays/$name.dcm")
 done
 
-# pose range of the crop box, whose centre is not that of the scapula
-angles="--r1 -12 12 --r2 -10 10 --r3 -10 10"
-range="$angles --tx -35 35 --ty 780 910 --tz -45 45"
+# pose range of the training, for the crop box, whose centre is not that of the scapula
+range="--r1 -12 12 --r2 -10 10 --r3 -10 10 --tx -35 35 --ty 780 910 --tz -45 45"
 # exit code 3: a pose did not converge; the table shows it
 "$here/pipeline/run_patient.sh" --ct "$data/cxr.nii.gz" --seg "$data/mask.nii.gz" --side left \
   "${xray_flags[@]}" --out "$out/patient" --labels "72 71 110 98" --bones "scapula rib" \
@@ -47,9 +46,8 @@ fi
 for view in view1 view2 view3; do
   results="$out/whole_ct/results/$view"
   if [ ! -e "$results/parameters.pt" ]; then
-    # shellcheck disable=SC2086 # $angles are several words
     "$PYTHON" "$here/registration.py" "$out/patient/xrays/$view.dcm" -v "$whole" -o "$results" \
-      --init search $angles --tx -120 120 --ty 780 910 --tz -120 120 --overwrite
+      --overwrite
   fi
   if [ ! -e "$results/evaluation.json" ]; then
     "$PYTHON" "$here/evaluation.py" --data_dir "$results" --title_suffix "($view, whole CT)" \

@@ -208,6 +208,7 @@ def test_registration_without_any_range_finds_a_view_from_behind(bone):
     truth = camera_at(bone, 170)
     (found,) = register.register([view_of(bone, truth)], [bone], Starter("search"), 0)
     assert error(found.pose, truth, bone.body).in_plane_mm < 0.2
+    assert error(found.start, truth, bone.body).rotation_deg < 15  # the one that won
     assert found.verdict.code == "ok"
 
 

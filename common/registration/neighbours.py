@@ -38,7 +38,7 @@ JOINT_GAP_MM = 30.0  # between the bones of a joint where they are nearest, at m
 
 @dataclass(frozen=True)
 class Found:
-    """A solution and the best start pose, from which it need not have been refined."""
+    """A solution and its start pose; one that was given need not be the one that won."""
 
     start: np.ndarray  # (4, 4) volume_from_rig
     solution: Solution

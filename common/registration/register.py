@@ -58,7 +58,7 @@ class Registration:
 
     structure: Structure
     views: tuple[View, ...]
-    start: np.ndarray  # (4, 4) volume_from_rig, the best start pose
+    start: np.ndarray  # (4, 4) volume_from_rig: the given start pose, or that of the search
     solution: Solution
     verdict: Verdict
 
@@ -310,7 +310,8 @@ def find(
             "check the X-ray, its geometry and the start pose (several views: that their"
             " calibrations belong together, in mm), or use `init` search without a pose range",
         )
-    return Found(starts[0], solution, starter.first_stage())
+    start = starts[0] if len(starts) == 1 else solution.start
+    return Found(start, solution, starter.first_stage())
 
 
 def _compete_in_turn(

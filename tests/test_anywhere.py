@@ -229,6 +229,18 @@ def test_a_flipped_xray_is_found_and_never_ok(thigh):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shown", ["nothing", "another bone"])
+def test_a_bone_that_is_not_in_the_image_is_never_ok(bone, thigh, shown):
+    view = wide_view(bone, camera_at(bone, 30))
+    if shown == "nothing":
+        noise = np.random.default_rng(3).normal(1, 0.05, view.xray.image.shape)
+        view = replace(view, xray=replace(view.xray, image=noise.astype(np.float32)))
+    (found,) = register.register([view], [thigh], Starter("search"), 0)
+    assert found.verdict.code in ("suspect", "failed")
+    assert found.verdict.reasons
+
+
+@pytest.mark.slow
 def test_near_restricts_where_the_centre_is(bone):
     truth = camera_at(bone, 20)
     view = view_of(bone, truth)

@@ -98,6 +98,18 @@ def test_a_bone_turned_in_its_joint_is_not_apart_and_one_far_away_is(pair, joint
     assert neighbours.apart_mm(*[pair[0][0], pose, pair[0][1], away]) == 0  # of different CTs
 
 
+@pytest.mark.parametrize(("similarity", "stands"), [(0.83, False), (0.93, True)])
+def test_only_a_clear_fit_stands_against_a_joint_that_does_not_allow_it(
+    pair, joint, similarity, stands
+):
+    (_, (pose, _)), known_from_other = pair, joint[1].ct.lineage.scanner_from_volume
+    away = geometry.invert(geometry.translation((100, 0, 0)) @ known_from_other) @ pose
+    found = [found_at(pose, similarity), found_at(away, 0.6)]
+    apart = [neighbours.largest_apart_mm(number, joint, found) for number in (0, 1)]
+    assert apart[1] > 20
+    assert (apart[0] == 0) == stands
+
+
 def test_a_bone_that_is_apart_from_its_joint_is_suspect(pair):
     (bone, _), (pose, _) = pair
     view = View(take_xray([bone.body], [pose]))

@@ -33,6 +33,9 @@ OVERLAPPING = 0.2
 # axis 20 mm above, which puts the tibia 38 mm farther at 150 degrees
 NEARER_MM, FARTHER_MM = 25.0, 45.0
 TURNED_DEG = 160.0  # from its orientation in the CT, at most: a knee flexes by 150 degrees
+# similarity from which a pose stands against that of a bone with less evidence that its joint does
+# not allow (benchmarks/README.md, 'Template bank')
+STANDS_ALONE = 0.9
 JOINT_GAP_MM = 30.0  # between the bones of a joint where they are nearest, at most
 
 
@@ -190,10 +193,11 @@ def apart_mm(known: Structure, pose: np.ndarray, other: Structure, pose_other: n
 def largest_apart_mm(number: int, structures: Sequence[Structure], found: Sequence[Found]) -> float:
     """Return the largest `apart_mm` of one structure from any other.
 
-    Of two with unequal evidence, only the one with less is apart.
+    Of two with unequal evidence, only the one with less is apart, unless the other is no clear fit.
     """
     poses = [one.solution.fit.poses[0] for one in found]
-    enough = found[number].solution.evidence - UNEQUAL
+    clear = found[number].solution.fit.similarity >= STANDS_ALONE
+    enough = found[number].solution.evidence - UNEQUAL if clear else -np.inf
     others = [
         other
         for other, one in enumerate(found)

@@ -180,16 +180,17 @@ def _register(
         if previous:
             carried = _carried(found, before, previous)
             tracked = _follow(views, structure, seed, previous, carried)
-            if tracked is None or not is_ok(tracked, views, structure):
-                lost.append(number)
         if tracked is None:
             found.append(find(views, structure, starter, seed))
         else:
             found.append(Found(tracked.start, tracked, ("near the previous frame",)))
+            if not is_ok(tracked, views, structure):
+                lost.append(number)
     several = len(structures) > 1
-    if several and any(
+    beside = several and any(
         is_found(o.solution, views, s) for s, o in zip(structures, found, strict=True)
-    ):
+    )
+    if beside:
         found = search_beside(views, structures, starter, seed, found)
     for number in lost:
         structure, one = structures[number], found[number]
@@ -200,9 +201,11 @@ def _register(
             )
             again = find(views, structure, starter, seed)
             found[number] = one.after("; ".join(again.searched), again.solution)
+            beside = False
     if starter.anywhere() and not _any_clear(views, structures, found):
         found = _search_further(views, structures, starter, seed, found, stages[1:])
-    if several:  # also beside a bone found only now, or else beside the most certain one
+        beside = False
+    if several and not beside:  # beside a bone found only now, or else the most certain one
         found = search_beside(views, structures, starter, seed, found)
     _log_searched(views, structures, found)
     found = [

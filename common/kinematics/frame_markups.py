@@ -10,7 +10,7 @@ import numpy as np
 from common import files
 from common.geometry import RAS_FROM_LPS
 from common.kinematics.frame_file import AnatomicalFrame
-from common.results.slicer import MARKUPS_SCHEMA
+from common.results.slicer import MARKUPS_SCHEMA, line_display
 
 LENGTH_MM = 50.0
 # red, green, blue, as Slicer colours its own axes
@@ -52,13 +52,5 @@ def _line(
                 [(f"{name}: origin", start), (f"{name}: end", stop)], start=1
             )
         ],
-        "display": {
-            "visibility": True,
-            "color": list(colour),
-            "selectedColor": list(colour),
-            "propertiesLabelVisibility": False,
-            "pointLabelsVisibility": False,
-            "glyphScale": 1.0,
-            "lineThickness": 0.6,
-        },
+        "display": line_display(colour, 1.0, 0.6),
     }

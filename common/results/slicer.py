@@ -135,15 +135,20 @@ def _closed_curve(name: str, points: np.ndarray, colour: tuple[float, float, flo
             {"id": str(i), "label": "", "position": point.tolist()}
             for i, point in enumerate(points, start=1)
         ],
-        "display": {
-            "visibility": True,
-            "color": list(colour),
-            "selectedColor": list(colour),
-            "propertiesLabelVisibility": False,
-            "pointLabelsVisibility": False,
-            "glyphScale": 0.5,
-            "lineThickness": 0.4,
-        },
+        "display": line_display(colour, 0.5, 0.4),
+    }
+
+
+def line_display(colour: Sequence[float], glyph: float, thickness: float) -> dict:
+    """Return how 3D Slicer draws a line or curve without labels; sizes are Slicer's scales."""
+    return {
+        "visibility": True,
+        "color": list(colour),
+        "selectedColor": list(colour),
+        "propertiesLabelVisibility": False,
+        "pointLabelsVisibility": False,
+        "glyphScale": glyph,
+        "lineThickness": thickness,
     }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 
 from common import files
 from common.errors import InputError, reading
+from common.files.pydicom_quiet import quiet
 from common.geometry import RAS_FROM_LPS
 
 LEAST_SLICES = 5  # fewer are a localizer or a dose report
@@ -34,19 +33,6 @@ class Series:
     data: np.ndarray  # (I, J, K) int16, Hounsfield units
     affine: np.ndarray  # (4, 4) RAS mm
     remark: str
-
-
-@contextlib.contextmanager
-def quiet() -> Generator[None]:
-    """Suppress pydicom's warnings: they quote values, which may identify the patient."""
-    from pydicom.config import logger
-
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logger.disabled = before
 
 
 def is_segmentation(path: Path) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from common import files
 from common.errors import InputError, reading
+from common.files.pydicom_quiet import quiet
 from common.geometry import RAS_FROM_LPS
 from common.volume import dicom_series
 from common.volume.itk import from_sitk
@@ -224,7 +225,7 @@ def _dicom_seg(path: Path, what: str) -> Foreign:
     """Return the segments of a DICOM SEG as a labelmap, by their numbers."""
     import highdicom
 
-    with reading(path, what, "export it again, or as NIfTI or NRRD"), dicom_series.quiet():
+    with reading(path, what, "export it again, or as NIfTI or NRRD"), quiet():
         seg: Any = highdicom.seg.segread(path)
         volume = seg.get_volume(combine_segments=True, skip_overlap_checks=False)
         described = [seg.get_segment_description(n) for n in seg.segment_numbers]

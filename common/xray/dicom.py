@@ -5,9 +5,6 @@ Only geometry and grey-value tags are kept, none that identifies the patient.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,9 @@ import numpy as np
 
 from common import files
 from common.errors import InputError, reading
+from common.files.pydicom_quiet import quiet
 from common.xray.header import Header, header_of
-from common.xray.image_files import MAX_PIXELS, as_grey
+from common.xray.image_files import MAX_PIXELS, as_grey, check_frame
 from common.xray.lacking_tags import add_plain_tags, add_syntax
 from common.xray.tags import spread_frame
 
@@ -58,15 +56,7 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
     with reading(path, "tags that pydicom can read", "export it again"):
         add_plain_tags(path, dataset)
     rows, columns, frames = _check_pixels(path, dataset)
-    if frames > 1 and frame is None:
-        raise InputError(
-            path,
-            f"has {frames} frames",
-            "the number of one of them",
-            f"use `frame` 0 to {frames - 1}",
-        )
-    if frame is not None and not 0 <= frame < frames:
-        raise InputError(path, f"has no frame {frame}", f"0 to {frames - 1}", "correct `frame`")
+    check_frame(path, frame, frames)
     stored = f"{dataset.BitsStored} bit" if "BitsStored" in dataset else "floating point"
     remarks = [f"DICOM, {stored}{_shift_of(dataset)[1]}"]
     pixels = _pixels(path, dataset, frame if frames > 1 else None)
@@ -209,19 +199,6 @@ def open_dataset(path: Path) -> Any:
             "choose the image, this may be a report or a DICOMDIR",
         )
     return dataset
-
-
-@contextlib.contextmanager
-def quiet() -> Generator[None, None, None]:
-    """Suppress pydicom's warnings: they quote values, which may identify the patient."""
-    from pydicom.config import logger
-
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logger.disabled = before
 
 
 def _decoder(dataset: Any) -> str:

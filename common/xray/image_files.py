@@ -60,7 +60,7 @@ def read(path: Path, frame: int | None = None) -> Picture:
     and ``frame`` is None.
     """
     if video.is_video(path):
-        _check_frame(path, frame, video.count_frames(path))
+        check_frame(path, frame, video.count_frames(path))
         grey, remark = video.read_frame(path, frame or 0)
         return Picture(grey, (remark,))
     if _is_tiff(path):
@@ -85,7 +85,8 @@ def count_frames(path: Path) -> int:
         return len(opened.pages)
 
 
-def _check_frame(path: Path, frame: int | None, frames: int) -> None:
+def check_frame(path: Path, frame: int | None, frames: int) -> None:
+    """Raise InputError unless ``frame`` is one of ``frames``, or None for the only one."""
     if frames > 1 and frame is None:
         raise InputError(
             path,
@@ -107,7 +108,7 @@ def _by_pillow(path: Path, frame: int | None) -> Picture:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
-            _check_frame(path, frame, getattr(image, "n_frames", 1))
+            check_frame(path, frame, getattr(image, "n_frames", 1))
             if frame:
                 image.seek(frame)
             orientation, inverted = _said_by(image)
@@ -194,7 +195,7 @@ def _exact_tiff(path: Path, frame: int | None) -> Picture | None:
     import tifffile
 
     with reading(path, EXPECTED, REMEDY), tifffile.TiffFile(path) as opened:
-        _check_frame(path, frame, len(opened.pages))
+        check_frame(path, frame, len(opened.pages))
         page = opened.pages[frame or 0].aspage()
         kind, bits, samples = page.sampleformat, page.bitspersample, page.samplesperpixel
         height, width = page.imagelength, page.imagewidth

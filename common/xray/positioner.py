@@ -8,7 +8,8 @@ import numpy as np
 
 from common import geometry
 from common.errors import InputError, reading
-from common.xray.dicom import ANATOMY, is_dicom, open_dataset, quiet
+from common.files.pydicom_quiet import quiet
+from common.xray.dicom import ANATOMY, is_dicom, open_dataset
 from common.xray.tags import SOURCE_TO_PATIENT, number, numbers, source_to_patient, spread_frame
 
 # cosine between the stated direction and the image columns above which they agree

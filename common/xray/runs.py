@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import InputError, reading
-from common.xray.dicom import is_dicom, quiet
+from common.files.pydicom_quiet import quiet
+from common.xray.dicom import is_dicom
 from common.xray.tags import number
 
 PICTURES = (

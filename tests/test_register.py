@@ -123,6 +123,24 @@ def test_a_bone_that_is_apart_from_its_joint_is_suspect(pair):
     )
 
 
+def test_a_bone_whose_partner_is_not_found_is_ok_only_as_a_clear_fit(pair, joint):
+    """As in lateral X-rays of both legs, where a wrong tibia lay beside a wrong femur."""
+    (_, (pose, _)), view = pair, View(take_xray([pair[0][0].body], [pair[1][0]]))
+    lost, found = found_at(pose, 0.5), found_at(pose, 0.85)
+    alone = [
+        neighbours.is_alone(1, [view], joint, [partner, found_at(pose, similarity)])
+        for partner, similarity in ((lost, 0.78), (lost, 0.93), (found, 0.78))
+    ]
+    assert alone == [True, False, False]
+    other_ct = [pair[0][0], joint[1]]
+    assert not neighbours.is_alone(1, [view], other_ct, [lost, found_at(pose, 0.78)])
+    verdict = judge(solution_at(pose, 0.8), [view], joint[1], alone=True)
+    assert (verdict.code, verdict.reasons) == (
+        "suspect",
+        ("the other bone of its joint is not found, and this is no clear fit (similarity 0.80)",),
+    )
+
+
 def test_a_bone_found_beside_an_uncertain_one_then_corrects_that_one(pair, monkeypatch):
     """As in X-rays upside down, where a tibia that lay on the femur led to the femur."""
     bones, poses = pair

@@ -175,11 +175,9 @@ def apart_mm(known: Structure, pose: np.ndarray, other: Structure, pose_other: n
 
     Poses are volume_from_rig. Structures that share no joint are never apart.
     """
-    if not _same_scan(known, other):
+    if not shares_joint(known, other):
         return 0.0
-    joint, gap = _joint(known, other)
-    if gap > JOINT_GAP_MM:
-        return 0.0
+    joint, _ = _joint(known, other)
     known_from_other = pose @ geometry.invert(pose_other)
     centre = geometry.apply(known_from_other, other.body.centre_mm)
     distance = float(np.linalg.norm(centre - joint.point))
@@ -210,6 +208,29 @@ def largest_apart_mm(number: int, structures: Sequence[Structure], found: Sequen
         ),
         default=0.0,
     )
+
+
+def is_alone(
+    number: int, views: Sequence[View], structures: Sequence[Structure], found: Sequence[Found]
+) -> bool:
+    """Return whether a structure is no clear fit and another one of its joint is not found.
+
+    In lateral X-rays with both legs, a wrong tibia lies where a wrong femur lets it be
+    (benchmarks/README.md, 'Template bank').
+    """
+    if found[number].solution.fit.similarity >= STANDS_ALONE:
+        return False
+    return any(
+        other != number
+        and shares_joint(structures[number], structure)
+        and not is_found(one.solution, views, structure)
+        for other, (structure, one) in enumerate(zip(structures, found, strict=True))
+    )
+
+
+def shares_joint(one: Structure, other: Structure) -> bool:
+    """Return whether two structures of one CT are so near to each other that they share a joint."""
+    return _same_scan(one, other) and _joint(one, other)[1] <= JOINT_GAP_MM
 
 
 def _same_scan(one: Structure, other: Structure) -> bool:

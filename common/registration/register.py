@@ -25,6 +25,7 @@ from common.registration.competition import (
 from common.registration.gauss_newton import Fit, assess_fit, continued, refine
 from common.registration.neighbours import (
     Found,
+    is_alone,
     largest_apart_mm,
     largest_overlap,
     search_beside,
@@ -221,7 +222,8 @@ def _register(
         overlap = largest_overlap(number, structures, poses)
         expected = previous.evidence if previous else 0.0
         apart = largest_apart_mm(number, structures, found)
-        verdict = judge(one.solution, views, structure, overlap, expected, mirrored, apart)
+        alone = is_alone(number, views, structures, found)
+        verdict = judge(one.solution, views, structure, overlap, expected, mirrored, apart, alone)
         registrations.append(
             Registration(structure, tuple(views), one.start, one.solution, verdict)
         )

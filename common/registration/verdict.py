@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 import numpy as np
@@ -42,6 +42,7 @@ class Reason(Enum):
     ASSUMED_GEOMETRY = auto()
     OVERLAP = auto()
     APART = auto()
+    ALONE = auto()
     LONELY = auto()
     LOW_SIMILARITY = auto()
     MIRRORED = auto()
@@ -61,11 +62,12 @@ class Assessment:
     evidence: float
     rival: Rival | None
     lone_bone: bool  # not a whole CT, which is larger than most images
-    overlap: float  # fraction of the bone inside another, 0 if acceptable
-    expected_evidence: float  # the highest of a sequence, 0 without one
     assumed: tuple[str, ...]  # geometry taken from the checkpoint
+    overlap: float = 0.0  # fraction of the bone inside another, 0 if acceptable
+    expected_evidence: float = 0.0  # the highest of a sequence, 0 without one
     mirrored: bool = False  # found only in the X-ray flipped left to right
     apart_mm: float = 0.0  # from where the joint with another bone lets it be
+    alone: bool = False  # no clear fit, and the other bone of its joint is not found
     against_header: tuple[str, ...] = ()  # what the header says of how the X-ray lies
 
 
@@ -77,9 +79,23 @@ def judge(
     expected_evidence: float = 0.0,
     mirrored: bool = False,
     apart_mm: float = 0.0,
+    alone: bool = False,
 ) -> Verdict:
-    """Return the verdict on a solution, with its reasons in words. Arguments as in `assess`."""
-    numbers = assess(solution, views, structure, overlap, expected_evidence, mirrored, apart_mm)
+    """Return the verdict on a solution, with its reasons in words.
+
+    ``overlap`` is the fraction of the bone inside another one, ``expected_evidence`` the highest
+    evidence of the previous frames of a sequence, ``apart_mm`` the distance from where the joint
+    with another bone lets the bone be, and ``alone`` whether that other bone is not found although
+    this one is no clear fit.
+    """
+    numbers = replace(
+        assess(solution, views, structure),
+        overlap=overlap,
+        expected_evidence=expected_evidence,
+        mirrored=mirrored,
+        apart_mm=apart_mm,
+        alone=alone,
+    )
     code, reasons = decide(numbers)
     return Verdict(
         code=code,
@@ -119,21 +135,11 @@ def is_clear(solution: Solution, views: Sequence[View], structure: Structure) ->
     return solution.fit.similarity >= CLEAR_SIMILARITY and is_found(solution, views, structure)
 
 
-def assess(
-    solution: Solution,
-    views: Sequence[View],
-    structure: Structure,
-    overlap: float = 0.0,
-    expected_evidence: float = 0.0,
-    mirrored: bool = False,
-    apart_mm: float = 0.0,
-) -> Assessment:
-    """Return the numbers of a solution.
+def assess(solution: Solution, views: Sequence[View], structure: Structure) -> Assessment:
+    """Return the numbers of a solution, regardless of other structures and frames.
 
-    ``overlap`` is the fraction of the bone inside another one, ``expected_evidence`` the highest
-    evidence of the previous frames of a sequence, ``apart_mm`` the distance from where the joint
-    with another bone lets the bone be. A surface that is displaced makes the bone larger, and its
-    depth from one view wrong in proportion.
+    A surface that is displaced makes the bone larger, and its depth from one view wrong in
+    proportion.
     """
     fit, body = solution.fit, structure.body
     pose = fit.poses[0]
@@ -161,11 +167,7 @@ def assess(
         evidence=solution.evidence,
         rival=rival,
         lone_bone=structure.excess,
-        overlap=overlap,
-        expected_evidence=expected_evidence,
         assumed=tuple(sorted(assumed)),
-        mirrored=mirrored,
-        apart_mm=apart_mm,
         against_header=_against_header(views, structure, pose),
     )
 
@@ -197,6 +199,7 @@ def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
         Reason.ASSUMED_GEOMETRY: bool(numbers.assumed),
         Reason.OVERLAP: numbers.overlap > 0,
         Reason.APART: numbers.apart_mm > 0,
+        Reason.ALONE: numbers.alone,
         Reason.LONELY: numbers.agreement < LONELY_AGREEMENT
         and SUSPECT_SIMILARITY <= numbers.similarity < LONELY_SIMILARITY,
         Reason.LOW_SIMILARITY: numbers.similarity < SUSPECT_SIMILARITY,
@@ -244,6 +247,10 @@ def explain(reason: Reason, numbers: Assessment) -> str:
             return (
                 f"it is {numbers.apart_mm:.0f} mm from where its joint with the other bone lets it"
                 " be: one of the two poses is wrong"
+            )
+        case Reason.ALONE:
+            return (
+                f"the other bone of its joint is not found, and this is no clear fit {similarity}"
             )
         case Reason.LONELY:
             return (

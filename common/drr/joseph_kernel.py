@@ -1,8 +1,8 @@
 """Line integrals through voxels and their pose derivatives on the CPU, in one pass over each ray.
 
 Joseph's method (P. M. Joseph, IEEE Trans. Med. Imaging 1(3), 1982): a ray is sampled where it
-crosses the voxel planes of its dominant axis, with bilinear interpolation in the plane. A sample
-takes four loads, and there is no tensor of sample points.
+crosses the voxel planes of its dominant axis, with bilinear interpolation in the plane. There is no
+tensor of sample points.
 
 The derivative is that of the discrete sum. With a source s, a ray direction d (to the pixel) and
 h = d / d_m for the dominant axis m, the sample on plane k is at x(k) = s + t d with
@@ -11,8 +11,10 @@ t = (k - s_m) / d_m. When the ray moves, the sample stays on its plane and moves
 t g over the ray (g: in-plane slope of the volume) give the derivative by all six pose parameters,
 for any voxel spacing and axes.
 
-Arrays of voxels are those of `pad`: one layer of zeros makes the integral continuous at the border
-of the volume.
+Voxels are those of `common.drr.voxels`: 16 bits, in a layer of zeros that makes the integral
+continuous at the border of the volume. A load fetches two neighbours along the first axis, so a
+sample takes two loads, or four where the first axis is the dominant one. What it was measured
+against: benchmarks/README.md, 'What was tried for the ray caster'.
 """
 
 from __future__ import annotations
@@ -22,15 +24,12 @@ import math
 import numba
 import numpy as np
 
+from common.drr.loads import pair, plus, prefetch, times
+
 # distance kept from the last plane, voxels: the upper neighbour exists in single precision
 EPSILON = 1e-3
-
-
-def pad(volume: np.ndarray) -> np.ndarray:
-    """Return ``volume`` (I, J, K) in a layer of zeros, float32, first index fastest."""
-    padded = np.zeros(tuple(n + 2 for n in volume.shape), np.float32, order="F")
-    padded[1:-1, 1:-1, 1:-1] = volume
-    return padded
+# voxels along the first axis that rays share a prefetched cache line of 32 over
+SHARED = 30.0
 
 
 @numba.njit(inline="always")
@@ -40,45 +39,73 @@ def _interval(start, slope, last, low, high):
         if start < 0.0 or start > last:
             return 1.0, 0.0
         return low, high
-    a = -start / slope
-    b = (last - start) / slope
+    inverse = 1.0 / slope
+    a = -start * inverse
+    b = (last - start) * inverse
     return max(low, min(a, b)), min(high, max(a, b))
 
 
 @numba.njit(inline="always")
-def _dominant(dx, dy, dz):
-    """Return the axis with the largest step, and the other two."""
-    ax, ay, az = abs(dx), abs(dy), abs(dz)
-    if ax >= ay and ax >= az:
-        return 0, 1, 2
-    if ay >= az:
-        return 1, 0, 2
-    return 2, 0, 1
+def _step(rays, b, r, c, axis):
+    """Return the voxels along an axis from the source to pixel (r, c) of view b."""
+    return rays[b, 1, axis] + c * rays[b, 2, axis] + r * rays[b, 3, axis]
+
+
+@numba.njit(cache=True)
+def _dominant(rays, b, r, c):
+    """Return the axis with the largest step to a pixel, and whether the step is positive."""
+    m, step = 0, _step(rays, b, r, c, 0)
+    for axis in (1, 2):
+        other = _step(rays, b, r, c, axis)
+        if abs(other) > abs(step):
+            m, step = axis, other
+    return m, step > 0
+
+
+@numba.njit(cache=True)
+def _same_axis(rays, b, r, begin, width):
+    """Return the dominant axis of pixel (r, begin), and the first column after it with another.
+
+    The pixels with one dominant axis and sign are convex, so a bisection finds their end.
+    """
+    first = _dominant(rays, b, r, begin)
+    if _dominant(rays, b, r, width - 1) == first:
+        return first[0], width
+    low, high = begin, width - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _dominant(rays, b, r, middle) == first:
+            low = middle
+        else:
+            high = middle
+    return first[0], high
 
 
 @numba.njit(inline="always")
-def _direction(rays, b, r, c):
-    """Return the voxel steps from the source to pixel (r, c) of view b."""
-    return (rays[b, 1, 0] + c * rays[b, 2, 0] + r * rays[b, 3, 0],
-            rays[b, 1, 1] + c * rays[b, 2, 1] + r * rays[b, 3, 1],
-            rays[b, 1, 2] + c * rays[b, 2, 2] + r * rays[b, 3, 2])  # fmt: skip
+def _in_plane(m):
+    """Return the other two axes, the first axis of the volume first if it is one of them."""
+    return 1 if m == 0 else 0, 1 if m == 2 else 2
 
 
 @numba.njit(inline="always")
-def _planes(source, d, m, u, v, sizes):
-    """Return first plane, number of planes, in-plane start and slope of a ray in the volume."""
-    hu = d[u] / d[m]
-    hv = d[v] / d[m]
-    xu = source[u] - source[m] * hu
-    xv = source[v] - source[m] * hv
-    low = max(0.0, min(source[m], source[m] + d[m]))
-    high = min(sizes[m] - 1.0, max(source[m], source[m] + d[m]))
+def _planes(rays, b, r, c, m, u, v, sizes):
+    """Return first plane, number of planes, in-plane start and slope of a ray, and 1 / d_m."""
+    d = _step(rays, b, r, c, m)
+    inverse = 1.0 / d
+    hu = _step(rays, b, r, c, u) * inverse
+    hv = _step(rays, b, r, c, v) * inverse
+    source = rays[b, 0, m]
+    xu = rays[b, 0, u] - source * hu
+    xv = rays[b, 0, v] - source * hv
+    low = max(0.0, min(source, source + d))
+    high = min(sizes[m] - 1.0, max(source, source + d))
     low, high = _interval(xu, hu, sizes[u] - 1.0 - EPSILON, low, high)
     low, high = _interval(xv, hv, sizes[v] - 1.0 - EPSILON, low, high)
     if high < low:
-        return 0, 0, 0.0, 0.0, hu, hv
+        return np.int32(0), np.int32(0), 0.0, 0.0, hu, hv, inverse
     first = math.ceil(low)
-    return first, math.floor(high) - first + 1, xu + first * hu, xv + first * hv, hu, hv
+    count = np.int32(math.floor(high) - first + 1)
+    return np.int32(first), count, xu + first * hu, xv + first * hv, hu, hv, inverse
 
 
 @numba.njit(inline="always")
@@ -89,11 +116,103 @@ def _length(detectors, b, r, c):
     return math.sqrt(x * x + y * y + detectors[b, 4] * detectors[b, 4])
 
 
+@numba.njit(inline="always")
+def _lower(both):
+    """Return the first voxel of a pair."""
+    return np.float32(np.int32(both << np.int32(16)) >> np.int32(16))
+
+
+@numba.njit(inline="always")
+def _upper(both):
+    """Return the second voxel of a pair."""
+    return np.float32(both >> np.int32(16))
+
+
+@numba.njit(inline="always")
+def _corners(voxels, at, su, sv):
+    """Return the voxels at an index, one further along u, and both of them one further along v."""
+    if su == 1:
+        near, far = pair(voxels, at), pair(voxels, plus(at, sv))
+        return _lower(near), _upper(near), _lower(far), _upper(far)
+    beside = plus(at, su)
+    return (
+        _lower(pair(voxels, at)),
+        _lower(pair(voxels, beside)),
+        _lower(pair(voxels, plus(at, sv))),
+        _lower(pair(voxels, plus(beside, sv))),
+    )
+
+
+@numba.njit(inline="always")
+def _sum(voxels, base, count, sm, su, sv, pu, pv, hu, hv):
+    """Return the sum of the interpolated voxels of a ray."""
+    total = np.float32(0.0)
+    for k in range(count):
+        x = pu + hu * np.float32(k)
+        y = pv + hv * np.float32(k)
+        i = np.int32(x)
+        j = np.int32(y)
+        fx = x - np.float32(i)
+        fy = y - np.float32(j)
+        at = plus(plus(base, times(np.int32(k), sm)), plus(times(i, su), times(j, sv)))
+        v00, v10, v01, v11 = _corners(voxels, at, su, sv)
+        edge = v00 + (v10 - v00) * fx
+        total += edge + (v01 + (v11 - v01) * fx - edge) * fy
+    return total
+
+
+@numba.njit(inline="always")
+def _sums(voxels, base, count, sm, su, sv, pu, pv, hu, hv):
+    """Return the sums of the interpolated voxels, of their slopes, and of k times the slopes."""
+    total = np.float32(0.0)
+    gu, gv, kgu, kgv = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for k in range(count):
+        step = np.float32(k)
+        x = pu + hu * step
+        y = pv + hv * step
+        i = np.int32(x)
+        j = np.int32(y)
+        fx = x - np.float32(i)
+        fy = y - np.float32(j)
+        at = plus(plus(base, times(np.int32(k), sm)), plus(times(i, su), times(j, sv)))
+        v00, v10, v01, v11 = _corners(voxels, at, su, sv)
+        slope0 = v10 - v00
+        slope1 = v11 - v01
+        edge = v00 + slope0 * fx
+        across = v01 + slope1 * fx - edge
+        along = slope0 + (slope1 - slope0) * fy
+        total += edge + across * fy
+        gu += along
+        gv += across
+        kgu += along * step
+        kgv += across * step
+    return total, gu, gv, kgu, kgv
+
+
+@numba.njit(cache=True)
+def _fetch(voxels, sizes, strides, rays, b, r, c, m, u, v):
+    """Prefetch the voxels around a ray, of a volume that no cache holds."""
+    first, count, pu, pv, hu, hv, _ = _planes(rays, b, r, c, m, u, v, sizes)
+    su, sv, sm = strides[u], strides[v], strides[m]
+    for k in range(count):
+        i, j = np.int32(pu + hu * k), np.int32(pv + hv * k)
+        at = np.int32((first + k) * sm + i * su + j * sv)
+        prefetch(voxels, at)
+        prefetch(voxels, np.int32(at + sv))
+
+
+@numba.njit(inline="always")
+def _sharing(rays, b):
+    """Return how many neighbouring pixels share a cache line, about."""
+    return min(64, max(4, int(SHARED / max(abs(rays[b, 2, 0]), 0.1))))
+
+
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
-def integrate(voxels, sizes, strides, rays, detectors, out):
+def integrate(voxels, scale, sizes, strides, ahead, rays, detectors, out):
     """Compute the line integrals of B views.
 
-    voxels: (n,) the padded array, flat; sizes, strides: (3,) of that array.
+    voxels: (n,) int16, the padded array, flat; scale: of a voxel; sizes, strides: (3,) of that
+    array, the first stride is 1; ahead: whether to prefetch the voxels of the next row.
     rays: (B, 4, 3) in voxels: source, step from source to pixel (0, 0), steps to the next column
     and to the next row.
     detectors: (B, 5) principal point (column, row), pixel width and height in mm, SDD in mm.
@@ -103,33 +222,43 @@ def integrate(voxels, sizes, strides, rays, detectors, out):
     for job in numba.prange(batch * height):
         b = job // height
         r = job - b * height
-        source = rays[b, 0]
-        for c in range(width):
-            d = _direction(rays, b, r, c)
-            m, u, v = _dominant(d[0], d[1], d[2])
-            first, count, pu, pv, hu, hv = _planes(source, d, m, u, v, sizes)
+        sharing = _sharing(rays, b)
+        begin = 0
+        while begin < width:
+            m, end = _same_axis(rays, b, r, begin, width)
+            u, v = _in_plane(m)
             su, sv, sm = np.int32(strides[u]), np.int32(strides[v]), np.int32(strides[m])
-            pu32, pv32, hu32, hv32 = np.float32(pu), np.float32(pv), np.float32(hu), np.float32(hv)
-            base = np.int32(first) * sm
-            total = np.float32(0.0)
-            for k in range(count):
-                x = pu32 + hu32 * np.float32(k)
-                y = pv32 + hv32 * np.float32(k)
-                i = np.int32(x)
-                j = np.int32(y)
-                fx = x - np.float32(i)
-                fy = y - np.float32(j)
-                at = base + np.int32(k) * sm + i * su + j * sv
-                v00 = voxels[np.uint32(at)]
-                v01 = voxels[np.uint32(at + sv)]
-                edge = v00 + (voxels[np.uint32(at + su)] - v00) * fx
-                total += edge + (v01 + (voxels[np.uint32(at + su + sv)] - v01) * fx - edge) * fy
-            out[b, r, c] = total * np.float32(_length(detectors, b, r, c) / abs(d[m]))
+            for c in range(begin, end):
+                if ahead and (c - begin) % sharing == 0:
+                    _fetch(voxels, sizes, strides, rays, b, r + 1, c + sharing // 2, m, u, v)
+                first, count, pu, pv, hu, hv, inverse = _planes(rays, b, r, c, m, u, v, sizes)
+                base = times(first, sm)
+                x, y = np.float32(pu), np.float32(pv)
+                dx, dy = np.float32(hu), np.float32(hv)
+                if su == 1:
+                    total = _sum(voxels, base, count, sm, np.int32(1), sv, x, y, dx, dy)
+                else:
+                    total = _sum(voxels, base, count, sm, su, sv, x, y, dx, dy)
+                out[b, r, c] = total * np.float32(
+                    scale * _length(detectors, b, r, c) * abs(inverse)
+                )
+            begin = end
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
 def integrate_with_jacobian(
-    voxels, sizes, strides, rays, detectors, world_rays, voxel_from_world, centre, out, jacobian
+    voxels,
+    scale,
+    sizes,
+    strides,
+    ahead,
+    rays,
+    detectors,
+    world_rays,
+    voxel_from_world,
+    centre,
+    out,
+    jacobian,
 ):
     """Compute the line integrals of B views and their derivative by a left twist of the camera.
 
@@ -143,73 +272,59 @@ def integrate_with_jacobian(
     for job in numba.prange(batch * height):
         b = job // height
         r = job - b * height
-        source = rays[b, 0]
-        lever = (
-            world_rays[b, 0, 0] - centre[0],
-            world_rays[b, 0, 1] - centre[1],
-            world_rays[b, 0, 2] - centre[2],
-        )
-        gradient_s = np.empty(3)
-        gradient_d = np.empty(3)
-        for c in range(width):
-            d = _direction(rays, b, r, c)
-            m, u, v = _dominant(d[0], d[1], d[2])
-            first, count, pu, pv, hu, hv = _planes(source, d, m, u, v, sizes)
-            if count <= 0:
-                out[b, r, c] = 0.0
-                for q in range(6):
-                    jacobian[b, q, r, c] = 0.0
-                continue
+        lever_x = world_rays[b, 0, 0] - centre[0]
+        lever_y = world_rays[b, 0, 1] - centre[1]
+        lever_z = world_rays[b, 0, 2] - centre[2]
+        sharing = _sharing(rays, b)
+        begin = 0
+        while begin < width:
+            m, end = _same_axis(rays, b, r, begin, width)
+            u, v = _in_plane(m)
             su, sv, sm = np.int32(strides[u]), np.int32(strides[v]), np.int32(strides[m])
-            pu32, pv32, hu32, hv32 = np.float32(pu), np.float32(pv), np.float32(hu), np.float32(hv)
-            base = np.int32(first) * sm
-            total = np.float32(0.0)
-            gu, gv, kgu, kgv = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-            for k in range(count):
-                step = np.float32(k)
-                x = pu32 + hu32 * step
-                y = pv32 + hv32 * step
-                i = np.int32(x)
-                j = np.int32(y)
-                fx = x - np.float32(i)
-                fy = y - np.float32(j)
-                at = base + np.int32(k) * sm + i * su + j * sv
-                v00 = voxels[np.uint32(at)]
-                v01 = voxels[np.uint32(at + sv)]
-                slope0 = voxels[np.uint32(at + su)] - v00
-                slope1 = voxels[np.uint32(at + su + sv)] - v01
-                edge = v00 + slope0 * fx
-                across = v01 + slope1 * fx - edge
-                along = slope0 + (slope1 - slope0) * fy
-                total += edge + across * fy
-                gu += along
-                gv += across
-                kgu += along * step
-                kgv += across * step
-            step_mm = _length(detectors, b, r, c) / abs(d[m])
-            integral = total * step_mm
-            t0 = (first - source[m]) / d[m]
-            gradient_s[u] = gu * step_mm
-            gradient_s[v] = gv * step_mm
-            gradient_s[m] = -hu * gradient_s[u] - hv * gradient_s[v]
-            gradient_d[u] = t0 * gradient_s[u] + kgu * step_mm / d[m]
-            gradient_d[v] = t0 * gradient_s[v] + kgv * step_mm / d[m]
-            gradient_d[m] = -hu * gradient_d[u] - hv * gradient_d[v] - integral / d[m]
-            sx, sy, sz, dx, dy, dz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            for q in range(3):
-                sx += voxel_from_world[q, 0] * gradient_s[q]
-                sy += voxel_from_world[q, 1] * gradient_s[q]
-                sz += voxel_from_world[q, 2] * gradient_s[q]
-                dx += voxel_from_world[q, 0] * gradient_d[q]
-                dy += voxel_from_world[q, 1] * gradient_d[q]
-                dz += voxel_from_world[q, 2] * gradient_d[q]
-            wx = world_rays[b, 1, 0] + c * world_rays[b, 2, 0] + r * world_rays[b, 3, 0]
-            wy = world_rays[b, 1, 1] + c * world_rays[b, 2, 1] + r * world_rays[b, 3, 1]
-            wz = world_rays[b, 1, 2] + c * world_rays[b, 2, 2] + r * world_rays[b, 3, 2]
-            out[b, r, c] = integral
-            jacobian[b, 0, r, c] = lever[1] * sz - lever[2] * sy + wy * dz - wz * dy
-            jacobian[b, 1, r, c] = lever[2] * sx - lever[0] * sz + wz * dx - wx * dz
-            jacobian[b, 2, r, c] = lever[0] * sy - lever[1] * sx + wx * dy - wy * dx
-            jacobian[b, 3, r, c] = sx
-            jacobian[b, 4, r, c] = sy
-            jacobian[b, 5, r, c] = sz
+            ux, uy, uz = voxel_from_world[u, 0], voxel_from_world[u, 1], voxel_from_world[u, 2]
+            vx, vy, vz = voxel_from_world[v, 0], voxel_from_world[v, 1], voxel_from_world[v, 2]
+            mx, my, mz = voxel_from_world[m, 0], voxel_from_world[m, 1], voxel_from_world[m, 2]
+            for c in range(begin, end):
+                if ahead and (c - begin) % sharing == 0:
+                    _fetch(voxels, sizes, strides, rays, b, r + 1, c + sharing // 2, m, u, v)
+                first, count, pu, pv, hu, hv, inverse = _planes(rays, b, r, c, m, u, v, sizes)
+                if count <= 0:
+                    out[b, r, c] = 0.0
+                    for q in range(6):
+                        jacobian[b, q, r, c] = 0.0
+                    continue
+                base = times(first, sm)
+                x, y = np.float32(pu), np.float32(pv)
+                dx, dy = np.float32(hu), np.float32(hv)
+                if su == 1:
+                    total, gu, gv, kgu, kgv = _sums(
+                        voxels, base, count, sm, np.int32(1), sv, x, y, dx, dy
+                    )
+                else:
+                    total, gu, gv, kgu, kgv = _sums(voxels, base, count, sm, su, sv, x, y, dx, dy)
+                step_mm = scale * _length(detectors, b, r, c) * abs(inverse)
+                integral = total * step_mm
+                t0 = (first - rays[b, 0, m]) * inverse
+                # by the source (s) and by the direction (d), along the axes u, v and m
+                s_u, s_v = gu * step_mm, gv * step_mm
+                s_m = -hu * s_u - hv * s_v
+                d_u = t0 * s_u + kgu * step_mm * inverse
+                d_v = t0 * s_v + kgv * step_mm * inverse
+                d_m = -hu * d_u - hv * d_v - integral * inverse
+                s_x = ux * s_u + vx * s_v + mx * s_m
+                s_y = uy * s_u + vy * s_v + my * s_m
+                s_z = uz * s_u + vz * s_v + mz * s_m
+                d_x = ux * d_u + vx * d_v + mx * d_m
+                d_y = uy * d_u + vy * d_v + my * d_m
+                d_z = uz * d_u + vz * d_v + mz * d_m
+                w_x = _step(world_rays, b, r, c, 0)
+                w_y = _step(world_rays, b, r, c, 1)
+                w_z = _step(world_rays, b, r, c, 2)
+                out[b, r, c] = integral
+                jacobian[b, 0, r, c] = lever_y * s_z - lever_z * s_y + w_y * d_z - w_z * d_y
+                jacobian[b, 1, r, c] = lever_z * s_x - lever_x * s_z + w_z * d_x - w_x * d_z
+                jacobian[b, 2, r, c] = lever_x * s_y - lever_y * s_x + w_x * d_y - w_y * d_x
+                jacobian[b, 3, r, c] = s_x
+                jacobian[b, 4, r, c] = s_y
+                jacobian[b, 5, r, c] = s_z
+            begin = end

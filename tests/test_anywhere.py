@@ -382,3 +382,15 @@ def test_two_images_of_one_bone_share_its_bank(bone, monkeypatch):
     banks.of(bone, first, USUAL_DEPTHS, 1400.0)
     banks.of(bone, other, USUAL_DEPTHS, 1000.0)
     assert len(made) == 3
+
+
+def test_of_many_banks_only_those_used_last_stay_in_memory(bone, monkeypatch):
+    made = []
+    monkeypatch.setattr(anywhere, "make_bank", lambda *given: made.append(given) or tiny_bank())
+    monkeypatch.setattr(anywhere, "MOST_BANKS", 2)
+    banks, directions = Banks(keep=False), viewing_rotations(UP, (0, 30.0))
+    for sdd_mm in (1000.0, 1200.0, 1000.0, 1400.0, 1000.0):
+        banks.of(bone, directions, USUAL_DEPTHS, sdd_mm)
+    assert [given[3] for given in made] == [1000.0, 1200.0, 1400.0]
+    banks.of(bone, directions, USUAL_DEPTHS, 1200.0)
+    assert len(made) == 4

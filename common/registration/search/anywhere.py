@@ -34,6 +34,7 @@ USUAL_DEPTHS = (0.60, 0.66, 0.72, 0.78, 0.85, 0.93)
 CLOSE_DEPTHS = (0.36, 0.40, 0.44, 0.48, 0.53, 0.58)
 # start poses of a stage: mostly one of the first is right (benchmarks/README.md, 'Template bank')
 FIRST, MANY = 24, 96
+MOST_BANKS = 8  # kept in memory, of up to 70 MB each
 SDD_STEP_MM = 200.0  # banks of nearly equal distances are one: only their perspective differs
 
 
@@ -92,13 +93,17 @@ class Banks:
             structure.body.centre_mm, structure.body.points, structure.body.ends, rotations,
             depths, sdd_mm, bank_settings(),
         )  # fmt: skip
-        if key not in self._made:
+        if key in self._made:
+            self._made[key] = self._made.pop(key)  # used last
+        else:
             logger.info(f"{structure.ct.name}: template bank for the search")
 
             def make() -> Bank:
                 return make_bank(structure.body, rotations, depths, sdd_mm)
 
             self._made[key] = cached(key, make) if self.keep else make()
+            while len(self._made) > MOST_BANKS:
+                del self._made[next(iter(self._made))]  # used longest ago
         return self._made[key]
 
 

@@ -15,6 +15,7 @@ reads   a results folder of registration.py (step 7): gt.png, init_image.png, fi
         "fiducials" (points in the CT, RAS mm: a list, or {label: {"ras_in_ct": list}}) and, for
         bones that moved since the CT, "moved_bones": [{"labels": [...], "C2W_of_bone": 4x4}],
         selected with --label
+        With --truth, the 95 % bounds of the verdict are compared with the errors.
 writes  evaluation.png, and the same numbers as evaluation.csv and evaluation.json (with
         --output_name p9.png: p9.png, p9.csv and p9.json)
 units   MSE of grey values stretched to 0..1; SSIM and NCC up to 1, NMI 1 to 2; pose errors in mm
@@ -167,12 +168,18 @@ def run(args: argparse.Namespace) -> int | None:
         args.label,
         points_from,
         similarity.BETTER,
+        result.verdict.bounds_95 if result else {},
     )
     evaluation_file.save_csv(csv, evaluation)
     evaluation_file.save_json(json, evaluation)
     figures.save(figure, output)
     for drr in drrs:
         logger.info(f"{drr.title}: " + "  ".join(comparison_figure.measures(drr)))
+    for key, within in evaluation.within().items():
+        error, bound = evaluation.pose_error("final")[key], evaluation.bounds_95[key]
+        inside = "inside" if within else "outside"
+        name, unit = evaluation_file.POSE_ERRORS[key], "deg" if key.endswith("deg") else "mm"
+        logger.info(f"{name}: error {error:.2f} {unit}, {inside} its 95 % bound of {bound:.2f} {unit}")
     print(csv, json, output, sep="\n")
     return None
 

@@ -97,22 +97,6 @@ def build_parser() -> script.Parser:
     return parser
 
 
-def perturbed(
-    truth: np.ndarray,
-    centre: np.ndarray,
-    deg: float,
-    mm: float,
-    depth_mm: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Return a camera (4, 4) near the true one, rotated about ``centre`` (3,)."""
-    axis, plane = rng.normal(size=3), rng.normal(size=2)
-    turn = np.radians(rng.uniform(0, deg)) * axis / np.linalg.norm(axis)
-    across = rng.uniform(0, mm) * plane / np.linalg.norm(plane)
-    shift = np.r_[across, rng.uniform(-depth_mm, depth_mm)]
-    return geometry.twist(np.r_[turn, truth[:3, :3] @ shift], centre) @ truth
-
-
 def range_around(
     truth: np.ndarray,
     centre: np.ndarray,
@@ -201,7 +185,7 @@ def run(args: argparse.Namespace) -> None:
                 solution = found_by_search(view, structure, ranges)
             else:
                 spread = args.deg, args.mm, args.depth_mm
-                start = perturbed(truth, body.centre_mm, *spread, rng)
+                start = geometry.displaced(truth, body.centre_mm, *spread, rng)
                 solution = competition.compete([view], body, [start])
             row = measured(solution, truth, body, view, time.perf_counter() - began)
             rows.append({"xray": path.name, "start": number, **row})

@@ -1,5 +1,6 @@
 # PYTHON_ARGCOMPLETE_OK
-"""Print a table of the pose errors of all evaluations below a folder.
+"""Print a table of the pose errors of all evaluations below a folder, and how many of them are
+inside the 95 % bounds that the verdicts state.
 
 reads   evaluation.json of evaluation.py, under any name. Registrations without ground truth are
         listed without errors.
@@ -42,6 +43,7 @@ class Row:
     name: str
     final: dict[str, float]
     start: dict[str, float]
+    within: dict[str, bool]  # whether the error is inside its stated 95 % bound, by name
 
 
 def build_parser() -> script.Parser:
@@ -62,9 +64,8 @@ def collect(folder: Path) -> list[Row]:
             name = results.relative_to(folder)
             if path.name != names.EVALUATION:
                 name /= path.stem
-            rows.append(
-                Row(str(name), evaluation.pose_error("final"), evaluation.pose_error("initial"))
-            )
+            final, start = (evaluation.pose_error(key) for key in ("final", "initial"))
+            rows.append(Row(str(name), final, start, evaluation.within()))
     return rows
 
 
@@ -78,6 +79,17 @@ def as_text(rows: Sequence[Row]) -> str:
         start = _cell(row.start.get("mtre_mm"), 1)
         lines.append("  ".join([f"{row.name:{width}}", *cells, start]))
     return "\n".join(lines)
+
+
+def coverage(rows: Sequence[Row]) -> str:
+    """Return how many errors are inside their 95 % bounds, or nothing if none is known."""
+    counts = []
+    for key, name in evaluation_file.POSE_ERRORS.items():
+        known = [row.within[key] for row in rows if key in row.within]
+        if known:
+            share = 100 * sum(known) / len(known)
+            counts.append(f"{name} {sum(known)} of {len(known)} ({share:.0f} %)")
+    return "inside the 95 % bounds: " + ", ".join(counts) if counts else ""
 
 
 def _cell(value: float | None, decimals: int) -> str:
@@ -94,6 +106,8 @@ def run(args: argparse.Namespace) -> int | None:
             "run evaluation.py first",
         )
     print(as_text(rows))
+    if counted := coverage(rows):
+        print(counted)
     return None
 
 

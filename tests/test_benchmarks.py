@@ -37,7 +37,7 @@ def test_starts_are_off_by_no_more_than_they_say(accuracy):
         geometry.translation([10.0, -20, 30]) @ geometry.camera_from_pose(TRUTH),
     )
     for seed in range(20):
-        start = accuracy.perturbed(camera, centre, 8.0, 10.0, 25.0, np.random.default_rng(seed))
+        start = geometry.displaced(camera, centre, 8.0, 10.0, 25.0, np.random.default_rng(seed))
         moved = geometry.apply(geometry.invert(start), centre) - geometry.apply(
             geometry.invert(camera), centre
         )

@@ -142,6 +142,17 @@ def test_the_error_table_lists_every_evaluation_and_rejects_a_folder_without_one
     table = capsys.readouterr().out.splitlines()
     assert "0.25" in table[1]
     assert table[2].split() == ["b", "-", "-", "-", "-", "-", "-"]
+    assert len(table) == 3  # no 95 % bounds are stated
+    stated = json.loads((tmp_path / "a" / "evaluation.json").read_text())
+    stated["bounds_95"] = {"in_plane_mm": 0.2, "depth_mm": 1.6, "rotation_deg": 0.5}
+    (tmp_path / "a" / "evaluation.json").write_text(json.dumps(stated))
+    assert error_table.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "inside the 95 % bounds: in-plane 0 of 1 (0 %), depth 1 of 1 (100 %), rotation 1 of 1"
+        " (100 %)"
+    )
+    (tmp_path / "a" / "evaluation.json").unlink()
+    (tmp_path / "a").rmdir()
     files.write_json(
         tmp_path / "b" / "p9_comparison.json",
         {"schema": names.EVALUATION_SCHEMA, "pictures": {"initial": entry, "final": entry}},
@@ -149,7 +160,6 @@ def test_the_error_table_lists_every_evaluation_and_rejects_a_folder_without_one
     files.write_json(tmp_path / "b" / "another.json", {"schema": "another"})
     assert error_table.main([str(tmp_path)]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
-        "a",
         "b",
         "b/p9_comparison",
     ]

@@ -23,13 +23,17 @@ from pipeline import report
 VERDICT = Verdict(
     "suspect",
     ("another pose fits <nearly> as well",),
-    in_plane_sd_mm=0.21,
-    depth_sd_mm=3.4,
-    rotation_sd_deg=0.6,
+    in_plane_sd_mm=0.1,
+    depth_sd_mm=1.7,
+    rotation_sd_deg=0.3,
     in_view=0.97,
     similarity=0.7,
     agreement=0.5,
     rival=None,
+    in_plane_95_mm=0.21,
+    depth_95_mm=3.4,
+    rotation_95_deg=0.6,
+    wrong_probability=0.02,
 )
 
 
@@ -127,7 +131,7 @@ def test_the_cohort_lists_failures_first_with_their_reason_and_links_what_is_the
     page = cohort_page.read_text()
     assert page.index("P02, femur, b") < page.index("P01, femur, a")
     assert "clean: not run yet" in page
-    assert page.count('role="img"') == 8  # a distribution of each number that is known
+    assert page.count('role="img"') == 9  # a distribution of each number that is known
     assert "in plane, error: median 0.12 mm" in page
 
 
@@ -370,8 +374,8 @@ def test_the_cohort_table_sorts_and_filters(tab, cohort_page):
     page.get_by_role("button", name="registration").click()
     assert names() == ["P01, femur, a", "P02, femur, b"]
     assert page.locator("th[aria-sort=ascending]").count() == 1
-    page.get_by_role("button", name="depth, sd").click()
-    page.get_by_role("button", name="depth, sd").click()
+    page.get_by_role("button", name="depth, 95 %").click()
+    page.get_by_role("button", name="depth, 95 %").click()
     assert names() == ["P01, femur, a", "P02, femur, b"]  # rows without a number stay last
     page.get_by_role("searchbox").fill("missing")
     assert names() == ["P02, femur, b"]

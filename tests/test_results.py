@@ -1,6 +1,7 @@
 """parameters.pt: what is saved is loaded, no code is executed, and frames are those documented."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,10 @@ def test_what_is_saved_is_loaded(registration):
 def test_a_verdict_and_a_view_survive_their_stored_entries(registration):
     assert Verdict.from_entries(VERDICT.entries()) == VERDICT
     assert VERDICT.entries()["other_start"]["rotation_deg"] == 3.0
+    trusted = replace(VERDICT, in_plane_95_mm=0.3, rotation_95_deg=0.9, wrong_probability=0.02)
+    assert Verdict.from_entries(trusted.entries()) == trusted
+    assert trusted.bounds_95 == {"in_plane_mm": 0.3, "rotation_deg": 0.9}
+    assert VERDICT.bounds_95 == {}  # as in files of earlier versions
     bone = BoneMotion("tibia", "left", geometry.translation([1.0, 2, 3]), np.eye(4))
     view = dataclasses.replace(registration[1].scanner_pose[0], bones=(bone,), xray="knee.dcm")
     again = ScannerView.from_entries(view.entries())

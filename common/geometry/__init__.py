@@ -24,7 +24,7 @@ from common.geometry.diffdrr import (
     pose_from_angles,
     pose_from_camera,
 )
-from common.geometry.pose_error import PoseError, pose_error
+from common.geometry.pose_error import PoseError, displaced, pose_error
 from common.geometry.transforms import (
     MIRROR,
     RAS_FROM_LPS,
@@ -50,6 +50,7 @@ __all__ = [
     "angles_from_pose",
     "apply",
     "camera_from_pose",
+    "displaced",
     "invert",
     "is_rigid",
     "isocentre",

@@ -1,4 +1,4 @@
-"""Distance of a pose from the ground truth, split by direction. numpy only."""
+"""Distance of a pose from the ground truth, split by direction, and poses near it. numpy only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.geometry.camera import Detector, project
-from common.geometry.transforms import apply, invert, rotation_angle_deg
+from common.geometry.transforms import apply, invert, rotation_angle_deg, twist
 
 
 @dataclass(frozen=True)
@@ -44,3 +44,23 @@ def pose_error(
         rotation_deg=rotation_angle_deg(camera[:3, :3].T @ truth[:3, :3]),
         projection_mm=float(np.linalg.norm(shift, axis=1).mean()),
     )
+
+
+def displaced(
+    camera: np.ndarray,
+    centre: np.ndarray,
+    deg: float,
+    mm: float,
+    depth_mm: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Return a camera (4, 4) near another one, at random.
+
+    It is turned about ``centre`` (3,) by up to ``deg``, and shifted by up to ``mm`` parallel to the
+    detector and ``depth_mm`` along the principal ray.
+    """
+    axis, plane = rng.normal(size=3), rng.normal(size=2)
+    turn = np.radians(rng.uniform(0, deg)) * axis / np.linalg.norm(axis)
+    across = rng.uniform(0, mm) * plane / np.linalg.norm(plane)
+    shift = np.r_[across, rng.uniform(-depth_mm, depth_mm)]
+    return twist(np.r_[turn, camera[:3, :3] @ shift], centre) @ camera

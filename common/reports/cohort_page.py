@@ -47,7 +47,7 @@ def cohort_page(
         _row(output, patient, xray, bone, page_folder)
         for patient, xray, bone in track(expected, what="reading", unit="registration")
     ]
-    rows.sort(key=lambda row: row.severity)
+    rows.sort(key=lambda row: row.doubt)
     counts = [(verdict, sum(row.verdict == verdict for row in rows)) for verdict in SEVERITY]
     content = {
         "rows": rows,

@@ -46,6 +46,14 @@ class Evaluation:
     label: int | None = None
     points: str | None = None  # origin of the points that pose errors are averaged over
     better: dict[str, str] = field(default_factory=dict)  # metric: lower or higher
+    bounds_95: dict[str, float] = field(default_factory=dict)  # of the final pose, if stated
+
+    def within(self) -> dict[str, bool]:
+        """Return whether each known error of the final pose is below its stated 95 % bound."""
+        errors = self.pose_error("final")
+        return {
+            key: errors[key] <= bound for key, bound in self.bounds_95.items() if key in errors
+        }
 
     def pose_error(self, key: str) -> dict[str, float]:
         """Return the pose errors of one image; empty if unknown."""
@@ -64,6 +72,8 @@ def save_json(path: str | Path, evaluation: Evaluation) -> None:
             "label": evaluation.label,
             "points": evaluation.points,
             "better": evaluation.better,
+            "bounds_95": evaluation.bounds_95,
+            "within_95": evaluation.within(),
             "pictures": {key: _entries(scores) for key, scores in evaluation.images.items()},
         },
     )
@@ -97,7 +107,9 @@ def load(path: str | Path) -> Evaluation:
             name: content.get(name)
             for name in ("xray", "field_fraction", "truth", "label", "points")
         }
-        return Evaluation(images, **about, better=dict(content.get("better", {})))
+        bounds = {name: float(value) for name, value in content.get("bounds_95", {}).items()}
+        better = dict(content.get("better", {}))
+        return Evaluation(images, **about, better=better, bounds_95=bounds)
 
 
 def _scores(entry: Mapping[str, Any]) -> DrrScores:

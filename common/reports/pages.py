@@ -46,6 +46,11 @@ class Row:
     def severity(self) -> int:
         return SEVERITY.index(self.verdict)
 
+    @property
+    def doubt(self) -> tuple[int, float]:
+        """Severity of the verdict, then the chance that the pose is wrong: the order of a page."""
+        return self.severity, -float(self.cells.get("wrong_probability", 0.0))
+
 
 def row_of(registered: Registered, name: str, link: str, **cells: str) -> Row:
     """Return the row of a registration."""

@@ -89,7 +89,7 @@ def patient_page(name: str, folder: Path, found: Sequence[Registered]) -> str:
         for registered, section in zip(found, sections, strict=True)
     ]
     # the least certain first
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].severity, i))
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].doubt, i))
     content = {
         "name": name,
         "items": [sections[i] for i in order],

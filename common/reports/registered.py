@@ -25,9 +25,10 @@ class Quantity(NamedTuple):
 
 
 NUMBERS = {
-    "in_plane_sd_mm": Quantity("in plane, sd", "mm"),
-    "depth_sd_mm": Quantity("depth, sd", "mm"),
-    "rotation_sd_deg": Quantity("rotation, sd", "°"),
+    "in_plane_95_mm": Quantity("in plane, 95 %", "mm"),
+    "depth_95_mm": Quantity("depth, 95 %", "mm"),
+    "rotation_95_deg": Quantity("rotation, 95 %", "°"),
+    "wrong_probability": Quantity("chance that it is wrong", ""),
     "similarity": Quantity("similarity", ""),
     "in_plane_mm": Quantity("in plane, error", "mm"),
     "depth_mm": Quantity("depth, error", "mm"),
@@ -52,7 +53,7 @@ class Registered:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The known `NUMBERS`: uncertainties and, with ground truth, errors."""
+        """The known `NUMBERS`: 95 % bounds and, with ground truth, errors."""
         errors = self.evaluation.pose_error("final") if self.evaluation else {}
         known = {**self.result.verdict.entries(), **errors}
         return {key: float(known[key]) for key in NUMBERS if key in known}

@@ -62,16 +62,21 @@ def make(
     axes: str = "RAS",
     tilt_deg: float = 0.0,
     variation: float = 1.0,
+    posture: int = 0,
+    flexion_deg: float | None = None,
 ) -> Phantom:
     """Return one patient; the same seed gives the same patient on every grid.
 
     ``spacing_mm`` is the voxel spacing along the three axes of the file, ``axes`` are the patient
     directions closest to them (one of `AXES`), and ``tilt_deg`` rotates the grid away from these.
-    ``variation`` scales the differences between patients.
+    ``variation`` scales the differences between patients. Another ``posture`` is the same patient
+    with the bones in other poses, and ``flexion_deg`` is that of both knees, at random if None.
     """
     rng = np.random.default_rng([seed, 11])
     shape = sample_shape(rng, variation)
-    poses = {side: _sample_poses(rng, side, shape, variation) for side in SIDES}
+    if posture:
+        rng = np.random.default_rng([seed, 14, posture])
+    poses = {side: _sample_poses(rng, side, shape, variation, flexion_deg) for side in SIDES}
     field = FIELD_MM + rng.uniform(-8, 8, (2, 3)) * [[0, 0, 1], [0, 0, 1]]
     directions = AXES[axes] @ rotation_matrix(np.radians(tilt_deg) * TILT_AXIS)
     affine, grid = _grid(field, np.broadcast_to(spacing_mm, 3), directions, rng)
@@ -121,7 +126,11 @@ def _truth(
 
 
 def _sample_poses(
-    rng: np.random.Generator, side: str, shape: KneeShape, variation: float
+    rng: np.random.Generator,
+    side: str,
+    shape: KneeShape,
+    variation: float,
+    flexion_deg: float | None,
 ) -> dict[str, np.ndarray]:
     """Return scanner_from_knee (4x4) of each bone, with determinant -1 on the left.
 
@@ -130,10 +139,11 @@ def _sample_poses(
     pose = np.eye(4)
     pose[:3, :3] = rotation_matrix(np.radians(variation * rng.normal(0, [3, 2, 4])))
     pose[:3, 3] = [82.0, 0, 0] + variation * rng.normal(0, [4, 5, 5])
+    angles = variation * np.array([-rng.uniform(0, 12), rng.normal(0, 1), rng.normal(0, 3)])
+    if flexion_deg is not None:
+        angles[0] = -flexion_deg
     flexion = np.eye(4)
-    flexion[:3, :3] = rotation_matrix(
-        np.radians(variation * np.array([-rng.uniform(0, 12), rng.normal(0, 1), rng.normal(0, 3)]))
-    )
+    flexion[:3, :3] = rotation_matrix(np.radians(angles))
     condyles = [shape.ellipsoids[f"femur {name} condyle"][0] for name in ("medial", "lateral")]
     centre = (condyles[0] + condyles[1]) / 2
     shank = pose @ translation(centre) @ flexion @ translation(-centre)

@@ -59,11 +59,15 @@ from typing import TYPE_CHECKING
 
 from common import files
 from common.command_line import log, script
+from common.command_line.beside import beside
 from common.command_line.registration_flags import add_registration_flags, check_flags
 from common.errors import InputError, going_on, raise_all
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from common.registration.inputs import Inputs
+    from common.registration.recording import Drawn
     from common.registration.register import Registration
     from common.registration.request import Followed, Request
     from common.registration.scene import View
@@ -95,19 +99,38 @@ def run(args: argparse.Namespace) -> int:
     problems: list[InputError] = []
     codes: list[int] = []
     last = planned[0].request.previous
-    for each in planned:
-        with going_on(problems):
-            clock = time.perf_counter()
-            views = load_views(each.request, inputs)
-            if args.check:
-                codes.append(check(each.folders, views, inputs, each.request.seed))
-                continue
-            request, found = register_next(each.request, views, inputs, last)
-            last = followed(found, last) if request.sequence else None
-            runtime_s = {"loading": loading_s, "registration": time.perf_counter() - clock}
-            codes.append(record(each.folders, request, found, runtime_s))
+    with beside() as reader, beside() as writer:
+        coming = reader(load_views, planned[0].request, inputs)
+        written: list[Future[int]] = []
+        for each, following in zip(planned, [*planned[1:], None], strict=True):
+            with going_on(problems):
+                clock = time.perf_counter()
+                reading = coming
+                if following is not None:  # read while this one is registered
+                    coming = reader(load_views, following.request, inputs)
+                views = reading.result()
+                if args.check:
+                    codes.append(check(each.folders, views, inputs, each.request.seed))
+                    continue
+                request, found = register_next(each.request, views, inputs, last)
+                last = followed(found, last) if request.sequence else None
+                drawn = draw(found)
+                runtime_s = {"loading": loading_s, "registration": time.perf_counter() - clock}
+                # the folder before is complete, or its error known, before the next is begun
+                codes += _results(written, problems)
+                written = [writer(record, each.folders, request, found, drawn, runtime_s)]
+        codes += _results(written, problems)
     raise_all(problems)
     return max(codes, key=SEVERITY.index, default=script.EXIT_DONE)
+
+
+def _results(written: Sequence[Future[int]], problems: list[InputError]) -> list[int]:
+    """Return the exit codes of what was written; errors of files are collected."""
+    codes = []
+    for each in written:
+        with going_on(problems):
+            codes.append(each.result())
+    return codes
 
 
 def register_next(
@@ -138,10 +161,18 @@ def followed(
     ]
 
 
+def draw(found: Sequence[Registration]) -> list[Drawn]:
+    """Return the DRRs of each result."""
+    from common.registration import recording
+
+    return [recording.draw(found, number) for number in range(len(found))]
+
+
 def record(
     folders: Sequence[Path],
     request: Request,
     found: Sequence[Registration],
+    drawn: Sequence[Drawn],
     runtime_s: dict[str, float],
 ) -> int:
     """Write the result of each structure, print its path, and return the exit code."""
@@ -149,7 +180,8 @@ def record(
     from common.results import names
 
     for number, (folder, each) in enumerate(zip(folders, found, strict=True)):
-        recording.save(files.output_folder(folder), found, number, request, runtime_s)
+        made = files.output_folder(folder)
+        recording.save(made, found, number, request, runtime_s, drawn[number])
         shown = folder.name if len(folders) > 1 else each.structure.ct.name
         images = " + ".join(xray.name for xray in request.xrays)
         logger.info(f"{images}, {shown}: {summary(each)}; {runtime_s['registration']:.1f} s")

@@ -239,6 +239,24 @@ def test_line_integrals_are_those_of_float64_voxels(grid, axis):
     np.testing.assert_allclose(image, expected, atol=1e-4 * expected.max())
 
 
+def test_only_the_pixels_that_can_see_the_volume_are_computed():
+    volume = smooth(GRIDS["left-handed"])
+    renderer = make("fused", volume)
+    wide = dataclasses.replace(
+        DETECTOR, width=400, height=300, principal_px=(300.0, 40.0)
+    )  # the volume is at a corner, and not whole
+    near = camera_on(volume.isocentre_mm, distance=30.0)  # the source is in the volume
+    for camera, smaller in ((camera_on(volume.isocentre_mm), True), (near, False)):
+        top, left, bottom, right = renderer._boxes(camera[None], [wide])[0]
+        assert ((bottom - top) * (right - left) < 0.3 * 300 * 400) == smaller
+        image = renderer.render(camera[None], wide)[0]
+        renderer._boxes = lambda cameras, _: np.array([[0, 0, 300, 400]] * len(cameras))
+        everywhere = renderer.render(camera[None], wide)[0]
+        del renderer._boxes
+        np.testing.assert_array_equal(image, everywhere)
+        assert image.any()
+
+
 def test_a_view_across_the_diagonal_of_the_volume_has_no_seam():
     """The axis that rays are sampled along changes within the image, and within its rows."""
     volume = smooth(GRIDS["axis-aligned"])

@@ -208,22 +208,25 @@ def _sharing(rays, b):
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
-def integrate(voxels, scale, sizes, strides, ahead, rays, detectors, out):
+def integrate(voxels, scale, sizes, strides, ahead, boxes, rays, detectors, out):
     """Compute the line integrals of B views.
 
     voxels: (n,) int16, the padded array, flat; scale: of a voxel; sizes, strides: (3,) of that
     array, the first stride is 1; ahead: whether to prefetch the voxels of the next row.
+    boxes: (B, 4) first row, first column, and row and column after the last that see the volume.
     rays: (B, 4, 3) in voxels: source, step from source to pixel (0, 0), steps to the next column
     and to the next row.
     detectors: (B, 5) principal point (column, row), pixel width and height in mm, SDD in mm.
-    out: (B, H, W), voxel value times mm.
+    out: (B, H, W) zeros, voxel value times mm.
     """
-    batch, height, width = out.shape
+    batch, height, _ = out.shape
     for job in numba.prange(batch * height):
         b = job // height
         r = job - b * height
+        if r < boxes[b, 0] or r >= boxes[b, 2]:
+            continue
         sharing = _sharing(rays, b)
-        begin = 0
+        begin, width = boxes[b, 1], boxes[b, 3]
         while begin < width:
             m, end = _same_axis(rays, b, r, begin, width)
             u, v = _in_plane(m)
@@ -252,6 +255,7 @@ def integrate_with_jacobian(
     sizes,
     strides,
     ahead,
+    boxes,
     rays,
     detectors,
     world_rays,
@@ -265,18 +269,20 @@ def integrate_with_jacobian(
     Arguments as for `integrate`, and
     world_rays: (B, 4, 3) the same rays in mm of the volume frame; voxel_from_world: (3, 3);
     centre: (3,) mm, about which the twist rotates.
-    jacobian: (B, 6, H, W) per radian (rotation vector) and per mm (translation), along the axes of
-    the volume frame.
+    jacobian: (B, 6, H, W) zeros, per radian (rotation vector) and per mm (translation), along the
+    axes of the volume frame.
     """
-    batch, height, width = out.shape
+    batch, height, _ = out.shape
     for job in numba.prange(batch * height):
         b = job // height
         r = job - b * height
         lever_x = world_rays[b, 0, 0] - centre[0]
         lever_y = world_rays[b, 0, 1] - centre[1]
         lever_z = world_rays[b, 0, 2] - centre[2]
+        if r < boxes[b, 0] or r >= boxes[b, 2]:
+            continue
         sharing = _sharing(rays, b)
-        begin = 0
+        begin, width = boxes[b, 1], boxes[b, 3]
         while begin < width:
             m, end = _same_axis(rays, b, r, begin, width)
             u, v = _in_plane(m)
@@ -289,9 +295,6 @@ def integrate_with_jacobian(
                     _fetch(voxels, sizes, strides, rays, b, r + 1, c + sharing // 2, m, u, v)
                 first, count, pu, pv, hu, hv, inverse = _planes(rays, b, r, c, m, u, v, sizes)
                 if count <= 0:
-                    out[b, r, c] = 0.0
-                    for q in range(6):
-                        jacobian[b, q, r, c] = 0.0
                     continue
                 base = times(first, sm)
                 x, y = np.float32(pu), np.float32(pv)

@@ -164,9 +164,11 @@ def compete_from(
     return finish(views, body, solution)
 
 
-def follow(views: Sequence[View], body: Body, poses: Sequence[np.ndarray]) -> Solution | None:
+def follow(
+    views: Sequence[View], body: Body, poses: Sequence[np.ndarray], levels: Sequence[Level]
+) -> Solution | None:
     """Refine near poses, such as that of the previous frame; the best, None if out of view."""
-    runs = Run.from_starts(views, body, poses, LEVELS)
+    runs = Run.from_starts(views, body, poses, levels)
     return max(runs, key=lambda run: run.evidence).alone() if runs else None
 
 

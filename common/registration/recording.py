@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common import files, geometry
-from common.drr.renderer import make_renderer
 from common.files.pictures import write_png
 from common.registration.register import Registration
 from common.registration.request import Request
@@ -38,35 +39,68 @@ SHOWN_SETTINGS = (
 )
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The DRRs of a result, one of each per view."""
+
+    drrs: list[np.ndarray]  # (2, H, W) line integrals at the start pose and at the final pose
+    bones: list[list[np.ndarray]]  # (H, W) of each bone alone, the bone of the result first
+
+
+def draw(registrations: Sequence[Registration], number: int) -> Drawn:
+    """Render the DRRs of ``registrations[number]``."""
+    one = registrations[number]
+    drrs, bones = [], []
+    for view in one.views:
+        detector = view.xray.detector
+        cameras = np.stack([one.start, one.pose]) @ view.rig_from_camera
+        drrs.append(one.structure.drr.render(cameras, detector))
+        bones.append(
+            [
+                each.structure.body.alone.render(
+                    (each.pose @ view.rig_from_camera)[None], detector
+                )[0]
+                for each in _ordered(registrations, number)
+            ]
+        )
+    return Drawn(drrs, bones)
+
+
+def _ordered(registrations: Sequence[Registration], number: int) -> list[Registration]:
+    """Return the registrations with the one of the result first."""
+    one = registrations[number]
+    return [one, *(other for other in registrations if other is not one)]
+
+
 def save(
     folder: Path,
     registrations: Sequence[Registration],
     number: int,
     request: Request | None = None,
     runtime_s: dict[str, float] | None = None,
+    drawn: Drawn | None = None,
 ) -> Result:
     """Write the result of ``registrations[number]`` into an existing folder.
 
-    The motions of the other structures are relative to it. Raises as `files.atomic`.
+    The motions of the other structures are relative to it. ``drawn`` is what `draw` returns, if it
+    is there already. Raises as `files.atomic`.
     """
+    drawn = draw(registrations, number) if drawn is None else drawn
     one = registrations[number]
     # an interrupted run must not leave an old pose next to new images
     (folder / names.PARAMETERS).unlink(missing_ok=True)
-    metrics = {"similarity": one.solution.fit.similarity, **_save_images(folder, one)}
-    ordered = [one, *(other for other in registrations if other is not one)]
+    metrics = {"similarity": one.solution.fit.similarity, **_save_images(folder, one, drawn)}
+    ordered = _ordered(registrations, number)
     result = as_result(ordered, metrics, request, runtime_s or {})
-    _save_for_slicer(folder / names.SLICER_FOLDER, ordered, result)
+    _save_for_slicer(folder / names.SLICER_FOLDER, ordered, result, drawn)
     parameters_file.save(folder / names.PARAMETERS, result)
     return result
 
 
-def _save_images(folder: Path, one: Registration) -> dict[str, float]:
+def _save_images(folder: Path, one: Registration, drawn: Drawn) -> dict[str, float]:
     """Write X-ray and DRRs of each view, and return the NCC of the DRRs in the valid field."""
-    renderer = make_renderer(one.structure.whole, "cpu")
     metrics = {}
-    for number, view in enumerate(one.views, start=1):
-        cameras = np.stack([one.start, one.pose]) @ view.rig_from_camera
-        drrs = renderer.render(cameras, view.xray.detector)
+    for number, (view, drrs) in enumerate(zip(one.views, drawn.drrs, strict=True), start=1):
         shown = [view.xray.as_uint8(), stretched(drrs[0]), stretched(drrs[1])]
         for name, image in zip(names.IMAGES, shown, strict=True):
             write_png(folder / names.of_view(name, number), image)
@@ -94,7 +128,7 @@ def as_result(
     return Result(
         drr={
             "volume": str(ct.path),
-            "volume_sha256": files.sha256(ct.path) if ct.path else None,
+            "volume_sha256": _sha256(ct.path) if ct.path else None,
             "source": ct.lineage.source,
             "mask": str(structure.mask) if structure.mask else None,
             "labels": list(structure.labels) if structure.labels else None,
@@ -190,22 +224,36 @@ def xray_entries(xray: Xray) -> dict[str, Any]:
     """Return what a result records of an X-ray: file, hash, flip and how it was read."""
     return {
         "file": str(xray.path),
-        "sha256": files.sha256(xray.path),
+        "sha256": _sha256(xray.path),
         "flipped": xray.flipped,
         **xray.reading,
     }
 
 
-def _save_for_slicer(folder: Path, registrations: Sequence[Registration], result: Result) -> None:
+def _sha256(path: Path) -> str:
+    """Return the hash of a file, computed once for all frames of a sequence."""
+    if path.is_dir():
+        return files.sha256(path)
+    about = path.stat()
+    return _sha256_of(path, about.st_mtime_ns, about.st_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _sha256_of(path: Path, mtime_ns: int, size: int) -> str:
+    return files.sha256(path)
+
+
+def _save_for_slicer(
+    folder: Path, registrations: Sequence[Registration], result: Result, drawn: Drawn
+) -> None:
     """Write cameras, motions, and outlines of the bones on the X-rays as stored on disk."""
     images, outlines = [], []
-    for view in registrations[0].views:
+    for view, drrs in zip(registrations[0].views, drawn.bones, strict=True):
         columns = slice(None, None, -1 if view.xray.flipped else 1)
         images.append(np.ascontiguousarray(view.xray.as_uint8()[:, columns]))
-        curves = {}
-        for each, bone in zip(registrations, result.scanner_pose[0].bones, strict=True):
-            camera = each.pose @ view.rig_from_camera
-            drr = each.structure.body.alone.render(camera[None], view.xray.detector)[0]
-            curves[bone.name] = outline(drr[:, columns])
+        curves = {
+            bone.name: outline(drr[:, columns])
+            for drr, bone in zip(drrs, result.scanner_pose[0].bones, strict=True)
+        }
         outlines.append(curves)
     slicer.export(folder, result.scanner_pose, images, outlines)

@@ -50,6 +50,8 @@ FIRST_STARTS = 24
 # similarity below which a fit is refined to full resolution only if nothing better is found: that
 # of wrong fits (benchmarks/README.md, 'Template bank')
 WORTH_FINISHING = 0.65
+# levels from the pose that the motion so far leads to (benchmarks/README.md, 'Sequences')
+PREDICTED = LEVELS[2:]
 LEAST_PX = 9  # of the coarsest level, along each side of an X-ray
 
 
@@ -370,18 +372,27 @@ def _follow(
 ) -> Solution | None:
     """Return the best solution near the previous frames.
 
-    The pose as the motion so far leads to, and that of the last frame, are refined. Low evidence
-    gets more start poses: around both, and around each of ``carried``.
+    The pose that the motion so far leads to is refined through the last levels. Low evidence gets
+    more start poses: that of the last frame, through all levels, then candidates around both, and
+    around each of ``carried``.
     """
-    moving = not np.array_equal(last.motion, np.eye(4))
-    near = [last.expected, last.pose] if moving else [last.pose]
-    solution = follow(views, structure.body, near)
-    for pose in (*near, *carried):
-        if (
-            solution
+
+    def holds(solution: Solution | None) -> bool:
+        return (
+            solution is not None
             and is_ok(solution, views, structure)
             and solution.evidence > last.evidence - SLIDING
-        ):
+        )
+
+    moving = not np.array_equal(last.motion, np.eye(4))
+    near = [last.expected, last.pose] if moving else [last.pose]
+    if moving:
+        solution = follow(views, structure.body, near[:1], PREDICTED)
+        if holds(solution):
+            return solution
+    solution = follow(views, structure.body, near, LEVELS)
+    for pose in (*near, *carried):
+        if holds(solution):
             break
         solution = better(solution, compete(views, structure.body, [pose], seed=seed))
     return solution

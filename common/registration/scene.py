@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from common import geometry
-from common.drr.renderer import Renderer
+from common.drr.renderer import Renderer, make_renderer
 from common.volume.volume import Volume
 from common.xray.xray import Xray
 
@@ -90,3 +91,8 @@ class Structure:
     labels: tuple[int, ...] | None
     # (4, 4) scanner_from_camera of the X-ray as stored on disk, for a stated start pose
     start_camera: np.ndarray | None = None
+
+    @functools.cached_property
+    def drr(self) -> Renderer:
+        """Renderer of `whole` on the CPU, for the DRRs of a result."""
+        return make_renderer(self.whole, "cpu")

@@ -5,6 +5,7 @@ Only geometry and grey-value tags are kept, none that identifies the patient.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
     Raises InputError if the file has no pixels, has colours, does not have that frame or has
     several and ``frame`` is None, or if a tag is not a number.
     """
-    dataset = open_dataset(path)
+    import pydicom
+
+    dataset = _held(path)
     with reading(path, "tags that pydicom can read", "export it again"):
         add_plain_tags(path, dataset)
     rows, columns, frames = _check_pixels(path, dataset)
@@ -74,8 +77,11 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
         reading(path, "geometry tags that are numbers", "correct the header, or export it again"),
         quiet(),
     ):
-        spread_frame(dataset, frame)
-        header = header_of(dataset)
+        about = pydicom.Dataset()  # the tags of one frame are not those of the next
+        about.update(dataset)
+        about.file_meta = dataset.file_meta
+        spread_frame(about, frame)
+        header = header_of(about)
     return pixels.astype(np.float32), replace(header, remarks=(*remarks, *header.remarks))
 
 
@@ -169,7 +175,18 @@ def _check_pixels(path: Path, dataset: Any) -> tuple[int, int, int]:
 def count_frames(path: Path) -> int:
     """Return the number of frames of a DICOM file. Raises InputError if the tag is not a number."""
     with reading(path, "a number of frames", "correct the header, or export it again"), quiet():
-        return int(open_dataset(path).get("NumberOfFrames") or 1)
+        return int(_held(path).get("NumberOfFrames") or 1)
+
+
+def _held(path: Path) -> Any:
+    """Return the dataset of `open_dataset`, read once for all frames of a run. Raises as that."""
+    about = path.stat()
+    return _held_as(path, about.st_mtime_ns, about.st_size)
+
+
+@functools.lru_cache(maxsize=2)  # two cameras
+def _held_as(path: Path, mtime_ns: int, size: int) -> Any:
+    return open_dataset(path)
 
 
 def open_dataset(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ def count_frames(path: Path) -> int:
 
 
 def _times(path: Path) -> list[int]:
-    """Return the time stamp of each frame, in order."""
+    """Return the time stamp of each frame, in order, read once for all frames of a run."""
+    about = path.stat()
+    return _times_of(path, about.st_mtime_ns, about.st_size)
+
+
+@functools.lru_cache(maxsize=2)  # two cameras
+def _times_of(path: Path, mtime_ns: int, size: int) -> list[int]:
     import av
 
     with reading(path, EXPECTED, REMEDY), av.open(str(path)) as container:

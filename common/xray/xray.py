@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,6 +66,10 @@ class Xray:
 
     def as_uint8(self) -> np.ndarray:
         """Return the display image: bone bright, valid field in 0..255, other pixels 0."""
+        return self._shown
+
+    @functools.cached_property
+    def _shown(self) -> np.ndarray:
         low, high = np.percentile(self.image[self.valid], [0.1, 99.9])
         return as_uint8(np.where(self.valid, stretch(self.image, low, high), 0))
 

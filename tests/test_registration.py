@@ -1,6 +1,5 @@
 """registration.py: poses recovered from X-rays of a small CT, sequences, views, repetition."""
 
-import itertools
 from dataclasses import replace
 
 import helpers
@@ -141,7 +140,7 @@ def frames_of(folder, motions):
 
 
 @pytest.mark.slow
-def test_frames_of_a_motion_start_at_the_pose_of_the_previous_frame(patient, tmp_path):
+def test_frames_of_a_motion_start_where_the_frames_before_lead_to(patient, tmp_path):
     folder, _ = patient
     names, cameras = frames_of(
         folder, [([2.0 * k, -1.5 * k, k], [1.5 * k, -2.0 * k, k]) for k in range(3)]
@@ -154,8 +153,11 @@ def test_frames_of_a_motion_start_at_the_pose_of_the_previous_frame(patient, tmp
         error(result, camera).in_plane_mm < 0.2
         for result, camera in zip(found, cameras, strict=True)
     )
-    for before, after in itertools.pairwise(found):
-        np.testing.assert_allclose(after.init_pose, before.final_pose, atol=1e-4)
+    np.testing.assert_allclose(found[1].init_pose, found[0].final_pose, atol=1e-4)
+    # then the motion so far leads to the start
+    one, two = (geometry.camera_from_pose(result.final_pose) for result in found[:2])
+    expected = geometry.pose_from_camera(two @ geometry.invert(one) @ two)
+    np.testing.assert_allclose(found[2].init_pose, expected, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ $(READY): | requirements.txt  # the hash in its name stands for the content
 	rm -rf "$(VENV)"
 	$(PYTHON3) -m venv "$(VENV)"
 	"$(PYTHON)" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	"$(PYTHON)" pipeline/compile_kernels.py --quiet
 	touch "$@"
 
 # all tests, two processes; what is not marked slow: make quick

@@ -15,7 +15,7 @@ of the volume, or --side); poses are stated for the patient, unmirrored.
 
 Several X-rays are registered separately; a folder or a DICOMDIR stands for its X-rays. With
 --sequence, they are frames of one motion (files, a folder, a multi-frame DICOM, a multi-page TIFF
-or a video), each started at the pose of the previous one. With --views, as many X-rays as
+or a video), each started where the motion so far leads to. With --views, as many X-rays as
 there are calibrations belong to one instant (the following ones to the next instant): --calibration
 states their cameras, and one pose is found from all of them, which determines the depth that a
 single view leaves open. Several volumes (-v femur.nii.gz tibia.nii.gz --mask ...) are first
@@ -50,6 +50,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 import time
@@ -92,14 +93,15 @@ def run(args: argparse.Namespace) -> int:
     from common.pose_network.checkpoint import load_checkpoint
     from common.registration.inputs import load_inputs, load_views
 
-    checkpoint = load_checkpoint(args.checkpoint) if args.checkpoint else None
-    planned = repeated(args) if args.repeat else plan(args, checkpoint)
-    inputs = load_inputs(planned[0].request, checkpoint)
-    loading_s = time.perf_counter() - began
     problems: list[InputError] = []
     codes: list[int] = []
-    last = planned[0].request.previous
     with beside() as reader, beside() as writer:
+        checkpoint = load_checkpoint(args.checkpoint) if args.checkpoint else None
+        planned = repeated(args) if args.repeat else plan(args, checkpoint)
+        writer(importlib.import_module, "torch")  # to write results, and slow to import
+        inputs = load_inputs(planned[0].request, checkpoint)
+        loading_s = time.perf_counter() - began
+        last = planned[0].request.previous
         coming = reader(load_views, planned[0].request, inputs)
         written: list[Future[int]] = []
         for each, following in zip(planned, [*planned[1:], None], strict=True):

@@ -306,3 +306,18 @@ def test_two_xrays_of_one_name_are_refused_before_anything_runs_and_uids_are_nam
     assert bool(steps) == (code == 0)
     # a file without an ending is DICOM by its content, and gets its distance
     assert code or "add_dicom_data.py --i" in steps[0]
+
+
+@pytest.mark.slow
+def test_all_kernels_of_a_registration_are_compiled_and_kept(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "pipeline" / "compile_kernels.py"), "--quiet"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    kept = {path.name.split("-")[0].split(".")[1] for path in tmp_path.rglob("*.nbi")}
+    assert {
+        "integrate", "integrate_with_jacobian", "highpass", "moments", "best_places"
+    } <= kept  # fmt: skip

@@ -1,6 +1,7 @@
 """The renderers against projections by hand, chords of a box, each other and differences."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from helpers import gaussians, oblique_affine, small_ct
 from scipy.ndimage import map_coordinates
 
 from common import geometry
-from common.drr import joseph, nanodrr, siddon
+from common.drr import joseph, nanodrr, renderer, siddon
 from common.drr.renderer import choose_device, make_renderer
 from common.drr.voxels import Voxels
 from common.errors import InputError
@@ -476,6 +477,17 @@ def test_a_device_that_is_not_available_is_refused():
     absent = "mps" if not torch.backends.mps.is_available() else "cuda"
     with pytest.raises(InputError, match="not available on this machine"):
         choose_device(absent)
+
+
+def test_without_a_drivers_library_the_cpu_is_chosen_and_torch_is_not_imported(monkeypatch):
+    monkeypatch.setattr(renderer.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    monkeypatch.setattr(renderer.sys, "platform", "linux")
+    monkeypatch.setattr(renderer.os.path, "exists", lambda path: False)
+    monkeypatch.setitem(sys.modules, "torch", None)  # an import raises
+    assert choose_device("auto") == "cpu"
+    monkeypatch.setattr(renderer.ctypes, "CDLL", lambda name: None)
+    with pytest.raises(ImportError):
+        choose_device("auto")
 
 
 def test_the_cpu_gets_the_fused_renderer():

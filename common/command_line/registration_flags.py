@@ -231,7 +231,7 @@ def _add_start(parser: Parser) -> None:
         help=(
             "the X-rays are frames of one motion in order (a folder, a multi-frame DICOM, a"
             " multi-page TIFF or a video is its frames): each"
-            " starts at the pose of the previous one; if the bone is lost, it is searched for"
+            " starts where the motion so far leads to; if the bone is lost, it is searched for"
         ),
     )
     start.add_argument(

@@ -7,6 +7,9 @@ frame of the volume's affine.
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
@@ -69,7 +72,7 @@ def choose_device(wanted: str) -> Device:
 
     Raises InputError if this machine does not have it.
     """
-    if wanted == "cpu":
+    if wanted == "cpu" or (wanted == "auto" and not _has_driver()):
         return "cpu"
     import torch
 
@@ -87,3 +90,14 @@ def choose_device(wanted: str) -> Device:
         f"one of {', '.join(available)}",
         "use `device` auto",
     )
+
+
+def _has_driver() -> bool:
+    """Return whether a GPU's driver is installed. Without one, torch need not be imported."""
+    if sys.platform == "darwin" or os.path.exists("/dev/kfd"):  # Metal, ROCm
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

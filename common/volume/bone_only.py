@@ -59,7 +59,8 @@ def outside_value(data: np.ndarray) -> float | None:
 
 def _value_of_faces(data: np.ndarray) -> float:
     """Return the most frequent value on the six faces of a volume."""
-    faces = [data.take(index, axis=axis).ravel() for axis in range(3) for index in (0, -1)]
+    # `take` would copy the whole volume for each
+    faces = [np.moveaxis(data, axis, 0)[index].ravel() for axis in range(3) for index in (0, -1)]
     values, counts = np.unique(np.concatenate(faces), return_counts=True)
     return float(values[counts.argmax()])
 

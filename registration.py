@@ -15,7 +15,8 @@ of the volume, or --side); poses are stated for the patient, unmirrored.
 
 Several X-rays are registered separately; a folder or a DICOMDIR stands for its X-rays. With
 --sequence, they are frames of one motion (files, a folder, a multi-frame DICOM, a multi-page TIFF
-or a video), each started where the motion so far leads to. With --views, as many X-rays as
+or a video), each started where the motion so far leads to; with --init_pose FRAME=FILE ..., they
+are tracked from those frames to both sides. With --views, as many X-rays as
 there are calibrations belong to one instant (the following ones to the next instant): --calibration
 states their cameras, and one pose is found from all of them, which determines the depth that a
 single view leaves open. Several volumes (-v femur.nii.gz tibia.nii.gz --mask ...) are first
@@ -60,13 +61,14 @@ from typing import TYPE_CHECKING
 
 from common import files
 from common.command_line import log, script
-from common.command_line.beside import beside
+from common.command_line.beside import Submit, beside
 from common.command_line.registration_flags import add_registration_flags, check_flags
 from common.errors import InputError, going_on, raise_all
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from common.command_line.registration_inputs import Planned
     from common.registration.inputs import Inputs
     from common.registration.recording import Drawn
     from common.registration.register import Registration
@@ -91,39 +93,70 @@ def run(args: argparse.Namespace) -> int:
     check_flags(args)
     from common.command_line.registration_inputs import plan, repeated
     from common.pose_network.checkpoint import load_checkpoint
-    from common.registration.inputs import load_inputs, load_views
+    from common.registration.inputs import load_inputs
 
     problems: list[InputError] = []
-    codes: list[int] = []
     with beside() as reader, beside() as writer:
         checkpoint = load_checkpoint(args.checkpoint) if args.checkpoint else None
         planned = repeated(args) if args.repeat else plan(args, checkpoint)
         writer(importlib.import_module, "torch")  # to write results, and slow to import
-        inputs = load_inputs(planned[0].request, checkpoint)
-        loading_s = time.perf_counter() - began
-        last = planned[0].request.previous
-        coming = reader(load_views, planned[0].request, inputs)
-        written: list[Future[int]] = []
-        for each, following in zip(planned, [*planned[1:], None], strict=True):
-            with going_on(problems):
-                clock = time.perf_counter()
-                reading = coming
-                if following is not None:  # read while this one is registered
-                    coming = reader(load_views, following.request, inputs)
-                views = reading.result()
-                if args.check:
-                    codes.append(check(each.folders, views, inputs, each.request.seed))
-                    continue
-                request, found = register_next(each.request, views, inputs, last)
-                last = followed(found, last) if request.sequence else None
-                drawn = draw(found)
-                runtime_s = {"loading": loading_s, "registration": time.perf_counter() - clock}
-                # the folder before is complete, or its error known, before the next is begun
-                codes += _results(written, problems)
-                written = [writer(record, each.folders, request, found, drawn, runtime_s)]
-        codes += _results(written, problems)
+        first = next((p.request for p in planned if p.request.init != "fixed"), planned[0].request)
+        inputs = load_inputs(first, checkpoint)
+        if args.check:
+            codes = check_all(planned, inputs, problems)
+        else:
+            loading_s = time.perf_counter() - began
+            codes = register_all(planned, inputs, loading_s, (reader, writer), problems)
     raise_all(problems)
     return max(codes, key=SEVERITY.index, default=script.EXIT_DONE)
+
+
+def register_all(
+    planned: Sequence[Planned],
+    inputs: Inputs,
+    loading_s: float,
+    threads: tuple[Submit, Submit],
+    problems: list[InputError],
+) -> list[int]:
+    """Register and record every instant, and return the exit codes; errors are collected.
+
+    ``threads`` read the next X-rays and write the last results meanwhile.
+    """
+    from common.registration import key_poses
+    from common.registration.inputs import load_views
+
+    read, write = threads
+    sequence = planned[0].request.sequence
+    keys = [n for n, each in enumerate(planned) if each.request.init == "fixed"]
+    keyed = sequence and len(keys) < len(planned)  # not one start pose for all
+    steps = key_poses.steps(len(planned), keys if keyed else [])
+    twice = {n for n in range(len(planned)) if sum(step.frame == n for step in steps) > 1}
+    states: dict[int | None, Sequence[Followed] | None] = {None: planned[0].request.previous}
+    held: dict[int, list[Registration]] = {}  # reached from one side
+    codes: list[int] = []
+    written: list[Future[int]] = []
+    coming = [read(load_views, planned[step.frame].request, inputs) for step in steps[:1]]
+    for number, step in enumerate(steps):
+        with going_on(problems):
+            clock = time.perf_counter()
+            following = [planned[each.frame].request for each in steps[number + 1 : number + 2]]
+            reading, coming = coming[0], [read(load_views, one, inputs) for one in following]
+            last = states[step.frame] = states.get(step.after) if sequence else None
+            views = reading.result()
+            request, found = register_next(planned[step.frame].request, views, inputs, last)
+            states[step.frame] = followed(found, last)
+            if step.frame in twice and step.frame not in held:
+                held[step.frame] = found
+                continue
+            if step.frame in held:
+                found = key_poses.met(held[step.frame], found)
+            drawn = draw(found)
+            runtime_s = {"loading": loading_s, "registration": time.perf_counter() - clock}
+            # the folder before is complete, or its error known, before the next is begun
+            codes += _results(written, problems)
+            folders = planned[step.frame].folders
+            written = [write(record, folders, request, found, drawn, runtime_s)]
+    return codes + _results(written, problems)
 
 
 def _results(written: Sequence[Future[int]], problems: list[InputError]) -> list[int]:
@@ -144,10 +177,12 @@ def register_next(
     """
     from dataclasses import replace
 
+    from common.registration.inputs import for_request
     from common.registration.polarities import register_either
 
     if request.sequence:
         request = replace(request, previous=tuple(last) if last else None)
+    inputs = for_request(inputs, request)
     return request, register_either(request, views, inputs, request.previous)
 
 
@@ -200,6 +235,18 @@ def summary(found: Registration) -> str:
         f"{verdict.rotation_sd_deg:.2f} deg"
     )
     return "; ".join([f"{verdict.code}, standard deviation {deviations}", *verdict.reasons])
+
+
+def check_all(planned: Sequence[Planned], inputs: Inputs, problems: list[InputError]) -> list[int]:
+    """Check every instant, and return the exit codes; errors are collected."""
+    from common.registration.inputs import load_views
+
+    codes = []
+    for each in planned:
+        with going_on(problems):
+            views = load_views(each.request, inputs)
+            codes.append(check(each.folders, views, inputs, each.request.seed))
+    return codes
 
 
 def check(folders: Sequence[Path], views: Sequence[View], inputs: Inputs, seed: int) -> int:

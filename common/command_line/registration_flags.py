@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -18,6 +19,8 @@ from common.registration.request import (
     StartMethod,
 )
 from common.xray.grey_values import Polarity
+
+KEY_POSE = re.compile(r"(\d+)=(.+)")  # of --init_pose for some frames of a sequence
 
 
 def add_registration_flags(parser: Parser) -> None:
@@ -207,7 +210,8 @@ def _add_start(parser: Parser) -> None:
         help=(
             "required with --init fixed: an earlier parameters.pt, or JSON with camera, 4x4"
             " scanner_from_camera (one, or one per view); for several volumes, one each or one for"
-            " all"
+            " all; with --sequence also FRAME=FILE for some frames, counted from 0: the bones are"
+            " tracked from each to both sides"
         ),
     )
     start.add_argument(
@@ -331,7 +335,8 @@ def _check_start(args: argparse.Namespace) -> None:
         raise InputError("--init fixed", "given without --init_pose", both, "add --init_pose FILE")
     if args.init_pose and args.init != "fixed":
         raise InputError("--init_pose", "given without --init fixed", both, "add --init fixed")
-    if args.init_pose and len(args.init_pose) not in (1, count):
+    keyed = any(KEY_POSE.fullmatch(str(path)) for path in args.init_pose or [])
+    if args.init_pose and not keyed and len(args.init_pose) not in (1, count):
         raise InputError(
             "--init_pose",
             f"{len(args.init_pose)} files for {count} volumes",

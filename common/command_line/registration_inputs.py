@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common import files
 from common.command_line.flags import pose_range_from
+from common.command_line.registration_flags import KEY_POSE
 from common.errors import InputError
 from common.geometry.pose_range import NAMES, PoseRange
 from common.pose_network.checkpoint import Checkpoint
@@ -51,8 +52,65 @@ def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planne
             planned.append(
                 Planned(replace(base, xrays=xrays), tuple(place / name for name in folders))
             )
+    planned = _with_key_poses(planned, key_poses(args))
     _check_outputs(args, pictures, planned, together)
     return planned
+
+
+def key_poses(args: argparse.Namespace) -> dict[int, list[Path]]:
+    """Return the files of --init_pose FRAME=FILE by frame, one per volume or one for all.
+
+    It is empty if the files are start poses of every X-ray. Raises InputError if some are not
+    FRAME=FILE, or there is no --sequence.
+    """
+    found: dict[int, list[Path]] = {}
+    texts = [str(path) for path in args.init_pose or []]
+    pairs = [KEY_POSE.fullmatch(text) for text in texts]
+    if not any(pairs):
+        return {}
+    for text, pair in zip(texts, pairs, strict=True):
+        if pair is None or not args.sequence:
+            raise InputError(
+                "--init_pose",
+                text if pair is None else f"{text} without --sequence",
+                "FRAME=FILE for some frames of a --sequence, or FILE for all X-rays",
+                "correct the flags",
+            )
+        found.setdefault(int(pair[1]), []).append(Path(pair[2]))
+    for frame, paths in found.items():
+        if len(paths) not in (1, len(args.volume)):
+            raise InputError(
+                "--init_pose",
+                f"{len(paths)} files for {len(args.volume)} volumes at frame {frame}",
+                "one per volume, in their order, or one for all",
+                "correct the flags",
+            )
+    return found
+
+
+def _with_key_poses(
+    planned: Sequence[Planned], keys: Mapping[int, Sequence[Path]]
+) -> list[Planned]:
+    """Return the frames of a sequence, some of them with start poses."""
+    if keys and max(keys) >= len(planned):
+        raise InputError(
+            "--init_pose",
+            f"frame {max(keys)} of {len(planned)} frames",
+            f"0 to {len(planned) - 1}, in the order of the X-rays",
+            "correct the number",
+        )
+    keyed = list(planned)
+    for frame, paths in keys.items():
+        request = planned[frame].request
+        cameras = [read_start_camera(path) for path in paths]
+        structures = tuple(
+            replace(each, start_camera=cameras[min(number, len(cameras) - 1)])
+            for number, each in enumerate(request.structures)
+        )
+        keyed[frame] = replace(
+            planned[frame], request=replace(request, structures=structures, init="fixed")
+        )
+    return keyed
 
 
 def repeated(args: argparse.Namespace) -> list[Planned]:
@@ -119,7 +177,8 @@ def _folders(volumes: Sequence[Path], labels: Sequence[tuple[int, ...] | None]) 
 
 def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request:
     """Return the request without X-rays, which is the same for all instants of the call."""
-    cameras = [read_start_camera(path) for path in args.init_pose or []]
+    keyed = bool(key_poses(args))
+    cameras = [] if keyed else [read_start_camera(path) for path in args.init_pose or []]
     structures = []
     for number, volume in enumerate(args.volume):
         labels = args.labels if len(args.volume) == 1 or not args.labels else [args.labels[number]]
@@ -136,7 +195,7 @@ def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request
         structures=tuple(structures),
         checkpoint=args.checkpoint,
         context=args.context,
-        init=args.init or ("model" if checkpoint else "search"),
+        init=(None if keyed else args.init) or ("model" if checkpoint else "search"),
         pose_range=_stated_range(args),
         cache=not args.no_cache,
         search=args.search,
@@ -215,7 +274,8 @@ def _check_outputs(
 ) -> None:
     wanted = [names.CHECK_IMAGE] if args.check else names.result_names(together)
     targets = [folder / name for each in planned for folder in each.folders for name in wanted]
-    inputs = [*xrays, *(args.calibration or []), *(args.init_pose or [])]
+    poses = [path for paths in key_poses(args).values() for path in paths] or args.init_pose
+    inputs = [*xrays, *(args.calibration or []), *(poses or [])]
     inputs += _input_paths(planned[0].request)
     files.check_outputs(targets, args.overwrite, inputs)
 

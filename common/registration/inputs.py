@@ -73,6 +73,18 @@ def load_inputs(request: Request, checkpoint: Checkpoint | None = None) -> Input
     return Inputs(structures, checkpoint, starter)
 
 
+def for_request(inputs: Inputs, request: Request) -> Inputs:
+    """Return the inputs with the method and the start poses of one frame's request."""
+    return replace(
+        inputs,
+        structures=[
+            replace(structure, start_camera=each.start_camera)
+            for structure, each in zip(inputs.structures, request.structures, strict=True)
+        ],
+        starter=replace(inputs.starter, method=request.init),
+    )
+
+
 def load_structures(request: Request) -> list[Structure]:
     """Read the structures of a request, rendered on the device that it names.
 

@@ -16,6 +16,7 @@ reads   a results folder of registration.py (step 7): gt.png, init_image.png, fi
         bones that moved since the CT, "moved_bones": [{"labels": [...], "C2W_of_bone": 4x4}],
         selected with --label
         With --truth, the 95 % bounds of the verdict are compared with the errors.
+        review_NAME.jsonl of pipeline/review.py, if present: the verdict is as people decided
 writes  evaluation.png, and the same numbers as evaluation.csv and evaluation.json (with
         --output_name p9.png: p9.png, p9.csv and p9.json)
 units   MSE of grey values stretched to 0..1; SSIM and NCC up to 1, NMI 1 to 2; pose errors in mm
@@ -157,7 +158,9 @@ def run(args: argparse.Namespace) -> int | None:
         args.overlay,
         points_from,
     )
+    review = decisions_on(folder, result)
     title = f"X-ray and registered DRR {args.title_suffix}".strip()
+    title += f"\n{'; '.join(review)}" if review else ""
     with figures.style():
         figure = comparison_figure.draw_comparison(xray, drrs, field, title, notes)
     evaluation = evaluation_file.Evaluation(
@@ -169,6 +172,8 @@ def run(args: argparse.Namespace) -> int | None:
         points_from,
         similarity.BETTER,
         result.verdict.bounds_95 if result else {},
+        result.verdict.code if result else None,
+        review,
     )
     evaluation_file.save_csv(csv, evaluation)
     evaluation_file.save_json(json, evaluation)
@@ -199,14 +204,29 @@ def known_errors(
     return comparison.pose_errors(result, truth.camera, points), points_from
 
 
+def decisions_on(folder: Path, result: Result | None) -> tuple[str, ...]:
+    """Return what people decided on the pose in pipeline/review.py, and log it."""
+    from common.results import decisions
+
+    words = tuple(one.words for one in decisions.standing(folder)) if result else ()
+    if words and result and result.verdict.code == "failed":
+        logger.warning(f"the pose counts as failed: {'; '.join(words)}")
+    elif words:
+        logger.info(f"the pose is {'; '.join(words)}")
+    return words
+
+
 def _result_of(folder: Path) -> Result | None:
-    """The registration; None if the images are from another program or without parameters.pt."""
-    from common.results import parameters_file
+    """The registration, with the verdict as people decided.
+
+    None if the images are from another program or without parameters.pt.
+    """
+    from common.results import decisions, parameters_file
 
     if not (folder / names.PARAMETERS).exists():
         return None
     try:
-        return parameters_file.load(folder / names.PARAMETERS)
+        return decisions.as_judged(folder, parameters_file.load(folder / names.PARAMETERS))
     except InputError as error:
         logger.info(f"no scale bars: {error}")
         return None

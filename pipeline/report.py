@@ -70,8 +70,9 @@ def page_of_folder(name: str, folder: Path) -> str:
     """Return the page of all registrations below a folder."""
     from common.reports import registered
     from common.reports.patient_page import patient_page
+    from common.results.folders import find_results
 
-    folders = registered.find_results(folder)
+    folders = find_results(folder)
     if not folders:
         raise InputError(
             folder,

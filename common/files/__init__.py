@@ -15,6 +15,7 @@ from common.files.checks import existing_input as existing_input
 from common.files.checks import output_folder as output_folder
 from common.files.checks import with_lineages as with_lineages
 from common.files.names import is_plain_name as is_plain_name
+from common.files.names import natural as natural
 from common.files.names import sha256 as sha256
 from common.files.names import stem as stem
 from common.files.names import versions as versions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 
@@ -29,6 +30,12 @@ def stem(path: str | Path) -> str:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name if Path(name).suffix[1:].isdigit() else Path(name).stem
+
+
+def natural(path: str | Path) -> list[tuple[int, str]]:
+    """Return a sorting key that counts: frame 2 comes before frame 10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def is_plain_name(name: str) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from common import files
 from common.errors import InputError
 from common.kinematics.frame_file import AnatomicalFrame
 from common.kinematics.movement import JointPose, joint_pose
-from common.results import names, parameters_file
+from common.results import decisions, names, parameters_file
+from common.results.folders import find_results
 from common.results.result import Result
 
 EXPECTED = "results of registration.py for the same X-rays, one per bone"
@@ -39,7 +40,7 @@ def find_frames(folders: Sequence[Path], frame: AnatomicalFrame) -> list[Found]:
         if (folder / names.PARAMETERS).is_file():
             found.append(_checked(folder, frame))
             continue
-        below = sorted({path.parent for path in folder.rglob(names.PARAMETERS)}, key=_natural)
+        below = find_results(folder)
         several = len({path.name for path in below}) > 1
         own = [path for path in below if not several or frame.bone in path.name]
         if not own:
@@ -88,7 +89,7 @@ def _checked(folder: Path, frame: AnatomicalFrame) -> Found:
             "a result of this version of registration.py",
             "register again",
         )
-    return Found(_frame_name(folder, result), folder, result)
+    return Found(_frame_name(folder, result), folder, decisions.as_judged(folder, result))
 
 
 def _frame_name(folder: Path, result: Result) -> str:
@@ -98,17 +99,11 @@ def _frame_name(folder: Path, result: Result) -> str:
     return folder.parent.name if holds_volume else folder.name
 
 
-def _natural(path: Path | str) -> list[tuple[int, str]]:
-    """Return a sorting key that counts: frame 2 comes before frame 10."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-
-
 def _check_order(found: Sequence[Found]) -> None:
     """Raise InputError if a frame occurs twice or a frame number is below the one before."""
     keys = [each.frame for each in found]
     for before, after, each in zip(keys, keys[1:], found[1:], strict=False):
-        if keys.count(after) > 1 or _natural(after) < _natural(before):
+        if keys.count(after) > 1 or files.natural(after) < files.natural(before):
             raise InputError(
                 each.folder,
                 f"frame {after} follows frame {before}",
@@ -125,7 +120,7 @@ def joints_of(proximal: Sequence[Found], distal: Sequence[Found]) -> list[JointP
     """
     first, second = ([each.frame for each in bone] for bone in (proximal, distal))
     if len(first) > 1 or len(second) > 1:
-        lone = sorted(set(first) ^ set(second), key=_natural)
+        lone = sorted(set(first) ^ set(second), key=files.natural)
         if lone:
             where = proximal if lone[0] in first else distal
             folder = next(each.folder for each in where if each.frame == lone[0])

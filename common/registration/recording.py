@@ -79,11 +79,13 @@ def save(
     request: Request | None = None,
     runtime_s: dict[str, float] | None = None,
     drawn: Drawn | None = None,
+    about: dict[str, Any] | None = None,
 ) -> Result:
     """Write the result of ``registrations[number]`` into an existing folder.
 
     The motions of the other structures are relative to it. ``drawn`` is what `draw` returns, if it
-    is there already. Raises as `files.atomic`.
+    is there already, and ``about`` are further entries of its settings, in plain types. Raises as
+    `files.atomic`.
     """
     drawn = draw(registrations, number) if drawn is None else drawn
     one = registrations[number]
@@ -92,6 +94,7 @@ def save(
     metrics = {"similarity": one.solution.fit.similarity, **_save_images(folder, one, drawn)}
     ordered = _ordered(registrations, number)
     result = as_result(ordered, metrics, request, runtime_s or {})
+    result.settings.update(about or {})
     _save_for_slicer(folder / names.SLICER_FOLDER, ordered, result, drawn)
     parameters_file.save(folder / names.PARAMETERS, result)
     return result
@@ -125,6 +128,7 @@ def as_result(
     structure, ct = one.structure, one.structure.ct
     xray = one.views[0].xray
     bones = bone_motions(registrations)
+    rival = one.solution.runner_up
     return Result(
         drr={
             "volume": str(ct.path),
@@ -147,6 +151,7 @@ def as_result(
         settings=_settings(request, one),
         versions={"suite": VERSION, **files.versions(*PACKAGES)},
         pose_uncertainty=pose_uncertainty(registrations, [bone.name for bone in bones]),
+        rival_poses=[_extrinsics(one, rival.poses[0])] if rival else [],
     )
 
 

@@ -47,6 +47,8 @@ class Evaluation:
     points: str | None = None  # origin of the points that pose errors are averaged over
     better: dict[str, str] = field(default_factory=dict)  # metric: lower or higher
     bounds_95: dict[str, float] = field(default_factory=dict)  # of the final pose, if stated
+    verdict: str | None = None  # on the final pose, as people decided
+    review: tuple[str, ...] = ()  # who decided what
 
     def within(self) -> dict[str, bool]:
         """Return whether each known error of the final pose is below its stated 95 % bound."""
@@ -74,6 +76,8 @@ def save_json(path: str | Path, evaluation: Evaluation) -> None:
             "better": evaluation.better,
             "bounds_95": evaluation.bounds_95,
             "within_95": evaluation.within(),
+            "verdict": evaluation.verdict,
+            "review": list(evaluation.review),
             "pictures": {key: _entries(scores) for key, scores in evaluation.images.items()},
         },
     )
@@ -89,9 +93,16 @@ def save_csv(path: str | Path, evaluation: Evaluation) -> None:
     every = evaluation.images.values()
     known = any(scores.pose_error for scores in every)
     metrics = next(iter(every)).similarity
-    columns = ["picture", "file", *(POSE_ERRORS if known else ()), *metrics]
+    reviewed = {"verdict": evaluation.verdict} if evaluation.review else {}
+    columns = ["picture", "file", *(POSE_ERRORS if known else ()), *metrics, *reviewed]
     rows = [
-        {"picture": key, "file": scores.file, **scores.pose_error, **scores.similarity}
+        {
+            "picture": key,
+            "file": scores.file,
+            **scores.pose_error,
+            **scores.similarity,
+            **(reviewed if key != "initial" else {}),
+        }
         for key, scores in evaluation.images.items()
     ]
     files.write_text(path, files.as_csv(rows, columns))
@@ -105,11 +116,11 @@ def load(path: str | Path) -> Evaluation:
         images = {key: _scores(entry) for key, entry in content["pictures"].items()}
         about = {
             name: content.get(name)
-            for name in ("xray", "field_fraction", "truth", "label", "points")
+            for name in ("xray", "field_fraction", "truth", "label", "points", "verdict")
         }
         bounds = {name: float(value) for name, value in content.get("bounds_95", {}).items()}
-        better = dict(content.get("better", {}))
-        return Evaluation(images, **about, better=better, bounds_95=bounds)
+        better, review = dict(content.get("better", {})), tuple(content.get("review", ()))
+        return Evaluation(images, **about, better=better, bounds_95=bounds, review=review)
 
 
 def _scores(entry: Mapping[str, Any]) -> DrrScores:

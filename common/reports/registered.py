@@ -11,7 +11,7 @@ import numpy as np
 
 from common import geometry
 from common.reports.evaluation_file import Evaluation, find_evaluations
-from common.results import names, parameters_file
+from common.results import decisions, names, parameters_file
 from common.results.result import Result, VerdictCode
 
 logger = logging.getLogger(__name__)
@@ -63,19 +63,18 @@ class Registered:
         return Path(str(self.result.drr["volume"]))
 
 
-def find_results(folder: Path) -> list[Path]:
-    """Return the results folders at or below a folder, sorted by name."""
-    return sorted(path.parent for path in folder.rglob(names.PARAMETERS))
-
-
 def load_registered(folder: Path) -> Registered:
-    """Read a results folder. Raises InputError for files that this suite did not write."""
+    """Read a results folder, with the verdict as people decided.
+
+    Raises InputError for files that this suite did not write.
+    """
     evaluations = find_evaluations(folder)
     if len(evaluations) > 1:
         used = evaluations[0][0].name
         logger.info(f"{folder}: {len(evaluations)} evaluations; {used} is used")
     result = parameters_file.load(folder / names.PARAMETERS)
-    return Registered(folder, result, evaluations[0][1] if evaluations else None)
+    reviewed = decisions.as_judged(folder, result)
+    return Registered(folder, reviewed, evaluations[0][1] if evaluations else None)
 
 
 @dataclass(frozen=True)

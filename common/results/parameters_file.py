@@ -51,6 +51,8 @@ def save(path: str | Path, result: Result) -> None:
     }
     if result.pose_uncertainty is not None:
         content["pose_uncertainty"] = result.pose_uncertainty.entries()
+    if result.rival_poses:
+        content["rival_poses"] = as_tensor(np.stack(result.rival_poses))
     with files.writing(path) as stream:
         torch.save(content, stream)
 
@@ -111,6 +113,9 @@ def _result_of(content: dict[str, Any]) -> Result:
             if "pose_uncertainty" in content
             else None
         ),
+        rival_poses=(
+            list(content["rival_poses"].double().numpy()) if "rival_poses" in content else []
+        ),
     )
 
 
@@ -169,6 +174,7 @@ def _problems_of_poses(result: Result) -> Iterator[str]:
     if orientation not in list(geometry.REORIENT) or reverse not in (True, False):
         yield f"its orientation is {orientation!r}"
     rigid = {"init_pose": result.init_pose, "final_pose": result.final_pose}
+    rigid |= {f"rival_poses[{i}]": pose for i, pose in enumerate(result.rival_poses)}
     for view in result.scanner_pose:
         rigid |= {"scanner_pose camera": view.camera, "scanner_pose camera_init": view.camera_init}
     for name, matrix in rigid.items():

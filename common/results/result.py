@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -132,6 +132,8 @@ class Result:
     versions: dict[str, str]
     # covariance of the final pose; None in files of earlier versions
     pose_uncertainty: PoseUncertainty | None = None
+    # other poses that were fitted, like `final_pose`; none in files of earlier versions
+    rival_poses: list[np.ndarray] = field(default_factory=list)
 
     @property
     def detector(self) -> Detector:

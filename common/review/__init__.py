@@ -1,0 +1,1 @@
+"""Review: results looked at, corrected and decided on by people, in a page on this computer."""

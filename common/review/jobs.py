@@ -1,0 +1,240 @@
+"""Work of the review that runs in worker processes; arguments and results are plain types.
+
+A worker keeps the last results that it opened. A pose is volume_from_rig (4, 4), nested lists.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import files, geometry
+from common.errors import InputError, as_input_error
+from common.registration.register import Registration
+from common.registration.request import Followed
+from common.reports.browser_scene import surface_entries
+from common.reports.registered import Registered
+from common.results import names, parameters_file
+from common.results.result import Result
+from common.review import pictures, reopening, saving, solving
+
+OPENED = 6  # results that a worker keeps; a bone of a CT of 100 MB takes about 300 MB
+Pose = list[list[float]]
+
+
+def begin() -> None:
+    """Prepare a worker: it ends with its parent, also if that is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    # imported now, not at the first picture
+    import torch  # noqa: F401
+
+    from common.drr import joseph_kernel  # noqa: F401
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(0)
+
+
+def opened(folder: str) -> reopening.Opened:
+    """Return the result in a folder, opened again unless its file is the same as before."""
+    stat = os.stat(Path(folder) / names.PARAMETERS)
+    return _opened(folder, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(OPENED)
+def _opened(folder: str, _when: int, _size: int) -> reopening.Opened:
+    return reopening.open_result(Path(folder))
+
+
+def describe(folder: str, neighbours: Sequence[str], solver_pose: bool) -> dict[str, Any]:
+    """Return what the page needs to show a result.
+
+    It has a ``problem`` instead of poses if the result cannot be opened again: then only the
+    pictures of the registration can be shown. With ``solver_pose``, the pose is that of the first
+    revision, before any person corrected it.
+    """
+    path = Path(folder)
+    result = parameters_file.load(path / names.PARAMETERS)
+    try:
+        one = opened(folder)
+    except Exception as error:
+        expected = as_input_error(error)
+        if expected is None:
+            raise
+        return {"problem": str(expected), "views": _static_views(result)}
+    kept = saving.revisions(path)
+    first = parameters_file.load(kept[0]) if kept else result
+    shown = first if solver_pose else result
+    return {
+        "problem": None,
+        "views": [_view_entries(one, number) for number in range(len(one.views))],
+        "pose": one.pose_of(shown.final_pose).tolist(),
+        "solver_pose": one.pose_of(first.final_pose).tolist(),
+        "start_pose": one.pose_of(first.init_pose).tolist(),
+        "rivals": [one.pose_of(pose).tolist() for pose in first.rival_poses],
+        "centre_mm": one.structure.body.centre_mm.tolist(),
+        "radius_mm": one.structure.body.radius_mm,
+        "volume_bytes": int(one.structure.whole.data.nbytes),
+        "neighbours": [_neighbour(folder, each) for each in neighbours],
+    }
+
+
+def _static_views(result: Result) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": Path(view.xray or str(result.xray["file"])).name,
+            "width": view.size_px[0],
+            "height": view.size_px[1],
+            "flipped": bool(result.xray.get("flipped")),
+        }
+        for view in result.scanner_pose
+    ]
+
+
+def _view_entries(one: reopening.Opened, number: int) -> dict[str, Any]:
+    view = one.views[number]
+    detector = view.xray.detector
+    return {
+        "name": view.xray.path.name,
+        "width": detector.width,
+        "height": detector.height,
+        "flipped": view.xray.flipped,
+        "sdd_mm": detector.sdd_mm,
+        "pixel_mm": list(detector.pixel_mm),
+        "principal_px": list(detector.principal_px),
+        "rig_from_camera": view.rig_from_camera.tolist(),
+        "window": pictures.window_of(pictures.xray_picture(one, number).values),
+    }
+
+
+def _neighbour(folder: str, other: str) -> dict[str, Any]:
+    """Return another bone of the same X-rays: its outlines, and its pose for the 3D scene."""
+    try:
+        found = opened(other)
+    except InputError as error:
+        return {"problem": str(error)}
+    bones = found.result.scanner_pose[0].bones
+    return {
+        "problem": None,
+        "bone": bones[0].name if bones else found.structure.ct.name,
+        "outlines": pictures.outlines(found, found.pose),
+        "pose": found.pose.tolist(),
+    }
+
+
+def xray(folder: str, view: int, longest_px: int) -> bytes:
+    """Return an X-ray, packed (`pictures.Grey`); as saved if the result cannot be opened."""
+    try:
+        grey = pictures.xray_picture(opened(folder), view)
+    except InputError:
+        grey, _ = pictures.saved_pictures(Path(folder), view)
+    return pictures.reduced(grey, longest_px).packed()
+
+
+def saved_drr(folder: str, view: int) -> bytes:
+    """Return the DRR that registration.py saved, packed."""
+    return pictures.saved_pictures(Path(folder), view)[1].packed()
+
+
+def render(folder: str, pose: Pose, longest_px: int, number: int) -> list[bytes]:
+    """Return the DRR of every view, packed with the number of the request."""
+    drrs = pictures.drr_pictures(opened(folder), np.array(pose), longest_px)
+    return [each.packed(number, view) for view, each in enumerate(drrs)]
+
+
+def refine(folder: str, pose: Pose) -> dict[str, Any]:
+    """Refine from a pose that a person set."""
+    return solving.refine(opened(folder), [np.array(pose)]).entries()
+
+
+def search_again(folder: str) -> dict[str, Any]:
+    """Search from nothing."""
+    return solving.search_again(opened(folder)).entries()
+
+
+def assess(folder: str, pose: Pose) -> dict[str, Any]:
+    """Return the verdict on a pose as it is."""
+    return solving.assess(opened(folder), np.array(pose)).entries()
+
+
+def follow_frame(folder: str, last: Followed) -> tuple[dict[str, Any], Followed]:
+    """Find the pose in a frame from that of the frame beside it."""
+    solved, after = solving.follow_frame(opened(folder), last)
+    return solved.entries(), after
+
+
+def surface(folder: str) -> dict[str, Any] | None:
+    """Return the surface of a bone, or None if its CT is missing."""
+    one = opened(folder)
+    volume = one.request.structures[0]
+    drr = {**one.result.drr, "volume": str(volume.volume), "mask": volume.mask}
+    stated = replace(one.result, drr=drr)
+    found = surface_entries(Registered(one.folder, stated, None))
+    return asdict(found) if found else None
+
+
+def stored_poses(folders: Sequence[str]) -> list[Pose]:
+    """Return the stored pose of each result."""
+    return [opened(each).pose.tolist() for each in folders]
+
+
+def stored_camera(folder: str) -> tuple[Pose, str]:
+    """Return scanner_from_camera as stored, without opening the CT, and the hash of the file."""
+    path = Path(folder) / names.PARAMETERS
+    return parameters_file.load(path).scanner_pose[0].camera.tolist(), files.sha256(path)
+
+
+def blind_camera(folder: str, pose: Pose | None) -> tuple[Pose, str]:
+    """Return scanner_from_camera of a pose, or of the solver's, and what a blind decision is about.
+
+    That is the solver's file, if the pose is its own; else no file: the pose is not stored.
+    """
+    path = Path(folder)
+    kept = saving.revisions(path)
+    first = kept[0] if kept else path / names.PARAMETERS
+    if pose is None:
+        return parameters_file.load(first).scanner_pose[0].camera.tolist(), files.sha256(first)
+    camera = opened(folder).scanner_camera(np.array(pose))
+    return camera.tolist(), f"another pose than {files.sha256(first)}"
+
+
+def save(
+    folder: str, pose: Pose, start: Pose, reviewer: str, neighbours: Sequence[str]
+) -> tuple[Pose, str]:
+    """Write a corrected pose, and return its scanner_from_camera and the hash of the new file."""
+    one = opened(folder)
+    others = [opened(each) for each in neighbours]
+    beside = [_as_registration(one, each) for each in others]
+    placed = np.array(pose), np.array(start)
+    sha256 = saving.save_correction(one, *placed, reviewer, [each for each in beside if each])
+    return one.scanner_camera(placed[0]).tolist(), sha256
+
+
+def _as_registration(one: reopening.Opened, other: reopening.Opened) -> Registration | None:
+    """Return a neighbour as registered in the same rig; None if its verdict has failed."""
+    if other.result.verdict.code == "failed" or len(other.views) != len(one.views):
+        return None
+    return solving.registration_at(other, other.pose, other.pose)
+
+
+def distance(folder: str, one: Pose, other: Pose) -> dict[str, float]:
+    """Return how far one pose is from another in the first view, in mm and degrees."""
+    found = opened(folder)
+    rig = found.views[0].rig_from_camera
+    return geometry.pose_error(
+        np.array(one) @ rig,
+        np.array(other) @ rig,
+        found.structure.body.points,
+        found.views[0].xray.detector,
+    ).as_dict()

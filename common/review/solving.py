@@ -1,0 +1,136 @@
+"""What a reviewer asks of the solver: refine from here, search again, follow a neighbouring frame.
+
+The solver is that of registration.py; see `common.registration`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from common.errors import InputError
+from common.registration.competition import Solution, better, compete, evidence, follow
+from common.registration.gauss_newton import assess_fit
+from common.registration.neighbours import largest_overlap
+from common.registration.pyramid import JUDGED, LEVELS
+from common.registration.register import Registration, register
+from common.registration.request import Followed
+from common.registration.search.anywhere import Banks
+from common.registration.starts import Starter
+from common.registration.verdict import is_ok, judge
+from common.results.result import Verdict
+from common.review.reopening import Opened
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A pose with its verdict."""
+
+    pose: np.ndarray  # (4, 4) volume_from_rig
+    verdict: Verdict
+    evidence: float
+    rivals: tuple[np.ndarray, ...] = ()  # other poses that were fitted
+
+    def entries(self) -> dict[str, Any]:
+        """Return it in plain types."""
+        return {
+            "pose": self.pose.tolist(),
+            "verdict": self.verdict.entries(),
+            "evidence": self.evidence,
+            "rivals": [pose.tolist() for pose in self.rivals],
+        }
+
+
+def refine(opened: Opened, poses: Sequence[np.ndarray], seed: int = 0) -> Solved:
+    """Refine near poses (volume_from_rig), best first; a pose that is not ok gets more starts.
+
+    Raises InputError if the structure is out of view.
+    """
+    views, body = opened.views, opened.structure.body
+    solution = follow(views, body, poses)
+    if solution is None or not is_ok(solution, views, opened.structure):
+        for pose in poses:
+            solution = better(solution, compete(views, body, [pose], seed=seed))
+    if solution is None:
+        raise _out_of_view(opened)
+    return _solved(opened, solution)
+
+
+def search_again(opened: Opened) -> Solved:
+    """Search as the registration did, from nothing. Raises InputError if it is out of view."""
+    request = opened.request
+    starter = Starter(
+        "search",
+        request.pose_range,
+        request.search == "full",
+        optimizer=request.optimizer,
+        mirrored=False,  # the page shows the X-ray as it was registered
+        banks=Banks(request.cache),
+    )
+    (found,) = register(opened.views, [opened.structure], starter, request.seed)
+    return _solved(opened, found.solution)
+
+
+def follow_frame(opened: Opened, last: Followed) -> tuple[Solved, Followed]:
+    """Find the pose in a frame from that of the frame beside it, and the state after it."""
+    poses = [last.expected, last.pose]
+    solved = refine(opened, poses if not np.allclose(poses[0], poses[1]) else poses[:1])
+    found = registration_at(opened, solved.pose, solved.pose)
+    after = found.followed(last)
+    return solved, after if solved.verdict.code != "failed" else last.without_motion()
+
+
+def assess(opened: Opened, pose: np.ndarray) -> Solved:
+    """Return the verdict on a pose (volume_from_rig) as it is. Raises InputError if out of view."""
+    return _solved(opened, registration_at(opened, pose, pose).solution)
+
+
+def registration_at(
+    opened: Opened,
+    pose: np.ndarray,
+    start: np.ndarray,
+    neighbours: Sequence[Registration] = (),
+) -> Registration:
+    """Return the registration that ends at a pose (volume_from_rig), without refining it.
+
+    ``neighbours`` count as obstacles in its verdict. Raises InputError if it is out of view.
+    """
+    views, body = opened.views, opened.structure.body
+    fit = assess_fit(views, [body], [pose], LEVELS[-1])
+    at_level = assess_fit(views, [body], [pose], JUDGED)
+    if fit is None or at_level is None:
+        raise _out_of_view(opened)
+    fit = type(fit)([pose], at_level.similarity, fit.covariance, _trace(pose, at_level.similarity))
+    solution = Solution(start, fit, None, 1, 1.0, evidence(views, body, fit))
+    structures = [opened.structure, *(each.structure for each in neighbours)]
+    overlap = largest_overlap(0, structures, [pose, *(each.pose for each in neighbours)])
+    verdict = judge(solution, views, opened.structure, overlap)
+    return Registration(opened.structure, tuple(views), start, solution, verdict)
+
+
+def _trace(pose: np.ndarray, similarity: float) -> tuple[Any, ...]:
+    from common.registration.gauss_newton import Evaluation
+
+    return (Evaluation([pose], similarity, 0.0, JUDGED.pixel_mm),)
+
+
+def _solved(opened: Opened, solution: Solution) -> Solved:
+    rival = solution.runner_up
+    return Solved(
+        solution.fit.poses[0],
+        judge(solution, opened.views, opened.structure),
+        solution.evidence,
+        (rival.poses[0],) if rival else (),
+    )
+
+
+def _out_of_view(opened: Opened) -> InputError:
+    return InputError(
+        opened.views[0].xray.path,
+        f"{opened.structure.ct.name} is outside the image at this pose",
+        "the bone in view",
+        "move it into the image",
+    )

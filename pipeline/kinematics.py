@@ -10,6 +10,8 @@ proximal bone's frame; --femur is then the proximal bone and --tibia the distal 
 reads   --femur, --tibia: results folders of registration.py (step 7), one per frame, or the folder
         of a --sequence; the frames of both bones must be the same, in the order of their names
         --frames: the frames of anatomical_frame.py, femur first
+        review_NAME.jsonl of review.py, if present: a pose that a person rejected counts as failed,
+        one that was accepted as ok
 writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _low and _high, the
                               verdicts of both bones; empty where a pose failed. With --smooth,
                               each number also as _smooth, _smooth_low and _smooth_high

@@ -6,7 +6,8 @@ uncertainties, its convergence, an interactive 3D view, and the origin of all da
 is a sortable table of all registrations, failures first, with distributions.
 
 reads   FOLDER: results of registration.py (step 7) in it or in folders below it, with the numbers
-        of evaluation.py, if present
+        of evaluation.py and the decisions of review.py, if present: the verdict is then as people
+        decided
         --patients: the table of the cohort, as for workflow/Snakefile; FOLDER is then the output
         folder of the workflow. Missing registrations are listed with the reason.
 writes  one HTML file that contains everything. No entry of a DICOM header is written. Names of

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 import registration
+import segmentation_preprocessing
 from common import files, geometry
 from common.drr import joseph
 from common.geometry import Detector, PoseError
@@ -82,6 +83,7 @@ def write_bones(folder: Path, knees: phantom.Phantom) -> tuple[list[Path], list[
 def make_study(folder: Path) -> Study:
     """Register small X-rays of a knee from the true pose of the first, and spoil one femur."""
     knees = phantom.make(seed=3, spacing_mm=2.0)
+    segmentation_preprocessing.keep_largest_components(knees.segmentation.data)
     volumes, masks, middle = write_bones(folder, knees)
     cameras = [
         xray_simulation.view(middle, [10 + 3 * step, 4 - 2 * step, -5], DISTANCE_MM, [2 * step, 0])

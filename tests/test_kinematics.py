@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from helpers import save_registration
 
-from common import geometry
+from common import files, geometry
 from common.kinematics import frame_file
 from common.kinematics.frame_file import AnatomicalFrame
 from common.kinematics.joint_coordinates import knee_coordinates, tibia_from_coordinates
 from common.kinematics.movement import BonePose, JointPose, movement, placed
 from common.kinematics.movement_summary import passes
-from common.results import parameters_file
+from common.results import decisions, parameters_file
+from common.results.decisions import Decision
 from common.results.pose_uncertainty import PoseUncertainty
 from common.results.result import Result
 from common.results.scanner_view import BoneMotion
@@ -185,6 +186,23 @@ def test_a_failed_frame_has_empty_cells_and_its_verdict(scene, template):
     with open(scene / "knee/kinematics.csv", newline="") as stream:
         row = list(csv.DictReader(stream))[1]
     assert (row["FE_deg"], row["femur_verdict"], row["tibia_verdict"]) == ("", "failed", "ok")
+
+
+def test_a_frame_that_a_person_rejects_is_a_gap_and_one_that_is_accepted_counts(scene, template):
+    save(template, scene / "f11/femur", "femur", CAMERA, "x11")
+    save(template, scene / "f11/tibia", "tibia", CAMERA, "x11", code="failed")
+    for number, bone, choice in ((2, "femur", "reject"), (11, "tibia", "accept")):
+        folder = scene / f"f{number}/{bone}"
+        sha256 = files.sha256(folder / "parameters.pt")
+        camera = CAMERA.tolist()
+        decided = Decision("ab", choice, "", decisions.now(), sha256, camera, "solver")
+        decisions.append(folder, decided)
+    lists = ("f1", "f2", "f11")
+    assert kinematics.main(command(scene, lists, lists)) == 0
+    with open(scene / "knee/kinematics.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [bool(row["FE_deg"]) for row in rows] == [True, False, True]
+    assert (rows[1]["femur_verdict"], rows[2]["tibia_verdict"]) == ("failed", "ok")
 
 
 def test_frames_with_a_suspect_pose_are_named_and_kept(scene, template, capsys):

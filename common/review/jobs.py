@@ -58,7 +58,7 @@ def _opened(folder: str, _when: int, _size: int) -> reopening.Opened:
 
 
 def describe(folder: str, neighbours: Sequence[str], solver_pose: bool) -> dict[str, Any]:
-    """Return what the page needs to show a result.
+    """Return what the page needs to show a result; ``centre_mm`` is what the bone turns about.
 
     It has a ``problem`` instead of poses if the result cannot be opened again: then only the
     pictures of the registration can be shown. With ``solver_pose``, the pose is that of the first
@@ -83,9 +83,7 @@ def describe(folder: str, neighbours: Sequence[str], solver_pose: bool) -> dict[
         "solver_pose": one.pose_of(first.final_pose).tolist(),
         "start_pose": one.pose_of(first.init_pose).tolist(),
         "rivals": [one.pose_of(pose).tolist() for pose in first.rival_poses],
-        "centre_mm": one.structure.body.centre_mm.tolist(),
-        "radius_mm": one.structure.body.radius_mm,
-        "volume_bytes": int(one.structure.whole.data.nbytes),
+        "centre_mm": one.structure.body.points.mean(axis=0).tolist(),
         "neighbours": [_neighbour(folder, each) for each in neighbours],
     }
 

@@ -412,6 +412,7 @@ function take(drr) {
 
 async function showScene() {
   const { item } = state;
+  if (!item) return;
   try {
     scene ??= new Scene(id("scene"));
   } catch (error) {
@@ -482,13 +483,13 @@ function zoom(factor) {
 
 function key(event) {
   const { target } = event;
-  if (document.querySelector("dialog[open]") || target.closest("textarea, select, input:not([type=checkbox])")) return;
+  if (document.querySelector("dialog[open]") || target.closest("textarea, select, input[type=search]")) return;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
     event.preventDefault();
     (event.shiftKey ? KEYS.y : KEYS.z)();
     return;
   }
-  const inList = target.closest("nav, aside canvas");
+  const inList = target.closest("nav, aside canvas, input[type=radio], input[type=range]"); // own arrows
   if (state.pose && !inList && !event.altKey && !event.metaKey) {
     const pose = (state.active ?? state.views[0]).key(event, host.tool === "turn");
     if (pose) {
@@ -596,6 +597,7 @@ async function begun() {
   list.set(overview.items);
   wire();
   showProgress();
+  if (innerHeight >= 900) id("space").open = true;
   const wanted = location.hash.slice(1);
   await choose(list.items.has(wanted) ? wanted : list.nextOpen() ?? list.shown[0]?.id);
 }

@@ -268,7 +268,8 @@ export class Picture {
     two("aspect", [this.view.width / shorter, this.view.height / shorter]);
     two("xrayCover", this.xray.cover);
     two("drrCover", this.drr ? this.drr.cover : [1, 1]);
-    two("line", [1.4 / size[0], 1.4 / size[1]]);
+    const thick = parseFloat(getComputedStyle(document.documentElement).fontSize) / 10;
+    two("line", [thick / size[0], thick / size[1]]);
     two("window", this.window);
     two("tone", this.tone);
     one("blend", blend);

@@ -9,6 +9,11 @@ const RING_PX = 64;
 const DEPTH_PER_NOTCH_MM = 2;
 const DEGREES_PER_PIXEL = 0.25;
 
+// large screens have large texts, and lines and handles to match
+export function screenUnit() {
+  return parseFloat(getComputedStyle(document.documentElement).fontSize) / 14;
+}
+
 export class View {
   // host: { pose, centre, editable, tool, nudge(pose, done), focus(view) }
   constructor(number, view, host) {
@@ -134,7 +139,7 @@ export class View {
     if (host.pose && view.sdd_mm) {
       const { column, row, mmPerPixel } = projected(host.pose, view, host.centre);
       const [x, y] = picture.toScreen(column, row);
-      handles.setAttribute("transform", `translate(${x} ${y})`);
+      handles.setAttribute("transform", `translate(${x} ${y}) scale(${screenUnit()})`);
       this.placeScale(mmPerPixel[0] / picture.place().scale);
     }
   }

@@ -131,7 +131,7 @@ def spoil(folder: Path, twist: np.ndarray = WRONG) -> None:
     opened = reopening.open_result(folder)
     pose = geometry.twist(twist, opened.structure.body.centre_mm) @ opened.pose
     found = solving.registration_at(opened, pose, pose)
-    recording.save(folder, [found], 0, opened.request)
+    recording.save(folder, [found], 0, opened.stored_request)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from common.command_line import script
 from common.errors import InputError
 from common.results import decisions, parameters_file
 from common.results.decisions import Decision
-from common.review import catalogue, disagreement, reopening, saving, session, solving
+from common.review import catalogue, disagreement, reopening, saving, session, solving, sources
 from pipeline import review
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -298,6 +298,29 @@ def test_the_disagreement_of_two_reviewers_is_in_the_axes_of_the_camera(tmp_path
 
 
 @pytest.mark.slow
+def test_a_decision_on_a_result_that_has_changed_meanwhile_is_not_recorded(study):
+    folder = study.root / "walk/f1"
+
+    async def decide() -> None:
+        one = session.Session.start(study.root, "ab")
+        try:
+            item = next(each for each in one.items.values() if each.folder == folder)
+            stored = parameters_file.load(folder / "parameters.pt")
+            again = dataclasses.replace(stored, final_pose=stored.init_pose)
+            parameters_file.save(folder / "parameters.pt", again)
+            with pytest.raises(InputError, match="has changed since it was shown"):
+                await one.decide(item, {"choice": "accept", "seen": item.parameters_sha256})
+            fresh = await one.described(item)
+            await one.decide(one.item(item.id), {"choice": "accept", "seen": fresh["sha256"]})
+        finally:
+            one.stop()
+
+    asyncio.run(decide())
+    (decided,) = decisions.standing(folder)
+    assert decided.choice == "accept"
+
+
+@pytest.mark.slow
 def test_a_blind_reviewer_sees_the_solvers_pose_and_writes_decisions_only(study):
     folder = study.root / "ap/femur"
     opened = reopening.open_result(folder)
@@ -384,13 +407,13 @@ def test_sources_that_are_missing_or_changed_are_named(tmp_path):
     with pytest.raises(InputError, match=r"xray\.png.*is not there any more"):
         reopening.open_result(tmp_path / "a")
     (tmp_path / "a/xray.png").write_bytes(b"")
-    request = reopening.request_of(result)
+    request = sources.request_of(result)
     result.drr["volume_sha256"] = "0" * 64
     with pytest.raises(InputError, match=r"ct\.nii\.gz.*has changed since"):
-        reopening.check_sources(request, result)
+        sources.check_sources(request, result)
     volume.unlink()
     with pytest.raises(InputError, match=r"ct\.nii\.gz.*is not there any more"):
-        reopening.check_sources(request, result)
+        sources.check_sources(request, result)
 
 
 def test_the_help_imports_neither_torch_nor_the_server():

@@ -207,7 +207,7 @@ def test_frames_between_two_key_poses_are_tracked_from_both_sides_and_marked(tab
             page.locator("#key").click()
             expect(page.locator(".frames [aria-current]")).to_have_class(re.compile("key"))
         page.locator("#track").click()
-        expect(page.locator("#strip-state")).to_have_text("3 frames tracked")
+        expect(page.locator("#strip-state")).to_have_text("3 frames changed")
         assert page.locator(".frames .changed").count() == 3
         assert page.locator("#list .mark.changed").count() == 3
         assert study.error("walk/f2").in_plane_mm > 5  # nothing is stored yet

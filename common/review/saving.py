@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -64,17 +63,9 @@ def save_correction(
         shutil.rmtree(pending, ignore_errors=True)
         (pending / names.SLICER_FOLDER).mkdir(parents=True)
         everything = [one, *neighbours]
-        recording.save(pending, everything, 0, _request(opened), about=about)
+        recording.save(pending, everything, 0, opened.stored_request, about=about)
         finish(folder)
     return files.sha256(folder / names.PARAMETERS)
-
-
-def _request(opened: Opened) -> Any:
-    """The request as it was stored, to be repeated; else that of the review."""
-    from common.registration.request import Request
-
-    stored = opened.result.settings.get("request")
-    return Request.from_entries(stored) if stored else opened.request
 
 
 def keep_revision(folder: Path) -> Path:

@@ -84,7 +84,8 @@ async def _serve(
         logger.warning("no browser could be opened: open the address yourself")
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl+C interrupts instead
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
     for tab in list(server.tabs):
         await tab.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ from typing import Any, get_args
 
 import numpy as np
 
+from common import files
 from common.errors import InputError
 from common.geometry import is_rigid
-from common.registration.request import Followed
-from common.results import decisions
+from common.results import decisions, names
 from common.results.decisions import Choice, Decision
 from common.review import catalogue, jobs, saving
 from common.review.catalogue import Item
@@ -40,6 +39,7 @@ class Session:
     drafts: dict[str, dict[str, Any]] = field(default_factory=dict)  # tracked, not accepted
     keys: dict[str, Pose] = field(default_factory=dict)  # poses set by hand in a sequence
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    tracking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     def start(cls, root: Path, reviewer: str, blind: bool = False) -> Session:
@@ -73,6 +73,7 @@ class Session:
         entries = catalogue.entries(item, made, self.reviewer, self.blind)
         return {
             **entries,
+            "sha256": item.parameters_sha256,
             "draft": self.drafts.get(item.id),
             "key": item.id in self.keys,
         }
@@ -95,6 +96,8 @@ class Session:
 
     async def described(self, item: Item) -> dict[str, Any]:
         """Return what the page needs to show an item."""
+        item = await asyncio.to_thread(catalogue.read_item, self.root, item.folder)
+        self.items[item.id] = item  # it may have been registered again
         every = list(self.items.values())
         near = catalogue.neighbours_of(item, every)
         found = await self.renderer.do(
@@ -128,6 +131,7 @@ class Session:
         if choice != "accept":  # the stored pose is what is rejected
             pose = None
         async with self.saving:
+            _check_seen(item, content.get("seen"))
             if self.blind:
                 camera, sha256 = await self.renderer.do(jobs.blind_camera, str(item.folder), pose)
             elif pose is not None:
@@ -170,61 +174,22 @@ class Session:
             self.drafts.pop(item.id, None)
         return self.listed(self.items[item.id])
 
-    async def track(self, item: Item, tell: Tell) -> int:
-        """Find the poses between the keys of a sequence again, from both sides of each gap.
-
-        The poses become drafts, which ``tell`` is given one by one; returns their number. Raises
-        InputError if there are fewer than two keys, or none with frames between them.
-        """
-        frames = catalogue.frames_of(item, list(self.items.values()))
-        keys = [number for number, frame in enumerate(frames) if frame.id in self.keys]
-        gaps = [(a, b) for a, b in itertools.pairwise(keys) if b - a > 1]
-        if not gaps:
-            raise InputError(
-                "track between",
-                f"{len(keys)} key poses",
-                "two key poses with frames between them",
-                "set a key pose at both ends of the frames to be tracked",
-            )
-        count = 0
-        for first, last in gaps:
-            between = frames[first + 1 : last]
-            forward = await self._followed(frames[first], between, tell)
-            backward = await self._followed(frames[last], between[::-1], tell)
-            for frame in between:
-                await self._draft(frame, forward[frame.id], backward[frame.id], tell)
-                count += 1
-        return count
-
-    async def _followed(
-        self, key: Item, frames: list[Item], tell: Tell
-    ) -> dict[str, dict[str, Any]]:
-        """Return the poses of frames that follow a key, by item."""
-        last, found = Followed(np.array(self.keys[key.id]), 0.0), {}
-        for frame in frames:
-            solved, last = await self.solver.do(jobs.follow_frame, str(frame.folder), last)
-            found[frame.id] = solved
-            await tell({"type": "tracking", "item": frame.id})
-        return found
-
-    async def _draft(
-        self, frame: Item, one: dict[str, Any], other: dict[str, Any], tell: Tell
-    ) -> None:
-        """Keep the pose with more evidence as the draft of a frame."""
-        best = max(one, other, key=lambda each: each["evidence"])
-        folder = str(frame.folder)
-        (stored,) = await self.solver.do(jobs.stored_poses, [folder])
-        self.drafts[frame.id] = {
-            **best,
-            "moved": await self.solver.do(jobs.distance, folder, best["pose"], stored),
-            "sides_apart": await self.solver.do(jobs.distance, folder, one["pose"], other["pose"]),
-        }
-        await tell({"type": "item", "item": self.listed(self.items[frame.id])})
-
     def stop(self) -> None:
         """End the workers."""
         self.renderer.stop()
         self.solver.stop()
+
+
+def _check_seen(item: Item, seen: Any) -> None:
+    """Raise InputError if a result is not the one that was decided on, by its hash."""
+    path = item.folder / names.PARAMETERS
+    if seen is not None and files.sha256(files.existing_file(path, "the result")) != seen:
+        raise InputError(
+            path,
+            "has changed since it was shown",
+            "the pose that you decided on",
+            "look at it again",
+        )
 
 
 POSES = ("pose", "start")

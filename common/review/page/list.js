@@ -101,18 +101,22 @@ export class List {
     button?.scrollIntoView({ block: "nearest" });
   }
 
+  // in the order on the page, which does not change while decisions change the doubt
+  get order() {
+    return [...this.root.querySelectorAll("button")].map((button) => button.dataset.id);
+  }
+
   beside(id, step) {
-    const ids = this.shown.map((item) => item.id);
-    const at = ids.indexOf(id);
-    return ids[Math.min(ids.length - 1, Math.max(0, at + step))];
+    const { order } = this;
+    return order[Math.min(order.length - 1, Math.max(0, order.indexOf(id) + step))];
   }
 
   // the next one without a decision, after the current one or from the top
   nextOpen(id) {
-    const every = this.shown;
-    const at = every.findIndex((item) => item.id === id);
-    const order = [...every.slice(at + 1), ...every.slice(0, Math.max(0, at))];
-    return order.find((item) => !item.decision)?.id;
+    const { order } = this;
+    const at = order.indexOf(id);
+    const round = [...order.slice(at + 1), ...order.slice(0, Math.max(0, at))];
+    return round.find((each) => !this.items.get(each).decision);
   }
 
   get reviewed() {

@@ -206,9 +206,10 @@ function nextBest() {
 async function decide(choice) {
   const { item } = state;
   if (!item) return;
-  const content = { choice, note: id("note").value };
+  const content = { choice, note: id("note").value, seen: item.sha256 };
   if (choice === "accept" && changed()) Object.assign(content, { pose: state.pose, start: state.start ?? state.pose });
   if (choice !== "accept" && changed()) say("The moved pose is not kept: the stored one is what you decided on.");
+  state.saving = item.id;
   document.body.classList.add("saving");
   id("decided").textContent = "Saving …";
   try {
@@ -223,11 +224,12 @@ async function decide(choice) {
     }
     say(`${CHOICES[choice]}. ${id("progress").textContent}`);
     const next = list.nextOpen(item.id);
-    if (next && !strip.playing) choose(next);
+    if (next && list.current === item.id && !strip.playing) choose(next);
   } catch (error) {
     id("decided").textContent = "Not saved.";
     banner("save", `Not saved: ${error.message}`);
   } finally {
+    state.saving = null;
     document.body.classList.remove("saving");
   }
 }
@@ -266,6 +268,7 @@ async function choose(chosen, playing = false) {
   const mine = (loading = Symbol(chosen));
   list.choose(chosen);
   document.body.classList.add("loading");
+  id("opening").hidden = playing;
   try {
     const item = await get(`api/item/${chosen}`);
     if (mine !== loading) return;
@@ -273,7 +276,10 @@ async function choose(chosen, playing = false) {
   } catch (error) {
     if (mine === loading) banner("item", error.message);
   } finally {
-    if (mine === loading) document.body.classList.remove("loading");
+    if (mine === loading) {
+      document.body.classList.remove("loading");
+      id("opening").hidden = true;
+    }
   }
 }
 
@@ -319,8 +325,7 @@ function makeViews(item) {
   });
   if (alike) {
     state.views.forEach((view, n) => {
-      view.view = item.views[n];
-      view.picture.view = item.views[n];
+      view.show(item.views[n]);
       view.picture.setDrr(null);
     });
     return;
@@ -360,9 +365,10 @@ function track() {
 
 async function acceptChanged(ids) {
   for (const each of ids) {
-    const { draft } = list.items.get(each);
+    const { draft, sha256 } = list.items.get(each);
+    const content = { choice: "accept", note: "tracked between key poses", seen: sha256 };
     try {
-      took(await post(`api/item/${each}/decision`, { choice: "accept", note: "tracked between key poses", pose: draft.pose, start: draft.pose }));
+      took(await post(`api/item/${each}/decision`, { ...content, pose: draft.pose, start: draft.pose }));
     } catch (error) {
       banner("save", `Not saved: ${error.message}`);
       return;
@@ -558,13 +564,18 @@ function message(content) {
   if (content.type === "solved") solved(content);
   else if (content.type === "item") {
     const mine = state.item?.id === content.item.id;
+    const other = mine && !state.saving && content.item.sha256 !== state.item.sha256;
     took(content.item);
     if (mine) showDecision();
+    if (other) {
+      banner("other", "This pose was saved in another tab; it is shown as it is now.", "note");
+      reload();
+    }
   } else if (content.type === "tracking") {
     strip.state.textContent = `Tracking … frame ${strip.frames.indexOf(content.item) + 1}`;
   } else if (content.type === "tracked") {
     strip.busy = false;
-    strip.state.textContent = content.error ? "" : `${content.count} frames tracked`;
+    strip.state.textContent = content.error ? "" : `${content.count} frames changed`;
     banner("track", content.error ?? "");
     strip.show();
     if (!content.error && list.items.get(state.item.id).draft) reload();
@@ -599,7 +610,7 @@ async function begun() {
   showProgress();
   if (innerHeight >= 900) id("space").open = true;
   const wanted = location.hash.slice(1);
-  await choose(list.items.has(wanted) ? wanted : list.nextOpen() ?? list.shown[0]?.id);
+  await choose(list.items.has(wanted) ? wanted : list.nextOpen() ?? list.order[0]);
 }
 
 window.review = state; // for tests and the curious

@@ -41,7 +41,8 @@ void main() {
   vec3 result = vec3(grey_x);
   if (hasDrr == 1) {
     float d = bone(at);
-    float grey_d = d > 0.0 ? shown(tone.x * d + tone.y) : 0.0;
+    float covered = smoothstep(0.0, 0.05, d);
+    float grey_d = shown(tone.x * d + tone.y) * covered;
     if (mode == 0) result = vec3(mix(grey_x, grey_d, blend));
     if (mode == 1) {
       vec2 field = floor(at * aspect * square);
@@ -49,7 +50,7 @@ void main() {
     }
     if (mode == 2) result = vec3(share > 0.5 ? grey_d : grey_x);
     if (mode == 3) {
-      float apart = d > 0.0 ? grey_x - grey_d : 0.0;
+      float apart = (grey_x - grey_d) * covered;
       vec3 over = vec3(1.0, 0.55, 0.1), under = vec3(0.2, 0.75, 1.0);
       result = vec3(grey_x * 0.35) + (apart > 0.0 ? over * apart : under * -apart);
     }

@@ -38,8 +38,8 @@ const COLOURS = [[0.9, 0.62, 0.1], [0.34, 0.7, 0.91], [0.18, 0.78, 0.6], [0.88, 
 export class Scene {
   constructor(canvas) {
     this.canvas = canvas;
-    this.turn = [-2.3, 0.35]; // about the vertical axis, and up
-    this.distance = 1.7; // in multiples of the scene's size
+    this.turn = [-2.0, 0.3]; // about the vertical axis, and up
+    this.distance = 2.2; // in multiples of the scene's size
     this.bones = new Map(); // id -> { mesh, pose, number }
     this.views = [];
     const gl = (this.gl = canvas.getContext("webgl2", { antialias: true, preserveDrawingBuffer: true }));
@@ -108,7 +108,8 @@ export class Scene {
       return { corners, source, texture: null };
     });
     const every = this.views.flatMap(({ corners, source }) => [...corners, source]);
-    const middle = [0, 1, 2].map((i) => every.reduce((sum, p) => sum + p[i], 0) / every.length);
+    const ends = (i) => every.map((p) => p[i]);
+    const middle = [0, 1, 2].map((i) => (Math.min(...ends(i)) + Math.max(...ends(i))) / 2);
     this.middle = middle;
     this.size = Math.max(...every.map((p) => Math.hypot(...p.map((x, i) => x - middle[i]))));
   }

@@ -26,18 +26,22 @@ export class View {
       `<circle class="ring" r="${RING_PX}"/><circle class="ball" r="11"/>` +
       `<path class="axes" d="M-22 0H-14M14 0H22M0 -22V-14M0 14V22"/></g>` +
       `<g class="scale"><path/><text/></g>`;
-    const flipped = view.flipped ? ", flipped left to right" : "";
-    this.figure = element(
-      "figure",
-      { tabindex: "0", role: "group", "aria-label": `View ${number + 1}: ${view.name}${flipped}. Arrow keys move the bone.` },
-      this.canvas,
-      element("figcaption", {}, `${view.name} · ${view.width} × ${view.height}${flipped}`)
-    );
-    this.figure.insertBefore(this.overlay, this.canvas.nextSibling);
+    this.caption = element("figcaption", {});
+    this.figure = element("figure", { tabindex: "0", role: "group" }, this.canvas, this.overlay, this.caption);
     this.picture = new Picture(this.canvas, this.overlay);
     this.picture.setView(view);
+    this.show(view);
     this.picture.onpaint = () => this.placeHandles();
     this.listen();
+  }
+
+  // another X-ray of the same size, with the window, zoom and pan as they are
+  show(view) {
+    this.view = view;
+    this.picture.view = view;
+    const flipped = view.flipped ? ", flipped left to right" : "";
+    this.caption.textContent = `${view.name} · ${view.width} × ${view.height}${flipped}`;
+    this.figure.setAttribute("aria-label", `View ${this.number + 1}: ${view.name}${flipped}. Arrow keys move the bone.`);
   }
 
   listen() {

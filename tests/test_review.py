@@ -21,6 +21,7 @@ from review_helpers import Study, make_study, serving
 from common import files, geometry
 from common.command_line import script
 from common.errors import InputError
+from common.registration import recording
 from common.results import decisions, parameters_file
 from common.results.decisions import Decision
 from common.review import catalogue, disagreement, reopening, saving, session, solving, sources
@@ -249,6 +250,18 @@ def test_a_result_is_opened_as_the_solver_saw_it(made, name):
     assert again.similarity == pytest.approx(result.verdict.similarity, abs=0.01)
     if name != "ap/tibia":  # it was solved together with the femur
         assert again.in_plane_sd_mm == pytest.approx(result.verdict.in_plane_sd_mm, rel=0.3)
+
+
+@pytest.mark.slow
+def test_the_rival_that_the_solver_kept_is_stored_with_the_result(made):
+    opened = reopening.open_result(made.root / "walk/f3")
+    other = geometry.twist(np.r_[0.2, 0, 0, 5, 0, 0], np.zeros(3)) @ opened.pose
+    one = solving.registration_at(opened, opened.pose, opened.pose)
+    rival = solving.registration_at(opened, other, other).solution.fit
+    one = dataclasses.replace(one, solution=dataclasses.replace(one.solution, runner_up=rival))
+    stored = recording.as_result([one], {}, None, {})
+    (found,) = stored.rival_poses
+    np.testing.assert_allclose(opened.pose_of(found), other, atol=1e-9)
 
 
 @pytest.mark.slow

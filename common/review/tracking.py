@@ -21,7 +21,7 @@ async def track(session: Session, item: Item, tell: Tell) -> int:
     """Find the poses between the keys of a sequence again, from both sides of each gap.
 
     Poses that differ from the stored ones become drafts, which ``tell`` is given one by one;
-    returns their number. Raises InputError if there are fewer than two keys, or none with
+    returns their number. Frames that the reviewer has accepted stay as they are. Raises InputError if there are fewer than two keys, or none with
     frames between them.
     """
     frames = catalogue.frames_of(item, list(session.items.values()))
@@ -60,6 +60,9 @@ async def _draft(
     session: Session, frame: Item, one: dict[str, Any], other: dict[str, Any], tell: Tell
 ) -> bool:
     """Keep the pose with more evidence as the draft of a frame, unless it is the stored one."""
+    decided = session.listed(frame)["decision"]
+    if decided and decided["choice"] == "accept":
+        return False
     best = max(one, other, key=lambda each: each["evidence"])
     folder = str(frame.folder)
     moved = await session.solver.do(jobs.moved_by, folder, best["pose"])

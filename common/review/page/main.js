@@ -575,7 +575,7 @@ function message(content) {
     strip.state.textContent = `Tracking … frame ${strip.frames.indexOf(content.item) + 1}`;
   } else if (content.type === "tracked") {
     strip.busy = false;
-    strip.state.textContent = content.error ? "" : `${content.count} frames changed`;
+    strip.state.textContent = content.error ? "" : `${content.count} ${content.count === 1 ? "frame" : "frames"} changed`;
     banner("track", content.error ?? "");
     strip.show();
     if (!content.error && list.items.get(state.item.id).draft) reload();

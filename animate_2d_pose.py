@@ -1,7 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
 """Animate a registration as a GIF: the DRR moves onto the X-ray, pose by pose.
 
-reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume
+reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume, or the registered
+        surface (STL, PLY, OBJ, VTP, GIFTI)
         parameters.pt of registration.py (step 7): the X-ray, the detector and the trajectory of
         poses
 writes  a GIF; DRR and X-ray are at most 400 pixels wide. Every frame shows its iteration,
@@ -40,7 +41,7 @@ MAX_FRAMES = 60
 def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
-        "--volume", required=True, metavar="CT", help="CT to render (.nii or .nii.gz)"
+        "--volume", required=True, metavar="CT", help="CT or surface that was registered"
     )
     parser.add_argument(
         "--parameters", required=True, metavar="PT", help="parameters.pt of registration.py"
@@ -89,13 +90,14 @@ def run(args: argparse.Namespace) -> int | None:
     from common.results import parameters_file
     from common.results.result import world_from_registered
     from common.volume import attenuation, nifti
+    from common.volume.materials import rendered_above_hu
 
     result = parameters_file.load(parameters)
-    ct = nifti.load_ct(volume_path)
+    ct = nifti.load_ct(volume_path, material=result.material)
     device = choose_device(args.device)
     volume_from_registered = world_from_registered(result, ct)
     renderer = make_renderer(
-        attenuation.select_structures(ct, None, None, attenuation.WHOLE_ATTENUATION_HU), device
+        attenuation.select_structures(ct, None, None, rendered_above_hu(ct.lineage)), device
     )
     # a voxel is magnified on its way to the detector
     pixel_mm = min(result.detector.pixel_mm) * animation.binning(result.detector)

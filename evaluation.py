@@ -199,7 +199,7 @@ def known_errors(
 
     result = parameters_file.load(folder / names.PARAMETERS)
     truth = read_truth(truth_path, label)
-    ct = nifti.load_ct(volume_path) if volume_path else None
+    ct = nifti.load_ct(volume_path, material=result.material) if volume_path else None
     points, points_from = comparison.choose_points(result, truth, ct)
     return comparison.pose_errors(result, truth.camera, points), points_from
 

@@ -2,8 +2,9 @@
 """Step 7: find the pose that aligns a CT with an X-ray (2D/3D registration).
 
 Reads X-rays (DICOM, PNG, JPEG, TIFF, BMP, JPEG 2000, AVI or MP4), a CT from step 4 (any CT of
-docs/formats.md works) and, with -c, a pose network from step 6. Without -c, the start pose is
-searched everywhere: any side, any position, any depth; --r1 ... --tz narrow the search.
+docs/formats.md works) or a surface in mm (STL, PLY, OBJ, VTP, GIFTI) with its --material and, with
+-c, a pose network from step 6. Without -c, the start pose is searched everywhere: any side, any
+position, any depth; --r1 ... --tz narrow the search.
 
 The geometry of the detector comes from --sdd and --pixel_spacing (mm, at the detector), else from
 the DICOM header or from NAME.json next to NAME.png (sdd_mm, pixel_spacing_mm [width, height],
@@ -30,6 +31,8 @@ for several volumes, a folder <name of the volume>/ in each):
                    field, flipped for a mirrored bone
   init_image.png   DRR at the start pose
   final_img.png    DRR at the final pose (further views: gt_view2.png and so on)
+  posed.ply        surface of the structure at its pose, mm, in the frame of the calibration (of the
+                   camera, for a single X-ray: x along columns, y along rows, z from the source)
   slicer/          for 3D Slicer: camera and bone transforms (.tfm, LPS), the X-ray on its detector,
                    the outline of the bone (PNG, markups JSON)
 The last line on standard output is the path of parameters.pt. With --check, only check.png is
@@ -45,6 +48,8 @@ Examples:
   python registration.py knee.dcm -v femur.nii.gz --mask femur_mask.nii.gz -c patient.pth -o results
   python registration.py cam1.tif cam2.tif --views --calibration cam1.txt cam2.txt \
       -v radius.nii.gz -o results
+  python registration.py cam1.tif cam2.tif --views --calibration cam1.txt cam2.txt \
+      -v femoral_component.stl tibial_tray.stl --material metal --search full -o results
   python registration.py --repeat results/parameters.pt -o again
 """
 

@@ -1,7 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
 """Draw a registered view in 3D: surface of the bone, X-ray source, detector with its image.
 
-reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume
+reads   a CT (NIfTI, Hounsfield units) in the frame of the registered volume, or the registered
+        surface (STL, PLY, OBJ, VTP, GIFTI)
         parameters.pt of registration.py (step 7): pose, detector and X-ray
 writes  OUT/scene.html, an interactive view for a browser; one file that needs no network
         OUT/scene.png, two views of the same scene at 300 dpi; with --format also scene.svg or
@@ -68,9 +69,9 @@ def build_parser() -> script.Parser:
     parser.add_argument(
         "--threshold",
         type=float,
-        default=BONE_SURFACE_HU,
         metavar="HU",
-        help=f"Hounsfield units of the surface (default: {BONE_SURFACE_HU:g})",
+        help=f"Hounsfield units of the surface (default: {BONE_SURFACE_HU:g}; of a registered"
+        " surface, itself)",
     )
     parser.add_argument(
         "--format",
@@ -90,10 +91,11 @@ def image_on_detector(
     if texture == "xray":
         return result.image / 255
     from common.drr.renderer import choose_device, make_renderer
-    from common.volume.attenuation import WHOLE_ATTENUATION_HU, select_structures
+    from common.volume.attenuation import select_structures
+    from common.volume.materials import rendered_above_hu
     from common.xray import similarity
 
-    attenuation = select_structures(ct, None, None, WHOLE_ATTENUATION_HU)
+    attenuation = select_structures(ct, None, None, rendered_above_hu(ct.lineage))
     renderer = make_renderer(attenuation, choose_device(device))
     return similarity.normalise(renderer.render(camera[None], result.detector)[0])
 
@@ -109,17 +111,19 @@ def run(args: argparse.Namespace) -> int | None:
     from common.results import parameters_file
     from common.results.result import world_from_registered
     from common.volume import nifti
+    from common.volume.materials import surface_hu
 
     result = parameters_file.load(parameters)
-    ct = nifti.load_ct(volume_path)
+    ct = nifti.load_ct(volume_path, material=result.material)
     camera = world_from_registered(result, ct) @ result.volume_from_camera()
     image = image_on_detector(args.texture, ct, result, camera, args.device)
-    surface = extract_surface(ct, args.threshold, HTML_SURFACE_VOXELS)
+    threshold = surface_hu(ct.lineage) if args.threshold is None else args.threshold
+    surface = extract_surface(ct, threshold, HTML_SURFACE_VOXELS)
     scene = Scene.of(surface, camera, result.detector, image, TEXTURES[args.texture])
     xray_name = Path(str(result.xray["file"])).name
     title = f"{ct.name} and {xray_name}: registered pose, SDD {result.detector.sdd_mm:.0f} mm"
     files.write_text(page, scene_page.draw_page(scene, title))
-    vertices, triangles = extract_surface(ct, args.threshold, PNG_SURFACE_VOXELS)
+    vertices, triangles = extract_surface(ct, threshold, PNG_SURFACE_VOXELS)
     with figures.style():
         figure = scene_figure.draw_figure(
             replace(scene, vertices=vertices, triangles=triangles), title
@@ -129,7 +133,7 @@ def run(args: argparse.Namespace) -> int | None:
     source = " ".join(f"{x:.1f}" for x in scene.source)
     distance = np.linalg.norm(scene.source - scene.vertices.mean(axis=0))
     logger.info(
-        f"{len(scene.triangles)} triangles at {args.threshold:g} HU; source at ({source}) mm RAS,"
+        f"{len(scene.triangles)} triangles at {threshold:g} HU; source at ({source}) mm RAS,"
         f" {distance:.0f} mm from the centre of the bone"
     )
     print(page, *figure_paths, sep="\n")

@@ -49,6 +49,7 @@ from common.results import names, parameters_file
 from common.results.result import Result, Verdict
 from common.results.scanner_view import ScannerView
 from common.volume.lineage import with_stated_side
+from common.volume.materials import Material
 from common.xray.grey_values import Polarity
 
 __all__ = [
@@ -83,16 +84,19 @@ def load_structure(
     context: PathLike | None = None,
     side: Side | None = None,
     device: DeviceChoice = "auto",
+    material: Material | None = None,
 ) -> Structure:
-    """Load what to register: a CT in Hounsfield units (NIfTI) or some structures of it.
+    """Load what to register: a CT in Hounsfield units (NIfTI), some structures of it, or a surface.
 
     With ``mask``, a labelmap on its grid, the structures are its ``labels`` (default: all).
     ``attenuation`` "excess" compares the excess over soft tissue, "whole" everything; "auto" is
     "excess" for a labelmap or a cropped bone. ``context`` is a whole CT that is rendered with the
-    structure. ``side`` states the side of a volume without lineage.
+    structure. ``side`` states the side of a volume without lineage, ``material`` what a surface
+    (STL, PLY, OBJ, VTP or GIFTI, mm) is made of.
     """
     _check_choice("attenuation", attenuation, AttenuationMode)
     _check_choice("side", side, Side, optional=True)
+    _check_choice("material", material, Material, optional=True)
     _check_choice("device", device, DeviceChoice)
     structure = _load_structure(
         Path(volume),
@@ -101,6 +105,7 @@ def load_structure(
         attenuation,
         Path(context) if context else None,
         choose_device(device),
+        material,
     )
     lineage = with_stated_side(volume, structure.ct.lineage, side)
     return replace(structure, ct=replace(structure.ct, lineage=lineage))

@@ -1,4 +1,4 @@
-"""Flags shared by several scripts: --device and the pose range."""
+"""Flags shared by several scripts: --device, --material and the pose range."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from common.errors import InputError
 from common.geometry.pose_range import MEANING, NAMES, UNITS, PoseRange, check
+from common.volume.materials import MATERIALS
 
 
 def add_device_flag(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +17,22 @@ def add_device_flag(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "cpu", "cuda", "mps"),
         default="auto",
         help="device for rendering and training; auto: a GPU if available (default: %(default)s)",
+    )
+
+
+def add_material_flag(
+    parser: argparse.ArgumentParser, nargs: str | None = None, default: str = "bone, with a warning"
+) -> None:
+    """Add --material; ``nargs`` "+" for several volumes, ``default`` is that in words."""
+    several = ", one per volume or one for all" if nargs else ""
+    parser.add_argument(
+        "--material",
+        choices=MATERIALS,
+        nargs=nargs,
+        help=(
+            f"material of a surface{several}; metal hides what is behind it; cortical-shell: a bone"
+            f" with a dense shell, as segmented from MRI (default: {default})"
+        ),
     )
 
 

@@ -70,7 +70,10 @@ def _add_inputs(parser: Parser) -> None:
         nargs="+",
         type=Path,
         default=[],
-        help="CT in Hounsfield units (NIfTI); one per bone",
+        help=(
+            "CT in Hounsfield units (NIfTI), or a surface in mm (STL, PLY, OBJ, VTP, GIFTI); one"
+            " per bone or implant"
+        ),
     )
     parser.add_argument(
         "-c",
@@ -94,6 +97,7 @@ def _add_inputs(parser: Parser) -> None:
         nargs="+",
         help="labels of --mask to render (default: all); with several volumes, one label each",
     )
+    flags.add_material_flag(parser, nargs="+")
     parser.add_argument(
         "--attenuation",
         choices=get_args(AttenuationMode),
@@ -279,6 +283,13 @@ def _check_structures(args: argparse.Namespace) -> None:
             "--mask",
             f"{len(args.mask)} labelmaps for {count} volumes",
             "one per volume, in their order",
+            "correct the flags",
+        )
+    if args.material and len(args.material) not in (1, count):
+        raise InputError(
+            "--material",
+            f"{len(args.material)} materials for {count} volumes",
+            "one per volume, in their order, or one for all",
             "correct the flags",
         )
     if args.labels and not args.mask:

@@ -16,6 +16,7 @@ from common.pose_network.checkpoint import Checkpoint
 from common.registration.request import Request, StructureRequest, XrayRequest
 from common.registration.starts import read_start_camera
 from common.results import names, parameters_file
+from common.volume.materials import Material
 from common.xray import image_files, runs
 from common.xray.reading import count_frames
 
@@ -188,6 +189,7 @@ def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request
                 args.mask[number] if args.mask else None,
                 tuple(labels) if labels else None,
                 cameras[number if len(cameras) > 1 else 0] if cameras else None,
+                _material_for(number, args.material),
             )
         )
     return Request(
@@ -208,6 +210,13 @@ def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request
         device=args.device,
         sequence=args.sequence,
     )
+
+
+def _material_for(number: int, materials: Sequence[Material] | None) -> Material | None:
+    """Return the stated material of a volume."""
+    if not materials:
+        return None
+    return materials[number if len(materials) > 1 else 0]
 
 
 def _stated_range(args: argparse.Namespace) -> PoseRange | None:

@@ -19,6 +19,7 @@ from common.drr.joseph import FusedRenderer
 from common.drr.nanodrr import NanodrrRenderer
 from common.errors import InputError
 from common.geometry import Detector
+from common.volume.materials import is_metal
 from common.volume.volume import Volume
 
 Device: TypeAlias = Literal["cpu", "cuda", "mps"]
@@ -56,15 +57,56 @@ class Renderer(ImageRenderer, Protocol):
         ...
 
 
+class SaturatingImages:
+    """Renders 1 - exp(-L) of the line integrals L of another renderer, which is 1 in thick metal.
+
+    That is the share of the beam that metal takes (Beer-Lambert law).
+    """
+
+    def __init__(self, linear: ImageRenderer):
+        self._images = linear
+        self.centre_mm = linear.centre_mm
+        self.voxel_mm = linear.voxel_mm
+
+    def render(self, cameras: np.ndarray, detectors: Detector | Sequence[Detector]) -> np.ndarray:
+        """Return images in 0..1; see `ImageRenderer`."""
+        return -np.expm1(-self._images.render(cameras, detectors))
+
+
+class SaturatingRenderer(SaturatingImages):
+    """The same, with the derivative by the pose."""
+
+    def __init__(self, linear: Renderer):
+        super().__init__(linear)
+        self._linear = linear
+
+    def render_with_jacobian(
+        self, cameras: np.ndarray, detectors: Detector | Sequence[Detector]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return images and their derivative; see `Renderer`."""
+        integrals, jacobian = self._linear.render_with_jacobian(cameras, detectors)
+        passed = np.exp(-integrals)
+        jacobian *= passed[:, None]
+        return 1 - passed, jacobian
+
+    def coarser(self, voxel_mm: float) -> SaturatingRenderer:
+        """Return a renderer of coarser voxels; see `Renderer`."""
+        return SaturatingRenderer(self._linear.coarser(voxel_mm))
+
+
 def make_renderer(volume: Volume, device: str, centre_mm: np.ndarray | None = None) -> Renderer:
     """Return the renderer of an attenuation volume for ``device`` (cpu, cuda or mps).
 
-    ``centre_mm`` (3,) is the point about which pose twists rotate, by default the isocentre.
+    ``centre_mm`` (3,) is the point about which pose twists rotate, by default the isocentre. The
+    renderer of a metal part saturates, see `SaturatingImages`.
     """
     centre = volume.isocentre_mm if centre_mm is None else np.asarray(centre_mm, float)
-    if device == "cpu":
-        return FusedRenderer(volume, centre)
-    return NanodrrRenderer(volume, centre, device)
+    linear: Renderer = (
+        FusedRenderer(volume, centre)
+        if device == "cpu"
+        else NanodrrRenderer(volume, centre, device)
+    )
+    return SaturatingRenderer(linear) if is_metal(volume.lineage) else linear
 
 
 def choose_device(wanted: str) -> Device:

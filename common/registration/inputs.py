@@ -94,7 +94,13 @@ def load_structures(request: Request) -> list[Structure]:
     structures = []
     for each in request.structures:
         structure = load_structure(
-            each.volume, each.mask, each.labels, request.attenuation, request.context, device
+            each.volume,
+            each.mask,
+            each.labels,
+            request.attenuation,
+            request.context,
+            device,
+            each.material,
         )
         lineage = with_stated_side(each.volume, structure.ct.lineage, request.side)
         ct = replace(structure.ct, lineage=lineage)

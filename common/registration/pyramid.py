@@ -139,7 +139,8 @@ class LevelView:
             valid[number] = xray.valid[at] & self._own[number]
             self.detectors.append(xray.detector.cropped(top, left, height, width))
         self._restrict(valid)
-        self._restrict(valid & ~self._metal())
+        if not any(body.metal for body in bodies):
+            self._restrict(valid & ~self._metal())
         self.features = self.highpass(
             np.stack([function(self.image) for function, _ in TONE_BASIS], axis=1)
         )

@@ -19,6 +19,8 @@ from common.results.pose_uncertainty import PoseUncertainty
 from common.results.result import TRAJECTORY_COLUMNS, Result, detector_entries
 from common.results.scanner_view import BoneMotion, bone_motion
 from common.version import VERSION
+from common.volume.materials import material_of
+from common.volume.mesh import write_mesh
 from common.xray.grey_values import stretched
 from common.xray.outline import outline
 from common.xray.similarity import ncc
@@ -96,6 +98,7 @@ def save(
     result = as_result(ordered, metrics, request, runtime_s or {})
     result.settings.update(about or {})
     _save_for_slicer(folder / names.SLICER_FOLDER, ordered, result, drawn)
+    _save_surface(folder / names.POSED_SURFACE, one)
     parameters_file.save(folder / names.PARAMETERS, result)
     return result
 
@@ -136,6 +139,7 @@ def as_result(
             "source": ct.lineage.source,
             "mask": str(structure.mask) if structure.mask else None,
             "labels": list(structure.labels) if structure.labels else None,
+            "material": material_of(ct.lineage),
             **detector_entries(xray.detector, ct.isocentre_mm),
             "scanner_from_volume": ct.lineage.scanner_from_volume.tolist(),
             "points_mm": structure.body.points.tolist(),
@@ -246,6 +250,17 @@ def _sha256(path: Path) -> str:
 @functools.lru_cache(maxsize=16)
 def _sha256_of(path: Path, mtime_ns: int, size: int) -> str:
     return files.sha256(path)
+
+
+def _save_surface(path: Path, one: Registration) -> None:
+    """Write the surface of a structure at its pose, in the rig of the X-ray as stored on disk."""
+    vertices, triangles = one.structure.surface
+    rig_from_volume = geometry.invert(one.pose)
+    if one.views[0].xray.flipped:
+        rig_from_volume = geometry.MIRROR @ rig_from_volume
+    if np.linalg.det(rig_from_volume[:3, :3]) < 0:
+        triangles = triangles[:, ::-1]
+    write_mesh(path, geometry.apply(rig_from_volume, vertices), triangles)
 
 
 def _save_for_slicer(

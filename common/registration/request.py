@@ -16,6 +16,7 @@ import numpy as np
 
 from common.errors import InputError
 from common.geometry.pose_range import PoseRange
+from common.volume.materials import Material
 from common.xray.grey_values import Polarity
 
 StartMethod: TypeAlias = Literal["model", "search", "fixed", "dicom"]
@@ -53,6 +54,7 @@ class StructureRequest:
     labels: tuple[int, ...] | None = None
     # (4, 4) scanner_from_camera of the first X-ray as stored on disk
     start_camera: np.ndarray | None = None
+    material: Material | None = None  # of a surface
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def _structure_values(entries: Mapping[str, Any]) -> dict[str, Any]:
         "mask": Path(entries["mask"]) if entries["mask"] else None,
         "labels": tuple(labels) if labels else None,
         "start_camera": None if camera is None else np.array(camera, float),
+        "material": entries.get("material"),
     }
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from common import geometry
 from common.drr.renderer import Renderer, make_renderer
+from common.volume.attenuation import WATER_PER_MM
+from common.volume.materials import rendered_above_hu, surface_hu
+from common.volume.mesh import is_surface, read_mesh
+from common.volume.surface import extract_surface
 from common.volume.volume import Volume
 from common.xray.xray import Xray
+
+SURFACE_VOXELS = 150  # along the longest side of a CT, for its iso-surface
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Body:
     ends: np.ndarray | None = None
     # standard deviation of the place of its surface: that of a masked CT is partly estimated
     surface_sd_mm: float = 0.0
+    metal: bool = False  # it hides what is behind it: its silhouette and edges are compared
 
     @property
     def centre_mm(self) -> np.ndarray:
@@ -92,7 +99,20 @@ class Structure:
     # (4, 4) scanner_from_camera of the X-ray as stored on disk, for a stated start pose
     start_camera: np.ndarray | None = None
 
-    @functools.cached_property
+    @cached_property
     def drr(self) -> Renderer:
         """Renderer of `whole` on the CPU, for the DRRs of a result."""
         return make_renderer(self.whole, "cpu")
+
+    @cached_property
+    def surface(self) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices (V, 3), mm in the volume frame, and triangles (T, 3).
+
+        They are those of the file, or the iso-surface of the rendered structures of a CT.
+        """
+        if self.ct.path and is_surface(self.ct.path):
+            mesh = read_mesh(self.ct.path)
+            return mesh.vertices, mesh.triangles
+        hu = self.whole.data * (1000 / WATER_PER_MM) + rendered_above_hu(self.ct.lineage)
+        rendered = Volume(hu, self.whole.affine, self.ct.lineage, self.ct.path)
+        return extract_surface(rendered, surface_hu(self.ct.lineage), SURFACE_VOXELS)

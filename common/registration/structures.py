@@ -18,6 +18,7 @@ from common.volume.attenuation import WHOLE_ATTENUATION_HU, select_structures
 from common.volume.bone_only import surface_sd_mm
 from common.volume.folders import labelmap_beside
 from common.volume.hounsfield import SOFT_TISSUE_HU
+from common.volume.materials import Material, material_of, rendered_above_hu
 from common.volume.nifti import load_ct, load_labelmap
 from common.volume.volume import Volume, points_of, same_grid
 
@@ -34,20 +35,23 @@ def load_structure(
     attenuation: AttenuationMode = "auto",
     context: Path | None = None,
     device: Device = "cpu",
+    material: Material | None = None,
 ) -> Structure:
     """Read a CT and, with a labelmap, cut it to the structure.
 
     ``attenuation`` "auto" is "excess" (over soft tissue) for a labelled or cropped bone, and
     "whole" otherwise. With ``context``, a CT of the same patient, the solver renders that whole CT
-    and compares it around the structure only. Raises InputError if a file is not a CT or a labelmap
+    and compares it around the structure only. ``volume`` may be a surface of a ``material``, which
+    is rendered without the tissue around it. Raises InputError if a file is not a CT or a labelmap
     on its grid, or if nothing in them absorbs X-rays.
     """
-    ct = load_ct(volume)
+    ct = load_ct(volume, material=material)
     labelmap = load_labelmap(mask) if mask else None
     chosen = list(labels) if labels else None
-    cropped = mask is not None or ct.lineage.bone is not None
+    surface = material_of(ct.lineage)
+    cropped = mask is not None or ct.lineage.bone is not None or surface is not None
     excess = context is None and (attenuation == "excess" or (attenuation == "auto" and cropped))
-    whole = select_structures(ct, labelmap, chosen, WHOLE_ATTENUATION_HU)
+    whole = select_structures(ct, labelmap, chosen, rendered_above_hu(ct.lineage))
     shown = select_structures(ct, labelmap, chosen, SOFT_TISSUE_HU) if excess else whole
     if not shown.data.any():
         raise InputError(
@@ -60,7 +64,14 @@ def load_structure(
     if context is None:
         ends = _end_points(ct, shown, labelmap, chosen)
         complete = not excess and mask is None
-        body = Body(renderer, points, complete=complete, ends=ends, surface_sd_mm=surface_sd_mm(ct))
+        body = Body(
+            renderer,
+            points,
+            complete=complete,
+            ends=ends,
+            surface_sd_mm=surface_sd_mm(ct),
+            metal=surface == "metal",
+        )
     else:
         around = surroundings(ct, load_ct(context))
         body = Body(make_renderer(around, device, centre), points, renderer)

@@ -51,10 +51,11 @@ def scene_entries(registered: Registered) -> SceneEntries:
 def surface_entries(registered: Registered) -> SurfaceEntries | None:
     """Return the surface of the registered structure, or None if its CT is missing."""
     from common.volume import hounsfield, nifti, surface, volume
+    from common.volume.materials import surface_hu
 
     if not registered.volume_path.exists():
         return None
-    ct = nifti.load_ct(registered.volume_path)
+    ct = nifti.load_ct(registered.volume_path, material=registered.result.material)
     mask = registered.result.drr.get("mask")
     if mask and Path(mask).exists():
         labelmap = nifti.load_labelmap(mask).data
@@ -63,5 +64,5 @@ def surface_entries(registered: Registered) -> SurfaceEntries | None:
         ct = volume.Volume(
             np.where(kept, ct.data, int(hounsfield.AIR_HU)), ct.affine, ct.lineage, ct.path
         )
-    vertices, triangles = surface.extract_surface(ct, hounsfield.BONE_SURFACE_HU, SURFACE_VOXELS)
+    vertices, triangles = surface.extract_surface(ct, surface_hu(ct.lineage), SURFACE_VOXELS)
     return SurfaceEntries(vertices.round(1).ravel().tolist(), triangles.ravel().tolist())

@@ -8,6 +8,7 @@ XRAY_IMAGE, START_IMAGE, FINAL_IMAGE = "gt.png", "init_image.png", "final_img.pn
 IMAGES = (XRAY_IMAGE, START_IMAGE, FINAL_IMAGE)
 PARAMETERS = "parameters.pt"
 SLICER_FOLDER = "slicer"
+POSED_SURFACE = "posed.ply"  # the structure at its pose, in the rig
 CHECK_IMAGE = "check.png"  # of a preflight check
 DRR = "drr.png"  # of create_drr.py
 DRR_NAMES = (DRR, "hq_drr.png")  # its usual names
@@ -21,6 +22,6 @@ def of_view(name: str, number: int) -> str:
 
 
 def result_names(view_count: int) -> list[str]:
-    """Return the names of one result: images of each view, folder for 3D Slicer, parameters."""
+    """Return the names of one result: images, folder for 3D Slicer, surface, parameters."""
     images = [of_view(name, number) for number in range(1, view_count + 1) for name in IMAGES]
-    return [*images, SLICER_FOLDER, PARAMETERS]
+    return [*images, SLICER_FOLDER, POSED_SURFACE, PARAMETERS]

@@ -15,6 +15,7 @@ from common.errors import InputError
 from common.geometry import Detector
 from common.results.pose_uncertainty import PoseUncertainty
 from common.results.scanner_view import ScannerView
+from common.volume.materials import Material
 from common.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,11 @@ class Result:
     def points_mm(self) -> np.ndarray:
         """Points (N, 3) of the registered structure, RAS mm in the volume frame."""
         return np.array(self.drr.get("points_mm") or [self.drr["isocentre_mm"]])
+
+    @property
+    def material(self) -> Material | None:
+        """Material of the surface that was registered; None for a CT."""
+        return self.drr.get("material")
 
     def volume_from_camera(self, pose: np.ndarray | None = None) -> np.ndarray:
         """Return the camera (4, 4) of a pose, by default the final one, RAS mm."""

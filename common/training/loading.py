@@ -14,6 +14,7 @@ from common.training.sources import Source
 from common.training.view import TrainingView
 from common.volume import attenuation, nifti
 from common.volume.hounsfield import ABOVE_MUSCLE_HU, SOFT_TISSUE_HU
+from common.volume.materials import is_metal
 from common.volume.volume import (
     Volume,
     affine_of_box,
@@ -34,6 +35,13 @@ def load_patient(source: Source, view: TrainingView, device: Device) -> Patient:
     Raises InputError if a file is invalid, the grids differ, or the CT has no bone.
     """
     ct = nifti.load_ct(source.ct)
+    if is_metal(ct.lineage):
+        raise InputError(
+            source.ct,
+            "is a metal part, which hides what is behind it",
+            "bone, whose attenuation adds to that of its surroundings",
+            "leave the network out: registration.py finds implants by its search",
+        )
     wanted, neighbours = _masks(ct, source)
     excess = attenuation.attenuation(ct.data, SOFT_TISSUE_HU)
     solid = (ct.data > ABOVE_MUSCLE_HU) if wanted is None else wanted & (excess > 0)

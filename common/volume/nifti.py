@@ -20,6 +20,8 @@ from common.volume import foreign
 from common.volume.bone_only import fill_around_bone
 from common.volume.hounsfield import DENSEST_HU
 from common.volume.lineage import read, write
+from common.volume.materials import Material, material_of
+from common.volume.mesh import is_surface
 from common.volume.nifti_header import check_affine, check_header, on_disk
 from common.volume.units import are_raw
 from common.volume.volume import Volume
@@ -29,21 +31,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CT = "a CT volume (NIfTI, NRRD, MHA, or a DICOM folder or zip)"
+CT = "a CT volume (NIfTI, NRRD, MHA, a DICOM folder or zip) or a surface (STL, PLY, ...)"
 LABELMAP = "a labelmap (NIfTI, NRRD, MHA, DICOM SEG, or a folder of masks)"
 ROUNDING = 0.01  # deviation of a label from a whole number
 
 
-def load_ct(path: str | Path, fill: bool = True) -> Volume:
+def load_ct(path: str | Path, fill: bool = True, material: Material | None = None) -> Volume:
     """Read a CT in Hounsfield units, (I, J, K), in the data type of the file.
 
     Unsigned integers become signed, since air outside the field would wrap around. A CT that holds
     only a bone is filled with soft tissue around it, see `common.volume.bone_only`, unless ``fill``
-    is False, as for a step that copies voxels.
+    is False, as for a step that copies voxels. A surface becomes a CT of its ``material``, see
+    `common.volume.voxelise`.
 
     Raises InputError if the file is not a 3D NIfTI volume of finite numbers with bone, an
     orientation and a usable affine.
     """
+    if is_surface(path):
+        from common.volume.voxelise import load_surface
+
+        return load_surface(path, material)
     volume = _load(path, CT)
     low, high = volume.data.min(), volume.data.max()  # NaN passes through both
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -60,6 +67,8 @@ def load_ct(path: str | Path, fill: bool = True) -> Volume:
             if high > most
             else "rescale it, or choose the CT",
         )
+    if material_of(volume.lineage):
+        return volume
     if low >= 0 or are_raw(volume.data):
         logger.warning(
             f"{volume.name}: contains no value of air or fat; expected Hounsfield units (air -1000,"

@@ -184,7 +184,9 @@ def run(args: argparse.Namespace) -> int | None:
         error, bound = evaluation.pose_error("final")[key], evaluation.bounds_95[key]
         inside = "inside" if within else "outside"
         name, unit = evaluation_file.POSE_ERRORS[key], "deg" if key.endswith("deg") else "mm"
-        logger.info(f"{name}: error {error:.2f} {unit}, {inside} its 95 % bound of {bound:.2f} {unit}")
+        logger.info(
+            f"{name}: error {error:.2f} {unit}, {inside} its 95 % bound of {bound:.2f} {unit}"
+        )
     print(csv, json, output, sep="\n")
     return None
 

@@ -39,7 +39,8 @@ The last line on standard output is the path of parameters.pt. With --check, onl
 written and a table printed: they show whether X-ray, geometry and CT are consistent. With --repeat
 parameters.pt, the registration that is recorded in that file is run again.
 
-The verdict is ok, suspect or failed, with reasons and standard deviations in mm and degrees. The
+The verdict is ok, suspect or failed, with reasons, 95 % bounds of the error in mm and degrees, and,
+for a bone, the chance that the pose is wrong (more than 2 mm in plane or 3 degrees off). The
 exit code is 0 for ok and suspect, 3 for failed.
 
 Next: create_drr.py, evaluation.py, visualize_3d_drr.py, animate_2d_pose.py.
@@ -233,13 +234,13 @@ def record(
 
 
 def summary(found: Registration) -> str:
-    """Return verdict, standard deviations and reasons as one line."""
+    """Return verdict, 95 % bounds and reasons as one line."""
     verdict = found.verdict
-    deviations = (
-        f"{verdict.in_plane_sd_mm:.2f} mm in plane, {verdict.depth_sd_mm:.2f} mm in depth, "
-        f"{verdict.rotation_sd_deg:.2f} deg"
+    bounds = (
+        f"{verdict.in_plane_95_mm:.2f} mm in plane, {verdict.depth_95_mm:.2f} mm in depth, "
+        f"{verdict.rotation_95_deg:.2f} deg"
     )
-    return "; ".join([f"{verdict.code}, standard deviation {deviations}", *verdict.reasons])
+    return "; ".join([f"{verdict.code}, error with 95 % below {bounds}", *verdict.reasons])
 
 
 def check_all(planned: Sequence[Planned], inputs: Inputs, problems: list[InputError]) -> list[int]:

@@ -17,7 +17,7 @@ from common.registration.neighbours import Found
 from common.registration.request import Followed
 from common.registration.scene import Body, Structure, View
 from common.registration.starts import Starter
-from common.registration.verdict import judge
+from common.registration.verdict import Surroundings, judge
 from common.volume import attenuation
 from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.volume import points_of
@@ -113,7 +113,7 @@ def test_only_a_clear_fit_stands_against_a_joint_that_does_not_allow_it(
 def test_a_bone_that_is_apart_from_its_joint_is_suspect(pair):
     (bone, _), (pose, _) = pair
     view = View(take_xray([bone.body], [pose]))
-    verdict = judge(solution_at(pose, 0.9), [view], bone, apart_mm=90.0)
+    verdict = judge(solution_at(pose, 0.9), [view], bone, Surroundings(apart_mm=90.0))
     assert (verdict.code, verdict.reasons) == (
         "suspect",
         (
@@ -134,7 +134,7 @@ def test_a_bone_whose_partner_is_not_found_is_ok_only_as_a_clear_fit(pair, joint
     assert alone == [True, False, False]
     other_ct = [pair[0][0], joint[1]]
     assert not neighbours.is_alone(1, [view], other_ct, [lost, found_at(pose, 0.78)])
-    verdict = judge(solution_at(pose, 0.8), [view], joint[1], alone=True)
+    verdict = judge(solution_at(pose, 0.8), [view], joint[1], Surroundings(alone=True))
     assert (verdict.code, verdict.reasons) == (
         "suspect",
         ("the other bone of its joint is not found, and this is no clear fit (similarity 0.80)",),
@@ -204,7 +204,7 @@ def test_a_bone_inside_another_is_suspect(pair):
     (bone, _), (pose, _) = pair
     view = View(take_xray([bone.body], [pose]))
     assert judge(solution_at(pose, 0.9), [view], bone).code == "ok"
-    verdict = judge(solution_at(pose, 0.9), [view], bone, overlap=0.4)
+    verdict = judge(solution_at(pose, 0.9), [view], bone, Surroundings(overlap=0.4))
     assert (verdict.code, verdict.reasons) == (
         "suspect",
         ("40 % of the bone overlaps another bone",),

@@ -23,7 +23,7 @@ def judged(
     lone_bone: bool = True,
     lineage: Lineage | None = None,
 ) -> Verdict:
-    ct = SimpleNamespace(lineage=lineage or Lineage())
+    ct = SimpleNamespace(lineage=lineage or Lineage(), spacing_mm=np.ones(3))
     return judge(solution, [view], SimpleNamespace(body=body, excess=lone_bone, ct=ct))
 
 
@@ -160,7 +160,7 @@ def test_the_surface_of_a_masked_bone_adds_to_the_depth_of_one_view_only(
 ):
     masked = replace(body, surface_sd_mm=0.1)
     depth_mm = geometry.apply(geometry.invert(truth), body.centre_mm)[2]
-    ct = SimpleNamespace(lineage=Lineage())
+    ct = SimpleNamespace(lineage=Lineage(), spacing_mm=np.ones(3))
     structure = SimpleNamespace(body=masked, excess=True, ct=ct)
     before = judge(winner, [view] * views, SimpleNamespace(body=body, excess=True, ct=ct))
     after = judge(winner, [view] * views, structure)

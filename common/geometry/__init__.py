@@ -8,6 +8,7 @@ position. Pixels are (column, row), counted from 0, with integers at pixel centr
 
 from common.geometry.camera import (
     Detector,
+    from_behind,
     meeting_point,
     one_per_camera,
     project,
@@ -51,6 +52,7 @@ __all__ = [
     "apply",
     "camera_from_pose",
     "displaced",
+    "from_behind",
     "invert",
     "is_rigid",
     "isocentre",

@@ -174,3 +174,15 @@ def meeting_point(cameras: Sequence[np.ndarray]) -> np.ndarray:
     across = [np.eye(3) - np.outer(camera[:3, 2], camera[:3, 2]) for camera in cameras]
     sources = sum(a @ camera[:3, 3] for a, camera in zip(across, cameras, strict=True))
     return np.linalg.lstsq(sum(across), sources, rcond=1e-6)[0]
+
+
+def from_behind(camera: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Return the camera (4, 4) that sees a structure from behind, at the same distance.
+
+    ``camera`` is frame_from_camera and ``centre`` (3,) that of the structure. But for its
+    perspective, an X-ray that is flipped left to right is one from behind.
+    """
+    depth = apply(invert(camera), centre)[2]
+    behind = camera @ np.diag([-1.0, 1.0, -1.0, 1.0])
+    behind[:3, 3] = camera[:3, 3] + 2 * depth * camera[:3, 2]
+    return behind

@@ -22,6 +22,7 @@ from common.registration.competition import (
     finish,
     follow,
 )
+from common.registration.cues import of_bone
 from common.registration.gauss_newton import Fit, assess_fit, continued, refine
 from common.registration.neighbours import (
     Found,
@@ -36,7 +37,7 @@ from common.registration.scene import Structure, View
 from common.registration.search.anywhere import STAGES, Stage, stage_starts
 from common.registration.starts import Starter
 from common.registration.uncertainty import own_first
-from common.registration.verdict import is_clear, is_found, is_ok, judge
+from common.registration.verdict import Surroundings, is_clear, is_found, is_ok, judge
 from common.results.result import Verdict
 from common.results.scanner_view import BoneMotion, ScannerView
 
@@ -134,8 +135,14 @@ def _register_mirrored(
     certain = any(is_found(one.solution, views, one.structure) for one in as_it_is)
     if certain:
         behind = [
-            advance(flipped, one.structure.body, [_from_behind(one)], SCATTER_COUNT, KEEP, seed)
-            for one in as_it_is
+            advance(flipped, body, [behind], SCATTER_COUNT, KEEP, seed)
+            for body, behind in (
+                (
+                    one.structure.body,
+                    geometry.from_behind(one.camera(), one.structure.body.centre_mm),
+                )
+                for one in as_it_is
+            )
         ]
         similarities = [field.finals[0].fit.similarity if field else 0.0 for field in behind]
         before = [one.solution.fit.similarity for one in as_it_is]
@@ -150,15 +157,6 @@ def _register_mirrored(
     after = [one.solution.fit.similarity for one in found]
     before = [one.solution.fit.similarity for one in as_it_is]
     return found if _unexplained(before) >= _unexplained(after) else None
-
-
-def _from_behind(found: Registration) -> np.ndarray:
-    """Return volume_from_camera (4, 4) that sees a structure from behind at the same distance."""
-    camera = found.camera()
-    depth = geometry.apply(geometry.invert(camera), found.structure.body.centre_mm)[2]
-    behind = camera @ np.diag([-1.0, 1.0, -1.0, 1.0])
-    behind[:3, 3] = camera[:3, 3] + 2 * depth * camera[:3, 2]
-    return behind
 
 
 def _unexplained(similarities: Sequence[float]) -> float:
@@ -221,11 +219,16 @@ def _register(
     for number, (structure, one, previous) in enumerate(
         zip(structures, found, before, strict=True)
     ):
-        overlap = largest_overlap(number, structures, poses)
-        expected = previous.evidence if previous else 0.0
-        apart = largest_apart_mm(number, structures, found)
-        alone = is_alone(number, views, structures, found)
-        verdict = judge(one.solution, views, structure, overlap, expected, mirrored, apart, alone)
+        around = Surroundings(
+            overlap=largest_overlap(number, structures, poses),
+            expected_evidence=previous.evidence if previous else 0.0,
+            mirrored=mirrored,
+            apart_mm=largest_apart_mm(number, structures, found),
+            alone=is_alone(number, views, structures, found),
+            # not worth their time in frames that follow others
+            cues=None if previous else of_bone(one.solution, views, structure),
+        )
+        verdict = judge(one.solution, views, structure, around)
         registrations.append(
             Registration(structure, tuple(views), one.start, one.solution, verdict)
         )

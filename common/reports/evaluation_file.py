@@ -53,9 +53,7 @@ class Evaluation:
     def within(self) -> dict[str, bool]:
         """Return whether each known error of the final pose is below its stated 95 % bound."""
         errors = self.pose_error("final")
-        return {
-            key: errors[key] <= bound for key, bound in self.bounds_95.items() if key in errors
-        }
+        return {key: errors[key] <= bound for key, bound in self.bounds_95.items() if key in errors}
 
     def pose_error(self, key: str) -> dict[str, float]:
         """Return the pose errors of one image; empty if unknown."""

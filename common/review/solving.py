@@ -13,6 +13,7 @@ import numpy as np
 
 from common.errors import InputError
 from common.registration.competition import Solution, better, compete, evidence, follow
+from common.registration.cues import of_bone
 from common.registration.gauss_newton import assess_fit
 from common.registration.neighbours import largest_overlap
 from common.registration.pyramid import JUDGED, LEVELS
@@ -20,7 +21,7 @@ from common.registration.register import Registration, register
 from common.registration.request import Followed
 from common.registration.search.anywhere import Banks
 from common.registration.starts import Starter
-from common.registration.verdict import is_ok, judge
+from common.registration.verdict import Surroundings, is_ok, judge
 from common.results.result import Verdict
 from common.review.reopening import Opened
 
@@ -107,7 +108,8 @@ def registration_at(
     solution = Solution(start, fit, None, 1, 1.0, evidence(views, body, fit))
     structures = [opened.structure, *(each.structure for each in neighbours)]
     overlap = largest_overlap(0, structures, [pose, *(each.pose for each in neighbours)])
-    verdict = judge(solution, views, opened.structure, overlap)
+    cues = of_bone(solution, views, opened.structure)
+    verdict = judge(solution, views, opened.structure, Surroundings(overlap=overlap, cues=cues))
     return Registration(opened.structure, tuple(views), start, solution, verdict)
 
 
@@ -121,7 +123,12 @@ def _solved(opened: Opened, solution: Solution) -> Solved:
     rival = solution.runner_up
     return Solved(
         solution.fit.poses[0],
-        judge(solution, opened.views, opened.structure),
+        judge(
+            solution,
+            opened.views,
+            opened.structure,
+            Surroundings(cues=of_bone(solution, opened.views, opened.structure)),
+        ),
         solution.evidence,
         (rival.poses[0],) if rival else (),
     )

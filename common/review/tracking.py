@@ -21,8 +21,8 @@ async def track(session: Session, item: Item, tell: Tell) -> int:
     """Find the poses between the keys of a sequence again, from both sides of each gap.
 
     Poses that differ from the stored ones become drafts, which ``tell`` is given one by one;
-    returns their number. Frames that the reviewer has accepted stay as they are. Raises InputError if there are fewer than two keys, or none with
-    frames between them.
+    returns their number. Frames that the reviewer has accepted stay as they are. Raises InputError
+    if there are fewer than two keys, or none with frames between them.
     """
     frames = catalogue.frames_of(item, list(session.items.values()))
     keys = [number for number, frame in enumerate(frames) if frame.id in session.keys]

@@ -1,0 +1,166 @@
+"""How far a pose can be trusted: 95 % bounds of its error, and the chance that it is wrong.
+
+The numbers of the model are in ``trust.json``. They are made from fits in X-rays whose truth is
+known, by ``python benchmarks/calibrate.py`` (benchmarks/README.md, 'The verdict put to the test').
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common import geometry
+from common.registration.competition import Solution
+from common.registration.cues import Cues
+from common.registration.scene import Structure, View
+
+FILE = "trust.json"
+# a pose is wrong if its error is larger; in depth only if several views determine it
+WRONG_IN_PLANE_MM, WRONG_ROTATION_DEG, WRONG_DEPTH_MM = 2.0, 3.0, 5.0
+
+
+# how the chance of a wrong pose is explained, not what decides it
+EQUAL_FLIPPED, MUCH_POOR, NARROW_GAP = -0.02, 0.15, 0.05
+
+
+class Directions(NamedTuple):
+    """One number for each direction of an error, in the frame of the first camera."""
+
+    in_plane: float  # mm
+    depth: float  # mm
+    rotation: float  # degrees
+
+
+@dataclass(frozen=True)
+class Model:
+    """The numbers of ``trust.json``."""
+
+    # how far the surface of a bone is off, in half voxels: the error that no curvature knows
+    surface: Directions
+    # 95 % bound of an error over its standard deviation, for one view and for several
+    one: Directions
+    several: Directions
+    weights: np.ndarray  # (F,) of `features`
+    intercept: float
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, Any]) -> Model:
+        """Return the model of the content of ``trust.json``."""
+        bounds, wrong = entries["bounds"], entries["wrong"]
+        return cls(
+            Directions(**bounds["surface"]),
+            Directions(**bounds["one"]),
+            Directions(**bounds["several"]),
+            np.array([wrong["weights"][name] for name in FEATURES]),
+            float(wrong["intercept"]),
+        )
+
+    def bounds(self, curvature: Directions, half_voxel: Directions, views: int) -> Directions:
+        """Return the 95 % bounds of an error.
+
+        ``curvature`` are its standard deviations from noise (`deviations`), ``half_voxel`` the
+        errors if the surface is off by half a voxel (`surface_errors`).
+        """
+        factors = self.one if views == 1 else self.several
+        return Directions(
+            *(
+                factor * float(np.hypot(noise, share * error))
+                for factor, noise, share, error in zip(
+                    factors, curvature, self.surface, half_voxel, strict=True
+                )
+            )
+        )
+
+    def wrong(self, cues: Cues, views: int) -> float:
+        """Return the chance that a pose is wrong."""
+        score = self.intercept + float(self.weights @ features(cues, views))
+        return float(1 / (1 + np.exp(-score)))
+
+
+@functools.cache
+def model() -> Model:
+    """Return the model that the suite comes with."""
+    text = resources.files("common.registration").joinpath(FILE).read_text("utf-8")
+    return Model.from_entries(json.loads(text))
+
+
+FEATURES = ("unexplained", "rise", "least rise", "poor", "weakest", "flipped", "rival", "several")
+
+
+def features(cues: Cues, views: int) -> np.ndarray:
+    """Return what the chance depends on, (F,) as named in `FEATURES`."""
+    return np.array(
+        [
+            np.log(max(1 - cues.similarity**2, 1e-3)),
+            np.log(max(cues.rise, 3e-3)),
+            np.log(max(cues.least_rise, 1e-3)),
+            cues.poor,
+            np.clip(cues.weakest, -1, 1),
+            np.clip(cues.flipped, -1, 1),
+            min(cues.rival_gap, 0.1),
+            float(views > 1),
+        ]
+    )
+
+
+def leading_doubt(cues: Cues) -> str:
+    """Return what speaks most against a pose, in words."""
+    if cues.flipped > EQUAL_FLIPPED:
+        return "the bone fits the X-ray as well if it is flipped left to right"
+    if cues.poor > MUCH_POOR:
+        return f"the X-ray does not show {100 * cues.poor:.0f} % of the bone's contrast there"
+    if cues.rival_gap < NARROW_GAP:
+        return "another pose fits nearly as well"
+    return "the DRR matches the X-ray no better than that of a wrong pose"
+
+
+def deviations(solution: Solution, views: Sequence[View], structure: Structure) -> Directions:
+    """Return the standard deviations that the curvature of the cost gives.
+
+    In plane it is the rms of two axes, in rotation that of three. The depth of a single view also
+    follows from the size of the bone, and so from the place of its surface: one that is displaced
+    makes the bone larger, and its depth wrong in proportion.
+    """
+    body, covariance = structure.body, solution.fit.covariance
+    camera = solution.fit.poses[0] @ views[0].rig_from_camera
+    shift = camera[:3, :3].T @ covariance[3:6, 3:6] @ camera[:3, :3]
+    depth = shift[2, 2]
+    if len(views) == 1:
+        depth_mm = geometry.apply(geometry.invert(camera), body.centre_mm)[2]
+        depth += (body.surface_sd_mm / max(body.half_width_mm, 1.0) * depth_mm) ** 2
+    return Directions(
+        float(np.sqrt((shift[0, 0] + shift[1, 1]) / 2)),
+        float(np.sqrt(depth)),
+        float(np.degrees(np.sqrt(np.trace(covariance[:3, :3]) / 3))),
+    )
+
+
+def surface_errors(solution: Solution, views: Sequence[View], structure: Structure) -> Directions:
+    """Return the error in each direction if the surface of the bone is off by half a voxel.
+
+    A surface that is off everywhere by as much makes the bone larger, which a single view takes for
+    depth; one that is off on one side moves the bone or turns it.
+    """
+    half_mm = float(np.mean(structure.ct.spacing_mm)) / 2
+    width = max(structure.body.half_width_mm, 1.0)
+    depth = half_mm
+    if len(views) == 1:
+        camera = solution.fit.poses[0] @ views[0].rig_from_camera
+        depth_mm = geometry.apply(geometry.invert(camera), structure.body.centre_mm)[2]
+        depth *= float(depth_mm) / width
+    return Directions(half_mm, depth, float(np.degrees(half_mm / width)))
+
+
+def is_wrong(in_plane_mm: float, depth_mm: float, rotation_deg: float, views: int) -> bool:
+    """Return whether a pose with these errors is wrong."""
+    return (
+        in_plane_mm > WRONG_IN_PLANE_MM
+        or rotation_deg > WRONG_ROTATION_DEG
+        or (views > 1 and depth_mm > WRONG_DEPTH_MM)
+    )

@@ -1,0 +1,134 @@
+"""How far a pose can be trusted: its cues, 95 % bounds, and the chance that it is wrong."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from test_refinement import body, moved, take_xray, truth  # noqa: F401
+
+from common import geometry
+from common.registration import cues, trust
+from common.registration.competition import Solution
+from common.registration.gauss_newton import Fit
+from common.registration.scene import View
+from common.registration.trust import Directions, Model
+from common.registration.verdict import Surroundings, judge
+from common.volume.lineage import Lineage
+
+SURE = cues.Cues(
+    similarity=0.96,
+    agreement=1.0,
+    rival_gap=1.0,
+    in_view=1.0,
+    rise=0.3,
+    least_rise=0.08,
+    poor=0.0,
+    weakest=0.9,
+    flipped=-0.4,
+)
+UNSURE = replace(
+    SURE, rise=0.02, least_rise=0.001, poor=0.8, weakest=-0.1, rival_gap=0.06, flipped=-0.03
+)
+
+
+def solution_at(pose: np.ndarray, similarity: float = 0.9) -> Solution:
+    fit = Fit([pose], similarity, np.diag([1e-6] * 3 + [1e-2] * 3))
+    return Solution(pose, fit, None, 200, 1.0, similarity)
+
+
+def structure_of(body):
+    ct = SimpleNamespace(lineage=Lineage(), spacing_mm=np.array([1.0, 1.0, 2.5]), name="bone")
+    return SimpleNamespace(body=body, excess=True, ct=ct)
+
+
+def test_cues_tell_the_true_pose_from_others(body, truth):
+    views = [View(take_xray([body], [truth]))]
+    right = cues.measure(solution_at(truth), views, body)
+    assert right.poor < 0.05
+    assert right.weakest > 0.9
+    assert right.least_rise > 0
+    for wrong in (
+        moved(truth, body, (0, 0, 0), (25, 10, 0)),
+        moved(truth, body, (12, 5, 0), (0, 0, 40)),
+    ):
+        there = cues.measure(solution_at(wrong), views, body)
+        assert there.poor > right.poor
+        assert there.weakest < right.weakest
+        assert there.rise < right.rise
+
+
+def test_a_bone_that_fits_the_flipped_xray_better_is_told_by_its_cue(body, truth):
+    view = View(take_xray([body], [truth]))
+    plain = cues.measure(solution_at(truth), [view], body)
+    behind = geometry.from_behind(truth, body.centre_mm)
+    flipped = cues.measure(solution_at(behind), [view.flip()], body)
+    assert plain.flipped < 0 < flipped.flipped
+
+
+def test_poses_around_are_turned_and_shifted_along_the_axes_of_the_camera(body, truth):
+    view = View(take_xray([body], [truth]))
+    there = cues._around(truth, view, body)
+    centre = geometry.apply(geometry.invert(truth), body.centre_mm)
+    moved_centres = np.array(
+        [geometry.apply(geometry.invert(pose), body.centre_mm) for pose in there]
+    )
+    np.testing.assert_allclose(moved_centres[:6], np.tile(centre, (6, 1)), atol=1e-9)
+    shift = centre - moved_centres[6:]
+    steps = np.repeat(np.diag([cues.SHIFT_MM, cues.SHIFT_MM, cues.DEPTH_MM]), 2, axis=0)
+    np.testing.assert_allclose(shift, steps * np.array([1, -1] * 3)[:, None], atol=1e-9)
+    turns = [geometry.rotation_angle_deg(pose[:3, :3] @ truth[:3, :3].T) for pose in there[:6]]
+    np.testing.assert_allclose(turns, cues.TURN_DEG)
+
+
+def test_a_bound_adds_noise_and_the_surface():
+    model = Model(
+        Directions(0.5, 0.5, 0.0), Directions(2.0, 1.0, 3.0), Directions(1, 1, 1), np.zeros(8), 0.0
+    )
+    bounds = model.bounds(Directions(0.3, 6.0, 0.2), Directions(0.8, 16.0, 9.0), views=1)
+    assert bounds == pytest.approx((2 * 0.5, 10.0, 0.6))
+    assert model.bounds(Directions(0.3, 6.0, 0.2), Directions(0, 0, 0), 2) == (0.3, 6.0, 0.2)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_surface_off_by_half_a_voxel_changes_the_size_and_so_the_depth_of_one_view(
+    body, truth, views
+):
+    view = View(take_xray([body], [truth]))
+    errors = trust.surface_errors(solution_at(truth), [view] * views, structure_of(body))
+    depth = geometry.apply(geometry.invert(truth), body.centre_mm)[2]
+    assert errors.in_plane == pytest.approx(0.75)  # half the mean of 1, 1 and 2.5 mm
+    expected = 0.75 * depth / body.half_width_mm if views == 1 else 0.75
+    assert errors.depth == pytest.approx(expected)
+    assert errors.rotation == pytest.approx(np.degrees(0.75 / body.half_width_mm))
+
+
+def test_the_chance_of_a_wrong_pose_decides_and_is_said_with_what_speaks_for_it(body, truth):
+    views, structure = [View(take_xray([body], [truth]))], structure_of(body)
+    solution = solution_at(truth, 0.6)  # a similarity that is no reason where cues are measured
+    sure = judge(solution, views, structure, Surroundings(cues=SURE))
+    assert (sure.code, sure.reasons) == ("ok", ())
+    assert sure.wrong_probability is not None
+    assert sure.wrong_probability < 0.01
+    assert 0 < sure.in_plane_sd_mm < sure.in_plane_95_mm < 1
+    wrong = judge(solution, views, structure, Surroundings(cues=UNSURE))
+    assert wrong.code == "failed"
+    assert "the X-ray does not show 80 % of the bone's contrast there" in wrong.reasons[-1]
+    unknown = judge(solution, views, structure)
+    assert (unknown.code, unknown.wrong_probability) == ("suspect", None)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [("poor", 0.6), ("weakest", -0.2), ("least_rise", 0.002), ("flipped", 0.1), ("rival_gap", 0.0)],
+)
+def test_the_chance_of_the_model_rises_with_every_cue_against_a_pose(better, worse):
+    model = trust.model()
+    assert model.wrong(replace(SURE, **{better: worse}), 1) > model.wrong(SURE, 1)
+
+
+def test_errors_are_wrong_beyond_2_mm_or_3_degrees_and_in_depth_with_several_views():
+    assert not trust.is_wrong(1.9, 40.0, 2.9, views=1)
+    assert trust.is_wrong(2.1, 0.0, 0.0, views=1)
+    assert trust.is_wrong(0.0, 0.0, 3.1, views=1)
+    assert trust.is_wrong(0.0, 6.0, 0.0, views=2)

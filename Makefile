@@ -39,10 +39,11 @@ lint: env
 demo: env
 	PYTHON="$(PYTHON)" pipeline/demo.sh
 
-# against the field's renderers and registration, about a quarter of an hour on two cores
+# against the field's renderers and registration, and how cost grows: about 20 minutes on two cores
 bench: env
 	"$(PYTHON)" benchmarks/rendering.py -o benchmarks/results --overwrite
 	"$(PYTHON)" benchmarks/registration.py -o benchmarks/results --overwrite
+	"$(PYTHON)" benchmarks/sequence.py -o benchmarks/results --overwrite
 	"$(PYTHON)" benchmarks/table.py -o benchmarks/results --overwrite
 
 docs: env

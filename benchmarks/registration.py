@@ -8,7 +8,11 @@ gets fewer of them (--peer_starts). This project runs from every start pose in t
 alone, like xvr, and as registration.py with a stated start pose, where candidates compete if the
 start pose does not converge.
 
-writes  OUT/registration.csv, one row per registration; medians on standard output
+How the cost grows with start poses that are refined side by side through the coarse levels is
+measured too, with one and two threads.
+
+writes  OUT/registration.csv, one row per registration, and OUT/growth_starts.csv; medians on
+        standard output
 example
   python benchmarks/registration.py -o benchmarks/results --peer_starts 2
 """
@@ -37,6 +41,7 @@ ANGLES, OFFSET = np.array([8.0, -4.0, 5.0]), np.array([6.0, 850.0, -8.0])
 SPREAD = np.array([10.0, 10.0, 10.0, 20.0, 40.0, 20.0])  # of the start poses, in the same units
 DETECTOR = Detector.centred(256, 256, 1020.0, 1.4)
 VOXEL_MM = 2.0
+GROWTH_STARTS, GROWTH_REPEATS, THREADS = (1, 3, 6, 12, 24, 48, 96), 3, (1, 2)
 SHOWN = ("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "seconds")
 
 Found = tuple[np.ndarray, float]  # extrinsics (4, 4) of the final pose, seconds
@@ -119,6 +124,37 @@ def ours(volume: Path, xray: Path, starts: np.ndarray, competing: bool = False) 
     return found
 
 
+def growth(volume: Path, xray: Path, starts: np.ndarray) -> list[dict[str, Any]]:
+    """Return rows over the number of start poses (N, 6) refined side by side; the least seconds."""
+    import numba
+
+    from common.registration.competition import COARSE
+    from common.registration.gauss_newton import refine_each
+    from common.registration.scene import View
+    from common.registration.structures import load_structure
+    from common.xray import reading
+
+    body = load_structure(volume, attenuation="whole").body
+    views, centre = [View(reading.read(xray))], geometry.translation(body.centre_mm)
+    poses = [
+        [centre @ geometry.camera_from_pose(geometry.pose_from_angles(row[:3], row[3:]))]
+        for row in starts
+    ]
+    rows, available = [], numba.get_num_threads()
+    for threads in THREADS:
+        numba.set_num_threads(min(threads, available))
+        for count in GROWTH_STARTS:
+            taken = []
+            for _ in range(GROWTH_REPEATS):
+                began = time.perf_counter()
+                refine_each(views, [body], poses[:count], COARSE)
+                taken.append(time.perf_counter() - began)
+            about = {"panel": "starts", "what": "coarse levels", "threads": threads}
+            rows.append({**about, "amount": count, "seconds": min(taken)})
+    numba.set_num_threads(available)
+    return rows
+
+
 def theirs(volume: Path, xray: Path, starts: np.ndarray) -> list[Found]:
     """Register with xvr's Register from each start pose (N, 6)."""
     import torch
@@ -164,28 +200,32 @@ def run(args: argparse.Namespace) -> None:
     from common.volume.nifti import load_ct
     from common.volume.volume import points_of
 
-    target = files.output_folder(args.output) / "registration.csv"
-    files.check_outputs([target], args.overwrite)
+    folder = files.output_folder(args.output)
+    targets = [folder / "registration.csv", folder / "growth_starts.csv"]
+    files.check_outputs(targets, args.overwrite)
     truth = np.r_[ANGLES, OFFSET]
-    starts = truth + np.random.default_rng(0).uniform(-1, 1, (args.starts, 6)) * SPREAD
+    count = max(args.starts, *GROWTH_STARTS)
+    starts = truth + np.random.default_rng(0).uniform(-1, 1, (count, 6)) * SPREAD
     methods = (
         ("ours", ours, args.starts),
         ("ours, competing", functools.partial(ours, competing=True), args.starts),
         ("xvr", theirs, args.peer_starts),
     )
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        volume, xray = prepare(Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        volume, xray = prepare(Path(temporary))
         ct = load_ct(volume)
         points = geometry.apply(geometry.translation(-ct.isocentre_mm), points_of(ct))
         for who, register, count in methods:
             found = measured(who, register(volume, xray, starts[:count]), points)
             rows += found
             print(summary(found), flush=True)
+        grown = growth(volume, xray, starts)
     # center_isometric.py has released the folder that this script had made and not yet filled
-    files.output_folder(target.parent)
-    files.write_text(target, files.as_csv(rows))
-    print(target)
+    files.output_folder(folder)
+    files.write_text(targets[0], files.as_csv(rows))
+    files.write_text(targets[1], files.as_csv(grown))
+    print(*targets, sep="\n")
 
 
 main = script.script(run, build_parser)

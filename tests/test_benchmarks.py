@@ -158,3 +158,47 @@ def test_the_training_benchmark_starts_from_what_the_network_predicts(tmp_path, 
     (row,) = csv.DictReader((tmp_path / "c.csv").read_text().splitlines())
     assert float(row["start_mtre_mm"]) < 1e-3
     assert float(row["end_in_plane_mm"]) < 0.2
+
+
+def test_calls_are_timed_in_turn_and_the_least_counts(monkeypatch):
+    module = benchmark("rendering")
+    order, clock = [], iter(range(1000))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    assert module.least_seconds(calls, 3) == {"a": 1.0, "b": 1.0}
+    assert "".join(order) == "abababab"
+
+
+def test_growth_is_drawn_with_a_panel_for_each_amount():
+    module = benchmark("table")
+    rows = [
+        {
+            "panel": "pixels",
+            "what": "image",
+            "threads": threads,
+            "amount": f"{amount}",
+            "seconds": "1",
+        }
+        for threads in ("1", "2")
+        for amount in (4000, 16000)
+    ]
+    runs = [
+        {"cameras": "1", "pixels": "512", "frames": frames, "seconds": f"{2 * int(frames)}",
+         "processor_seconds": "3", "in_plane_mm": "0.1", "rotation_deg": "0.2"}
+        for frames in ("2", "5", "10")
+    ]  # fmt: skip
+    figure = module.draw_growth(rows, runs)
+    assert [axis.get_xlabel() for axis in figure.axes] == [x for x, _ in module.PANELS.values()]
+    assert [len(axis.lines) for axis in figure.axes] == [0, 2, 0, 1]
+    assert figure.axes[1].lines[0].get_xdata().tolist() == [4.0, 16.0]
+    assert module._frame_line(next(iter(module.runs_of(runs).items()))) == (
+        "| 1 camera(s), 512 pixels | 2.00 | 0.00 | 0.10 | 0.20 |"
+    )
+
+
+def test_the_knee_of_a_sequence_moves_smoothly():
+    module = benchmark("sequence")
+    poses = module.motion(20, np.array([10.0, -20, 30]))
+    centres = [geometry.apply(pose, np.array([10.0, -20, 30])) for pose in poses]
+    steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    assert 0.2 < steps.min() <= steps.max() < 3

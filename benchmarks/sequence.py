@@ -218,9 +218,9 @@ def summary(rows: list[dict[str, Any]]) -> str:
     wall, spent = ((long[key] - short[key]) / more for key in ("seconds", "processor_seconds"))
     return (
         f"{long['cameras']} camera(s), {long['pixels']} pixels: {wall:.2f} s per frame"
-        f" ({spent:.2f} s of processors), {short['seconds']:.1f} s for {short['frames']} frames with start-up; in"
-        f" plane {long['in_plane_mm']:.3f} mm (at most {long['worst_in_plane_mm']:.3f}),"
-        f" {long['rotation_deg']:.2f} deg"
+        f" ({spent:.2f} s of processors), {short['seconds']:.1f} s for {short['frames']} frames"
+        f" with start-up; in plane {long['in_plane_mm']:.3f} mm (at most"
+        f" {long['worst_in_plane_mm']:.3f}), {long['rotation_deg']:.2f} deg"
     )
 
 

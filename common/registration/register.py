@@ -31,7 +31,7 @@ from common.registration.neighbours import (
     largest_overlap,
     search_beside,
 )
-from common.registration.pyramid import JUDGED, LEVELS
+from common.registration.pyramid import JUDGED, LEVELS, Level
 from common.registration.request import Followed
 from common.registration.scene import Structure, View
 from common.registration.search.anywhere import STAGES, Stage, stage_starts
@@ -52,7 +52,7 @@ FIRST_STARTS = 24
 # of wrong fits (benchmarks/README.md, 'Template bank')
 WORTH_FINISHING = 0.65
 # levels from the pose that the motion so far leads to (benchmarks/README.md, 'Sequences')
-PREDICTED = LEVELS[2:]
+PREDICTED = (LEVELS[2], Level(1.1, 2.5, 30), LEVELS[4])
 LEAST_PX = 9  # of the coarsest level, along each side of an X-ray
 
 

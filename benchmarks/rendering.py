@@ -13,7 +13,7 @@ does DiffDRR, in addition to its default, for the small images (the large ones w
 of a laptop).
 
 How the cost grows is measured too, with one and two threads: over the voxels of the CT, averaged
-in blocks, and over the pixels of the image.
+in blocks, and over the pixels of the image, in processor seconds per thread.
 
 writes  OUT/rendering.csv, OUT/growth_rendering.csv, and lines on standard output
 example
@@ -91,7 +91,11 @@ def build_parser() -> script.Parser:
     return parser
 
 
-def least_seconds(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def least_seconds(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Return the least duration of each call, of interleaved ones after a warm-up.
 
     Other work on the machine slows all of them alike, and the least most rarely. Fast calls are
@@ -99,15 +103,15 @@ def least_seconds(calls: Mapping[str, Callable[[], object]], rounds: int) -> dic
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for name, call in calls.items():
-        began = time.perf_counter()
+        began = clock()
         call()
-        taken[name].append(time.perf_counter() - began)
+        taken[name].append(clock() - began)
     for _ in range(rounds):
         for name, call in calls.items():
             for _ in range(FAST_REPEATS if min(taken[name]) < FAST_S else 1):
-                began = time.perf_counter()
+                began = clock()
                 call()
-                taken[name].append(time.perf_counter() - began)
+                taken[name].append(clock() - began)
     return {name: min(values) for name, values in taken.items()}
 
 
@@ -235,7 +239,7 @@ def compare(name: str, volume: Volume, size: int, repeats: int) -> list[dict[str
 
 
 def growth(whole: Volume, repeats: int) -> list[dict[str, Any]]:
-    """Return rows over voxels and over pixels, with the seconds of each task and thread count."""
+    """Return rows over voxels and over pixels: processor seconds per thread of each task."""
     import numba
 
     from common.drr.joseph import FusedRenderer
@@ -261,9 +265,9 @@ def growth(whole: Volume, repeats: int) -> list[dict[str, Any]]:
                 "image": functools.partial(renderer.render, *views),
                 "with derivative": functools.partial(renderer.render_with_jacobian, *views),
             }
-            for what, taken in least_seconds(tasks, repeats).items():
+            for what, taken in least_seconds(tasks, repeats, time.process_time).items():
                 about = {"panel": panel, "what": what, "threads": threads}
-                rows.append({**about, "amount": amount, "seconds": taken})
+                rows.append({**about, "amount": amount, "seconds": taken / threads})
     numba.set_num_threads(available)
     return rows
 

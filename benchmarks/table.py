@@ -133,13 +133,13 @@ def draw(rendering: Rows, registration: Rows) -> Figure:
 
 
 def draw_growth(rows: Rows, sequence: Rows) -> Figure:
-    """Return a figure with a panel each: seconds over voxels, pixels, start poses and frames."""
+    """Return a figure with a panel each: cost over voxels, pixels, start poses and frames."""
     curves: dict[str, dict[tuple[str, str], list[tuple[float, float]]]] = {}
     for row in rows:
         curve = curves.setdefault(row["panel"], {}).setdefault((row["what"], row["threads"]), [])
         curve.append((float(row["amount"]), float(row["seconds"])))
     for name, runs in runs_of(sequence).items():
-        points = [(float(row["frames"]), float(row["seconds"])) for row in runs]
+        points = [(float(row["frames"]), float(row["processor_seconds"])) for row in runs]
         curves.setdefault("frames", {})[name, ""] = points
     with figures.style():
         figure = figures.new(7.0, 2.4)
@@ -149,7 +149,8 @@ def draw_growth(rows: Rows, sequence: Rows) -> Figure:
             _draw_growth(axis, curves.get(panel, {}), unit)
             scale = "linear" if panel == "frames" else "log"
             axis.set(xlabel=label, xscale=scale, yscale=scale)
-        figure.axes[0].set_ylabel("seconds")
+        figure.axes[0].set_ylabel("processor seconds per thread")
+        figure.axes[-1].set_ylabel("processor seconds")
     return figure
 
 

@@ -136,13 +136,22 @@ function showVerdict() {
     box.replaceChildren(element("p", { class: "hint" }, "Moved by hand: refine it, or accept it as it is."));
     return;
   }
+  // 95 % bounds where the verdict states them, else standard deviations
+  const spread = (name, unit) => {
+    const bound = verdict[`${name}_95_${unit}`];
+    const sign = unit === "deg" ? "°" : " mm";
+    return bound == null ? `± ${verdict[`${name}_sd_${unit}`].toFixed(2)}${sign}` : `< ${bound.toFixed(2)}${sign} (95 %)`;
+  };
   const numbers = [
     ["similarity", verdict.similarity.toFixed(3)],
-    ["in plane", `± ${verdict.in_plane_sd_mm.toFixed(2)} mm`],
-    ["depth", `± ${verdict.depth_sd_mm.toFixed(2)} mm`],
-    ["rotation", `± ${verdict.rotation_sd_deg.toFixed(2)}°`],
+    ["in plane", spread("in_plane", "mm")],
+    ["depth", spread("depth", "mm")],
+    ["rotation", spread("rotation", "deg")],
     ["in the image", `${Math.round(100 * verdict.in_view)} %`],
   ];
+  if (verdict.wrong_probability != null) {
+    numbers.push(["chance of wrong", `${(100 * verdict.wrong_probability).toFixed(1)} %`]);
+  }
   const reasons = verdict.reasons.length ? verdict.reasons : ["Nothing speaks against this pose."];
   box.replaceChildren(
     element("p", {}, badge(verdict.verdict)),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import crop_cts
 import registration
 import segmentation_preprocessing
 from common import files, geometry
@@ -80,8 +81,11 @@ def write_bones(folder: Path, knees: phantom.Phantom) -> tuple[list[Path], list[
     return volumes, masks, np.mean(ends, axis=0)
 
 
-def make_study(folder: Path) -> Study:
-    """Register small X-rays of a knee from the true pose of the first, and spoil one femur."""
+def make_study(folder: Path, mirrored: bool = False) -> Study:
+    """Register small X-rays of a knee from the true pose of the first, and spoil one femur.
+
+    With ``mirrored``, there is a right femur too; its truth is scanner_from_camera.
+    """
     knees = phantom.make(seed=3, spacing_mm=2.0)
     segmentation_preprocessing.keep_largest_components(knees.segmentation.data)
     volumes, masks, middle = write_bones(folder, knees)
@@ -123,7 +127,26 @@ def make_study(folder: Path) -> Study:
     truth = {"ap/femur": cameras[0], "ap/tibia": cameras[0], "biplane": cameras[0]}
     truth |= {f"walk/f{number}": camera for number, camera in enumerate(cameras)}
     spoil(root / "ap/femur")
+    if mirrored:
+        truth["right"] = register_right(folder, knees, whole)
     return Study(root, truth)
+
+
+def register_right(folder: Path, knees: phantom.Phantom, whole: joseph.FusedRenderer) -> np.ndarray:
+    """Register a right femur, mirrored as by crop_cts.py; return its scanner_from_camera."""
+    target = crop_cts.Target(
+        "femur", "right", 3, folder / "right.nii.gz", folder / "right_m.nii.gz"
+    )
+    crop_cts.crop_and_save(knees.ct, knees.segmentation, target, 7.0, folder / "seg.nii.gz")
+    middle = points_of(knees.segmentation, knees.segmentation.data == 3).mean(axis=0)
+    camera = xray_simulation.view(middle, [-8, 3, 4], DISTANCE_MM, [0, 0])
+    write_xray(folder / "xrays/right.png", whole, camera)
+    files.write_json(folder / "right_start.json", {"camera": camera.tolist()})
+    words = [folder / "xrays/right.png", "-v", target.ct, "--mask", target.mask, "--quiet"]
+    words += ["--bone", "bright", "--init", "fixed", "--init_pose", folder / "right_start.json"]
+    words += ["-o", folder / "results/right", "--device", "cpu"]
+    assert registration.main([str(word) for word in words]) == 0
+    return camera
 
 
 def spoil(folder: Path, twist: np.ndarray = WRONG) -> None:

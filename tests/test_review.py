@@ -16,7 +16,7 @@ import aiohttp
 import numpy as np
 import pytest
 from helpers import save_registration
-from review_helpers import Study, make_study, serving
+from review_helpers import WRONG, Study, make_study, serving
 
 from common import files, geometry
 from common.command_line import script
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Study:
-    return make_study(tmp_path_factory.mktemp("study"))
+    return make_study(tmp_path_factory.mktemp("study"), mirrored=True)
 
 
 @pytest.fixture
@@ -250,6 +250,26 @@ def test_a_result_is_opened_as_the_solver_saw_it(made, name):
     assert again.similarity == pytest.approx(result.verdict.similarity, abs=0.01)
     if name != "ap/tibia":  # it was solved together with the femur
         assert again.in_plane_sd_mm == pytest.approx(result.verdict.in_plane_sd_mm, rel=0.3)
+
+
+@pytest.mark.slow
+def test_a_right_bone_in_its_flipped_xray_is_corrected_in_the_frame_of_the_scanner(study):
+    folder, truth = study.root / "right", study.truth["right"]
+    opened = reopening.open_result(folder)
+    assert opened.views[0].xray.flipped
+    assert opened.structure.ct.lineage.mirrored
+    wrong = geometry.twist(WRONG, opened.structure.body.centre_mm) @ opened.pose
+    found = solving.refine(opened, [wrong])
+    assert found.verdict.code == "ok"
+    saving.save_correction(opened, found.pose, wrong, "ab")
+    result = parameters_file.load(folder / "parameters.pt")
+    view = result.scanner_pose[0]
+    placed = np.array(result.drr["scanner_from_volume"])
+    points = geometry.apply(placed, result.points_mm)
+    error = geometry.pose_error(view.camera, truth, points, view.detector)
+    assert error.in_plane_mm < 0.2
+    assert error.rotation_deg < 0.5
+    np.testing.assert_allclose(opened.scanner_camera(found.pose), view.camera, atol=1e-9)
 
 
 @pytest.mark.slow

@@ -46,9 +46,9 @@ void main() {
     if (mode == 0) result = vec3(mix(grey_x, grey_d, blend));
     if (mode == 1) {
       vec2 field = floor(at * aspect * square);
-      result = vec3(mod(field.x + field.y, 2.0) < 1.0 ? grey_x : grey_d);
+      result = vec3(mod(field.x + field.y, 2.0) < 1.0 ? grey_x : mix(grey_x, grey_d, covered));
     }
-    if (mode == 2) result = vec3(share > 0.5 ? grey_d : grey_x);
+    if (mode == 2) result = vec3(share > 0.5 ? mix(grey_x, grey_d, covered) : grey_x);
     if (mode == 3) {
       float apart = (grey_x - grey_d) * covered;
       vec3 over = vec3(1.0, 0.55, 0.1), under = vec3(0.2, 0.75, 1.0);

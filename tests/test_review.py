@@ -259,7 +259,7 @@ def test_a_right_bone_in_its_flipped_xray_is_corrected_in_the_frame_of_the_scann
     assert opened.views[0].xray.flipped
     assert opened.structure.ct.lineage.mirrored
     wrong = geometry.twist(WRONG, opened.structure.body.centre_mm) @ opened.pose
-    found = solving.refine(opened, [wrong])
+    found = solving.refine(opened, wrong)
     assert found.verdict.code == "ok"
     saving.save_correction(opened, found.pose, wrong, "ab")
     result = parameters_file.load(folder / "parameters.pt")

@@ -15,7 +15,7 @@ from test_report import browser, relevant  # noqa: F401
 from common import geometry
 from common.results import parameters_file
 
-expect.set_options(timeout=40_000)
+expect.set_options(timeout=90_000)
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 

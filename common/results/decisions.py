@@ -8,6 +8,7 @@ of all reviewers together replace the verdict (`judged`). Standard library and n
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -81,13 +82,13 @@ def append(folder: Path, decision: Decision) -> Path:
     line = json.dumps({"schema": SCHEMA, **asdict(decision)}, ensure_ascii=False) + "\n"
     try:
         new = not path.exists()
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        # begin a new line after one that a crash cut short
+        start = "\n" if not new and path.read_bytes()[-1:] not in (b"", b"\n") else ""
+        content = (start + line).encode()
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            torn = os.fstat(handle).st_size and os.pread(handle, 1, os.fstat(handle).st_size - 1)
-            start = "\n" if torn and torn != b"\n" else ""  # a line that a crash cut short
-            content = (start + line).encode()
             if os.write(handle, content) != len(content):
-                raise OSError(28, "No space left on device", str(path))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(handle)
         finally:
             os.close(handle)

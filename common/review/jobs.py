@@ -155,7 +155,7 @@ def render(folder: str, pose: Pose, longest_px: int, number: int) -> list[bytes]
 
 def refine(folder: str, pose: Pose) -> dict[str, Any]:
     """Refine from a pose that a person set."""
-    return solving.refine(opened(folder), [np.array(pose)]).entries()
+    return solving.refine(opened(folder), np.array(pose)).entries()
 
 
 def search_again(folder: str) -> dict[str, Any]:

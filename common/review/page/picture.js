@@ -16,6 +16,7 @@ uniform vec2 size, offset, xrayCover, drrCover, line, aspect;
 uniform float blend, share;
 uniform vec2 window, tone;
 uniform vec3 edge;
+uniform vec4 box; // around the bone: outside it there is nothing to look up
 uniform int mode, hasDrr, outline;
 uniform float square;
 
@@ -40,7 +41,8 @@ void main() {
   float grey_x = shown(x);
   vec3 result = vec3(grey_x);
   if (hasDrr == 1) {
-    float d = bone(at);
+    bool near = all(greaterThan(at, box.xy)) && all(lessThan(at, box.zw));
+    float d = near ? bone(at) : 0.0;
     float covered = smoothstep(0.0, 0.05, d);
     float grey_d = shown(tone.x * d + tone.y) * covered;
     if (mode == 0) result = vec3(mix(grey_x, grey_d, blend));
@@ -54,13 +56,13 @@ void main() {
       vec3 over = vec3(1.0, 0.55, 0.1), under = vec3(0.2, 0.75, 1.0);
       result = vec3(grey_x * 0.35) + (apart > 0.0 ? over * apart : under * -apart);
     }
-    if (outline == 1) {
-      float inner = step(0.05, d), near = 0.0;
+    if (outline == 1 && near && d < 0.05) {
+      float beside = 0.0;
       for (int i = 0; i < 8; i++) {
         float angle = float(i) * 0.7853982;
-        near += step(0.05, bone(at + line * vec2(cos(angle), sin(angle))));
+        beside += step(0.05, bone(at + line * vec2(cos(angle), sin(angle))));
       }
-      if (inner < 0.5 && near > 0.5) result = edge;
+      if (beside > 0.5) result = edge;
     }
   }
   colour = vec4(result, 1.0);
@@ -81,7 +83,7 @@ export class Picture {
     this.settings = { mode: "blend", blend: 0.5, outline: true, share: 0 };
     this.drr = null;
     this.xray = null;
-    this.gl = canvas.getContext("webgl2", { antialias: false, preserveDrawingBuffer: true });
+    this.gl = canvas.getContext("webgl2", { antialias: false, alpha: false });
     if (!this.gl) throw new Error("this browser cannot draw with WebGL 2");
     this.prepare();
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
@@ -162,6 +164,7 @@ export class Picture {
     this.drr = image;
     if (image) {
       this.upload(1, image);
+      this.box = boxOf(image);
       this.fitTone();
     }
     this.draw();
@@ -273,6 +276,7 @@ export class Picture {
     two("line", [thick / size[0], thick / size[1]]);
     two("window", this.window);
     two("tone", this.tone);
+    if (this.drr) gl.uniform4f(this.uniform("box"), ...this.box);
     one("blend", blend);
     one("share", share);
     one("square", 8);
@@ -311,6 +315,24 @@ export class Picture {
     const group = this.overlay.querySelector(".neighbours");
     group.setAttribute("transform", `translate(${left} ${top}) scale(${size[0]} ${size[1]})`);
   }
+}
+
+// a box around the bone in a DRR, with a margin, as shares of the X-ray: left, top, right, bottom
+function boxOf({ width, height, grey, cover }) {
+  const step = Math.max(1, Math.floor(Math.max(width, height) / 256));
+  let [left, top, right, bottom] = [width, height, 0, 0];
+  for (let row = 0; row < height; row += step) {
+    for (let column = 0; column < width; column += step) {
+      if (!grey[row * width + column]) continue;
+      left = Math.min(left, column);
+      right = Math.max(right, column);
+      top = Math.min(top, row);
+      bottom = Math.max(bottom, row);
+    }
+  }
+  const [x, y] = [cover[0] / width, cover[1] / height];
+  const margin = 3 * step;
+  return [(left - margin) * x, (top - margin) * y, (right + 1 + margin) * x, (bottom + 1 + margin) * y];
 }
 
 function asPath(curve) {

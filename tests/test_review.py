@@ -121,8 +121,9 @@ def test_answers_forbid_everything_from_elsewhere(address):
 def test_a_decision_that_is_none_is_refused(address):
     item = json.loads(answer(f"{address}api/list")[1])["items"][0]["id"]
     url, kind = f"{address}api/item/{item}/decision", {"Content-Type": "application/json"}
-    for body in (b"{", b"[]"):
+    for body in (b"{", b"[]", b"\xff\xfe\x00"):
         assert answer(url, kind, body)[0] == 400
+    assert answer(f"{address}api/item/{item}/xray/7")[0] == 404
     for content in ({"choice": "maybe"}, {"choice": "accept", "pose": [[1]]},
                     {"choice": "accept", "pose": np.diag([1, 1, -1, 1.0]).tolist()}):  # fmt: skip
         status, text = answer(url, kind, json.dumps(content).encode())

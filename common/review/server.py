@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,7 @@ class Server:
         item = self._item(request)
         try:
             content = await request.json()
-        except json.JSONDecodeError:
+        except ValueError:  # not JSON, or not text
             content = None
         if not isinstance(content, dict):
             raise web.HTTPBadRequest(text="expected a JSON object\n")
@@ -120,6 +119,8 @@ class Server:
     async def _picture(self, answer: Any) -> web.Response:
         try:
             return web.Response(body=await answer, content_type="application/octet-stream")
+        except IndexError:
+            raise web.HTTPNotFound(text="no such view\n") from None
         except Exception as error:
             return web.json_response({"error": expected_error(error)}, status=422)
 

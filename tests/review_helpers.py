@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch  # noqa: F401  (before a thread of registration.py imports it)
 from PIL import Image
 
 import crop_cts

@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from common import files, geometry
 from common.errors import InputError, as_input_error
 from common.registration.register import Registration
 from common.registration.request import Followed
-from common.reports.browser_scene import surface_entries
-from common.reports.registered import Registered
 from common.results import names, parameters_file
 from common.results.result import Result
 from common.review import pictures, reopening, saving, solving
@@ -174,14 +171,13 @@ def follow_frame(folder: str, last: Followed) -> tuple[dict[str, Any], Followed]
     return solved.entries(), after
 
 
-def surface(folder: str) -> dict[str, Any] | None:
-    """Return the surface of a bone, or None if its CT is missing."""
-    one = opened(folder)
-    volume = one.request.structures[0]
-    drr = {**one.result.drr, "volume": str(volume.volume), "mask": volume.mask}
-    stated = replace(one.result, drr=drr)
-    found = surface_entries(Registered(one.folder, stated, None))
-    return asdict(found) if found else None
+def surface(folder: str) -> dict[str, Any]:
+    """Return the surface of a structure, flattened: vertices in mm, and triangles."""
+    vertices, triangles = opened(folder).structure.surface
+    return {
+        "vertices": vertices.round(2).ravel().tolist(),
+        "triangles": triangles.ravel().tolist(),
+    }
 
 
 def stored_camera(folder: str) -> tuple[Pose, str]:

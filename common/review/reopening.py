@@ -18,6 +18,7 @@ from common.registration.starts import Starter
 from common.results import names, parameters_file
 from common.results.result import Result
 from common.review.sources import check_sources, request_of
+from common.volume.materials import Material
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,10 @@ def open_result(folder: Path) -> Opened:
 class StructureFiles:
     """What a structure is loaded from: frames of a sequence share one."""
 
-    structure: tuple[Path, Path | None, tuple[int, ...] | None]  # volume, labelmap, labels
+    volume: Path
+    mask: Path | None
+    labels: tuple[int, ...] | None
+    material: Material | None
     attenuation: AttenuationMode
     context: Path | None
     side: Side | None
@@ -94,7 +98,10 @@ def _structure_files(request: Request) -> StructureFiles:
     (own,) = request.structures
     paths = [path for path in (own.volume, own.mask, request.context) if path]
     return StructureFiles(
-        (own.volume, own.mask, own.labels),
+        own.volume,
+        own.mask,
+        own.labels,
+        own.material,
         request.attenuation,
         request.context,
         request.side,
@@ -106,7 +113,7 @@ def _structure_files(request: Request) -> StructureFiles:
 def _structure(named: StructureFiles) -> Structure:
     request = Request(
         (),
-        (StructureRequest(*named.structure),),
+        (StructureRequest(named.volume, named.mask, named.labels, material=named.material),),
         context=named.context,
         attenuation=named.attenuation,
         side=named.side,

@@ -82,7 +82,7 @@ def follow_frame(opened: Opened, last: Followed) -> tuple[Solved, Followed]:
     poses = [last.expected, last.pose]
     if np.allclose(poses[0], poses[1]):
         poses = poses[:1]
-    solution = follow(views, body, poses)
+    solution = follow(views, body, poses, LEVELS)
     if solution is None or not is_ok(solution, views, opened.structure):
         for pose in poses:
             solution = better(solution, compete(views, body, [pose]))

@@ -80,6 +80,7 @@ def request_of(result: Result) -> Request:
             Path(str(result.drr["volume"])),
             Path(mask) if mask else None,
             tuple(labels) if labels else None,
+            material=result.drr.get("material"),
         )
         request = Request(tuple(XrayRequest(path) for path in paths), (own,))
     xrays = tuple(

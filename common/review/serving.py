@@ -21,6 +21,7 @@ from common.review.session import Session
 logger = logging.getLogger(__name__)
 
 ADDRESS = "127.0.0.1"
+CLOSING_S = 2  # at most, for tabs to say goodbye
 
 
 @contextlib.contextmanager
@@ -87,6 +88,8 @@ async def _serve(
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl+C interrupts instead
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
-    for tab in list(server.tabs):
-        await tab.close()
-    await runner.cleanup()
+    async with session.saving:  # what is being saved is saved
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_S):
+                await asyncio.gather(*(tab.close() for tab in list(server.tabs)))
+        await runner.cleanup()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -24,14 +25,13 @@ class Worker:
 
     def __init__(self, what: str):
         self._what = what
-        self._pool = self._started()
+        self._pool, self._process = self._started()
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _started(self) -> tuple[ProcessPoolExecutor, Future[int]]:
         # a forked copy of a process with threads may hang
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(1, context, initializer=jobs.begin)
-        pool.submit(os.getpid)  # starts the process, which takes seconds
-        return pool
+        return pool, pool.submit(os.getpid)  # starts the process, which takes seconds
 
     async def do(self, job: Callable[..., T], *arguments: Any) -> T:
         """Return the result of a job. Raises what it raises, and InputError if the process died."""
@@ -41,7 +41,7 @@ class Worker:
         except BrokenProcessPool:
             if pool is self._pool:
                 pool.shutdown(wait=False)
-                self._pool = self._started()
+                self._pool, self._process = self._started()
             logger.warning(f"the process that {self._what} ended; a new one was started")
             raise InputError(
                 "memory",
@@ -51,5 +51,10 @@ class Worker:
             ) from None
 
     def stop(self) -> None:
-        """End the process; a job in it is finished first."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """End the process, also in the middle of a job."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(CancelledError, BrokenProcessPool):
+            number = self._process.result()
+            for process in multiprocessing.active_children():
+                if process.pid == number:
+                    process.terminate()

@@ -12,6 +12,8 @@ writes  OUT/P01/P01_ct.nii.gz                        CT in Hounsfield units
                                                      every label has three small islands, which
                                                      segmentation_preprocessing.py removes
         OUT/P01/truth.json                           landmarks, pose of every bone, islands, seed
+        OUT/P01/implant/femoral_component.stl        with --implant: components of a knee
+        OUT/P01/implant/tibial_tray.stl              replacement that fits the right knee
         the same for P02, P03, ...
 frame   that of the CT
 units   RAS mm
@@ -55,6 +57,11 @@ def build_parser() -> script.Parser:
     parser.add_argument(
         "--seed", type=int, default=0, help="random seed of the patients (default: %(default)s)"
     )
+    parser.add_argument(
+        "--implant",
+        action="store_true",
+        help="also write surfaces of a knee replacement, for make_xray.py --metal",
+    )
     return parser
 
 
@@ -67,12 +74,13 @@ def run(args: argparse.Namespace) -> int | None:
     outputs = [
         path
         for folder, name in zip(folders, names, strict=True)
-        for path in phantom.files_of(folder, name)
+        for path in phantom.files_of(folder, name, args.implant)
     ]
     files.check_outputs(outputs, args.overwrite)
     patients = list(zip(folders, names, strict=True))
     for number, (folder, name) in enumerate(track(patients, what="phantoms", unit="patient")):
-        phantom.write(phantom.cohort_member(number, args.seed, args.spacing), folder, name)
+        patient = phantom.cohort_member(number, args.seed, args.spacing, args.implant)
+        phantom.write(patient, folder, name)
     print(*folders, sep="\n")
     return None
 

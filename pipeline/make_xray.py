@@ -6,7 +6,7 @@ with another method and usually a cropped and resampled volume. Then detector ef
 beam hardening, scatter, blur, photon and electronic noise, and a tone curve that registration does
 not know. The view is given as in the pose range: angles, distance and shift from source to target.
 
-reads   a CT in Hounsfield units, and a labelmap on its grid (with --labels)
+reads   a CT in Hounsfield units, a labelmap on its grid (with --labels), and metal parts (--metal)
 writes  OUT.dcm, or OUT.png, which has no geometry
         OUT_truth.json: camera (4x4 scanner_from_camera; columns: image columns, image rows, source
         to detector, source position) and points of the structure, for evaluation.py --truth
@@ -35,6 +35,7 @@ from common.errors import InputError
 from common.files.pictures import write_png
 from common.geometry import Detector
 from common.synthetic import xray_simulation
+from common.volume.mesh import SURFACE
 
 if TYPE_CHECKING:
     from common.volume.volume import Volume
@@ -53,6 +54,14 @@ def build_parser() -> script.Parser:
         nargs="+",
         help="labels of the structure that the camera is aimed at and whose points are in the"
         " truth; requires --mask",
+    )
+    parser.add_argument(
+        "--metal",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="SURFACE",
+        help="surfaces of metal parts in the frame of the CT, such as those of make_phantom.py",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, help="OUT.dcm or OUT.png")
     _add_view_flags(parser)
@@ -156,6 +165,8 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.labels and not args.mask:
         raise InputError("--labels", "given without --mask", "--mask with it", "add --mask FILE")
+    for path in args.metal:
+        files.existing_file(path, SURFACE)
     truth = args.output.with_name(args.output.stem + "_truth.json")
     files.check_outputs([args.output, truth], args.overwrite, [args.ct])
     ct = load_ct(args.ct, fill=False)
@@ -165,7 +176,8 @@ def run(args: argparse.Namespace) -> None:
     detector = Detector.centred(args.size[1], args.size[0], args.sdd, args.pixel)
     camera = xray_simulation.view(target, args.angles, args.distance, args.shift)
     image = xray_simulation.simulate(
-        xray_simulation.render_strips(ct, camera, detector),
+        xray_simulation.render_strips(ct, camera, detector)
+        + xray_simulation.metal_integrals(args.metal, camera, detector),
         args.pixel,
         xray_simulation.Effects(args.photons, args.scatter, args.gamma),
         np.random.default_rng(args.seed),

@@ -12,6 +12,7 @@ from common.registration.inputs import Inputs, load_views
 from common.registration.register import Registration, register
 from common.registration.request import Followed, Request
 from common.registration.scene import View
+from common.registration.verdict import is_found
 from common.xray.grey_values import GUESS, Polarity
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def register_either(
     """
     found = register(views, inputs.structures, inputs.starter, request.seed, last)
     guessed = [view for view in views if view.xray.reading.get("decided_by") == GUESS]
-    if last or not guessed or all(each.verdict.code == "ok" for each in found):
+    if last or not guessed or all(_settled(each) for each in found):
         return found
     other = OTHER[guessed[0].xray.reading["bone_shown"]]
     name = guessed[0].xray.path.name
@@ -52,6 +53,13 @@ def register_either(
         " states it"
     )
     return second
+
+
+def _settled(found: Registration) -> bool:
+    """Return whether another polarity need not be tried: the pose is ok, or metal that is found."""
+    return found.verdict.code == "ok" or (
+        found.structure.body.metal and is_found(found.solution, found.views, found.structure)
+    )
 
 
 def _tried(view: View) -> View:

@@ -36,6 +36,7 @@ from common.registration.request import Followed
 from common.registration.scene import Structure, View
 from common.registration.search.anywhere import STAGES, Stage, stage_starts
 from common.registration.starts import Starter
+from common.registration.twins import with_twin
 from common.registration.uncertainty import own_first
 from common.registration.verdict import Surroundings, is_clear, is_found, is_ok, judge
 from common.results.result import Verdict
@@ -113,7 +114,9 @@ def register(
     """
     check_sizes(views)
     registrations = _register(views, structures, starter, seed, last)
-    if last or len(views) > 1 or not (starter.mirrored and starter.anywhere()):
+    # a silhouette is the same from behind: metal does not tell whether the X-ray is flipped
+    silhouettes = any(structure.body.metal for structure in structures)
+    if last or len(views) > 1 or silhouettes or not (starter.mirrored and starter.anywhere()):
         return registrations
     return _register_mirrored(views, structures, starter, seed, registrations) or registrations
 
@@ -209,6 +212,10 @@ def _register(
     if several and not beside:  # beside a bone found only now, or else the most certain one
         found = search_beside(views, structures, starter, seed, found)
     _log_searched(views, structures, found)
+    found = [
+        replace(one, solution=with_twin(views, structure, one.solution, seed))
+        for structure, one in zip(structures, found, strict=True)
+    ]
     found = [
         _finished(views, structure, one) for structure, one in zip(structures, found, strict=True)
     ]

@@ -14,6 +14,7 @@ from common.volume.attenuation import WATER_PER_MM
 from common.volume.materials import rendered_above_hu, surface_hu
 from common.volume.mesh import is_surface, read_mesh
 from common.volume.surface import extract_surface
+from common.volume.symmetry import mirror_planes
 from common.volume.volume import Volume
 from common.xray.xray import Xray
 
@@ -103,6 +104,11 @@ class Structure:
     def drr(self) -> Renderer:
         """Renderer of `whole` on the CPU, for the DRRs of a result."""
         return make_renderer(self.whole, "cpu")
+
+    @cached_property
+    def mirror_planes(self) -> list[np.ndarray]:
+        """Reflections (4, 4), in the volume frame, that map the structure onto itself nearly."""
+        return mirror_planes(self.whole)
 
     @cached_property
     def surface(self) -> tuple[np.ndarray, np.ndarray]:

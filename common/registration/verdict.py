@@ -126,13 +126,15 @@ def is_found(solution: Solution, views: Sequence[View], structure: Structure) ->
 
     An assumed geometry, a bone partly out of view and a header that says otherwise stay as they are
     wherever the search goes on, and so does a similarity that is a little low if other start poses
-    ended there too.
+    ended there too, and the rival of a metal part in a single view.
     """
     numbers = assess(solution, views, structure)
     _, reasons = decide(numbers)
     against = set(reasons) - {Reason.ASSUMED_GEOMETRY, Reason.OUT_OF_VIEW, Reason.HEADER}
     if numbers.similarity >= FOUND_SIMILARITY and numbers.agreement >= LONELY_AGREEMENT:
         against -= {Reason.LOW_SIMILARITY}
+    if structure.body.metal and len(views) == 1:  # a symmetric part has a rival wherever one looks
+        against -= {Reason.RIVAL}
     return not against
 
 

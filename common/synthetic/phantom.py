@@ -6,7 +6,7 @@ matches the left one exactly after a rigid motion. Both differ from patient to p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 
 from common import files
 from common.geometry import MIRROR, RAS_FROM_LPS, apply, rotation_matrix, translation
+from common.synthetic.implant_shape import COMPONENTS, components
 from common.synthetic.knee_shape import BONES, KneeShape, landmarks, sample_shape
 from common.synthetic.painting import paint_bone, paint_leg
 from common.volume.hounsfield import AIR_HU
 from common.volume.lineage import Lineage
+from common.volume.mesh import write_mesh
 from common.volume.volume import Volume
 
 SIDES = ("right", "left")
@@ -54,6 +56,8 @@ class Phantom:
     ct: Volume
     segmentation: Volume
     truth: dict[str, Any]
+    # of each component of a knee replacement on the right: vertices (V, 3), RAS mm, and triangles
+    implant: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
 
 def make(
@@ -64,6 +68,7 @@ def make(
     variation: float = 1.0,
     posture: int = 0,
     flexion_deg: float | None = None,
+    implant: bool = False,
 ) -> Phantom:
     """Return one patient; the same seed gives the same patient on every grid.
 
@@ -71,6 +76,8 @@ def make(
     directions closest to them (one of `AXES`), and ``tilt_deg`` rotates the grid away from these.
     ``variation`` scales the differences between patients. Another ``posture`` is the same patient
     with the bones in other poses, and ``flexion_deg`` is that of both knees, at random if None.
+    With ``implant``, there are surfaces of a
+    knee replacement that fits the right knee; the CT is that of the knee before.
     """
     rng = np.random.default_rng([seed, 11])
     shape = sample_shape(rng, variation)
@@ -96,7 +103,17 @@ def make(
     lineage = Lineage(source={"name": f"phantom {seed}", "sha256": ""})
     ct = Volume(np.clip(np.rint(hu), *STORED_HU).astype(np.int16), affine, lineage)
     truth = _truth(seed, shape, poses, islands)
-    return Phantom(ct, Volume(labels, affine, lineage), truth)
+    placed = _placed_implant(shape, poses["right"]) if implant else {}
+    return Phantom(ct, Volume(labels, affine, lineage), truth, placed)
+
+
+def _placed_implant(
+    shape: KneeShape, bones: dict[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the components of `implant_shape` on femur and tibia, in the frame of the CT."""
+    made = components(shape)
+    poses = dict(zip(COMPONENTS, (bones["femur"], bones["tibia"]), strict=True))
+    return {name: (apply(poses[name], made[name][0]), made[name][1]) for name in COMPONENTS}
 
 
 def _truth(
@@ -195,7 +212,7 @@ def _add_islands(
     return islands
 
 
-def cohort_member(number: int, seed: int, spacing_mm: float) -> Phantom:
+def cohort_member(number: int, seed: int, spacing_mm: float, implant: bool = False) -> Phantom:
     """Return patient ``number`` (from 0) of a cohort.
 
     Every patient has a different shape, pose, voxel spacing and file orientation; every second one
@@ -208,6 +225,7 @@ def cohort_member(number: int, seed: int, spacing_mm: float) -> Phantom:
         spacing_mm=(spacing_mm, spacing_mm, spacing_mm * (1.0 if number % 2 else 1.4)),
         axes=axes,
         tilt_deg=float(rng.uniform(-6, 6)) if number % 3 == 1 else 0.0,
+        implant=implant,
     )
 
 
@@ -215,19 +233,23 @@ def write(phantom: Phantom, folder: Path, name: str) -> list[Path]:
     """Write the files of a patient, without lineage, as originals have none; return their paths."""
     import nibabel
 
-    paths = files_of(folder, name)
+    paths = files_of(folder, name, bool(phantom.implant))
     for path, volume in zip(paths[:2], (phantom.ct, phantom.segmentation), strict=True):
         files.output_folder(path.parent)
         with files.atomic(path) as partial:
             nibabel.save(nibabel.Nifti1Image(volume.data, volume.affine), partial)
     files.write_json(paths[2], phantom.truth)
+    for path, surface in zip(paths[3:], phantom.implant.values(), strict=True):
+        files.output_folder(path.parent)
+        write_mesh(path, *surface)
     return paths
 
 
-def files_of(folder: Path, name: str) -> list[Path]:
-    """Return the paths of the CT, labelmap and truth of a phantom patient."""
+def files_of(folder: Path, name: str, implant: bool = False) -> list[Path]:
+    """Return the paths of the CT, labelmap, truth and implant of a phantom patient."""
     return [
         folder / f"{name}_ct.nii.gz",
         folder / "segmentations" / f"{name}_seg.nii.gz",
         folder / "truth.json",
+        *(folder / "implant" / f"{each}.stl" for each in COMPONENTS if implant),
     ]

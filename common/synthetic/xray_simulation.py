@@ -14,6 +14,7 @@ import numpy as np
 
 from common import files, geometry
 from common.geometry import Detector
+from common.geometry.blocks import block_mean
 from common.progress import track
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ STRIP_ROWS = 32  # rows rendered at a time, which limits Siddon's memory
 HARDENING = 0.02  # fraction of a ray's attenuation lost per unit of it, in bone and soft tissue
 SCATTER_MM, BLUR_MM, BLUR_PX = 30.0, 0.3, 0.4  # standard deviations of Gaussians
 ELECTRONIC_NOISE = 2.0  # standard deviation in photons per pixel
+METAL_PER_MM = 1.0  # cobalt-chrome at 70 keV, rounded; NIST XCOM: cobalt 1.1 per mm
+METAL_VOXEL_MM, METAL_RAYS = 0.3, 3  # finer than registration; rays per pixel along each axis
 LEAST_PHOTONS = 0.2  # per pixel, so that the logarithm is finite
 GREY_OFFSET, GREY_RANGE = 2000, 60000  # of the 16-bit image
 
@@ -95,6 +98,26 @@ def render_strips(ct: Volume, camera: np.ndarray, detector: Detector) -> np.ndar
             for top, rows in track(strips, what="X-ray", unit="strip")
         ]
     )
+
+
+def metal_integrals(surfaces: Sequence[Path], camera: np.ndarray, detector: Detector) -> np.ndarray:
+    """Return line integrals (H, W) of metal parts in the frame of the camera (4x4).
+
+    The beam that passes is averaged over the rays of a pixel, as by a detector.
+    """
+    from common.drr.joseph import FusedRenderer
+    from common.volume.lineage import Lineage
+    from common.volume.mesh import read_mesh
+    from common.volume.volume import Volume
+    from common.volume.voxelise import occupancy
+
+    total = np.zeros((detector.height, detector.width), np.float32)
+    for path in surfaces:
+        share, affine = occupancy(read_mesh(path), METAL_VOXEL_MM)
+        renderer = FusedRenderer(Volume(share * METAL_PER_MM, affine, Lineage()), np.zeros(3))
+        rays = renderer.render(camera[None], detector.supersampled(METAL_RAYS))[0]
+        total -= np.log(np.maximum(block_mean(np.exp(-rays), (METAL_RAYS,) * 2), 1e-30))
+    return total
 
 
 def write_dicom(path: Path, image: np.ndarray, detector: Detector, with_sdd: bool) -> None:

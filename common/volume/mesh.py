@@ -87,10 +87,11 @@ def _polydata(path: Path) -> tuple[np.ndarray, np.ndarray]:
     found = pyvista.read(path)
     if not isinstance(found, pyvista.PolyData):
         raise InputError(path, f"holds a {type(found).__name__}", SURFACE, "export its surface")
-    surface = found.triangulate().clean()
-    if surface.n_lines or not surface.n_cells:
+    surface = found.triangulate().clean()  # triangles without area become lines or points
+    if surface.n_faces == 0:
         raise InputError(path, "holds no triangles", SURFACE, "export the surface, not points")
-    return np.asarray(surface.points, float), np.asarray(surface.regular_faces, np.int64)
+    triangles = surface.faces.reshape(-1, 4)[:, 1:]
+    return np.asarray(surface.points, float), np.asarray(triangles, np.int64)
 
 
 def _gifti(path: Path) -> tuple[np.ndarray, np.ndarray]:

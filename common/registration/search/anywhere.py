@@ -29,6 +29,9 @@ TURN_STEP_DEG = 8.0  # between the turns of an X-ray
 UPRIGHT_TURNS = tuple(np.arange(-40.0, 41.0, TURN_STEP_DEG))
 OTHER_TURNS = tuple(np.arange(48.0, 313.0, TURN_STEP_DEG))
 ALL_TURNS = UPRIGHT_TURNS + OTHER_TURNS
+# of these turns, every second one is tried for metal, whose silhouettes match farther
+# (benchmarks/README.md, 'Implants')
+METAL_TURNS = 2
 # distances of the body's centre from the source, as shares of the SDD, 9 % apart
 USUAL_DEPTHS = (0.60, 0.66, 0.72, 0.78, 0.85, 0.93)
 CLOSE_DEPTHS = (0.36, 0.40, 0.44, 0.48, 0.53, 0.58)
@@ -144,14 +147,15 @@ def _matches(
     matches = []
     sdd_mm = view.xray.detector.sdd_mm
     bank_sdd_mm = max(1.0, round(sdd_mm / SDD_STEP_MM)) * SDD_STEP_MM
+    every = METAL_TURNS if structure.body.metal else 1
     for tilt_deg, depths in itertools.product(stage.tilts_deg, stage.depths):
         rotations = viewing_rotations(upright(structure), tilt_deg)
         turns_deg = [
             turn
-            for turn in stage.turns_deg
+            for turn in stage.turns_deg[::every]
             if allowed_templates(rotations, np.array(depths), sdd_mm, turn, limits).size
         ]
         if turns_deg:
             bank = banks.of(structure, rotations, depths, bank_sdd_mm)
-            matches += match(bank, view.xray, turns_deg, limits)
+            matches += match(bank, view.xray, turns_deg, limits, metal=structure.body.metal)
     return sorted(matches, key=lambda each: -each.score)

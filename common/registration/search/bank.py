@@ -24,6 +24,7 @@ from common.xray.outline import COMPARED_SHARE
 AXIS_STEP_DEG = 8.0  # between neighbouring viewing directions
 # benchmarks/README.md, 'Template bank': pixels of 4 mm put 17 of 24 right starts among the first 96
 PIXEL_MM = 3.0  # at the detector
+METAL_PIXEL_MM = 4.5  # silhouettes are found with less (benchmarks/README.md, 'Implants')
 MOST_PIXELS = 91  # per side of a template; larger bodies have larger pixels
 COMPONENTS, MASK_COMPONENTS = 64, 12
 BASIS_SAMPLE = 800  # templates that a basis is made of
@@ -77,8 +78,8 @@ class Bank:
 def bank_settings() -> tuple[object, ...]:
     """Everything but the body that a bank depends on."""
     return (
-        AXIS_STEP_DEG, PIXEL_MM, MOST_PIXELS, COMPONENTS, MASK_COMPONENTS, BASIS_SAMPLE,
-        HIGHPASS_PX, RIM_PX, CUT_PX, SOFT_PX, COMPARED_SHARE, LEAST_UNCUT,
+        AXIS_STEP_DEG, PIXEL_MM, METAL_PIXEL_MM, MOST_PIXELS, COMPONENTS, MASK_COMPONENTS,
+        BASIS_SAMPLE, HIGHPASS_PX, RIM_PX, CUT_PX, SOFT_PX, COMPARED_SHARE, LEAST_UNCUT,
     )  # fmt: skip
 
 
@@ -107,7 +108,9 @@ def make_bank(body: Body, rotations: np.ndarray, depths: Sequence[float], sdd_mm
     ``depths`` are those of its centre, as shares of the source-to-detector distance ``sdd_mm``.
     """
     radius, least = body.radius_mm, min(depths)
-    pixel_mm = max(PIXEL_MM, 2 * radius / least / (MOST_PIXELS - 4))
+    pixel_mm = max(
+        METAL_PIXEL_MM if body.metal else PIXEL_MM, 2 * radius / least / (MOST_PIXELS - 4)
+    )
     half = int(np.ceil(radius / least / pixel_mm)) + 1
     side = 2 * half + 1
     square = Detector.centred(side, side, sdd_mm, (pixel_mm, pixel_mm))

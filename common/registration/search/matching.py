@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from common.xray.xray import Xray
 
 SHORTLIST = 3000  # templates that are scored exactly
 STEP = 512  # templates at a time
+DENSE = 0.75  # of the 99th percentile of attenuation: metal takes more of the beam
+RIM_MM = 15.0  # at the detector, from the border of the valid field
 MARGIN = 0.35  # of a template's half width: by which the body's centre may be outside the image
 
 
@@ -35,7 +37,8 @@ class SmallImage:
 
     contrast: np.ndarray  # (H, W)
     valid: np.ndarray  # (H, W) 0..1
-    covered: np.ndarray  # (H, W) bool: inside the X-ray, not in a corner of the turned image
+    covered: np.ndarray  # (H, W) bool: where the body may be seen, in the X-ray and dense enough
+    dense: np.ndarray  # (H, W) bool: as dense as metal in this X-ray
     detector: Detector
     camera_from_turned: np.ndarray  # (4, 4) the X-ray's camera from that of the turned image
 
@@ -48,6 +51,32 @@ class SmallImage:
         framed = maximum_filter(framed, 2 * reach + 1)
         places = np.argwhere(framed) - reach
         return places[places.sum(axis=1) % 2 == 0]
+
+    def where_dense(self, half: int) -> SmallImage:
+        """Return the part of the image that templates reach, centred near what may be metal.
+
+        ``half`` is half a template's side, pixels.
+        """
+        from scipy.ndimage import maximum_filter
+
+        dense = self.covered & self.dense
+        reach = int(MARGIN * half)
+        near = maximum_filter(dense, 2 * reach + 1) & self.covered
+        if not near.any():
+            return self
+        box = tuple(
+            slice(max(0, int(lines[0]) - half), int(lines[-1]) + half + 1)
+            for lines in (np.flatnonzero(near.any(axis=1 - axis)) for axis in (0, 1))
+        )
+        contrast = self.contrast[box]
+        return replace(
+            self,
+            contrast=contrast,
+            valid=self.valid[box],
+            covered=near[box],
+            dense=self.dense[box],
+            detector=self.detector.cropped(box[0].start, box[1].start, *contrast.shape),
+        )
 
     def rays(self, places: np.ndarray) -> np.ndarray:
         """(P, 3) unit vectors through places (P, 2), in the frame of the X-ray's camera."""
@@ -70,7 +99,7 @@ def small_image(xray: Xray, pixel_mm: float, turn_deg: float = 0.0) -> SmallImag
 
     The X-ray is turned anticlockwise by ``turn_deg``, about its principal point.
     """
-    from scipy.ndimage import affine_transform
+    from scipy.ndimage import affine_transform, distance_transform_edt
 
     binned = xray.coarser(0.7 * pixel_mm)
     seen = binned.detector
@@ -102,7 +131,11 @@ def small_image(xray: Xray, pixel_mm: float, turn_deg: float = 0.0) -> SmallImag
     inside = (valid > 0.5).astype(np.float32)
     contrast = local_contrast((image * inside)[None], inside[None])[0]
     covered = resampled(np.ones(binned.valid.shape)) > 0.5
-    return SmallImage(contrast.astype(np.float32), inside, covered, detector, turned)
+    # not in the blackened rim of an image intensifier
+    inner = distance_transform_edt(np.pad(binned.valid, 1))[1:-1, 1:-1] * max(seen.pixel_mm)
+    limit = DENSE * np.percentile(binned.image[inner > RIM_MM], 99) if inner.max() > RIM_MM else 0
+    dense = image * (resampled(inner > RIM_MM) > 0.5) > limit
+    return SmallImage(contrast.astype(np.float32), inside, covered, dense, detector, turned)
 
 
 def match(
@@ -111,15 +144,19 @@ def match(
     turns_deg: Sequence[float],
     limits: Limits,
     shortlist: int = SHORTLIST,
+    metal: bool = False,
 ) -> list[Match]:
     """The best templates at their best places in the X-ray turned by each angle, best first.
 
-    ``limits`` are in the frame of the X-ray's camera.
+    ``limits`` are in the frame of the X-ray's camera. The templates of ``metal`` are tried where
+    the X-ray is dense.
     """
     correlation = _Correlation(bank)
 
     def first_pass(turn_deg: float) -> tuple[SmallImage, _Placed]:
         image = small_image(xray, bank.pixel_mm, turn_deg)
+        if metal:
+            image = image.where_dense(bank.half)
         chosen = allowed_templates(
             bank.rotations, bank.depths, xray.detector.sdd_mm, turn_deg, limits
         )

@@ -192,3 +192,22 @@ def test_a_written_surface_is_read_again(tmp_path):
     mesh = read_mesh(saved(tmp_path, part()))
     write_mesh(tmp_path / "again.ply", mesh.vertices, mesh.triangles)
     assert read_mesh(tmp_path / "again.ply").volume_mm3 == pytest.approx(mesh.volume_mm3, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("-i text.txt", "ends in .txt"),
+        ("-i part.stl --voxel_mm 90", "0.1 to 5 mm"),
+        ("-i part.stl --unit m", "longest side is 4e+04 mm"),
+        ("-i part.stl ./part.stl", "files of the same name"),
+    ],
+)
+def test_import_mesh_refuses_in_one_line(tmp_path, monkeypatch, capsys, flags, words):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path, part())
+    (tmp_path / "text.txt").write_text("no surface")
+    assert import_mesh.main([*flags.split(), "--material", "metal", "-o", "out"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert words in said[-1]
+    assert not (tmp_path / "out").exists()

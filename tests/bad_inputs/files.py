@@ -58,6 +58,25 @@ def build(folder: Path) -> None:
     bad_texts(folder)
     scanners_own(folder, ct)
     odd_but_fine(folder, ct)
+    bad_surfaces(folder)
+
+
+def bad_surfaces(folder: Path) -> None:
+    """A ball, and how an export can go wrong."""
+    import pyvista
+
+    ball = pyvista.Sphere(radius=15.0)
+    ball.save(folder / "ball.stl")
+    ball.scale(0.001).save(folder / "metres.stl")
+    ball.scale(1 / 25.4).save(folder / "inches.ply")
+    ball.clip(normal="z").triangulate().save(folder / "open.stl")
+    shifted = [ball.translate((shift, 0.0, 0.0)) for shift in (0.0, 1.0, 2.0)]
+    (shifted[0] + shifted[1] + shifted[2]).save(folder / "crossing.stl")
+    (folder / "text.stl").write_text("no surface")
+    (folder / "empty.obj").write_text("# nothing\n")
+    (folder / "text.gii").write_text("<not a surface>")
+    damaged = (folder / "ball.stl").read_bytes()
+    (folder / "cut.stl").write_bytes(damaged[: len(damaged) // 2])
 
 
 def good(folder: Path, ct: Volume) -> None:

@@ -132,3 +132,24 @@ def test_errors_are_wrong_beyond_2_mm_or_3_degrees_and_in_depth_with_several_vie
     assert trust.is_wrong(2.1, 0.0, 0.0, views=1)
     assert trust.is_wrong(0.0, 0.0, 3.1, views=1)
     assert trust.is_wrong(0.0, 6.0, 0.0, views=2)
+
+
+def test_a_covariance_is_widened_to_the_bounds_along_the_axes_of_the_camera(body, truth):
+    axes = truth[:3, :3]
+    covariance = np.zeros((6, 6))
+    covariance[:3, :3] = np.radians(0.1) ** 2 * np.eye(3)
+    covariance[3:, 3:] = axes @ np.diag([0.04, 0.04, 1.0]) ** 2 @ axes.T
+    fit = Fit([truth], 0.95, covariance)
+    solution = Solution(truth, fit, None, 200, 1.0, 0.95)
+    views = [View(take_xray([body], [truth]))]
+    verdict = judge(solution, views, structure_of(body))
+    widening = trust.widening(verdict, truth)
+    wide = widening @ covariance @ widening
+    shift = axes.T @ wide[3:, 3:] @ axes
+    across, along = np.sqrt(shift[0, 0]), np.sqrt(shift[2, 2])
+    assert 2.448 * across == pytest.approx(verdict.in_plane_95_mm)
+    assert 1.960 * along == pytest.approx(verdict.depth_95_mm)
+    turns = np.degrees(np.sqrt(np.diag(wide)[:3]))
+    np.testing.assert_allclose(2.795 * turns, verdict.rotation_95_deg)
+    unknown = replace(verdict, in_plane_95_mm=None, depth_95_mm=None, rotation_95_deg=None)
+    np.testing.assert_array_equal(trust.widening(unknown, truth), np.eye(6))

@@ -12,6 +12,7 @@ import numpy as np
 
 from common import files, geometry
 from common.files.pictures import write_png
+from common.registration import trust
 from common.registration.register import Registration
 from common.registration.request import Request
 from common.results import names, parameters_file, slicer
@@ -164,13 +165,17 @@ def pose_uncertainty(
 ) -> PoseUncertainty:
     """Return the covariance of the first pose, with those of the bones refined together with it.
 
-    ``bones`` are their names.
+    It has the standard deviations that the 95 % bounds of the verdicts imply, and the correlations
+    of the solver. ``bones`` are their names.
     """
+    from scipy.linalg import block_diag
+
     fit = registrations[0].solution.fit
     covariance = fit.covariance if fit.joint_covariance is None else fit.joint_covariance
     together = registrations[: len(covariance) // 6]
+    widening = block_diag(*(trust.widening(each.verdict, each.camera()) for each in together))
     return PoseUncertainty.in_scanner(
-        covariance,
+        widening @ covariance @ widening,
         np.array([each.structure.body.centre_mm for each in together]),
         np.array([each.structure.ct.lineage.scanner_from_volume for each in together]),
         tuple(bones[: len(together)]),

@@ -19,11 +19,16 @@ from common import geometry
 from common.registration.competition import Solution
 from common.registration.cues import Cues
 from common.registration.scene import Structure, View
+from common.results.result import Verdict
 
 FILE = "trust.json"
 # a pose is wrong if its error is larger; in depth only if several views determine it
 WRONG_IN_PLANE_MM, WRONG_ROTATION_DEG, WRONG_DEPTH_MM = 2.0, 3.0, 5.0
 
+
+# 95 % quantiles of the length of normal vectors of 1, 2 and 3 components of unit variance
+CHI_95 = {1: 1.960, 2: 2.448, 3: 2.795}
+LEAST_SD = 1e-9  # mm or degrees
 
 # how the chance of a wrong pose is explained, not what decides it
 EQUAL_FLIPPED, MUCH_POOR, NARROW_GAP = -0.02, 0.15, 0.05
@@ -155,6 +160,26 @@ def surface_errors(solution: Solution, views: Sequence[View], structure: Structu
         depth_mm = geometry.apply(geometry.invert(camera), structure.body.centre_mm)[2]
         depth *= float(depth_mm) / width
     return Directions(half_mm, depth, float(np.degrees(half_mm / width)))
+
+
+def widening(verdict: Verdict, volume_from_camera: np.ndarray) -> np.ndarray:
+    """Return S (6, 6) with which S C S has the standard deviations that the 95 % bounds imply.
+
+    C is the covariance of left twists (radians, mm) in the volume frame, and ``volume_from_camera``
+    (4, 4) the first camera, along whose axes the bounds are. S is symmetric, and the identity if
+    the verdict states no bounds.
+    """
+    bounds = verdict.bounds_95
+    if not bounds:
+        return np.eye(6)
+    axes = volume_from_camera[:3, :3]
+    across = bounds["in_plane_mm"] / (CHI_95[2] * max(verdict.in_plane_sd_mm, LEAST_SD))
+    along = bounds["depth_mm"] / (CHI_95[1] * max(verdict.depth_sd_mm, LEAST_SD))
+    turn = bounds["rotation_deg"] / (CHI_95[3] * max(verdict.rotation_sd_deg, LEAST_SD))
+    widened = np.zeros((6, 6))
+    widened[:3, :3] = turn * np.eye(3)
+    widened[3:, 3:] = axes @ np.diag([across, across, along]) @ axes.T
+    return widened
 
 
 def is_wrong(in_plane_mm: float, depth_mm: float, rotation_deg: float, views: int) -> bool:

@@ -151,6 +151,7 @@ def draw_growth(rows: Rows, sequence: Rows) -> Figure:
             axis.set(xlabel=label, xscale=scale, yscale=scale)
         figure.axes[0].set_ylabel("processor seconds per thread")
         figure.axes[-1].set_ylabel("processor seconds")
+        figure.axes[-1].set_ylim(bottom=0)
     return figure
 
 

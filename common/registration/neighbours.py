@@ -78,9 +78,9 @@ def search_beside(
     for number, (structure, one) in enumerate(zip(structures, found, strict=True)):
         overlaps = overlap(structure, one.solution.fit.poses[0], known, pose) >= OVERLAPPING
         displaced = apart_mm(known, pose, structure, one.solution.fit.poses[0]) > 0
-        equal = one.solution.evidence > solution.evidence - UNEQUAL and is_ok(
-            one.solution, views, structure
-        )
+        # silhouettes of two parts differ in evidence by their shapes, not by their poses
+        alike = structure.body.metal or one.solution.evidence > solution.evidence - UNEQUAL
+        equal = alike and is_ok(one.solution, views, structure)
         if number == best or (equal and not overlaps and not displaced):
             continue
         cleared = cleared or [without(view, known.body, pose) for view in views]

@@ -119,6 +119,13 @@ def test_a_tray_is_symmetric_and_a_femoral_component_is_not(parts):
     assert not femoral.mirror_planes
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_each_component_of_a_phantom_is_one_closed_part(seed, tmp_path):
+    for name, surface in components(sample_shape(np.random.default_rng(seed))).items():
+        write_mesh(tmp_path / f"{name}.stl", *surface)
+        assert read_mesh(tmp_path / f"{name}.stl").remarks == ()
+
+
 def test_the_twin_of_a_symmetric_part_has_nearly_its_silhouette(parts):
     tray = load_structure(parts[1], material="metal")
     true = camera_at(tray.body.centre_mm, (60.0, 12.0, 0.0))
@@ -143,7 +150,7 @@ def test_the_posed_surface_of_a_result_is_the_surface_at_its_pose(parts, tmp_pat
     true = camera_at(structure.body.centre_mm, (80.0, 5.0, 3.0))
     view = view_of([parts[0]], true)
     view = replace(view, xray=replace(view.xray, path=parts[0], reading=Reading()))
-    solution = follow([view], structure.body, [true])
+    solution = follow([view], structure.body, [true], LEVELS)
     verdict = judge(solution, [view], structure)
     recording.save(tmp_path, [Registration(structure, (view,), true, solution, verdict)], 0)
     posed = read_mesh(tmp_path / "posed.ply")

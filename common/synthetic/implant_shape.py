@@ -40,9 +40,11 @@ def _femoral(condyles: list[tuple[np.ndarray, np.ndarray]], size: np.ndarray) ->
 
     def distance(points: np.ndarray) -> np.ndarray:
         trochlea = (np.array([3.0, 12, 34]) * size, np.array([24.0, 20, 34]) * size)
-        outside = np.min([_ellipsoid(points, *each) for each in (*condyles, trochlea)], axis=0)
         x, y, z = points[..., 0], points[..., 1], points[..., 2]
         low = min(centre[2] - radii[2] for centre, radii in condyles)
+        bridge = (np.array([0.0, 12, 0]) * size + [0, 0, low + 11], np.array([33.0, 19, 11]) * size)
+        solids = (*condyles, trochlea, bridge)
+        outside = np.min([_ellipsoid(points, *each) for each in solids], axis=0)
         medial, lateral = (centre[1] - radii[1] for centre, radii in condyles)
         back = np.where(x < 0, medial, lateral)
         front = 32.0 * size[1]

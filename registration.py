@@ -31,8 +31,9 @@ for several volumes, a folder <name of the volume>/ in each):
                    field, flipped for a mirrored bone
   init_image.png   DRR at the start pose
   final_img.png    DRR at the final pose (further views: gt_view2.png and so on)
-  posed.ply        surface of the structure at its pose, mm, in the frame of the calibration (of the
-                   camera, for a single X-ray: x along columns, y along rows, z from the source)
+  posed.ply        of a volume given as a surface: the surface at its pose, mm, in the frame of the
+                   calibration (of the camera, for a single X-ray: x along columns, y along rows, z
+                   from the source)
   slicer/          for 3D Slicer: camera and bone transforms (.tfm, LPS), the X-ray on its detector,
                    the outline of the bone (PNG, markups JSON)
 The last line on standard output is the path of parameters.pt. With --check, only check.png is

@@ -99,7 +99,6 @@ def test_the_true_pose_is_found_and_exactly_the_documented_files_are_written(
         "gt.png",
         "init_image.png",
         "parameters.pt",
-        "posed.ply",
         "slicer",
     ]
     assert capsys.readouterr().out.split()[-1] == str(tmp_path / "out" / "parameters.pt")

@@ -21,7 +21,7 @@ from common.results.result import TRAJECTORY_COLUMNS, Result, detector_entries
 from common.results.scanner_view import BoneMotion, bone_motion
 from common.version import VERSION
 from common.volume.materials import material_of
-from common.volume.mesh import write_mesh
+from common.volume.mesh import is_surface, write_mesh
 from common.xray.grey_values import stretched
 from common.xray.outline import outline
 from common.xray.similarity import ncc
@@ -99,7 +99,8 @@ def save(
     result = as_result(ordered, metrics, request, runtime_s or {})
     result.settings.update(about or {})
     _save_for_slicer(folder / names.SLICER_FOLDER, ordered, result, drawn)
-    _save_surface(folder / names.POSED_SURFACE, one)
+    if one.structure.ct.path and is_surface(one.structure.ct.path):
+        _save_surface(folder / names.POSED_SURFACE, one)
     parameters_file.save(folder / names.PARAMETERS, result)
     return result
 

@@ -1,4 +1,4 @@
-"""Registration of an X-ray whose polarity was guessed: both are tried unless the pose is ok."""
+"""Registration of an X-ray whose polarity was guessed: both are tried unless a pose is ok."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.registration.inputs import Inputs, load_views
 from common.registration.register import Registration, register
 from common.registration.request import Followed, Request
 from common.registration.scene import View
-from common.registration.verdict import is_found
+from common.registration.verdict import is_clear, is_found
 from common.xray.grey_values import GUESS, Polarity
 
 logger = logging.getLogger(__name__)
@@ -29,12 +29,12 @@ def register_either(
 ) -> list[Registration]:
     """Register every structure of a request in its views; arguments as in `register`.
 
-    If bone was guessed to be bright or dark, and a pose is not ok, the X-rays are read the other
-    way too, and the way that fits better is kept. Raises as `register`.
+    If bone was guessed to be bright or dark, and no structure is certain, the X-rays are read the
+    other way too, and the way that fits better is kept. Raises as `register`.
     """
     found = register(views, inputs.structures, inputs.starter, request.seed, last)
     guessed = [view for view in views if view.xray.reading.get("decided_by") == GUESS]
-    if last or not guessed or all(_settled(each) for each in found):
+    if last or not guessed or any(_settled(each) for each in found):
         return found
     other = OTHER[guessed[0].xray.reading["bone_shown"]]
     name = guessed[0].xray.path.name
@@ -56,9 +56,12 @@ def register_either(
 
 
 def _settled(found: Registration) -> bool:
-    """Return whether another polarity need not be tried: the pose is ok, or metal that is found."""
-    return found.verdict.code == "ok" or (
-        found.structure.body.metal and is_found(found.solution, found.views, found.structure)
+    """Return whether another polarity need not be tried: the pose is ok, clear, or found metal."""
+    at = found.solution, found.views, found.structure
+    return (
+        found.verdict.code == "ok"
+        or is_clear(*at)
+        or (found.structure.body.metal and is_found(*at))
     )
 
 

@@ -198,7 +198,7 @@ def test_a_correction_replaces_the_files_and_keeps_the_old_ones(study):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moved", [0, 1, 2, 5])
+@pytest.mark.parametrize("moved", [0, 1, 2, 4])
 def test_a_correction_that_was_interrupted_at_any_time_is_finished_at_the_next_start(
     study, monkeypatch, moved
 ):

@@ -103,9 +103,9 @@ def test_a_surface_off_by_half_a_voxel_changes_the_size_and_so_the_depth_of_one_
     assert errors.rotation == pytest.approx(np.degrees(0.75 / body.half_width_mm))
 
 
-def test_the_chance_of_a_wrong_pose_decides_and_is_said_with_what_speaks_for_it(body, truth):
+def test_the_chance_of_a_wrong_pose_is_a_reason_and_is_said_with_what_speaks_for_it(body, truth):
     views, structure = [View(take_xray([body], [truth]))], structure_of(body)
-    solution = solution_at(truth, 0.6)  # a similarity that is no reason where cues are measured
+    solution = solution_at(truth)
     sure = judge(solution, views, structure, Surroundings(cues=SURE))
     assert (sure.code, sure.reasons) == ("ok", ())
     assert sure.wrong_probability is not None
@@ -114,8 +114,13 @@ def test_the_chance_of_a_wrong_pose_decides_and_is_said_with_what_speaks_for_it(
     wrong = judge(solution, views, structure, Surroundings(cues=UNSURE))
     assert wrong.code == "failed"
     assert "the X-ray does not show 80 % of the bone's contrast there" in wrong.reasons[-1]
-    unknown = judge(solution, views, structure)
-    assert (unknown.code, unknown.wrong_probability) == ("suspect", None)
+    assert judge(solution, views, structure).wrong_probability is None
+    # the model knows knees: a small chance does not outweigh a low similarity
+    low = judge(solution_at(truth, 0.6), views, structure, Surroundings(cues=SURE))
+    assert (low.code, low.reasons) == (
+        "suspect",
+        ("the DRR matches the X-ray poorly (similarity 0.60)",),
+    )
 
 
 @pytest.mark.parametrize(

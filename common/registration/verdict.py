@@ -64,7 +64,7 @@ class Surroundings:
     mirrored: bool = False  # found only in the X-ray flipped left to right
     apart_mm: float = 0.0  # from where the joint with another bone lets it be
     alone: bool = False  # no clear fit, and the other bone of its joint is not found
-    cues: Cues | None = None  # where they are measured, the chance of a wrong pose decides
+    cues: Cues | None = None  # where they are measured, the chance of a wrong pose counts too
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,9 @@ def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
         Reason.APART: numbers.around.apart_mm > 0,
         Reason.ALONE: numbers.around.alone,
         Reason.DOUBTFUL: numbers.chance is not None and numbers.chance >= OK_BELOW,
-        Reason.LONELY: numbers.chance is None
-        and numbers.agreement < LONELY_AGREEMENT
+        Reason.LONELY: numbers.agreement < LONELY_AGREEMENT
         and SUSPECT_SIMILARITY <= numbers.similarity < LONELY_SIMILARITY,
-        Reason.LOW_SIMILARITY: numbers.chance is None and numbers.similarity < SUSPECT_SIMILARITY,
+        Reason.LOW_SIMILARITY: numbers.similarity < SUSPECT_SIMILARITY,
         Reason.MIRRORED: numbers.around.mirrored,
         Reason.HEADER: bool(numbers.against_header),
     }

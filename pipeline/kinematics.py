@@ -10,6 +10,7 @@ proximal bone's frame; --femur is then the proximal bone and --tibia the distal 
 reads   --femur, --tibia: results folders of registration.py (step 7), one per frame, or the folder
         of a --sequence; the frames of both bones must be the same, in the order of their names
         --frames: the frames of anatomical_frame.py, femur first
+        --time: seconds, one number per line, or the DICOM run with its frame times
         review_NAME.jsonl of review.py, if present: a pose that a person rejected counts as failed,
         one that was accepted as ok
 writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _low and _high, the
@@ -18,11 +19,19 @@ writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _
         OUT/kinematics.json   the systematic band of the anatomical frames, finite helical axes of
                               steps of 10 degrees and more, ranges, values at 0, 30, 60 and 90
                               degrees of flexion, settings
-        OUT/kinematics.*      by --format: mot or sto for OpenSim (seconds, degrees, metres), a
-                              figure as png, pdf or svg
+        by --format           kinematics.mot, .sto: OpenSim (seconds, degrees, metres)
+                              bones.trc, bones.c3d: both frames as markers (mm)
+                              poses.csv, poses.json: 4x4 matrices of both frames (mm)
+                              rigid_bodies.csv: XMALab; BONE.tra: Autoscoper; BONE.jts: JointTrack
+                              TIBIA_motion.seq.mha: transform sequence for 3D Slicer (RAS mm)
+                              bids/: data set in BIDS (Motion)
+                              kinematics.png, .pdf, .svg: figure
+                              docs/motion_files.md has their layouts
 bands   from the covariances of both poses, with their correlation when one solve found both. They
         do not include the anatomical frames, whose error is the same in all frames, nor a wrong
         SDD or a wrong bone
+frame   of the poses: the first view's camera (x along image columns, y along rows downwards, z from
+        the source to the detector) or, with --calibration, the world of that file
 units   degrees, millimetres, seconds
 next    your statistics
 
@@ -37,13 +46,14 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import files
 from common.command_line import script
 from common.errors import InputError
+from common.kinematics.formats import FORMATS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +66,7 @@ logger = logging.getLogger("common.script")
 
 
 SHOWN = 8  # frames that a warning names
-FORMATS = ("mot", "sto", "png", "pdf", "svg")
+FIGURES = ("png", "pdf", "svg")
 
 
 def build_parser() -> script.Parser:
@@ -89,7 +99,10 @@ def build_parser() -> script.Parser:
     times = parser.add_mutually_exclusive_group()
     times.add_argument("--fps", type=float, metavar="N", help="frames per second")
     times.add_argument(
-        "--time", type=Path, metavar="FILE", help="text file with the time of each frame, seconds"
+        "--time",
+        type=Path,
+        metavar="FILE",
+        help="text file with the time of each frame in seconds, or the DICOM run",
     )
     parser.add_argument(
         "--smooth", action="store_true", help="add smoothed columns; needs --fps or --time"
@@ -103,10 +116,22 @@ def build_parser() -> script.Parser:
     parser.add_argument(
         "--format",
         nargs="+",
-        choices=FORMATS,
+        choices=(*FORMATS, *FIGURES),
         default=[],
         metavar="NAME",
-        help="further files: mot or sto for OpenSim, png, pdf or svg for a figure",
+        help=f"further files: {', '.join((*FORMATS, *FIGURES))}",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="calibration of the first view, whose world the poses of --format are to be in",
+    )
+    parser.add_argument(
+        "--subject", default="01", metavar="LABEL", help="subject in BIDS (default: 01)"
+    )
+    parser.add_argument(
+        "--task", default="movement", metavar="LABEL", help="task in BIDS (default: movement)"
     )
     return parser
 
@@ -122,19 +147,27 @@ def coordinates_of(order: str | None, side: Side) -> tuple[tuple[str, ...], Coor
     return joint.cardan_columns(order), partial(joint.cardan_coordinates, side=side, order=order)
 
 
-def times_of(args: argparse.Namespace, count: int) -> np.ndarray | None:
+def times_of(args: argparse.Namespace, names: Sequence[str]) -> np.ndarray | None:
     """Return the times (N,) of the frames in seconds, None if they are unknown."""
     import numpy as np
 
-    from common.kinematics.movement_inputs import read_times
+    from common.kinematics.movement_inputs import read_times, times_of_frames
 
     if args.time is not None:
-        return read_times(args.time, count)
+        from common.xray.dicom import is_dicom
+        from common.xray.frame_times import read_frame_times
+
+        path = files.existing_file(args.time, "times of the frames")
+        if not is_dicom(path):
+            return read_times(path, len(names))
+        times, tag = read_frame_times(path)
+        logger.info(f"{path.name}: {len(times)} frames over {times[-1]:g} s, from {tag}")
+        return times_of_frames(path, times, names)
     if args.fps is None:
         return None
     if not args.fps > 0:
         raise InputError("--fps", f"found {args.fps:g}", "above 0", "correct it")
-    return np.arange(count) / args.fps
+    return np.arange(len(names)) / args.fps
 
 
 def check_smoothing(args: argparse.Namespace, times: np.ndarray | None) -> None:
@@ -173,52 +206,52 @@ def warn_of_suspect(joints: Sequence[JointPose]) -> None:
         )
 
 
-def check_formats(args: argparse.Namespace, times: np.ndarray | None) -> None:
-    """Raise InputError if a format needs times that are unknown."""
-    if times is None and {"mot", "sto"} & set(args.format):
-        raise InputError("--format", "no times of the frames", "--fps or --time", "add one of them")
+def outputs_of(args: argparse.Namespace, bones: Sequence[str]) -> list[Path]:
+    """Return the files of the formats."""
+    from common.kinematics.exports import file_names
+
+    names: list[PurePosixPath] = []
+    for each in dict.fromkeys(args.format):
+        figure = [PurePosixPath(f"kinematics.{each}")]
+        names += figure if each in FIGURES else file_names(each, bones, args.subject, args.task)
+    return [args.output_dir / name for name in names]
 
 
-def write_further(
-    paths: dict[str, Path],
-    found: Movement,
-    times: np.ndarray | None,
-    quantities: Sequence[str],
-    smoothed: Smoothed | None,
-) -> None:
-    """Write files of other formats, by format. OpenSim gets the smoothed numbers, if there are."""
-    from common.kinematics.storage_file import as_storage
-    from common.reports.kinematics_figure import write_figure
+def rig_from_camera(path: Path | None) -> np.ndarray | None:
+    """Return the camera (4, 4) of a calibration, if one is stated."""
+    if path is None:
+        return None
+    from common.xray import calibration
 
-    values = found.values if smoothed is None else smoothed.values
-    for each, path in paths.items():
-        if each in ("mot", "sto"):
-            if times is not None:
-                files.write_text(path, as_storage(path.stem, times, values, quantities))
-        else:
-            write_figure(path, found, times, quantities, smoothed)
+    return calibration.read(path).rig_from_camera
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common.kinematics import frame_file, movement_inputs, movement_table
+    from common.kinematics import exports, frame_file, movement_inputs, movement_table
+    from common.kinematics.bone_poses import bone_poses
     from common.kinematics.movement import movement
 
     frames = frame_file.load(args.frames[0]), frame_file.load(args.frames[1])
     movement_inputs.check_frames(args.frames, frames)
+    bones = [frame.bone for frame in frames]
     quantities, coordinates = coordinates_of(args.order, frames[0].side)
     table, beside = (args.output_dir / name for name in (movement_table.CSV, movement_table.JSON))
     proximal = movement_inputs.find_frames(args.femur, frames[0])
     distal = movement_inputs.find_frames(args.tibia, frames[1])
     joints = movement_inputs.joints_of(proximal, distal)
-    times = times_of(args, len(joints))
+    times = times_of(args, [joint.name for joint in joints])
     check_smoothing(args, times)
-    further = {each: table.with_suffix(f".{each}") for each in args.format}
-    check_formats(args, times)
-    files.check_outputs([table, beside, *further.values()], args.overwrite)
+    forms = [each for each in dict.fromkeys(args.format) if each not in FIGURES]
+    for each in forms:
+        exports.check(each, args.subject, args.task, times)
+    world = rig_from_camera(args.calibration)
+    volumes = None
+    if "tra" in forms:
+        volumes = movement_inputs.model_volume(proximal), movement_inputs.model_volume(distal)
+    files.check_outputs([table, beside, *outputs_of(args, bones)], args.overwrite)
     found = movement(joints, frames, coordinates)
     warn_of_suspect(joints)
     smoothed = smoothed_of(args, found, times, coordinates)
-    bones = [frame.bone for frame in frames]
     stated = [
         {"file": path.name, "bone": frame.bone, "side": frame.side, "method": frame.method}
         for path, frame in zip(args.frames, frames, strict=True)
@@ -231,7 +264,14 @@ def run(args: argparse.Namespace) -> int | None:
     files.write_text(
         table, movement_table.as_table(joints, found, times, quantities, bones, curves)
     )
-    write_further(further, found, times, quantities, smoothed)
+    poses = bone_poses(joints, frames, times, world)
+    values = found.values if smoothed is None else smoothed.values
+    exported = exports.Exported(poses, values, tuple(quantities), args.subject, args.task, volumes)
+    exports.write(args.output_dir, forms, exported)
+    for each in sorted(set(args.format) & set(FIGURES)):
+        from common.reports.kinematics_figure import write_figure
+
+        write_figure(table.with_suffix(f".{each}"), found, times, quantities, smoothed)
     for line in summary(found, quantities):
         logger.info(line)
     print(table)

@@ -118,7 +118,11 @@ def save(template: Result, folder: Path, bone: str, camera: np.ndarray, name: st
     code = changes.pop("code", "ok")
     result = dataclasses.replace(
         template,
-        drr={**template.drr, "volume": f"{bone}.nii.gz", "source": changes.pop("source", SOURCE)},
+        drr={
+            **template.drr,
+            "volume": str(changes.pop("volume", f"{bone}.nii.gz")),
+            "source": changes.pop("source", SOURCE),
+        },
         xray={**template.xray, "file": name, "sha256": name},
         scanner_pose=[view],
         verdict=dataclasses.replace(template.verdict, code=code),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,14 @@ import numpy as np
 
 from common import files
 from common.errors import InputError
+from common.kinematics.exports import ModelVolume
 from common.kinematics.frame_file import AnatomicalFrame
 from common.kinematics.movement import JointPose, joint_pose
 from common.results import decisions, names, parameters_file
 from common.results.folders import find_results
 from common.results.result import Result
+from common.volume.mesh import is_surface
+from common.volume.nifti import load_ct
 
 EXPECTED = "results of registration.py for the same X-rays, one per bone"
 
@@ -147,6 +151,30 @@ def joints_of(proximal: Sequence[Found], distal: Sequence[Found]) -> list[JointP
     return joints
 
 
+def model_volume(found: Sequence[Found]) -> ModelVolume:
+    """Return the voxels that all frames of a bone were registered with.
+
+    Raises InputError if they are of several volumes, or the file is gone or a surface.
+    """
+    drr = found[0].result.drr
+    path = Path(str(drr["volume"]))
+    for each in found:
+        other = Path(str(each.result.drr["volume"]))
+        if other.name != path.name:
+            raise InputError(
+                each.folder,
+                f"was registered with {other.name}, frame {found[0].frame} with {path.name}",
+                "one volume for all frames, as a tracking file (tra) has one model",
+                "leave out the format tra",
+            )
+    if is_surface(path):
+        raise InputError(
+            path, "is a surface", "a CT, as a tracking file (tra) has a voxel model", "use jts"
+        )
+    ct = load_ct(path, fill=False)
+    return ModelVolume(ct.affine, ct.shape, ct.lineage.scanner_from_volume)
+
+
 def check_frames(paths: Sequence[Path], frames: tuple[AnatomicalFrame, AnatomicalFrame]) -> None:
     """Raise InputError unless two frames are of one side and one CT, and of different bones."""
     first, second = frames
@@ -173,6 +201,26 @@ def check_frames(paths: Sequence[Path], frames: tuple[AnatomicalFrame, Anatomica
             "two bones of one CT",
             "choose the frame of that CT",
         )
+
+
+def times_of_frames(path: Path, times: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return the times (N,) of the frames of a movement, of those of a run (M,).
+
+    All frames of a run are taken in their order; some of them by the numbers that their names end
+    in, as ``frame_0012``, counted from 0. Raises InputError if they do not fit.
+    """
+    if len(times) == len(names):
+        return times
+    ends = [re.search(r"(\d+)$", name) for name in names]
+    chosen = [int(end.group(1)) for end in ends if end]
+    if len(chosen) < len(names) or max(chosen) >= len(times):
+        raise InputError(
+            path,
+            f"has {len(times)} frames, the movement {len(names)}",
+            "the run that was registered, its frames named as frame_0012",
+            "choose that run, or state `time` as a text file",
+        )
+    return times[chosen]
 
 
 def read_times(path: Path, count: int) -> np.ndarray:

@@ -11,6 +11,7 @@ reads   --femur, --tibia: results folders of registration.py (step 7), one per f
         of a --sequence; the frames of both bones must be the same, in the order of their names
         --frames: the frames of anatomical_frame.py, femur first
         --time: seconds, one number per line, or the DICOM run with its frame times
+        --contact: labelmaps of both bones, or surfaces of both implants, femur first
         review_NAME.jsonl of review.py, if present: a pose that a person rejected counts as failed,
         one that was accepted as ok
 writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _low and _high, the
@@ -19,6 +20,9 @@ writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _
         OUT/kinematics.json   the systematic band of the anatomical frames, finite helical axes of
                               steps of 10 degrees and more, ranges, values at 0, 30, 60 and 90
                               degrees of flexion, settings
+        OUT/contact.csv, .png with --contact: least distance of femur and tibia in both
+                              compartments, its place on the plateau, area nearer than 6 mm. Bone to
+                              bone: a CT does not show cartilage
         by --format           kinematics.mot, .sto: OpenSim (seconds, degrees, metres)
                               bones.trc, bones.c3d: both frames as markers (mm)
                               poses.csv, poses.json: 4x4 matrices of both frames (mm)
@@ -58,6 +62,8 @@ from common.kinematics.formats import FORMATS
 if TYPE_CHECKING:
     import numpy as np
 
+    from common.kinematics.contact import Mesh, Plateau
+    from common.kinematics.frame_file import AnatomicalFrame
     from common.kinematics.joint_coordinates import Side
     from common.kinematics.movement import Coordinates, JointPose, Movement
     from common.kinematics.smoother import Smoothed
@@ -66,6 +72,7 @@ logger = logging.getLogger("common.script")
 
 
 SHOWN = 8  # frames that a warning names
+CONTACT = ("contact.csv", "contact.png")
 FIGURES = ("png", "pdf", "svg")
 
 
@@ -120,6 +127,13 @@ def build_parser() -> script.Parser:
         default=[],
         metavar="NAME",
         help=f"further files: {', '.join((*FORMATS, *FIGURES))}",
+    )
+    parser.add_argument(
+        "--contact",
+        nargs=2,
+        type=Path,
+        metavar=("FEMUR", "TIBIA"),
+        help="labelmaps or surfaces of both bones, for the distances between them",
     )
     parser.add_argument(
         "--calibration",
@@ -217,6 +231,52 @@ def outputs_of(args: argparse.Namespace, bones: Sequence[str]) -> list[Path]:
     return [args.output_dir / name for name in names]
 
 
+def meshes_of(
+    args: argparse.Namespace, frames: tuple[AnatomicalFrame, AnatomicalFrame]
+) -> tuple[Mesh, Plateau] | None:
+    """Return the femur's surface and the tibia's plateau in their frames, for --contact."""
+    if args.contact is None:
+        return None
+    if args.order is not None:
+        raise InputError("--contact", "given with --order", "a knee", "leave one of them out")
+    from common.kinematics.contact import load_mesh, plateau_of
+
+    femur, tibia = (
+        load_mesh(path, frame) for path, frame in zip(args.contact, frames, strict=True)
+    )
+    return femur, plateau_of(tibia, frames[1].side, str(args.contact[1]))
+
+
+def write_contact(
+    folder: Path,
+    found: Movement,
+    times: np.ndarray | None,
+    femur: Mesh,
+    plateau: Plateau,
+    side: Side,
+) -> None:
+    """Write the table and the figure of the distances between both bones; warn of overlaps."""
+    import numpy as np
+
+    from common.kinematics import contact
+    from common.reports.contact_figure import write_contact_figure
+
+    distances = contact.contact(found, femur, plateau)
+    files.write_text(folder / CONTACT[0], contact.as_table(distances, found.names, times, side))
+    write_contact_figure(folder / CONTACT[1], distances, times, side)
+    least = np.nanmin(distances.least, axis=0)
+    logger.info(
+        f"bones as near as {least[0]:.1f} mm medially and {least[1]:.1f} mm laterally, without"
+        " their cartilage, which a CT does not show"
+    )
+    inside = found.known[distances.least[found.known].min(axis=1) < 0]
+    if len(inside):
+        logger.warning(
+            f"the bones overlap in {len(inside)} of {len(found.known)} frames, by up to"
+            f" {-least.min():.1f} mm: an error of poses or labelmaps"
+        )
+
+
 def rig_from_camera(path: Path | None) -> np.ndarray | None:
     """Return the camera (4, 4) of a calibration, if one is stated."""
     if path is None:
@@ -248,7 +308,11 @@ def run(args: argparse.Namespace) -> int | None:
     volumes = None
     if "tra" in forms:
         volumes = movement_inputs.model_volume(proximal), movement_inputs.model_volume(distal)
-    files.check_outputs([table, beside, *outputs_of(args, bones)], args.overwrite)
+    if args.contact is not None and not any(joint.known for joint in joints):
+        raise InputError("--contact", "no frame has a pose", "one frame or more", "register again")
+    meshes = meshes_of(args, frames)
+    maps = [args.output_dir / name for name in CONTACT] if meshes else []
+    files.check_outputs([table, beside, *maps, *outputs_of(args, bones)], args.overwrite)
     found = movement(joints, frames, coordinates)
     warn_of_suspect(joints)
     smoothed = smoothed_of(args, found, times, coordinates)
@@ -268,6 +332,8 @@ def run(args: argparse.Namespace) -> int | None:
     values = found.values if smoothed is None else smoothed.values
     exported = exports.Exported(poses, values, tuple(quantities), args.subject, args.task, volumes)
     exports.write(args.output_dir, forms, exported)
+    if meshes is not None:
+        write_contact(args.output_dir, found, times, *meshes, frames[0].side)
     for each in sorted(set(args.format) & set(FIGURES)):
         from common.reports.kinematics_figure import write_figure
 

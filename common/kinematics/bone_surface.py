@@ -99,8 +99,38 @@ def bone_surface(
     The surface is the one where the mask, blurred by ``smoothing_mm``, is one half.
     ``coarsening`` first merges blocks of so many voxels per axis.
     """
+    blurred, scanner_from_index = _blurred(mask, smoothing_mm, coarsening)
+    vertices, triangles = _isosurface(blurred, scanner_from_index)
+    corners = vertices[triangles]
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
+    areas = np.linalg.norm(cross, axis=1)
+    real = areas > 0
+    index = np.argwhere(blurred > 0.5)
+    chosen = np.arange(0, len(index), 1 + len(index) // MOST_SOLID_POINTS)
+    spacing = np.linalg.norm(scanner_from_index[:3, :3], axis=0)
+    return BoneSurface(
+        geometry.apply(scanner_from_index, index[chosen]),
+        float(spacing.prod()) * len(index) / len(chosen),
+        corners.mean(axis=1)[real],
+        cross[real] / areas[real, None],
+        areas[real],
+    )
+
+
+def bone_mesh(
+    mask: Volume, smoothing_mm: float = SMOOTHING_MM, coarsening: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the surface of `bone_surface` as a mesh.
+
+    Vertices (V, 3) are in the scanner frame; triangles (T, 3) are vertex numbers, counterclockwise
+    seen from outside.
+    """
+    return _isosurface(*_blurred(mask, smoothing_mm, coarsening))
+
+
+def _blurred(mask: Volume, smoothing_mm: float, coarsening: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mask blurred with a margin, and scanner_from_index (4, 4) of its voxels."""
     from scipy import ndimage
-    from skimage.measure import marching_cubes
 
     margin = int(np.ceil(3 * smoothing_mm / mask.spacing_mm.min())) + coarsening
     filled = np.pad(mask.data.astype(np.float32), margin)
@@ -111,20 +141,19 @@ def bone_surface(
     index_from_padded = geometry.translation(np.full(3, -float(margin))) @ coarse
     scanner_from_index = mask.lineage.scanner_from_volume @ mask.affine @ index_from_padded
     spacing = np.linalg.norm(scanner_from_index[:3, :3], axis=0)
-    blurred = ndimage.gaussian_filter(filled, smoothing_mm / spacing)
+    return ndimage.gaussian_filter(filled, smoothing_mm / spacing), scanner_from_index
+
+
+def _isosurface(
+    blurred: np.ndarray, scanner_from_index: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return vertices (V, 3) where a blurred mask is one half, and outward triangles (T, 3)."""
+    from skimage.measure import marching_cubes
+
     vertices, triangles, _, _ = marching_cubes(blurred, 0.5)
-    corners = geometry.apply(scanner_from_index, vertices)[triangles]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
-    areas = np.linalg.norm(cross, axis=1)
-    real = areas > 0
-    # scikit-image orders vertices clockwise seen from outside
-    outward = -np.sign(np.linalg.det(scanner_from_index[:3, :3]))
-    index = np.argwhere(blurred > 0.5)
-    chosen = np.arange(0, len(index), 1 + len(index) // MOST_SOLID_POINTS)
-    return BoneSurface(
-        geometry.apply(scanner_from_index, index[chosen]),
-        float(spacing.prod()) * len(index) / len(chosen),
-        corners.mean(axis=1)[real],
-        outward * cross[real] / areas[real, None],
-        areas[real],
+    # scikit-image orders vertices clockwise seen from outside; a left-handed grid reverses that
+    outward = np.linalg.det(scanner_from_index[:3, :3]) < 0
+    return (
+        geometry.apply(scanner_from_index, vertices),
+        triangles if outward else triangles[:, ::-1],
     )

@@ -23,6 +23,8 @@ writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _
         OUT/contact.csv, .png with --contact: least distance of femur and tibia in both
                               compartments, its place on the plateau, area nearer than 6 mm. Bone to
                               bone: a CT does not show cartilage
+        OUT/kinematics_aligned.csv  with --align: the same table in frames that were turned to lower
+                              varus and internal rotation; kinematics.json states both turns
         by --format           kinematics.mot, .sto: OpenSim (seconds, degrees, metres)
                               bones.trc, bones.c3d: both frames as markers (mm)
                               poses.csv, poses.json: 4x4 matrices of both frames (mm)
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 
     from common.kinematics.contact import Mesh, Plateau
     from common.kinematics.frame_file import AnatomicalFrame
+    from common.kinematics.functional_alignment import Alignment
     from common.kinematics.joint_coordinates import Side
     from common.kinematics.movement import Coordinates, JointPose, Movement
     from common.kinematics.smoother import Smoothed
@@ -72,6 +75,7 @@ logger = logging.getLogger("common.script")
 
 
 SHOWN = 8  # frames that a warning names
+ALIGNED = "kinematics_aligned.csv"
 CONTACT = ("contact.csv", "contact.png")
 FIGURES = ("png", "pdf", "svg")
 
@@ -127,6 +131,12 @@ def build_parser() -> script.Parser:
         default=[],
         metavar="NAME",
         help=f"further files: {', '.join((*FORMATS, *FIGURES))}",
+    )
+    parser.add_argument(
+        "--align",
+        choices=("reframe",),
+        help="a further table in frames turned by constants that lower varus and internal rotation;"
+        " needs 30 degrees of flexion",
     )
     parser.add_argument(
         "--contact",
@@ -194,6 +204,40 @@ def check_smoothing(args: argparse.Namespace, times: np.ndarray | None) -> None:
         raise InputError("--smooth", "no times of the frames", "--fps or --time", "add one of them")
 
 
+def check_knee(args: argparse.Namespace) -> None:
+    """Raise InputError for flags of a knee if the joint is another one."""
+    for name in ("contact", "align"):
+        if getattr(args, name) is not None and args.order is not None:
+            raise InputError(f"--{name}", "given with --order", "a knee", "leave one of them out")
+
+
+def aligned_of(
+    args: argparse.Namespace,
+    joints: Sequence[JointPose],
+    found: Movement,
+    frames: tuple[AnatomicalFrame, AnatomicalFrame],
+) -> Alignment | None:
+    """Return the corrections of both frames for --align, from frames whose poses are ok."""
+    if args.align is None:
+        return None
+    import numpy as np
+
+    from common.kinematics.functional_alignment import MOST_DEG, align
+
+    sure = np.array([all(bone.verdict == "ok" for bone in joint.bones) for joint in joints])
+    poses = np.where(sure[:, None, None], found.proximal_from_distal, np.nan)
+    alignment = align(poses, frames[0].side)
+    if alignment.most_deg > MOST_DEG:
+        logger.warning(
+            f"--align turns a frame by {alignment.most_deg:.0f} degrees: check both frames"
+        )
+    logger.info(
+        f"aligned: varus {alignment.before_deg[0]:.1f} to {alignment.after_deg[0]:.1f}, internal"
+        f" rotation {alignment.before_deg[1]:.1f} to {alignment.after_deg[1]:.1f} degrees (rms)"
+    )
+    return alignment
+
+
 def smoothed_of(
     args: argparse.Namespace, found: Movement, times: np.ndarray | None, coordinates: Coordinates
 ) -> Smoothed | None:
@@ -237,8 +281,6 @@ def meshes_of(
     """Return the femur's surface and the tibia's plateau in their frames, for --contact."""
     if args.contact is None:
         return None
-    if args.order is not None:
-        raise InputError("--contact", "given with --order", "a knee", "leave one of them out")
     from common.kinematics.contact import load_mesh, plateau_of
 
     femur, tibia = (
@@ -287,7 +329,13 @@ def rig_from_camera(path: Path | None) -> np.ndarray | None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from common.kinematics import exports, frame_file, movement_inputs, movement_table
+    from common.kinematics import (
+        exports,
+        frame_file,
+        movement_inputs,
+        movement_summary,
+        movement_table,
+    )
     from common.kinematics.bone_poses import bone_poses
     from common.kinematics.movement import movement
 
@@ -301,6 +349,7 @@ def run(args: argparse.Namespace) -> int | None:
     joints = movement_inputs.joints_of(proximal, distal)
     times = times_of(args, [joint.name for joint in joints])
     check_smoothing(args, times)
+    check_knee(args)
     forms = [each for each in dict.fromkeys(args.format) if each not in FIGURES]
     for each in forms:
         exports.check(each, args.subject, args.task, times)
@@ -311,9 +360,11 @@ def run(args: argparse.Namespace) -> int | None:
     if args.contact is not None and not any(joint.known for joint in joints):
         raise InputError("--contact", "no frame has a pose", "one frame or more", "register again")
     meshes = meshes_of(args, frames)
-    maps = [args.output_dir / name for name in CONTACT] if meshes else []
-    files.check_outputs([table, beside, *maps, *outputs_of(args, bones)], args.overwrite)
+    further = [*(CONTACT if meshes else ()), *((ALIGNED,) if args.align else ())]
+    more = [args.output_dir / name for name in further]
+    files.check_outputs([table, beside, *more, *outputs_of(args, bones)], args.overwrite)
     found = movement(joints, frames, coordinates)
+    alignment = aligned_of(args, joints, found, frames)
     warn_of_suspect(joints)
     smoothed = smoothed_of(args, found, times, coordinates)
     stated = [
@@ -323,10 +374,22 @@ def run(args: argparse.Namespace) -> int | None:
     settings = {"order": args.order, "fps": args.fps, "cutoff_hz": args.cutoff_hz}
     if smoothed is not None:
         settings["smoothing_rad2_per_s3_mm2_per_s3"] = list(smoothed.strength)
-    files.write_json(beside, movement_table.as_content(found, quantities, stated, settings))
-    curves = (smoothed.values, smoothed.half) if smoothed is not None else None
+    content = movement_table.as_content(found, quantities, stated, settings)
+    if alignment is not None:
+        again = movement(joints, alignment.aligned(frames), coordinates)
+        content["functional_alignment"] = {
+            **alignment.entries(),
+            "summary": movement_summary.summary_of(again.values, quantities),
+        }
+        curves = curves_of(smoothed_of(args, again, times, coordinates))
+        files.write_text(
+            args.output_dir / ALIGNED,
+            movement_table.as_table(joints, again, times, quantities, bones, curves),
+        )
+    files.write_json(beside, content)
     files.write_text(
-        table, movement_table.as_table(joints, found, times, quantities, bones, curves)
+        table,
+        movement_table.as_table(joints, found, times, quantities, bones, curves_of(smoothed)),
     )
     poses = bone_poses(joints, frames, times, world)
     values = found.values if smoothed is None else smoothed.values
@@ -342,6 +405,11 @@ def run(args: argparse.Namespace) -> int | None:
         logger.info(line)
     print(table)
     return None
+
+
+def curves_of(smoothed: Smoothed | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the smoothed values and half their bands, if there are."""
+    return None if smoothed is None else (smoothed.values, smoothed.half)
 
 
 def summary(found: Movement, quantities: Sequence[str]) -> list[str]:

@@ -31,7 +31,8 @@ writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _
                               rigid_bodies.csv: XMALab; BONE.tra: Autoscoper; BONE.jts: JointTrack
                               TIBIA_motion.seq.mha: transform sequence for 3D Slicer (RAS mm)
                               bids/: data set in BIDS (Motion)
-                              kinematics.png, .pdf, .svg: figure
+                              kinematics.png, .pdf, .svg: figure; kinematics.html: page with
+                              curves, X-rays and a 3D scene with a slider, without network
                               docs/motion_files.md has their layouts
 bands   from the covariances of both poses, with their correlation when one solve found both. They
         do not include the anatomical frames, whose error is the same in all frames, nor a wrong
@@ -78,6 +79,7 @@ SHOWN = 8  # frames that a warning names
 ALIGNED = "kinematics_aligned.csv"
 CONTACT = ("contact.csv", "contact.png")
 FIGURES = ("png", "pdf", "svg")
+PAGE = "html"
 
 
 def build_parser() -> script.Parser:
@@ -127,10 +129,10 @@ def build_parser() -> script.Parser:
     parser.add_argument(
         "--format",
         nargs="+",
-        choices=(*FORMATS, *FIGURES),
+        choices=(*FORMATS, *FIGURES, PAGE),
         default=[],
         metavar="NAME",
-        help=f"further files: {', '.join((*FORMATS, *FIGURES))}",
+        help=f"further files: {', '.join((*FORMATS, *FIGURES, PAGE))}",
     )
     parser.add_argument(
         "--align",
@@ -151,6 +153,7 @@ def build_parser() -> script.Parser:
         metavar="FILE",
         help="calibration of the first view, whose world the poses of --format are to be in",
     )
+    parser.add_argument("--name", help="title of the page (default: the name of OUT)")
     parser.add_argument(
         "--subject", default="01", metavar="LABEL", help="subject in BIDS (default: 01)"
     )
@@ -271,7 +274,9 @@ def outputs_of(args: argparse.Namespace, bones: Sequence[str]) -> list[Path]:
     names: list[PurePosixPath] = []
     for each in dict.fromkeys(args.format):
         figure = [PurePosixPath(f"kinematics.{each}")]
-        names += figure if each in FIGURES else file_names(each, bones, args.subject, args.task)
+        names += (
+            figure if each in (*FIGURES, PAGE) else file_names(each, bones, args.subject, args.task)
+        )
     return [args.output_dir / name for name in names]
 
 
@@ -350,7 +355,7 @@ def run(args: argparse.Namespace) -> int | None:
     times = times_of(args, [joint.name for joint in joints])
     check_smoothing(args, times)
     check_knee(args)
-    forms = [each for each in dict.fromkeys(args.format) if each not in FIGURES]
+    forms = [each for each in dict.fromkeys(args.format) if each in FORMATS]
     for each in forms:
         exports.check(each, args.subject, args.task, times)
     world = rig_from_camera(args.calibration)
@@ -401,10 +406,29 @@ def run(args: argparse.Namespace) -> int | None:
         from common.reports.kinematics_figure import write_figure
 
         write_figure(table.with_suffix(f".{each}"), found, times, quantities, smoothed)
+    if PAGE in args.format:
+        from common.reports.movement_page import MovementReport, movement_page
+
+        remarks = alignment_remarks(alignment)
+        report = MovementReport(
+            args.name or args.output_dir.resolve().name, found, (proximal, distal), frames,
+            tuple(quantities), times, smoothed, remarks,
+        )  # fmt: skip
+        files.write_text(table.with_suffix(f".{PAGE}"), movement_page(report))
     for line in summary(found, quantities):
         logger.info(line)
     print(table)
     return None
+
+
+def alignment_remarks(alignment: Alignment | None) -> tuple[str, ...]:
+    """Return what a page says of the functional alignment."""
+    if alignment is None:
+        return ()
+    return (
+        f"{ALIGNED} has the numbers after functional alignment (REFRAME), which turns a frame by up"
+        f" to {alignment.most_deg:.1f} degrees; this page has those before it.",
+    )
 
 
 def curves_of(smoothed: Smoothed | None) -> tuple[np.ndarray, np.ndarray] | None:

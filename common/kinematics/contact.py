@@ -28,7 +28,7 @@ PLATEAU_MM = 16.0  # the plateau is within this distance of the highest point
 FACING_UP = 0.7  # n . Y of its faces, 46 degrees: the slope of a plateau is up to 15
 # half the width of the strip between both compartments: the spines of the eminence lie in it, and
 # face the notch rather than a condyle
-EMINENCE_MM = 8.0
+EMINENCE_MM = 12.0
 # bone surfaces that bear load are up to about 6 mm apart: twice 2 to 3 mm of cartilage
 NEAR_MM = 6.0
 LEAST_POINTS = 200  # of each compartment

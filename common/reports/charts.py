@@ -6,7 +6,8 @@ colours from its classes ``c0``, ``c1``, ... To a screen reader a chart is one i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -53,6 +54,81 @@ def lines(
     parts += [_x_label(across(0), "0"), _x_label(across(last), str(last))]
     parts.append(_titles(x_title, y_title))
     return _figure(parts, label, list(series) if len(series) > 1 else [])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve with gaps (NaN), and half the width of its band if it has one; both (N,)."""
+
+    values: np.ndarray
+    half: np.ndarray | None = None
+
+
+def banded(
+    across: np.ndarray,
+    curves: Mapping[str, Curve],
+    x_title: str,
+    y_title: str,
+    label: str,
+    suspect: Sequence[int] = (),
+) -> str:
+    """Return curves with bands over ``across`` (N,), with a legend if there are several.
+
+    Gaps stay open. The points of the first curve at the indices ``suspect`` are ringed. A line of
+    the class ``cursor`` has the positions of all points in ``data-at``, for a script to move it.
+    """
+    low, high = _extent(curves.values())
+    ticks = nice_ticks(low, high)
+    last = float(across[-1]) if across[-1] > across[0] else float(across[0]) + 1
+    right = _scale(float(across[0]), last, LEFT, WIDTH - RIGHT)
+    up = _y_scale(ticks[0], ticks[-1], log=False)
+    parts = [_y_axis(ticks, up)]
+    for number, curve in enumerate(curves.values()):
+        for run in _runs(curve.values):
+            x, y = [right(float(v)) for v in across[run]], curve.values[run]
+            if curve.half is not None:
+                edges = [*zip(x, y + curve.half[run], strict=True)]
+                edges += [*zip(x, y - curve.half[run], strict=True)][::-1]
+                points = " ".join(f"{a:.1f},{up(float(b)):.1f}" for a, b in edges)
+                parts.append(f'<polygon class="band c{number}" points="{points}"/>')
+            points = " ".join(f"{a:.1f},{up(float(b)):.1f}" for a, b in zip(x, y, strict=True))
+            parts.append(
+                f'<polyline class="line c{number}" stroke-dasharray="{DASHES[number % 4]}"'
+                f' points="{points}"/>'
+            )
+    first = next(iter(curves.values())).values
+    parts += [
+        f'<circle class="suspect" cx="{right(float(across[i])):.1f}" cy="{up(float(first[i])):.1f}"'
+        ' r="4"/>'
+        for i in suspect
+        if np.isfinite(first[i])
+    ]
+    at = " ".join(f"{right(float(x)):.1f}" for x in across)
+    parts.append(
+        f'<line class="cursor" data-at="{at}" x1="{LEFT}" x2="{LEFT}" y1="{TOP}"'
+        f' y2="{HEIGHT - BOTTOM}"/>'
+    )
+    parts += [_x_label(right(float(x)), f"{x:g}") for x in (across[0], last)]
+    parts.append(_titles(x_title, y_title))
+    return _figure(parts, label, list(curves) if len(curves) > 1 else [])
+
+
+def _extent(curves: Iterable[Curve]) -> tuple[float, float]:
+    """Return the lowest and highest value of curves with their bands; 0 and 1 if all are gaps."""
+    edges = [
+        each.values + sign * (0 if each.half is None else each.half)
+        for each in curves
+        for sign in (-1, 1)
+    ]
+    known = np.concatenate(edges)
+    known = known[np.isfinite(known)]
+    return (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+
+
+def _runs(values: np.ndarray) -> list[np.ndarray]:
+    """Return the indices of each stretch without a gap."""
+    known = np.flatnonzero(np.isfinite(values))
+    return [run for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1) if len(run)]
 
 
 def histogram(series: Mapping[str, np.ndarray], x_title: str, label: str, bins: int = 12) -> str:

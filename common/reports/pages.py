@@ -80,8 +80,15 @@ def markup(text: str) -> Markup:
     return Markup(text)
 
 
-def render(template: str, title: str, subtitle: str, content: dict[str, Any]) -> str:
-    """Return the page of a template, with style and script inside."""
+def render(
+    template: str,
+    title: str,
+    subtitle: str,
+    content: dict[str, Any],
+    script: str = "report.js",
+    author: str = "pipeline/report.py",
+) -> str:
+    """Return the page of a template, with style and script inside; ``author`` made it."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -91,7 +98,7 @@ def render(template: str, title: str, subtitle: str, content: dict[str, Any]) ->
         trim_blocks=True,
     )
     footer = (
-        f"Created on {datetime.date.today().isoformat()} by pipeline/report.py. This file contains"
+        f"Created on {datetime.date.today().isoformat()} by {author}. This file contains"
         " everything on this page."
     )
     return environment.get_template(template).render(
@@ -99,7 +106,7 @@ def render(template: str, title: str, subtitle: str, content: dict[str, Any]) ->
         subtitle=subtitle,
         footer=footer,
         style=_asset("style.css"),
-        script=_asset("report.js"),
+        script=_asset(script),
         **content,
     )
 

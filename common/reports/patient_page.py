@@ -96,7 +96,7 @@ def patient_page(name: str, folder: Path, found: Sequence[Registered]) -> str:
         "rows": [rows[i] for i in order],
         "columns": columns_of(rows),
         "known": any("mtre_mm" in registered.numbers for registered in found),
-        "plotly": _plotly() if scenes else "",
+        "plotly": plotly_script() if scenes else "",
         "scenes": _store(scenes, surfaces),
     }
     subtitle = f"{counted(len(found), 'registration')} of X-rays to CT"
@@ -140,7 +140,7 @@ def _figure(images: ViewImages) -> Figure:
         height,
         data_url(images.xray, (width, height)),
         data_url(images.drr, (width, height)),
-        markup("".join(_path((curve + 0.5) * scale) for curve in images.outline)),
+        markup("".join(svg_path((curve + 0.5) * scale) for curve in images.outline)),
         f"M{left:.1f} {bottom:.1f}h{bar_px:.1f}",
         f"{bar_mm:g} mm",
     )
@@ -156,7 +156,8 @@ def data_url(image: np.ndarray, size: tuple[int, int]) -> str:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _path(curve: np.ndarray) -> str:
+def svg_path(curve: np.ndarray) -> str:
+    """Return a closed curve (N, 2), pixels, as a path of an SVG with fewer points."""
     points = curve[:: max(1, len(curve) // OUTLINE_POINTS)]
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) + "Z"
 
@@ -211,7 +212,8 @@ def _numbers(registered: Registered) -> list[tuple[str, str]]:
     ]
 
 
-def _plotly() -> Markup:
+def plotly_script() -> Markup:
+    """Return the plotting library, for a page that contains it."""
     from plotly.offline import get_plotlyjs
 
     return markup(get_plotlyjs())

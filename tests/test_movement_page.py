@@ -6,15 +6,17 @@ import re
 
 import nibabel
 import numpy as np
+import pytest
 from PIL import Image
 from test_kinematics import CAMERA, SIX, command, save, scene, template, tibia_camera
+from test_report import browser, relevant, tab
 
 from common import geometry
 from common.kinematics.joint_coordinates import knee_coordinates
 from common.reports import charts
 from pipeline import kinematics
 
-__all__ = ["scene", "template"]  # fixtures
+__all__ = ["browser", "scene", "tab", "template"]  # fixtures
 LISTS = ("f1", "f2", "f10", "f11", "f12")
 
 
@@ -121,3 +123,30 @@ def test_the_page_states_smoothing_and_alignment(scene, template):
     assert "The table has smoothed numbers" in page
     assert "after functional alignment (REFRAME), which turns a frame by up to" in page
     assert page.count("smoothed</span>") == 6  # in the legends
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_the_slider_moves_numbers_and_cursors_by_keyboard_and_says_where_no_pose_is(
+    tab, scene, template
+):
+    from axe_playwright_python.sync_playwright import Axe
+
+    written(scene, template)
+    page, messages = tab
+    page.goto((scene / "knee/kinematics.html").as_uri())
+    slider, numbers = page.get_by_role("slider"), page.locator("#numbers")
+    assert slider.get_attribute("aria-valuetext") == "f1, 0.000 s"
+    assert "5.00" in numbers.locator("tr").first.inner_text()
+    cursor = page.locator(".cursor").first
+    before = cursor.get_attribute("x1")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "f2, 0.100 s"
+    assert "25.00" in numbers.inner_text()
+    assert float(cursor.get_attribute("x1")) > float(before)
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    assert "no pose" in numbers.inner_text()
+    assert Axe().run(page).response["violations"] == []
+    assert relevant(messages) == []

@@ -54,6 +54,7 @@ function place(frame) {
 
 function show(frame) {
   document.getElementById("frame-name").textContent = names[frame];
+  slider.setAttribute("aria-valuetext", names[frame]);
   document.getElementById("xray").src = images[frame];
   outlines[frame].forEach((path, n) => {
     document.getElementById(`outline-${n}`).setAttribute("d", path);

@@ -88,18 +88,36 @@ def test_the_first_unfinished_stage_names_itself_with_the_last_line_of_its_log(t
         path = tmp_path / stage.output.format(**names)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("ok\n")
-    log = tmp_path / "logs/register/P01_femur_a.log"
+    log = tmp_path / "logs/register/P01.log"  # of all X-rays of the patient
     log.parent.mkdir(parents=True)
-    log.write_text("a note\nregistration.py: a.dcm: is a cat\n")
+    log.write_text("registration.py: a.dcm: is a cat\nregistration.py: b.dcm: is a dog\n")
     assert unfinished() == (
         "register",
         "registration.py: a.dcm: is a cat",
     )
+    log.write_text("a note\nKilled\n")
+    assert unfinished() == ("register", "Killed")
     (tmp_path / "patients/P01/crop.txt").write_text("failed\n")
     assert unfinished() == (
         "crop",
         "not run yet",
     )
+
+
+def test_a_registration_without_training_is_finished_without_a_model(tmp_path):
+    xray = cohort.CohortXray(tmp_path / "a.png", "left")
+    fields = {"patient": "P01", "bone": "femur", "side": "left", "view": "a"}
+    for rule, stage in workflow_files.STAGES.items():
+        if rule not in workflow_files.TRAINING:
+            path = tmp_path / stage.output.format(**fields)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("ok\n")
+    assert workflow_files.unfinished_stage(tmp_path, "P01", "femur", xray) is None
+    log = tmp_path / workflow_files.STAGES["agnostic"].log.format(**fields)
+    log.parent.mkdir(parents=True)
+    log.write_text("agnostic.py: no CTs\n")
+    unfinished = workflow_files.unfinished_stage(tmp_path, "P01", "femur", xray)
+    assert unfinished == ("agnostic", "agnostic.py: no CTs")
 
 
 @pytest.mark.slow

@@ -11,7 +11,9 @@ from common.results.cohort import CohortXray
 # below the output folder
 RESULTS = "results/{patient}/{bone}/{view}"
 REPORT = "reports/{patient}.html"
-DONE = "ok"  # content of the output of a preparation stage; else "failed"
+DONE = "ok"  # content of the output of a stage that continues without a patient; else "failed"
+# one process registers all X-rays of a patient: "failed" if some of them have no result
+REGISTERED = "patients/{patient}/registered.txt"
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,11 @@ STAGES = {
         "models/{patient}_{bone}_{side}.pth", "logs/finetune/{patient}_{bone}_{side}.log"
     ),
     "header": Stage("xrays/{patient}/{view}.dcm", "logs/header/{patient}_{view}.log"),
-    "register": Stage(f"{RESULTS}/{names.PARAMETERS}", "logs/register/{patient}_{bone}_{view}.log"),
+    "register": Stage(f"{RESULTS}/{names.PARAMETERS}", "logs/register/{patient}.log"),
     "drr": Stage(f"{RESULTS}/{names.DRR}", "logs/drr/{patient}_{bone}_{view}.log"),
     "evaluate": Stage(f"{RESULTS}/{names.EVALUATION}", "logs/evaluate/{patient}_{bone}_{view}.log"),
 }
+TRAINING = ("agnostic", "finetune")
 
 
 def volume_name(patient: str, bone: str, side: str) -> str:
@@ -55,14 +58,18 @@ def unfinished_stage(
 ) -> tuple[str, str] | None:
     """Return (rule, reason) of the first stage of a registration that is not done.
 
-    The reason is the last line of its log. Returns None if all stages are done.
+    The reason is the last line of its log that names the X-ray, else the last one. Returns None if
+    all stages are done.
     """
     fields = {"patient": patient, "bone": bone, "side": xray.side, "view": xray.view}
     for rule, stage in STAGES.items():
+        made, log = (output / path.format(**fields) for path in (stage.output, stage.log))
         if rule == "header" and not xray.gets_header:
             continue
-        if not _is_done(output / stage.output.format(**fields)):
-            return rule, _last_line(output / stage.log.format(**fields)) or "not run yet"
+        if rule in TRAINING and not log.exists():  # left out, or with a model of another cohort
+            continue
+        if not _is_done(made):
+            return rule, _reason(log, xray) or "not run yet"
     return None
 
 
@@ -72,8 +79,10 @@ def _is_done(output: Path) -> bool:
     return output.suffix != ".txt" or output.read_text(encoding="utf-8").strip() == DONE
 
 
-def _last_line(log: Path) -> str:
+def _reason(log: Path, xray: CohortXray) -> str:
     if not log.exists():
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+    # the copy with the distance of the table has another ending
+    about = [line for line in lines if f"/{xray.view}." in line or xray.path.name in line]
+    return (about or lines or [""])[-1]

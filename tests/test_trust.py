@@ -121,6 +121,7 @@ def test_the_chance_of_a_wrong_pose_is_a_reason_and_is_said_with_what_speaks_for
         "suspect",
         ("the DRR matches the X-ray poorly (similarity 0.60)",),
     )
+    assert low.wrong_probability is None, "a chance of 0.1 % would contradict the verdict"
 
 
 @pytest.mark.parametrize(

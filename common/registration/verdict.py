@@ -22,13 +22,13 @@ FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.75
 # fits that few candidates reached, above wrong and below correct ones of knee bones
 # (python benchmarks/accuracy.py)
 LONELY_AGREEMENT, LONELY_SIMILARITY = 0.1, 0.85
-# evidence below the best of a sequence: a drifting femur of a phantom lost 0.07, correct frames
-# 0.03 (benchmarks/README.md, 'Sequences')
 # wrong fits of a search had 0.65 and less (benchmarks/README.md, 'Template bank')
 FOUND_SIMILARITY = 0.68
 # similarity from which a search tries no other orientation of the image
 # (benchmarks/README.md, 'Template bank')
 CLEAR_SIMILARITY = 0.8
+# evidence below the best of a sequence: a drifting femur of a phantom lost 0.07, correct frames
+# 0.03 (benchmarks/README.md, 'Sequences')
 LOST_EVIDENCE = 0.05
 # chance of a wrong pose; below the first, 1 of 240 fits was wrong, of another patient's bone
 # (benchmarks/README.md, 'The verdict put to the test')
@@ -112,7 +112,8 @@ def judge(
         in_plane_95_mm=bounds.in_plane,
         depth_95_mm=bounds.depth,
         rotation_95_deg=bounds.rotation,
-        wrong_probability=chance,
+        # the model knows knees: where it sees no doubt and something else does, it states nothing
+        wrong_probability=chance if code == "ok" or Reason.DOUBTFUL in reasons else None,
     )
 
 

@@ -48,8 +48,11 @@ class Row:
 
     @property
     def doubt(self) -> tuple[int, float]:
-        """Severity of the verdict, then the chance that the pose is wrong: the order of a page."""
-        return self.severity, -float(self.cells.get("wrong_probability", 0.0))
+        """Severity of the verdict, then the chance that the pose is wrong: the order of a page.
+
+        An unknown chance comes first.
+        """
+        return self.severity, -float(self.cells.get("wrong_probability", 1.0))
 
 
 def row_of(registered: Registered, name: str, link: str, **cells: str) -> Row:

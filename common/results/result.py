@@ -58,7 +58,9 @@ class Verdict:
     in_plane_95_mm: float | None = None
     depth_95_mm: float | None = None
     rotation_95_deg: float | None = None
-    wrong_probability: float | None = None  # of an error above 2 mm in plane or 3 degrees
+    # of an error above 2 mm in plane or 3 degrees; None also where only other reasons speak against
+    # the pose
+    wrong_probability: float | None = None
 
     @property
     def bounds_95(self) -> dict[str, float]:

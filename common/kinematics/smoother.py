@@ -198,31 +198,35 @@ def _system(
     diagonal[:, :6, :6] += 1e-12 * np.eye(6)
     right[:, :6] = np.einsum("nij,nj->ni", information, misses)
     turns = _logarithm(state.rotations[1:] @ state.rotations[:-1].transpose(0, 2, 1))
-    cost = 0.0
-    for k in range(count - 1):
-        interval = measured.times[k + 1] - measured.times[k]
-        skew = _cross(turns[k])
-        squared = skew @ skew / 12
-        before, after = np.zeros((12, 12)), np.eye(12)
-        before[:3, :3] = -(np.eye(3) + skew / 2 + squared)
-        before[3:6, 3:6] = -np.eye(3)
-        before[:6, 6:] = -interval * np.eye(6)
-        before[6:, 6:] = -np.eye(6)
-        after[:3, :3] = np.eye(3) - skew / 2 + squared
-        moved = np.r_[turns[k], state.positions[k + 1] - state.positions[k]]
-        residual = np.r_[
-            moved - interval * state.velocities[k], state.velocities[k + 1] - state.velocities[k]
-        ]
-        inverse = np.zeros((12, 12))
-        inverse[:6, :6] = np.diag(12 / interval**3 / density)
-        inverse[:6, 6:] = inverse[6:, :6] = np.diag(-6 / interval**2 / density)
-        inverse[6:, 6:] = np.diag(4 / interval / density)
-        diagonal[k] += before.T @ inverse @ before
-        diagonal[k + 1] += after.T @ inverse @ after
-        upper[k] = before.T @ inverse @ after
-        right[k] -= before.T @ inverse @ residual
-        right[k + 1] -= after.T @ inverse @ residual
-        cost += float(residual @ inverse @ residual)
+    intervals = np.diff(measured.times)
+    skew = _cross(turns)
+    squared = skew @ skew / 12
+    before, after = np.zeros_like(upper), np.tile(np.eye(12), (count - 1, 1, 1))
+    before[:, :3, :3] = -(np.eye(3) + skew / 2 + squared)
+    before[:, 3:6, 3:6] = -np.eye(3)
+    before[:, :6, 6:] = -intervals[:, None, None] * np.eye(6)
+    before[:, 6:, 6:] = -np.eye(6)
+    after[:, :3, :3] = np.eye(3) - skew / 2 + squared
+    moved = np.concatenate([turns, np.diff(state.positions, axis=0)], axis=1)
+    residual = np.concatenate(
+        [moved - intervals[:, None] * state.velocities[:-1], np.diff(state.velocities, axis=0)],
+        axis=1,
+    )
+    # of white noise on acceleration: [dt^3/3, dt^2/2; dt^2/2, dt] times the density, inverted
+    inverse = np.zeros_like(upper)
+    apart = intervals[:, None, None]
+    precision = np.diag(1 / density)
+    inverse[:, :6, :6] = 12 / apart**3 * precision
+    inverse[:, :6, 6:] = inverse[:, 6:, :6] = -6 / apart**2 * precision
+    inverse[:, 6:, 6:] = 4 / apart * precision
+    before_weighted = before.transpose(0, 2, 1) @ inverse
+    after_weighted = after.transpose(0, 2, 1) @ inverse
+    diagonal[:-1] += before_weighted @ before
+    diagonal[1:] += after_weighted @ after
+    upper = before_weighted @ after
+    right[:-1] -= np.einsum("nij,nj->ni", before_weighted, residual)
+    right[1:] -= np.einsum("nij,nj->ni", after_weighted, residual)
+    cost = float(np.einsum("ni,nij,nj->", residual, inverse, residual))
     return diagonal, upper, right, cost
 
 
@@ -272,6 +276,9 @@ def _logarithm(rotations: np.ndarray) -> np.ndarray:
     return Rotation.from_matrix(rotations).as_rotvec()
 
 
-def _cross(vector: np.ndarray) -> np.ndarray:
-    x, y, z = vector
-    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+def _cross(vectors: np.ndarray) -> np.ndarray:
+    """Cross product matrices (..., 3, 3) of vectors (..., 3)."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    zero = np.zeros_like(x)
+    rows = [[zero, -z, y], [z, zero, -x], [-y, x, zero]]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)

@@ -1,4 +1,4 @@
-# make test, quick, lint, soak, demo, bench, docs: each first makes the environment if it is missing.
+# make test, quick, lint, soak, slurm, demo, bench, docs: each first makes the environment if it is missing.
 # VENV may name an environment kept between runs; it is made again when requirements.txt changes.
 VENV ?= .venv
 PYTHON3 ?= python3
@@ -6,7 +6,7 @@ HASH := $(shell sha256sum requirements.txt 2>/dev/null | cut -c1-12 || shasum -a
 READY := $(VENV)/ready-$(HASH)
 PYTHON := $(abspath $(VENV))/bin/python
 
-.PHONY: test quick soak demo bench lint env docs
+.PHONY: test quick soak demo bench lint env docs slurm
 
 env: $(READY)
 
@@ -29,6 +29,10 @@ quick: env
 SECONDS ?= 600
 soak: env
 	SOAK_SECONDS=$(SECONDS) "$(PYTHON)" -m pytest tests/soak --durations=0
+
+# the cohort on a real SLURM, which it starts on this machine: about ten minutes
+slurm: env
+	SLURM_TESTS=1 "$(PYTHON)" -m pytest tests/slurm
 
 lint: env
 	"$(PYTHON)" -m ruff check .

@@ -236,6 +236,39 @@ with locks.claiming():
     assert list(output.parent.iterdir()) == [output]
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_of_the_file_system_a_run_writes_and_warns_once(
+    tmp_path, monkeypatch, caplog, number
+):
+    """NFS without its lock service, in place of which every lock is refused."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    partial = tmp_path / ".partial-xyz-a.txt"
+    partial.touch()
+    with locks.claiming():
+        files.check_outputs([tmp_path / "a.txt", tmp_path / "b.txt"], overwrite=False)
+        files.write_text(tmp_path / "a.txt", "new")
+    assert [record.message.count("has no locks") for record in caplog.records] == [1]
+    # what another run may be writing stays, the lock file does not
+    assert sorted(tmp_path.iterdir()) == [partial, tmp_path / "a.txt"]
+
+
+def test_another_error_of_a_lock_is_not_swallowed(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def broken(*_):
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr(fcntl, "lockf", broken)
+    claims = locks.Claims()
+    with pytest.raises(OSError, match="broken disk"):
+        claims.claim(tmp_path / "a.txt")
+
+
 def test_folders_made_for_outputs_that_were_not_written_are_removed(tmp_path):
     def run(args):
         files.check_outputs([tmp_path / "new" / "deep" / "a.png"], False)

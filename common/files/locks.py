@@ -9,7 +9,9 @@ uses a lock file removes it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Generator
@@ -21,10 +23,14 @@ try:
 except ImportError:  # Windows has no such record locks: two runs are not kept apart there
     fcntl = None
 
+logger = logging.getLogger(__name__)
+
 LOCK = ".writing"
 PARTIAL = ".partial-"
 # the other run may be about to end
 ATTEMPTS, WAIT_S = 5, 0.05
+# of a file system without record locks, such as NFS without its lock service
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class Claims:
@@ -32,6 +38,7 @@ class Claims:
 
     def __init__(self) -> None:
         self._held: dict[Path, int] = {}  # folder -> descriptor of its lock file
+        self._unlocked: set[Path] = set()  # folders whose file system has no locks
         self._made: list[Path] = []  # folders, outermost first
 
     def make(self, folder: Path) -> None:
@@ -43,8 +50,9 @@ class Claims:
     def claim(self, path: Path) -> bool:
         """Lock ``path`` and return whether this run may write it.
 
-        If so, partial files that a killed run left are removed. Raises OSError if the folder is
-        not writable.
+        If so, partial files that a killed run left are removed. Where the file system has no locks,
+        they stay, a warning says so, and every run may write. Raises OSError if the folder is not
+        writable.
         """
         folder = path.parent.resolve()
         if os.environ.get("RANK", "0") != "0":  # only the first process of torchrun writes
@@ -52,6 +60,8 @@ class Claims:
         for attempt in range(ATTEMPTS):
             time.sleep(WAIT_S * bool(attempt))
             if self._lock(folder, path.name):
+                if folder in self._unlocked:  # another run may be writing them
+                    return True
                 for stale in folder.glob(f"{PARTIAL}*"):
                     if stale.name.endswith(tail(path)):
                         stale.unlink(missing_ok=True)
@@ -61,7 +71,8 @@ class Claims:
     def release(self) -> None:
         """Release all locks and remove empty folders that this run has made."""
         for folder, descriptor in self._held.items():
-            if _alone(descriptor) and _is_current(folder, descriptor):
+            alone = folder in self._unlocked or _alone(descriptor)
+            if alone and _is_current(folder, descriptor):
                 (folder / LOCK).unlink()
             os.close(descriptor)
         self._held.clear()
@@ -81,6 +92,16 @@ class Claims:
             fcntl.lockf(self._held[folder], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
         except (BlockingIOError, PermissionError):
             return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            if folder not in self._unlocked:
+                self._unlocked.add(folder)
+                logger.warning(
+                    f"{folder}: its file system has no locks ({error.strerror}); do not write the"
+                    " same results from two runs at once"
+                )
+            return True
         if _is_current(folder, self._held[folder]):
             return True
         os.close(self._held.pop(folder))  # removed by its last run after it was opened

@@ -376,6 +376,12 @@ def run(args: argparse.Namespace) -> int | None:
         {"file": path.name, "bone": frame.bone, "side": frame.side, "method": frame.method}
         for path, frame in zip(args.frames, frames, strict=True)
     ]
+
+    def write_table(name: str, joint: Movement, smooth: Smoothed | None) -> None:
+        curves = None if smooth is None else (smooth.values, smooth.half)
+        text = movement_table.as_table(joints, joint, times, quantities, bones, curves)
+        files.write_text(args.output_dir / name, text)
+
     settings = {"order": args.order, "fps": args.fps, "cutoff_hz": args.cutoff_hz}
     if smoothed is not None:
         settings["smoothing_rad2_per_s3_mm2_per_s3"] = list(smoothed.strength)
@@ -386,16 +392,9 @@ def run(args: argparse.Namespace) -> int | None:
             **alignment.entries(),
             "summary": movement_summary.summary_of(again.values, quantities),
         }
-        curves = curves_of(smoothed_of(args, again, times, coordinates))
-        files.write_text(
-            args.output_dir / ALIGNED,
-            movement_table.as_table(joints, again, times, quantities, bones, curves),
-        )
+        write_table(ALIGNED, again, smoothed_of(args, again, times, coordinates))
     files.write_json(beside, content)
-    files.write_text(
-        table,
-        movement_table.as_table(joints, found, times, quantities, bones, curves_of(smoothed)),
-    )
+    write_table(table.name, found, smoothed)
     poses = bone_poses(joints, frames, times, world)
     values = found.values if smoothed is None else smoothed.values
     exported = exports.Exported(poses, values, tuple(quantities), args.subject, args.task, volumes)
@@ -429,11 +428,6 @@ def alignment_remarks(alignment: Alignment | None) -> tuple[str, ...]:
         f"{ALIGNED} has the numbers after functional alignment (REFRAME), which turns a frame by up"
         f" to {alignment.most_deg:.1f} degrees; this page has those before it.",
     )
-
-
-def curves_of(smoothed: Smoothed | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the smoothed values and half their bands, if there are."""
-    return None if smoothed is None else (smoothed.values, smoothed.half)
 
 
 def summary(found: Movement, quantities: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ from common.files.names import sha256 as sha256
 from common.files.names import stem as stem
 from common.files.names import versions as versions
 from common.files.tables import as_csv as as_csv
+from common.files.tables import as_json as as_json
 from common.files.tables import read_json as read_json
 from common.files.tables import read_text as read_text
 from common.files.tables import write_json as write_json

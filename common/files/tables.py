@@ -26,9 +26,14 @@ def as_csv(rows: Sequence[dict], columns: Sequence[str] | None = None) -> str:
     return text.getvalue()
 
 
+def as_json(content: dict) -> str:
+    """Return a dictionary as the text of a JSON file."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
 def write_json(path: str | Path, content: dict) -> None:
     """Write a dictionary as JSON. Raises as `atomic.atomic`."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, as_json(content))
 
 
 def read_text(path: str | Path, what: str) -> str:

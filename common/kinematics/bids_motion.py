@@ -5,13 +5,13 @@ Layout: Jeung et al., Sci Data 11:716, 2024. Angles are JNTANG in degrees, trans
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from common import files
 from common.errors import InputError
 from common.version import VERSION
 
@@ -62,7 +62,7 @@ def as_texts(
         "\t".join(f"{x:.6f}" if np.isfinite(x) else "n/a" for x in row) + "\n" for row in values
     )
     texts = {
-        "dataset": as_json(
+        "dataset": files.as_json(
             {
                 "Name": f"{task}: motion of {' and '.join(bones)} from X-rays",
                 "BIDSVersion": BIDS_VERSION,
@@ -73,7 +73,7 @@ def as_texts(
         "readme": f"Joint coordinates of {' and '.join(bones)}, from registered X-rays.\n",
         "participants": f"participant_id\nsub-{subject}\n",
         "motion": motion,
-        "sidecar": as_json(
+        "sidecar": files.as_json(
             {
                 "TaskName": task,
                 "SamplingFrequency": round(rate_hz, 6),
@@ -99,7 +99,3 @@ def _channels(quantities: Sequence[str], bones: Sequence[str]) -> str:
         described = TITLES.get(each, f"{bones[1]} relative to {bones[0]}, {name}")
         rows.append((name, "n/a", kind[0], f"{bones[0]}_{bones[1]}", kind[1], described))
     return "".join("\t".join(row) + "\n" for row in rows)
-
-
-def as_json(content: dict) -> str:
-    return json.dumps(content, indent=2) + "\n"

@@ -79,7 +79,7 @@ def as_files(form: str, exported: Exported) -> dict[PurePosixPath, str]:
         case "csv":
             texts = [pose_files.as_table(poses)]
         case "json":
-            texts = [bids_motion.as_json(pose_files.as_content(poses))]
+            texts = [files.as_json(pose_files.as_content(poses))]
         case "mot" | "sto" if poses.times is not None:
             texts = [as_storage("kinematics", poses.times, exported.values, exported.quantities)]
         case "trc":

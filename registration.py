@@ -68,7 +68,7 @@ from typing import TYPE_CHECKING
 
 from common import files
 from common.command_line import log, script
-from common.command_line.beside import Submit, beside
+from common.command_line.beside import Submit, beside, share_heaps
 from common.command_line.registration_flags import add_registration_flags, check_flags
 from common.errors import InputError, going_on, raise_all
 
@@ -98,6 +98,7 @@ def build_parser() -> script.Parser:
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     check_flags(args)
+    share_heaps()
     from common.command_line.registration_inputs import plan, repeated
     from common.pose_network.checkpoint import load_checkpoint
     from common.registration.inputs import load_inputs

@@ -4,12 +4,17 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import crop_cts
 import segmentation_preprocessing
+from common.registration.scene import Structure
+from common.registration.structures import load_structure
 from common.synthetic import phantom
+from common.volume import nifti
 
 
 def pytest_configure(config):
@@ -49,6 +54,16 @@ def pytest_report_header():
 def knees() -> phantom.Phantom:
     """One patient in memory, 3 mm voxels, a tilted left-handed grid."""
     return phantom.make(seed=1, spacing_mm=3.0, axes="LAS", tilt_deg=4.0)
+
+
+@pytest.fixture(scope="session")
+def thigh(tmp_path_factory) -> Structure:
+    """A phantom's femur, which no flip makes look like itself."""
+    folder = tmp_path_factory.mktemp("femur")
+    knees = phantom.make(seed=5, spacing_mm=2.5, axes="LPS")
+    only = (knees.segmentation.data == 4).astype(np.uint8)
+    mask = nifti.save(folder / "mask.nii.gz", replace(knees.segmentation, data=only))
+    return load_structure(nifti.save(folder / "ct.nii.gz", knees.ct), mask)
 
 
 @pytest.fixture(scope="session")

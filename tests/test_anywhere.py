@@ -27,9 +27,6 @@ from common.registration.search.bank import Bank, make_bank, viewing_rotations
 from common.registration.search.limits import Limits, Near
 from common.registration.search.matching import aim, camera_from_turned, small_image
 from common.registration.starts import Starter
-from common.registration.structures import load_structure
-from common.synthetic import phantom
-from common.volume import nifti
 from common.xray.xray import Xray, turned
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -48,16 +45,6 @@ def _own_cache(cache, monkeypatch):
 @pytest.fixture(scope="module")
 def bone() -> Structure:
     return bone_of()
-
-
-@pytest.fixture(scope="module")
-def thigh(tmp_path_factory) -> Structure:
-    """A phantom's femur, which no flip makes look like itself."""
-    folder = tmp_path_factory.mktemp("femur")
-    knees = phantom.make(seed=5, spacing_mm=2.5, axes="LPS")
-    only = (knees.segmentation.data == 4).astype(np.uint8)
-    mask = nifti.save(folder / "mask.nii.gz", replace(knees.segmentation, data=only))
-    return load_structure(nifti.save(folder / "ct.nii.gz", knees.ct), mask)
 
 
 def wide_view(bone: Structure, camera: np.ndarray, sdd_mm: float = 1020.0) -> View:

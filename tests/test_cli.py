@@ -388,3 +388,33 @@ print("HEAVY", sorted(set(sys.modules) & set({HEAVY!r})))
     assert done.stdout.splitlines()[-1] == "HEAVY []"
     for needed in ("python " + str(path.relative_to(ROOT)), "--overwrite"):
         assert needed in done.stdout, needed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="heaps of glibc")
+def test_threads_of_a_registration_share_two_heaps():
+    """Each thread would otherwise keep what it has freed."""
+    code = """if True:
+        import ctypes, os, sys, tempfile, threading
+        from common.command_line.beside import share_heaps
+        share_heaps()
+        done = threading.Barrier(7)
+        def work():
+            kept = [bytearray(20_000) for _ in range(50)]
+            done.wait()
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        [thread.start() for thread in threads]
+        done.wait()
+        libc = ctypes.CDLL(None)
+        libc.fopen.restype = ctypes.c_void_p
+        name = tempfile.mkstemp()[1]
+        file = ctypes.c_void_p(libc.fopen(name.encode(), b"w"))
+        libc.malloc_info(0, file)
+        libc.fclose(file)
+        print(open(name).read().count("<heap nr="))
+        os.unlink(name)
+    """
+    root = Path(__file__).resolve().parents[1]
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert int(shown.stdout) <= 2

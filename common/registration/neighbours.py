@@ -10,10 +10,18 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from common import geometry
-from common.registration.competition import Solution, advance, better, compete
+from common.registration.competition import MIDDLE, Solution, advance, better, compete, follow
 from common.registration.pyramid import LEVELS
 from common.registration.scene import Body, Structure, View
-from common.registration.search.anywhere import BESIDE, STATED, Stage, stage_starts
+from common.registration.search.anywhere import (
+    ALONGSIDE,
+    BESIDE,
+    STATED,
+    Stage,
+    alongside_starts,
+    stage_starts,
+)
+from common.registration.search.in_space import Alongside
 from common.registration.search.limits import Near
 from common.registration.starts import Starter
 from common.registration.verdict import SUSPECT_SIMILARITY, is_found, is_ok
@@ -36,6 +44,8 @@ TURNED_DEG = 160.0  # from its orientation in the CT, at most: a knee flexes by 
 # similarity from which a pose stands against that of a bone with less evidence that its joint does
 # not allow (benchmarks/README.md, 'Template bank')
 STANDS_ALONE = 0.9
+# two bones side by side, such as those of a forearm (benchmarks/README.md, 'Two views of a wrist')
+ALONGSIDE_MM, ALONGSIDE_DEG = 45.0, 25.0  # between their centres and long axes, at most
 JOINT_GAP_MM = 30.0  # between the bones of a joint where they are nearest, at most
 
 
@@ -84,7 +94,7 @@ def search_beside(
         if number == best or (equal and not overlaps and not displaced):
             continue
         cleared = cleared or [without(view, known.body, pose) for view in views]
-        for stage in BESIDE if starter.anywhere() else (STATED,):
+        for stage in _stages(views, structure, starter, known, pose):
             logger.info(
                 f"{views[0].xray.path.name}: {structure.ct.name} is less certain than"
                 f" {known.ct.name}; searching {stage.words}"
@@ -118,6 +128,20 @@ def _most_certain(
     )
 
 
+def _stages(
+    views: Sequence[View],
+    structure: Structure,
+    starter: Starter,
+    known: Structure,
+    pose: np.ndarray,
+) -> tuple[Stage, ...]:
+    """Return the stages of a search beside a ``known`` structure at its pose."""
+    if not starter.anywhere():
+        return (STATED,)
+    beside = len(views) > 1 and _alongside(known, structure, pose) is not None
+    return (ALONGSIDE, *BESIDE) if beside else BESIDE
+
+
 def _search_near(
     cleared: Sequence[View],
     views: Sequence[View],
@@ -132,11 +156,64 @@ def _search_near(
 
     The best pose is then refined in the X-rays as they are, ``views``.
     """
+    if stage is ALONGSIDE:
+        beside = _alongside(known, structure, pose)
+        if beside is None:
+            return None
+        return _search_alongside(cleared, views, structure, starter, seed, beside)
     body = structure.body
     reach = _reach(known, structure, pose)
     starts = stage_starts(cleared, structure, stage, starter.banks, starter.limits(reach))
     field = advance(cleared, body, starts, 0, len(starts), seed) if starts else None
     return compete(views, body, [field.finals[0].pose], seed=seed) if field else None
+
+
+def _search_alongside(
+    cleared: Sequence[View],
+    views: Sequence[View],
+    structure: Structure,
+    starter: Starter,
+    seed: int,
+    beside: Alongside,
+) -> Solution | None:
+    """Search for a structure that lies beside a known one as in its scan, but for its turn.
+
+    The place is right before the turn about the long axis is. Turns are therefore tried again from
+    there, in the ``cleared`` views and in the X-rays as they are: a shadow may hide the one or the
+    other (benchmarks/README.md, 'Two views of a wrist').
+    """
+    body = structure.body
+    starts = alongside_starts(cleared, structure, starter.banks, beside)
+    field = advance(cleared, body, starts, 0, len(starts), seed) if starts else None
+    if field is None:
+        return None
+    ends = [run.pose for run in field.finals]
+    for placed in ends.copy():
+        turned = beside.turned(placed, body.centre_mm)
+        fields = [advance(some, body, turned, 0, len(turned), seed) for some in (cleared, views)]
+        ends += [each.finals[0].pose for each in fields if each]
+    best = follow(views, body, ends, MIDDLE)
+    return compete(views, body, [best.fit.poses[0]], seed=seed) if best else None
+
+
+def _alongside(known: Structure, other: Structure, pose: np.ndarray) -> Alongside | None:
+    """Return where ``other`` lies beside a ``known`` bone at its pose (volume_from_rig).
+
+    None for metal, and for two bones that lie one after the other in their CT.
+    """
+    if known.body.metal or other.body.metal:
+        return None
+    from_scanner = geometry.invert(other.ct.lineage.scanner_from_volume)
+    as_scanned = from_scanner @ known.ct.lineage.scanner_from_volume @ pose
+    centre = geometry.apply(geometry.invert(pose), known.body.centre_mm)
+    if _same_scan(known, other):
+        in_scan = geometry.apply(geometry.invert(as_scanned), other.body.centre_mm)
+        if np.linalg.norm(in_scan - centre) > ALONGSIDE_MM:
+            return None
+        centre = in_scan
+    rotation = as_scanned[:3, :3]
+    axis = np.linalg.eigh(np.cov(other.body.points.T))[1][:, -1]
+    return Alongside(rotation, axis, centre, ALONGSIDE_MM, ALONGSIDE_DEG)
 
 
 def _reach(known: Structure, other: Structure, pose: np.ndarray) -> Near:

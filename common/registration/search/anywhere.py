@@ -18,6 +18,7 @@ from common.registration.candidates import distinct
 from common.registration.scene import Structure, View
 from common.registration.search.bank import Bank, bank_settings, make_bank, viewing_rotations
 from common.registration.search.bank_cache import cached, content_key
+from common.registration.search.in_space import Alongside, starts_in_space
 from common.registration.search.limits import NO_LIMITS, Limits
 from common.registration.search.matching import Match, allowed_templates, match
 from common.registration.search.several_views import agreeing
@@ -68,6 +69,9 @@ STAGES = (
 BESIDE = (
     Stage("next to it", ALL_TURNS, (UPRIGHT_TILT_DEG,), ranks=(0, MANY)),
     Stage("next to it, seen along its axis", ALL_TURNS, (TILTED_DEG,), ranks=(0, MANY)),
+)
+ALONGSIDE = Stage(
+    "alongside it, in all views at once", ALL_TURNS, (UPRIGHT_TILT_DEG, TILTED_DEG), ranks=(0, MANY)
 )
 EVERYTHING = Stage("in any orientation", ALL_TURNS, (UPRIGHT_TILT_DEG, TILTED_DEG), ranks=(0, MANY))
 # with a stated pose range, whose limits choose from all
@@ -140,13 +144,31 @@ def stage_starts(
     return found[stage.ranks[0] :]
 
 
+def alongside_starts(
+    views: Sequence[View], structure: Structure, banks: Banks, alongside: Alongside
+) -> list[np.ndarray]:
+    """The start poses (volume_from_rig) beside a known bone that all views agree on, best first."""
+    up = upright(structure)
+    rotations = [viewing_rotations(up, tilt_deg) for tilt_deg in ALONGSIDE.tilts_deg]
+    of_views = [
+        [banks.of(structure, some, USUAL_DEPTHS, bank_sdd_mm(view)) for some in rotations]
+        for view in views
+    ]
+    poses = starts_in_space(views, of_views, alongside)
+    return distinct(poses, views[0].rig_from_camera, structure.body, ALONGSIDE.ranks[1])
+
+
+def bank_sdd_mm(view: View) -> float:
+    """The source-to-detector distance of the bank for a view."""
+    return max(1.0, round(view.xray.detector.sdd_mm / SDD_STEP_MM)) * SDD_STEP_MM
+
+
 def _matches(
     view: View, structure: Structure, stage: Stage, banks: Banks, limits: Limits
 ) -> list[Match]:
     """The matches of one view, best first."""
     matches = []
     sdd_mm = view.xray.detector.sdd_mm
-    bank_sdd_mm = max(1.0, round(sdd_mm / SDD_STEP_MM)) * SDD_STEP_MM
     every = METAL_TURNS if structure.body.metal else 1
     for tilt_deg, depths in itertools.product(stage.tilts_deg, stage.depths):
         rotations = viewing_rotations(upright(structure), tilt_deg)
@@ -156,6 +178,6 @@ def _matches(
             if allowed_templates(rotations, np.array(depths), sdd_mm, turn, limits).size
         ]
         if turns_deg:
-            bank = banks.of(structure, rotations, depths, bank_sdd_mm)
+            bank = banks.of(structure, rotations, depths, bank_sdd_mm(view))
             matches += match(bank, view.xray, turns_deg, limits, metal=structure.body.metal)
     return sorted(matches, key=lambda each: -each.score)

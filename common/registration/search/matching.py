@@ -151,7 +151,7 @@ def match(
     ``limits`` are in the frame of the X-ray's camera. The templates of ``metal`` are tried where
     the X-ray is dense.
     """
-    correlation = _Correlation(bank)
+    correlation = Correlation(bank)
 
     def first_pass(turn_deg: float) -> tuple[SmallImage, _Placed]:
         image = small_image(xray, bank.pixel_mm, turn_deg)
@@ -219,7 +219,7 @@ def allowed_templates(
     return np.flatnonzero(allowed)
 
 
-class _Correlation:
+class Correlation:
     """Correlates images with the templates of a bank."""
 
     def __init__(self, bank: Bank):
@@ -260,6 +260,21 @@ class _Correlation:
             )
         return _Placed(values, chosen, at[places]).better_than(-1.0)
 
+    def scores(self, image: SmallImage, chosen: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """(K, P) masked correlation of templates ``chosen`` (K,) at places ``at`` (P, 2).
+
+        It is -1 where too little of a template is inside the valid field.
+        """
+        from common.registration.search.kernels import LEAST_CONTRAST, MIN_OVERLAP
+
+        bank = self._bank
+        area, own = (values[chosen][:, None] for values in (bank.area, bank.own))
+        energy = bank.mask_weights[chosen] @ self._maps(image.contrast**2, "mask_basis", at)
+        share = bank.mask_weights[chosen] @ self._maps(image.valid, "mask_basis", at) / area
+        likeness = bank.weights[chosen] @ self._maps(image.contrast, "basis", at)
+        values = likeness * np.sqrt(np.clip(share, 0, 1) / np.maximum(energy, LEAST_CONTRAST * own))
+        return np.where(share >= MIN_OVERLAP, values, -1.0)
+
     def _maps(self, image: np.ndarray, basis: str, at: np.ndarray) -> np.ndarray:
         """(C, P) correlation of an image (H, W) with a basis of the bank at places (P, 2)."""
         from scipy.fft import irfft2, next_fast_len, rfft2
@@ -290,14 +305,20 @@ def aim(
     rays[:, 1] = (np.asarray(rows) - detector.principal_px[1]) * detector.pixel_mm[1]
     rays[:, 2] = detector.sdd_mm
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    # the shortest rotation from the axis z to a ray r: I + [a] + [a]^2 / (1 + z r), a = z x r
+    turned = cameras.copy()
+    turned[:, :3, :3] = cameras[:, :3, :3] @ axis_to(rays).transpose(0, 2, 1)
+    return turned
+
+
+def axis_to(rays: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) shortest rotations from the axis z to rays (N, 3), unit vectors.
+
+    They are I + [a] + [a]^2 / (1 + z r) with a = z x r.
+    """
     x, y, along = rays.T
-    skew = np.zeros((len(cameras), 3, 3))
+    skew = np.zeros((len(rays), 3, 3))
     skew[:, 0, 2] = x
     skew[:, 2, 0] = -x
     skew[:, 1, 2] = y
     skew[:, 2, 1] = -y
-    to_ray = np.eye(3) + skew + skew @ skew / (1 + along)[:, None, None]
-    turned = cameras.copy()
-    turned[:, :3, :3] = cameras[:, :3, :3] @ to_ray.transpose(0, 2, 1)
-    return turned
+    return np.eye(3) + skew + skew @ skew / (1 + along)[:, None, None]

@@ -12,6 +12,7 @@ from common import geometry
 from common.geometry import Detector
 from common.geometry.pose_range import PoseRange
 from common.registration import competition, register
+from common.registration.gauss_newton import Fit
 from common.registration.scene import Structure, View
 from common.registration.search import anywhere, bank_cache
 from common.registration.search.anywhere import (
@@ -27,6 +28,10 @@ from common.registration.search.bank import Bank, make_bank, viewing_rotations
 from common.registration.search.limits import Limits, Near
 from common.registration.search.matching import aim, camera_from_turned, small_image
 from common.registration.starts import Starter
+from common.registration.structures import load_structure
+from common.registration.verdict import judge
+from common.synthetic import phantom
+from common.volume import nifti
 from common.xray.xray import Xray, turned
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -47,9 +52,11 @@ def bone() -> Structure:
     return bone_of()
 
 
-def wide_view(bone: Structure, camera: np.ndarray, sdd_mm: float = 1020.0) -> View:
-    """The bone alone on a detector of 290 mm."""
-    detector = Detector.centred(120, 120, sdd_mm, 2.4)
+def wide_view(
+    bone: Structure, camera: np.ndarray, sdd_mm: float = 1020.0, pixels: int = 120
+) -> View:
+    """What is rendered of a bone on a detector of 290 mm."""
+    detector = Detector.centred(pixels, pixels, sdd_mm, 2.4)
     image = bone.body.renderer.render(camera[None], detector)[0]
     image = image + np.random.default_rng(0).normal(0, 0.01, image.shape).astype(np.float32)
     return View(Xray(image, np.ones(image.shape, bool), detector, Path("xray.png")))
@@ -92,6 +99,33 @@ def test_a_bone_partly_outside_the_image_is_found(thigh):
     starts = stage_starts([view], thigh, STAGES[0], Banks())
     starts += stage_starts([view], thigh, STAGES[-1], Banks())
     assert nearest(starts[:48], truth, thigh)[0] < 12
+
+
+@pytest.mark.slow
+def test_a_bone_with_a_ct_around_it_is_found_as_part_of_that_ct(tmp_path):
+    knees = phantom.make(seed=5, spacing_mm=3.0, axes="LPS")
+    tibia = (knees.segmentation.data == 2).astype(np.uint8)
+    mask = nifti.save(tmp_path / "mask.nii.gz", replace(knees.segmentation, data=tibia))
+    ct = nifti.save(tmp_path / "ct.nii.gz", knees.ct)
+    bone = load_structure(ct, mask, context=ct)
+    truth = camera_at(bone, 25, offset=(0, 700, 0))
+    views = [wide_view(bone, truth, pixels=210)]
+    assert len(register._starts(views, bone, Starter("search"), 0)) == 1
+    (found,) = register.register(views, [bone], Starter("search"), 0)
+    assert found.verdict.code == "ok"
+    assert error(found.pose, truth, bone.body).in_plane_mm < 0.3
+    # a stated range is that of the bone
+    assert len(register._starts(views, bone, Starter("search", ranges=PoseRange()), 0)) > 1
+
+
+def test_a_bone_with_a_ct_around_it_must_fit_better_to_be_ok(bone):
+    """Wrong ones in a CT of both legs had 0.83."""
+    view, pose = view_of(bone, camera_at(bone, 20)), camera_at(bone, 20)
+    fit = Fit([pose], 0.83, np.diag([1e-6] * 3 + [1e-3] * 3))
+    solution = competition.Solution(pose, fit, None, 1, 1.0, 0.83)
+    assert judge(solution, [view], bone).code == "ok"
+    verdict = judge(solution, [view], replace(bone, context=bone))
+    assert (verdict.code, len(verdict.reasons)) == ("suspect", 1)
 
 
 @pytest.mark.slow

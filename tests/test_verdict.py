@@ -24,7 +24,9 @@ def judged(
     lineage: Lineage | None = None,
 ) -> Verdict:
     ct = SimpleNamespace(lineage=lineage or Lineage(), spacing_mm=np.ones(3))
-    return judge(solution, [view], SimpleNamespace(body=body, excess=lone_bone, ct=ct))
+    return judge(
+        solution, [view], SimpleNamespace(body=body, excess=lone_bone, ct=ct, context=None)
+    )
 
 
 @pytest.fixture
@@ -161,8 +163,10 @@ def test_the_surface_of_a_masked_bone_adds_to_the_depth_of_one_view_only(
     masked = replace(body, surface_sd_mm=0.1)
     depth_mm = geometry.apply(geometry.invert(truth), body.centre_mm)[2]
     ct = SimpleNamespace(lineage=Lineage(), spacing_mm=np.ones(3))
-    structure = SimpleNamespace(body=masked, excess=True, ct=ct)
-    before = judge(winner, [view] * views, SimpleNamespace(body=body, excess=True, ct=ct))
+    structure = SimpleNamespace(body=masked, excess=True, ct=ct, context=None)
+    before = judge(
+        winner, [view] * views, SimpleNamespace(body=body, excess=True, ct=ct, context=None)
+    )
     after = judge(winner, [view] * views, structure)
     added = np.sqrt(after.depth_sd_mm**2 - before.depth_sd_mm**2)
     expected = 0.1 * depth_mm / body.half_width_mm if views == 1 else 0.0

@@ -112,9 +112,9 @@ def _add_inputs(parser: Parser) -> None:
         type=Path,
         metavar="CT",
         help=(
-            "whole CT that is rendered with the structure, for a bone that moves with its"
-            " surroundings (a vertebra, a scapula in the chest); not for a joint, where neighbours"
-            " have moved since the CT"
+            "whole CT that is searched for and rendered with the structure, for a bone that"
+            " moves with its surroundings (a vertebra, a scapula in the chest); not for a joint,"
+            " where neighbours have moved since the CT"
         ),
     )
 

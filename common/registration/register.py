@@ -304,7 +304,7 @@ def find(
 ) -> Found:
     """Find one structure separately from the others. Raises InputError if it is out of view."""
     name = views[0].xray.path.name
-    starts = starter(views, structure)
+    starts = _starts(views, structure, starter, seed)
     if starter.optimizer == "adam":
         solution = ascend(views, structure, starts[0])
     else:
@@ -329,6 +329,18 @@ def find(
         )
     start = starts[0] if len(starts) == 1 else solution.start
     return Found(start, solution, starter.first_stage())
+
+
+def _starts(
+    views: Sequence[View], structure: Structure, starter: Starter, seed: int
+) -> list[np.ndarray]:
+    """Return start poses, best first: a bone is found as part of the CT around it, if that is."""
+    around = structure.context
+    if around is not None and starter.method == "search" and starter.anywhere():
+        solution = find(views, around, starter, seed).solution
+        if is_found(solution, views, around):
+            return [solution.fit.poses[0]]
+    return starter(views, structure)
 
 
 def _compete_in_turn(

@@ -99,6 +99,7 @@ class Structure:
     labels: tuple[int, ...] | None
     # (4, 4) scanner_from_camera of the X-ray as stored on disk, for a stated start pose
     start_camera: np.ndarray | None = None
+    context: Structure | None = None  # the whole CT around it, which is searched for instead
 
     @cached_property
     def drr(self) -> Renderer:

@@ -61,6 +61,7 @@ def load_structure(
     points = points_of(shown, shown.data > 0 if excess else shown.data > LEAST_ATTENUATION_PER_MM)
     centre = shown.isocentre_mm if mask else ct.isocentre_mm
     renderer = make_renderer(shown, device, centre)
+    surrounded = None
     if context is None:
         ends = _end_points(ct, shown, labelmap, chosen)
         complete = not excess and mask is None
@@ -75,7 +76,17 @@ def load_structure(
     else:
         around = surroundings(ct, load_ct(context))
         body = Body(make_renderer(around, device, centre), points, renderer)
-    return Structure(ct, whole, body, excess, mask, tuple(chosen) if chosen else None)
+        surrounded = _whole(around, ct, device)
+    only = tuple(chosen) if chosen else None
+    return Structure(ct, whole, body, excess, mask, only, context=surrounded)
+
+
+def _whole(around: Volume, ct: Volume, device: Device) -> Structure:
+    """Return the context of ``ct``, in its volume frame, as a structure of its own."""
+    points = points_of(around, around.data > LEAST_ATTENUATION_PER_MM)
+    renderer = make_renderer(around, device, around.isocentre_mm)
+    body = Body(renderer, points, complete=True)
+    return Structure(ct, around, body, excess=False, mask=None, labels=None)
 
 
 def _log_choice(volume: Path, mask: Path | None, labels: list[int] | None, excess: bool) -> None:

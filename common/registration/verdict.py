@@ -19,6 +19,9 @@ from common.results.result import Rival, Verdict, VerdictCode
 # between wrong and correct fits of knee bones; a correct scapula in a chest X-ray has 0.4
 # (python benchmarks/accuracy.py)
 FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.75
+# of a bone that is rendered with the CT around it: right ones in chest X-rays have 0.87 and more,
+# wrong ones up to 0.84 (benchmarks/README.md, 'Bones of the chest')
+SUSPECT_WITH_CONTEXT = 0.85
 # fits that few candidates reached, above wrong and below correct ones of knee bones
 # (python benchmarks/accuracy.py)
 LONELY_AGREEMENT, LONELY_SIMILARITY = 0.1, 0.85
@@ -78,6 +81,7 @@ class Assessment:
     agreement: float
     evidence: float
     rival: Rival | None
+    enough: float  # similarity below which it is suspect
     lone_bone: bool  # not a whole CT, which is larger than most images
     assumed: tuple[str, ...]  # geometry taken from the checkpoint
     against_header: tuple[str, ...] = ()  # what the header says of how the X-ray lies
@@ -132,7 +136,8 @@ def is_found(solution: Solution, views: Sequence[View], structure: Structure) ->
     numbers = assess(solution, views, structure)
     _, reasons = decide(numbers)
     against = set(reasons) - {Reason.ASSUMED_GEOMETRY, Reason.OUT_OF_VIEW, Reason.HEADER}
-    if numbers.similarity >= FOUND_SIMILARITY and numbers.agreement >= LONELY_AGREEMENT:
+    little = numbers.similarity >= FOUND_SIMILARITY and structure.context is None
+    if little and numbers.agreement >= LONELY_AGREEMENT:
         against -= {Reason.LOW_SIMILARITY}
     if structure.body.metal and len(views) == 1:  # a symmetric part has a rival wherever one looks
         against -= {Reason.RIVAL}
@@ -166,6 +171,7 @@ def assess(solution: Solution, views: Sequence[View], structure: Structure) -> A
         agreement=solution.agreement,
         evidence=solution.evidence,
         rival=rival,
+        enough=SUSPECT_SIMILARITY if structure.context is None else SUSPECT_WITH_CONTEXT,
         lone_bone=structure.excess,
         assumed=tuple(sorted(assumed)),
         against_header=_against_header(views, structure, pose),
@@ -204,7 +210,7 @@ def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
         Reason.DOUBTFUL: numbers.chance is not None and numbers.chance >= OK_BELOW,
         Reason.LONELY: numbers.agreement < LONELY_AGREEMENT
         and SUSPECT_SIMILARITY <= numbers.similarity < LONELY_SIMILARITY,
-        Reason.LOW_SIMILARITY: numbers.similarity < SUSPECT_SIMILARITY,
+        Reason.LOW_SIMILARITY: numbers.similarity < numbers.enough,
         Reason.MIRRORED: numbers.around.mirrored,
         Reason.HEADER: bool(numbers.against_header),
     }

@@ -39,7 +39,7 @@ def solution_at(pose: np.ndarray, similarity: float = 0.9) -> Solution:
 
 def structure_of(body):
     ct = SimpleNamespace(lineage=Lineage(), spacing_mm=np.array([1.0, 1.0, 2.5]), name="bone")
-    return SimpleNamespace(body=body, excess=True, ct=ct)
+    return SimpleNamespace(body=body, excess=True, ct=ct, context=None)
 
 
 def test_cues_tell_the_true_pose_from_others(body, truth):

@@ -293,3 +293,30 @@ def test_a_pose_that_drifts_between_frames_gets_more_start_poses_and_is_suspect_
     assert found.verdict.code == "suspect"
     assert "evidence is lower than in the best frame" in found.verdict.reasons[0]
     assert found.followed(Followed(pose, 0.5)).evidence == found.solution.evidence
+
+
+@pytest.mark.slow
+def test_frames_after_one_in_which_candidates_found_no_better_pose_are_compared_with_it(
+    pair, monkeypatch
+):
+    """A bone that shows less contrast from another side is not searched for in every frame."""
+    (bone, _), (pose, _) = pair
+    views = [View(take_xray([bone.body], [pose]))]
+    starter, tried = Starter("fixed", RANGES), []
+
+    def compete(*given, **more):
+        tried.append(given)
+        return competition.compete(*given, **more)
+
+    monkeypatch.setattr(register, "compete", compete)
+    near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
+    (found,) = register.register(views, [bone], starter, 0, [Followed(near, 0.9)])
+    before = Followed(near, found.solution.evidence + 0.03)
+    (found,) = register.register(views, [bone], starter, 0, [before])
+    assert len(tried) == 1
+    after = found.followed(before)
+    assert after.evidence == before.evidence
+    assert after.confirmed == found.solution.evidence
+    (found,) = register.register(views, [bone], starter, 0, [after.without_motion()])
+    assert len(tried) == 1
+    assert found.followed(after).confirmed >= after.confirmed

@@ -26,14 +26,15 @@ def as_csv(rows: Sequence[dict], columns: Sequence[str] | None = None) -> str:
     return text.getvalue()
 
 
-def as_json(content: dict) -> str:
-    """Return a dictionary as the text of a JSON file."""
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+def as_json(content: dict, one_line: bool = False) -> str:
+    """Return a dictionary as the text of a JSON file; long lists are faster in ``one_line``."""
+    indent = None if one_line else 1
+    return json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
 
 
-def write_json(path: str | Path, content: dict) -> None:
+def write_json(path: str | Path, content: dict, one_line: bool = False) -> None:
     """Write a dictionary as JSON. Raises as `atomic.atomic`."""
-    write_text(path, as_json(content))
+    write_text(path, as_json(content, one_line))
 
 
 def read_text(path: str | Path, what: str) -> str:

@@ -78,7 +78,7 @@ def for_request(inputs: Inputs, request: Request) -> Inputs:
     return replace(
         inputs,
         structures=[
-            replace(structure, start_camera=each.start_camera)
+            structure.starting_at(each.start_camera)
             for structure, each in zip(inputs.structures, request.structures, strict=True)
         ],
         starter=replace(inputs.starter, method=request.init),

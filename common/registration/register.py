@@ -10,6 +10,7 @@ import numpy as np
 
 from common import geometry
 from common.errors import InputError
+from common.registration.candidates import near_duplicates
 from common.registration.competition import (
     KEEP,
     SCATTER_COUNT,
@@ -97,7 +98,9 @@ class Registration:
         if before is None:
             return Followed(self.pose, self.solution.evidence)
         motion = geometry.invert(before.pose) @ self.pose
-        return Followed(self.pose, max(before.evidence, self.solution.evidence), motion)
+        now, competed = self.solution.evidence, self.solution.candidates > 1
+        confirmed = now if competed else max(before.confirmed, now)
+        return Followed(self.pose, max(before.evidence, now), motion, confirmed)
 
 
 def register(
@@ -396,14 +399,13 @@ def _follow(
 
     The pose that the motion so far leads to is refined through the last levels. Low evidence gets
     more start poses: that of the last frame, through all levels, then candidates around both, and
-    around each of ``carried``.
+    around each of ``carried``, until some end where the frame was already.
     """
+    least = (last.confirmed or last.evidence) - SLIDING
 
     def holds(solution: Solution | None) -> bool:
         return (
-            solution is not None
-            and is_ok(solution, views, structure)
-            and solution.evidence > last.evidence - SLIDING
+            solution is not None and is_ok(solution, views, structure) and solution.evidence > least
         )
 
     moving = not np.array_equal(last.motion, np.eye(4))
@@ -416,8 +418,18 @@ def _follow(
     for pose in (*near, *carried):
         if holds(solution):
             break
-        solution = better(solution, compete(views, structure.body, [pose], seed=seed))
+        around = compete(views, structure.body, [pose], seed=seed)
+        confirmed = solution and around and _is_same(solution, around, views, structure)
+        solution = better(around, solution)
+        if confirmed and solution and is_ok(solution, views, structure):
+            break
     return solution
+
+
+def _is_same(one: Solution, other: Solution, views: Sequence[View], structure: Structure) -> bool:
+    """Return whether two solutions are at nearly the same pose."""
+    poses = one.fit.poses[0], other.fit.poses[0]
+    return near_duplicates(*poses, views[0].rig_from_camera, structure.body)
 
 
 def ascend(views: Sequence[View], structure: Structure, start: np.ndarray) -> Solution | None:

@@ -66,6 +66,8 @@ class Followed:
     evidence: float
     # (4, 4) by which the rig moved in the volume since the frame before: rig_from_rig
     motion: np.ndarray = field(default_factory=lambda: np.eye(4))
+    # in the last frame in which candidates around competed; 0: that of all frames
+    confirmed: float = 0.0
 
     @property
     def expected(self) -> np.ndarray:
@@ -130,7 +132,10 @@ class Request:
             previous = entries["previous"]
             values["previous"] = previous and tuple(
                 Followed(
-                    np.array(one["pose"]), one["evidence"], np.array(one.get("motion", np.eye(4)))
+                    np.array(one["pose"]),
+                    one["evidence"],
+                    np.array(one.get("motion", np.eye(4))),
+                    one.get("confirmed", 0.0),
                 )
                 for one in previous
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -100,6 +100,14 @@ class Structure:
     # (4, 4) scanner_from_camera of the X-ray as stored on disk, for a stated start pose
     start_camera: np.ndarray | None = None
     context: Structure | None = None  # the whole CT around it, which is searched for instead
+
+    def starting_at(self, camera: np.ndarray | None) -> Structure:
+        """Return the structure with a start pose; if it has that, itself, with all it has made."""
+        mine = self.start_camera
+        same = camera is mine is None or (
+            camera is not None and mine is not None and np.array_equal(camera, mine)
+        )
+        return self if same else replace(self, start_camera=camera)
 
     @cached_property
     def drr(self) -> Renderer:

@@ -120,7 +120,7 @@ def write_outline_markups(path: Path, curves: Curves, view: ScannerView) -> None
             kept = line[:: max(1, -(-len(line) // MAX_POINTS))]
             points = on_detector(view, kept) @ RAS_FROM_LPS[:3, :3]
             markups.append(_closed_curve(f"{name} outline {number}", points, colour))
-    files.write_json(path, {"@schema": MARKUPS_SCHEMA, "markups": markups})
+    files.write_json(path, {"@schema": MARKUPS_SCHEMA, "markups": markups}, one_line=True)
 
 
 def _closed_curve(name: str, points: np.ndarray, colour: tuple[float, float, float]) -> dict:

@@ -199,14 +199,15 @@ def _glare(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
     A patch that reaches far into the field is anatomy. One without a sharp edge is an open field
     that is black and shades off. Both are kept in the image.
     """
-    from scipy.ndimage import binary_dilation, distance_transform_edt, label, maximum
+    from scipy.ndimage import binary_dilation, distance_transform_edt, label
 
     low, high = float(pixels.min()), np.percentile(pixels[~outside], 99.5)
     patches, count = label((pixels < low + GLARE * (high - low)) & ~outside)
     touching = np.unique(patches[binary_dilation(outside & (pixels == low)) & ~outside])
     if not touching.any():
         return np.zeros_like(outside)
-    depth = maximum(distance_transform_edt(~outside), patches, np.arange(count + 1))
+    depth, inside = np.zeros(count + 1), patches > 0
+    np.maximum.at(depth, patches[inside], distance_transform_edt(~outside)[inside])
     glare = np.isin(
         patches, [t for t in touching if t and depth[t] < GLARE_WIDTH * pixels.shape[1]]
     )

@@ -108,6 +108,7 @@ def test_a_bone_with_a_ct_around_it_is_found_as_part_of_that_ct(tmp_path):
     mask = nifti.save(tmp_path / "mask.nii.gz", replace(knees.segmentation, data=tibia))
     ct = nifti.save(tmp_path / "ct.nii.gz", knees.ct)
     bone = load_structure(ct, mask, context=ct)
+    assert bone.drr is bone.body.alone  # not a second copy of the voxels
     truth = camera_at(bone, 25, offset=(0, 700, 0))
     views = [wide_view(bone, truth, pixels=210)]
     assert len(register._starts(views, bone, Starter("search"), 0)) == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common import geometry
+from common.drr.joseph import FusedRenderer
 from common.drr.renderer import Renderer, make_renderer
 from common.volume.attenuation import WATER_PER_MM
 from common.volume.materials import rendered_above_hu, surface_hu
@@ -111,7 +112,10 @@ class Structure:
 
     @cached_property
     def drr(self) -> Renderer:
-        """Renderer of `whole` on the CPU, for the DRRs of a result."""
+        """Renderer of `whole` on the CPU, for the DRRs of a result: the body's own if it is one."""
+        alone = self.body.alone
+        if not self.excess and isinstance(alone, FusedRenderer):
+            return alone
         return make_renderer(self.whole, "cpu")
 
     @cached_property

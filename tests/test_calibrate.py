@@ -7,8 +7,8 @@ from common import geometry
 from common.errors import InputError
 from common.geometry import rotation_matrix
 from common.xray import calibration
-from common.xray.calibration_formats import Pinhole
 from common.xray.camera_fit import fit_camera, project, triangulate
+from common.xray.pinhole import Pinhole
 from pipeline import calibrate
 
 SIZE = (1024, 900)

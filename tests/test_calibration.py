@@ -9,7 +9,7 @@ from scipy.io import savemat
 from common import geometry
 from common.errors import InputError
 from common.xray import calibration
-from common.xray.calibration_formats import SINGLE_TERMS
+from common.xray.camera_entries import SINGLE_TERMS
 from common.xray.lens import Lens
 
 SIZE = (1760, 1520)  # width, height

@@ -21,8 +21,9 @@ import numpy as np
 from common import files
 from common.errors import InputError, reading
 from common.geometry import Detector, invert
-from common.xray.calibration_formats import EXPECTED, Pinhole, parse
+from common.xray.calibration_formats import parse
 from common.xray.lens import Lens
+from common.xray.pinhole import EXPECTED, Pinhole
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from common.errors import InputError
 from common.geometry import rotation_matrix
-from common.xray.calibration_formats import Pinhole, camera_of_matrix
+from common.xray.pinhole import Pinhole, camera_of_matrix
 
 LEAST_POINTS = 6
 # third singular value of the points over the first; less is a plane, which leaves the distance open

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common import files
-from common.errors import InputError, one_line, reading
+from common.errors import InputError, reading
 from common.xray import video
 
 if TYPE_CHECKING:
@@ -106,8 +106,12 @@ def _by_pillow(path: Path, frame: int | None) -> Picture:
 
     # Pillow raises above twice this number, before it allocates
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+    with reading(path, EXPECTED, REMEDY), warnings.catch_warnings(action="ignore"):
+        try:
+            opened = Image.open(path, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise InputError(path, "not an image that can be read", EXPECTED, REMEDY) from None
+        with opened as image:
             check_frame(path, frame, getattr(image, "n_frames", 1))
             if frame:
                 image.seek(frame)
@@ -116,12 +120,6 @@ def _by_pillow(path: Path, frame: int | None) -> Picture:
             if image.format == "TIFF":  # Pillow turns these itself
                 turned, orientation = orientation, 1
                 remarks += [f"turned by its orientation tag ({turned})"] if turned > 1 else []
-    except UnidentifiedImageError:
-        raise InputError(path, "not an image that can be read", EXPECTED, REMEDY) from None
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # any exception of Pillow for a damaged or hostile file
-        raise InputError(path, f"cannot be read ({one_line(error)})", EXPECTED, REMEDY) from error
     if inverted:
         array, remarks = _exchanged(array), [*remarks, "MinIsWhite, exchanged"]
     return _shown(path, array, orientation, remarks)

@@ -68,7 +68,9 @@ def build_parser() -> script.Parser:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    volume_path = files.existing_file(args.volume, "a CT volume (NIfTI)")
+    from common.volume import nifti
+
+    volume_path = files.existing_input(args.volume, nifti.CT)
     parameters = files.existing_file(args.parameters, "parameters.pt of registration.py")
     if not args.output_path.lower().endswith(".gif"):
         raise InputError(

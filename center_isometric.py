@@ -151,7 +151,7 @@ def centre_and_save(item: Item, spacing_mm: float) -> None:
     from common.volume.volume import same_grid
 
     ct = nifti.load_ct(item.ct)
-    labelmap = nifti.load_labelmap(item.mask) if item.mask else None
+    labelmap = nifti.load_labelmap(item.mask, ct) if item.mask else None
     if labelmap and not same_grid(ct, labelmap):
         raise InputError(
             item.mask,
@@ -240,7 +240,9 @@ def _folder(source: Path, out: Path, mask: str | None) -> tuple[Sequence[Path], 
 
 def _file(source: Path, out: Path) -> tuple[Sequence[Path], Sequence[Path]]:
     """Return input and output of a single CT."""
-    path = files.existing_file(source, "a CT volume (NIfTI, .nii or .nii.gz)")
+    from common.volume import nifti
+
+    path = files.existing_file(source, nifti.CT)
     named = out.name.lower().endswith(ENDINGS) and not out.is_dir()
     return [path], [out if named else out / f"{files.stem(source)}.nii.gz"]
 

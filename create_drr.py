@@ -61,7 +61,7 @@ def build_parser() -> script.Parser:
         "--volume",
         required=True,
         metavar="CT",
-        help="CT to render (.nii or .nii.gz), or a surface (STL, PLY, OBJ, VTP, GIFTI)",
+        help="CT to render (any of docs/formats.md), or a surface (STL, PLY, OBJ, VTP, GIFTI)",
     )
     parser.add_argument(
         "--pose_path", required=True, metavar="PT", help="parameters.pt of registration.py"
@@ -77,13 +77,7 @@ def build_parser() -> script.Parser:
     parser.add_argument(
         "--mask", metavar="SEG", help="labelmap on the grid of the CT: render only its structures"
     )
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        type=int,
-        metavar="N",
-        help="labels of --mask to render (default: all)",
-    )
+    flags.add_labels_flag(parser, "labels of --mask to render (default: all)")
     flags.add_material_flag(parser, default="that of the registration")
     parser.add_argument(
         "--method",
@@ -139,10 +133,13 @@ def write_png16(path: str | Path, drr: np.ndarray) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    volume_path = files.existing_file(args.volume, "a CT volume (NIfTI)")
+    from common.volume import label_names, nifti
+
+    volume_path = files.existing_input(args.volume, nifti.CT)
     pose_path = files.existing_file(args.pose_path, "parameters.pt of registration.py")
-    mask_path = files.existing_file(args.mask, "a labelmap (NIfTI)") if args.mask else None
+    mask_path = files.existing_input(args.mask, nifti.LABELMAP) if args.mask else None
     check_flags(args)
+    labels = label_names.resolve(args.labels, mask_path) if args.labels and mask_path else None
     inputs = [path for path in (volume_path, pose_path, mask_path) if path]
     files.check_outputs([args.output_path], args.overwrite, inputs)
 
@@ -150,7 +147,7 @@ def run(args: argparse.Namespace) -> int | None:
     from common.drr.renderer import SaturatingImages, choose_device, make_renderer
     from common.results import parameters_file
     from common.results.result import world_from_registered
-    from common.volume import attenuation, nifti
+    from common.volume import attenuation
     from common.volume.materials import is_metal, rendered_above_hu
 
     result = parameters_file.load(pose_path)
@@ -161,8 +158,8 @@ def run(args: argparse.Namespace) -> int | None:
             f"registered with the structures of {result.drr['mask']} only; this DRR shows the whole"
             " CT; use --mask to render structures"
         )
-    labelmap = nifti.load_labelmap(mask_path) if mask_path else None
-    volume = attenuation.select_structures(ct, labelmap, args.labels, rendered_above_hu(ct.lineage))
+    labelmap = nifti.load_labelmap(mask_path, ct) if mask_path else None
+    volume = attenuation.select_structures(ct, labelmap, labels, rendered_above_hu(ct.lineage))
     device = choose_device(args.device)
     make = siddon.SiddonRenderer if args.method == "siddon" else make_renderer
     renderer = make(volume, centre_mm=ct.isocentre_mm, device=device)

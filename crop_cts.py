@@ -28,7 +28,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common import files
-from common.command_line import script
+from common.command_line import flags, script
 from common.errors import InputError, going_on, raise_all
 from common.geometry import MIRROR
 from common.progress import track
@@ -83,6 +83,7 @@ def build_parser() -> script.Parser:
         "--output_dir", metavar="OUT", help="folder for the outputs (default: --base_dir)"
     )
     parser.add_argument("--ct_filename", required=True, metavar="CT", help="CT, relative to DIR")
+    flags.add_series_flag(parser)
     parser.add_argument(
         "--seg_filename",
         required=True,
@@ -116,12 +117,18 @@ def build_parser() -> script.Parser:
 
 
 def crop_and_save(
-    ct: Volume, labelmap: Volume, target: Target, padding_mm: float, source: Path
+    ct: Volume,
+    labelmap: Volume,
+    target: Target,
+    padding_mm: float,
+    source: Path,
+    names: Mapping[str, int],
 ) -> list[Path]:
     """Write CT and labelmap of one bone, and return their paths; none if its label is missing.
 
-    Both volumes are on one grid; ``source`` is the labelmap's file, for messages. Raises InputError
-    if the crop is too thin to be a volume, or the label is in air.
+    Both volumes are on one grid; ``source`` is the labelmap's file, for messages. Of the ``names``
+    of labels, those of the bone stay known, and so does the name of the bone. Raises InputError if
+    the crop is too thin to be a volume, or the label is in air.
     """
     from common.volume import cut_ends, nifti
 
@@ -141,6 +148,10 @@ def crop_and_save(
         "padding_mm": padding_mm,
         "mirrored": target.mirrored,
         "cuts": [cut.as_setting() for cut in cuts],
+        "names": {
+            **{name: label for name, label in names.items() if label == target.label},
+            target.bone: target.label,
+        },
     }
     about = {"bone": target.bone, "side": target.side, "label": target.label}
     for path, volume in zip((target.ct, target.mask), cropped, strict=True):
@@ -173,17 +184,18 @@ def run(args: argparse.Namespace) -> int | None:
 
     labelmap = nifti.load_labelmap(seg_path)
     _check_labels(seg_path, labelmap.data, args.labels)
-    ct = nifti.load_ct(ct_path, fill=False)  # a voxel is copied, not interpolated
+    ct = nifti.load_ct(ct_path, fill=False, series=args.series)  # voxels are copied
     _check_units(ct_path, ct)
     _log_islands(labelmap, seg_path)
     labelmap = onto_grid(labelmap, ct, args.labels)
     _warn_if_swapped(ct, labelmap, targets)
 
+    names = label_names.names_of(seg_path)
     written: list[Path] = []
     problems: list[InputError] = []
     for target in track(targets, what="bones", unit="bone"):
         with going_on(problems):
-            written += crop_and_save(ct, labelmap, target, args.padding, seg_path)
+            written += crop_and_save(ct, labelmap, target, args.padding, seg_path, names)
     if written:
         print(*written, sep="\n")
     raise_all(problems)

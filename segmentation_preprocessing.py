@@ -6,8 +6,8 @@ Automatic segmentations leave small islands away from the bone, which would make
 connected. A large piece that is removed is warned of with its size and place: it may be the other
 part of a fractured bone, the bone beyond a lost slice, or a second bone under the same label.
 
-reads   a labelmap: whole-number labels, 0 for background (NIfTI, NRRD, MHA, DICOM SEG, or a folder
-        of one mask per bone); labels are numbers or the names that it states
+reads   a labelmap: whole-number labels, 0 for background (NIfTI, NRRD, MHA, DICOM SEG, RTSTRUCT, or
+        a folder of one mask per bone); labels are numbers or the names that it states
 writes  OUT/NAME_cleaned.nii.gz on the same grid and in the same data type
         OUT/NAME_cleaned.json, its lineage
         Labels that are not requested are unchanged.

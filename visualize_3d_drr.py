@@ -101,7 +101,9 @@ def image_on_detector(
 
 
 def run(args: argparse.Namespace) -> int | None:
-    volume_path = files.existing_file(args.volume, "a CT volume (NIfTI)")
+    from common.volume import nifti
+
+    volume_path = files.existing_input(args.volume, nifti.CT)
     parameters = files.existing_file(args.parameters, "parameters.pt of registration.py")
     folder = files.output_folder(args.output_dir)
     page = folder / "scene.html"
@@ -110,7 +112,6 @@ def run(args: argparse.Namespace) -> int | None:
 
     from common.results import parameters_file
     from common.results.result import world_from_registered
-    from common.volume import nifti
     from common.volume.materials import surface_hu
 
     result = parameters_file.load(parameters)

@@ -48,6 +48,7 @@ from common.registration.structures import load_structure as _load_structure
 from common.results import names, parameters_file
 from common.results.result import Result, Verdict
 from common.results.scanner_view import ScannerView
+from common.volume.label_names import resolve
 from common.volume.lineage import with_stated_side
 from common.volume.materials import Material
 from common.xray.grey_values import Polarity
@@ -78,7 +79,7 @@ PathLike = str | Path
 def load_structure(
     volume: PathLike,
     mask: PathLike | None = None,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | str] | None = None,
     *,
     attenuation: AttenuationMode = "auto",
     context: PathLike | None = None,
@@ -88,7 +89,8 @@ def load_structure(
 ) -> Structure:
     """Load what to register: a CT in Hounsfield units (NIfTI), some structures of it, or a surface.
 
-    With ``mask``, a labelmap on its grid, the structures are its ``labels`` (default: all).
+    With ``mask``, a labelmap on its grid, the structures are its ``labels`` (default: all), numbers
+    or names that it states.
     ``attenuation`` "excess" compares the excess over soft tissue, "whole" everything; "auto" is
     "excess" for a labelmap or a cropped bone. ``context`` is a whole CT that is rendered with the
     structure. ``side`` states the side of a volume without lineage, ``material`` what a surface
@@ -101,7 +103,7 @@ def load_structure(
     structure = _load_structure(
         Path(volume),
         Path(mask) if mask else None,
-        labels,
+        resolve(labels, Path(mask)) if labels and mask else None,
         attenuation,
         Path(context) if context else None,
         choose_device(device),

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import files
-from common.command_line import script
+from common.command_line import flags, script
 from common.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,13 +56,7 @@ def build_parser() -> script.Parser:
         "-v", "--volume", required=True, type=Path, metavar="CT", help="CT of the bone"
     )
     parser.add_argument("--mask", type=Path, metavar="LABELMAP", help="labelmap of the bone")
-    parser.add_argument(
-        "--labels",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="labels of the bone in the labelmap (default: all)",
-    )
+    flags.add_labels_flag(parser, "labels of the bone in the labelmap (default: all)")
     parser.add_argument(
         "--bone", required=True, metavar="NAME", help="femur, tibia or, with landmarks, any other"
     )
@@ -113,8 +107,10 @@ def run(args: argparse.Namespace) -> int | None:
     outputs = outputs_of(args.output, args.mask is not None)
     files.check_outputs(outputs, args.overwrite, inputs)
     from common.kinematics import anatomical_frames, frame_file, frame_markups, landmarks
+    from common.volume import label_names
     from common.volume.nifti import load_ct, load_labelmap
 
+    labels = label_names.resolve(args.labels, args.mask) if args.labels and args.mask else None
     volume = load_ct(args.volume)
     side = anatomical_frames.side_of(volume, args.side)
     check_bone(volume.lineage.bone, args.bone, args.volume)
@@ -122,7 +118,7 @@ def run(args: argparse.Namespace) -> int | None:
         labelmap = load_labelmap(args.mask)
         method = args.method or anatomical_frames.METHODS.get(args.bone, ("shape",))[0]
         shaped = anatomical_frames.frame_by_shape(
-            labelmap_of(volume, labelmap), args.bone, side, method, args.labels
+            labelmap_of(volume, labelmap), args.bone, side, method, labels
         )
         frame = shaped.frame
         from common.reports.frame_figure import write_frame_figure

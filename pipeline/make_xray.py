@@ -30,7 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import files
-from common.command_line import script
+from common.command_line import flags, script
 from common.errors import InputError
 from common.files.pictures import write_png
 from common.geometry import Detector
@@ -48,12 +48,10 @@ def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument("--ct", required=True, type=Path, help="CT in Hounsfield units")
     parser.add_argument("--mask", type=Path, help="labelmap on the grid of the CT")
-    parser.add_argument(
-        "--labels",
-        type=int,
-        nargs="+",
-        help="labels of the structure that the camera is aimed at and whose points are in the"
-        " truth; requires --mask",
+    flags.add_labels_flag(
+        parser,
+        "labels of the structure that the camera is aimed at and whose points are in the truth;"
+        " requires --mask",
     )
     parser.add_argument(
         "--metal",
@@ -197,18 +195,20 @@ def run(args: argparse.Namespace) -> None:
     print(args.output)
 
 
-def structure_points(ct: Volume, mask: Path | None, labels: list[int] | None) -> np.ndarray:
+def structure_points(ct: Volume, mask: Path | None, labels: list[int | str] | None) -> np.ndarray:
     """Return points (N, 3) of the labels, or of the dense voxels of the CT, RAS mm.
 
     Raises InputError if the labelmap has none of the labels.
     """
+    from common.volume import label_names
     from common.volume.nifti import load_labelmap
     from common.volume.volume import points_of
 
     if not (mask and labels):
         return points_of(ct)
+    numbers = label_names.resolve(labels, mask)
     labelmap = load_labelmap(mask)
-    inside = np.isin(labelmap.data, labels)
+    inside = np.isin(labelmap.data, numbers)
     if not inside.any():
         raise InputError(
             mask,

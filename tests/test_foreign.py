@@ -9,83 +9,18 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from helpers import oblique_affine
-from pydicom.dataset import Dataset, FileMetaDataset
+from dicom_cts import AFFINE, NAMES, ct, dicom_series, labels, same
 from pydicom.sr.codedict import codes
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy.spatial.distance import cdist
 
 import crop_cts
 import segmentation_preprocessing
 from common.errors import InputError
-from common.geometry import RAS_FROM_LPS, apply
+from common.geometry import apply
 from common.volume import foreign, label_names, nifti
 from common.volume.itk import to_sitk
 from common.volume.lineage import Lineage
 from common.volume.volume import Volume
-
-AFFINE = oblique_affine((0.8, 0.9, 1.5))
-NAMES = {"femur_left": 3, "tibia_left": 5}
-
-
-def ct() -> Volume:
-    rng = np.random.default_rng(0)
-    data = rng.integers(-1000, 60, (12, 10, 8)).astype(np.int16)
-    data[4:8, 3:7, 2:6] = rng.integers(200, 1500, (4, 4, 4))
-    return Volume(data, AFFINE, Lineage())
-
-
-def labels() -> Volume:
-    data = np.zeros((12, 10, 8), np.uint8)
-    data[4:8, 3:7, 2:4], data[4:8, 3:7, 4:6] = 3, 5
-    return Volume(data, AFFINE, Lineage())
-
-
-def same(found: Volume, expected: Volume) -> None:
-    """The same value at the same point, whatever the order of axes and the affine."""
-    index = np.argwhere(np.ones(expected.shape, bool))
-    points = apply(expected.affine, index)
-    back = np.rint(apply(np.linalg.inv(found.affine), points)).astype(int)
-    np.testing.assert_allclose(apply(found.affine, back), points, atol=1e-3)
-    np.testing.assert_array_equal(found.data[tuple(back.T)], expected.data[tuple(index.T)])
-
-
-def dicom_series(folder, volume, step=None, tilt_mm=0.0, **tags):
-    """Slices along the third axis; ``step`` maps a slice's number to its place in slices."""
-    folder.mkdir(exist_ok=True)
-    lps = RAS_FROM_LPS @ volume.affine
-    spacing = volume.spacing_mm
-    axes = lps[:3, :3] / spacing
-    uid = tags.pop("SeriesInstanceUID", "1.2.3")
-    for k in range(volume.shape[2]):
-        place = k if step is None else step(k)
-        dataset = Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
-        dataset.SeriesInstanceUID, dataset.Modality, dataset.PatientName = uid, "CT", "Secret^Name"
-        dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = "1.2", "1.2.9"
-        dataset.PatientID, dataset.PatientBirthDate, dataset.PatientSex = "1", "", ""
-        dataset.StudyDate, dataset.StudyTime, dataset.AccessionNumber = "", "", ""
-        dataset.StudyID, dataset.ReferringPhysicianName = "", ""
-        position = lps[:3, 3] + axes[:, 2] * spacing[2] * place + axes[:, 1] * tilt_mm * k
-        dataset.ImagePositionPatient = [f"{value:.8g}" for value in position]
-        dataset.ImageOrientationPatient = [f"{v:.8f}" for v in (*axes[:, 0], *axes[:, 1])]
-        dataset.PixelSpacing = [f"{value:.8f}" for value in spacing[1::-1]]
-        dataset.Rows, dataset.Columns = volume.shape[1], volume.shape[0]
-        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
-        dataset.PixelRepresentation, dataset.RescaleSlope = 0, 1
-        dataset.RescaleIntercept, dataset.SliceThickness = -1024, f"{spacing[2]:.4f}"
-        for keyword, value in tags.items():
-            setattr(dataset, keyword, value)
-        dataset.PixelData = (volume.data[:, :, k].T.astype(int) + 1024).astype("<u2").tobytes()
-        dataset["PixelData"].VR = "OW"
-        # names in an order that is not that of the slices
-        dataset.save_as(folder / f"IM{(k * 5) % 97:04d}_{uid}", enforce_file_format=True)
-    return folder
-
 
 # ---------------------------------------------------------------------------------------------- CTs
 
@@ -112,33 +47,6 @@ def test_a_zip_and_one_file_of_the_series_are_the_folder(tmp_path):
             packed.write(path, f"a/../{path.name}")
     same(nifti.load_ct(tmp_path / "ct.zip", fill=False), ct())
     same(nifti.load_ct(next(folder.iterdir()), fill=False), ct())
-
-
-def test_several_series_are_listed_and_one_file_chooses(tmp_path):
-    folder = dicom_series(tmp_path / "slices", ct(), ConvolutionKernel="B30f")
-    dicom_series(folder, ct(), SeriesInstanceUID="1.2.4", ConvolutionKernel="B70f")
-    dicom_series(folder, ct(), SeriesInstanceUID="1.2.5", ImageType=["ORIGINAL", "LOCALIZER"])
-    with pytest.raises(InputError, match=r"2 CT series \(.*B30f; .*B70f\)"):
-        nifti.load_ct(folder)
-    same(nifti.load_ct(folder / "IM0005_1.2.4", fill=False), ct())
-
-
-@pytest.mark.parametrize(
-    ("step", "tilt_mm", "message"),
-    [
-        (lambda k: k + (k > 3), 0.0, "1 slices are missing.*the first gap is after"),
-        (lambda k: k + 2 * (k > 3), 0.0, "2 slices are missing"),
-        (lambda k: k + 0.4 * (k > 5), 0.0, "distances of slices are uneven.*dcm2niix"),
-        (lambda k: k - (k == 5), 0.0, "2 slices lie at one place"),
-        (None, 0.3, "gantry was tilted by 11.3 degrees.*dcm2niix"),
-    ],
-)
-def test_a_stack_that_is_no_rectangular_grid_is_refused_with_its_numbers(
-    tmp_path, step, tilt_mm, message
-):
-    folder = dicom_series(tmp_path / "slices", ct(), step, tilt_mm)
-    with pytest.raises(InputError, match=message):
-        nifti.load_ct(folder)
 
 
 def test_a_folder_without_a_ct_and_slices_of_two_sizes_are_refused(tmp_path):

@@ -1,15 +1,24 @@
 """Volumes on disk and their grids, conversion to SimpleITK, and attenuation."""
 
+import itertools
+
 import nibabel
 import numpy as np
 import pytest
 
 from common.errors import InputError
-from common.geometry import RAS_FROM_LPS, apply, rotation_matrix, twist
+from common.geometry import RAS_FROM_LPS, apply, rotation_matrix, translation, twist
 from common.volume import attenuation, folders, itk, nifti, resampling
 from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.lineage import Lineage
-from common.volume.volume import Volume, affine_of_box, index_box, points_of, same_grid
+from common.volume.volume import (
+    Volume,
+    affine_of_box,
+    embedded,
+    index_box,
+    points_of,
+    same_grid,
+)
 
 OBLIQUE = np.eye(4)
 OBLIQUE[:3, :3] = rotation_matrix([0.2, -0.3, 0.4]) @ np.diag([0.7, 1.1, -2.0])
@@ -293,3 +302,28 @@ def test_a_volume_resampled_in_slabs_equals_one_resampled_at_once(monkeypatch):
         monkeypatch.setattr(resampling, "SLAB_VOXELS", 31 * 34 * 5)
         np.testing.assert_array_equal(resampling.resample(made, *grid, **how).data, at_once)
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("backwards", [(), (0,), (1, 2), (0, 1, 2)])
+def test_a_part_in_its_own_box_is_found_on_the_whole_grid_whichever_way_its_axes_run(
+    order, backwards
+):
+    rng = np.random.default_rng(0)
+    whole = np.zeros((9, 8, 7), np.uint8)
+    whole[2:6, 3:8, 1:4] = rng.integers(1, 9, (4, 5, 3))
+    like = Volume(np.zeros(whole.shape, np.int16), OBLIQUE, Lineage())
+    # the box, with its axes flipped and then reordered
+    flip = np.eye(4)
+    for axis in backwards:
+        flip[axis, axis], flip[axis, 3] = -1, whole[2:6, 3:8, 1:4].shape[axis] - 1
+    swap = np.eye(4)[:, [*order, 3]]
+    part = np.flip(whole[2:6, 3:8, 1:4], backwards).transpose(order)
+    box = OBLIQUE @ translation(np.array([2.0, 3, 1])) @ flip @ swap
+    found = embedded(Volume(part, box, Lineage()), like)
+    assert found is not None
+    np.testing.assert_array_equal(found.data, whole)
+    moved = translation(OBLIQUE[:3, 0] / 2) @ box  # between the voxels
+    assert embedded(Volume(part, moved, Lineage()), like) is None
+    beyond = translation(OBLIQUE[:3, :3] @ [9.0, 0, 0]) @ box
+    assert embedded(Volume(part, beyond, Lineage()), like) is None

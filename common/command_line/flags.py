@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from common.errors import InputError
 from common.geometry.pose_range import MEANING, NAMES, UNITS, PoseRange, check
+from common.volume.label_names import number_or_name
 from common.volume.materials import MATERIALS
 
 
@@ -33,6 +34,31 @@ def add_material_flag(
             f"material of a surface{several}; metal hides what is behind it; cortical-shell: a bone"
             f" with a dense shell, as segmented from MRI (default: {default})"
         ),
+    )
+
+
+def add_labels_flag(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, help_text: str
+) -> None:
+    """Add --labels, of which each is a number or a name that the labelmap states."""
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        type=number_or_name,
+        metavar="N",
+        help=f"{help_text}; numbers, or names that the labelmap states (docs/formats.md)",
+    )
+
+
+def add_series_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --series, the words that choose one of several DICOM series."""
+    parser.add_argument(
+        "--series",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="of several CT series in a DICOM folder or zip, the one of this number, or with these"
+        " words in body part, kernel or description",
     )
 
 

@@ -62,7 +62,7 @@ def _add_inputs(parser: Parser) -> None:
         "xray",
         nargs="*",
         type=Path,
-        help="X-rays, before the flags: PNG, JPEG, TIFF (8 or 16 bit) or DICOM",
+        help="X-rays, before the flags: DICOM, PNG, JPEG, TIFF, BMP, JPEG 2000, AVI or MP4",
     )
     parser.add_argument(
         "-v",
@@ -71,8 +71,8 @@ def _add_inputs(parser: Parser) -> None:
         type=Path,
         default=[],
         help=(
-            "CT in Hounsfield units (NIfTI), or a surface in mm (STL, PLY, OBJ, VTP, GIFTI); one"
-            " per bone or implant"
+            "CT in Hounsfield units (NIfTI, NRRD, MHA, a DICOM folder or zip), or a surface in mm"
+            " (STL, PLY, OBJ, VTP, GIFTI); one per bone or implant"
         ),
     )
     parser.add_argument(
@@ -91,12 +91,10 @@ def _add_inputs(parser: Parser) -> None:
         type=Path,
         help="labelmap on the grid of the volume, one per volume: render only its structures",
     )
-    parser.add_argument(
-        "--labels",
-        type=int,
-        nargs="+",
-        help="labels of --mask to render (default: all); with several volumes, one label each",
+    flags.add_labels_flag(
+        parser, "labels of --mask to render (default: all), with several volumes one label each"
     )
+    flags.add_series_flag(parser)
     flags.add_material_flag(parser, nargs="+")
     parser.add_argument(
         "--attenuation",

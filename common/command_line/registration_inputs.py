@@ -16,7 +16,9 @@ from common.pose_network.checkpoint import Checkpoint
 from common.registration.request import Request, StructureRequest, XrayRequest
 from common.registration.starts import read_start_camera
 from common.results import names, parameters_file
+from common.volume import dicom_series, label_names, nifti
 from common.volume.materials import Material
+from common.volume.mesh import is_surface
 from common.xray import image_files, runs
 from common.xray.reading import count_frames
 
@@ -36,6 +38,7 @@ def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planne
     per frame. Raises InputError if X-rays
     do not belong together, or if results exist.
     """
+    args.labels = _labels(args)
     folders = structure_folders(args)
     cameras = len(args.calibration or [None])
     together = cameras if args.views else 1
@@ -176,6 +179,30 @@ def _folders(volumes: Sequence[Path], labels: Sequence[tuple[int, ...] | None]) 
     return named
 
 
+def _labels(args: argparse.Namespace) -> list[int] | None:
+    """Return the labels as numbers; those of several volumes are named by their own labelmaps."""
+    if not args.labels:
+        return None
+    if len(args.volume) == 1:
+        return label_names.resolve(args.labels, args.mask[0])
+    pairs = zip(args.labels, args.mask, strict=True)
+    return [label_names.resolve([label], mask)[0] for label, mask in pairs]
+
+
+def _volume(path: Path, series: Sequence[str]) -> Path:
+    """Return a volume; of a folder with several DICOM series, one file of that with the words.
+
+    Raises InputError if there is no such series.
+    """
+    if not series or is_surface(path):
+        return path
+    if not path.is_dir():
+        raise InputError(
+            path, "is a file, given with `series`", "a DICOM folder", "unpack it, or leave it out"
+        )
+    return dicom_series.file_of(path, nifti.CT, series)
+
+
 def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request:
     """Return the request without X-rays, which is the same for all instants of the call."""
     keyed = bool(key_poses(args))
@@ -185,7 +212,7 @@ def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request
         labels = args.labels if len(args.volume) == 1 or not args.labels else [args.labels[number]]
         structures.append(
             StructureRequest(
-                volume,
+                _volume(volume, args.series),
                 args.mask[number] if args.mask else None,
                 tuple(labels) if labels else None,
                 cameras[number if len(cameras) > 1 else 0] if cameras else None,

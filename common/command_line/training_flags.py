@@ -136,13 +136,7 @@ def _add_image_flags(group: argparse._ArgumentGroup) -> None:
             " bones then move at random"
         ),
     )
-    group.add_argument(
-        "--labels",
-        nargs="+",
-        type=int,
-        metavar="N",
-        help="labels of the bone in --mask (default: all)",
-    )
+    flags.add_labels_flag(group, "labels of the bone in --mask (default: all)")
     group.add_argument(
         "--p_augmentation",
         type=float,

@@ -46,7 +46,7 @@ def load_structure(
     on its grid, or if nothing in them absorbs X-rays.
     """
     ct = load_ct(volume, material=material)
-    labelmap = load_labelmap(mask) if mask else None
+    labelmap = load_labelmap(mask, ct) if mask else None
     chosen = list(labels) if labels else None
     surface = material_of(ct.lineage)
     cropped = mask is not None or ct.lineage.bone is not None or surface is not None

@@ -58,7 +58,7 @@ def surface_entries(registered: Registered) -> SurfaceEntries | None:
     ct = nifti.load_ct(registered.volume_path, material=registered.result.material)
     mask = registered.result.drr.get("mask")
     if mask and Path(mask).exists():
-        labelmap = nifti.load_labelmap(mask).data
+        labelmap = nifti.load_labelmap(mask, ct).data
         labels = registered.result.drr.get("labels")
         kept = np.isin(labelmap, labels) if labels else labelmap > 0
         ct = volume.Volume(

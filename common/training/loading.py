@@ -96,7 +96,7 @@ def _masks(ct: Volume, source: Source) -> tuple[np.ndarray | None, list[np.ndarr
         return None, []
     from scipy.ndimage import binary_dilation
 
-    labelmap = nifti.load_labelmap(source.mask)
+    labelmap = nifti.load_labelmap(source.mask, ct)
     if not same_grid(ct, labelmap):
         raise InputError(
             source.mask,

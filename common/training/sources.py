@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common import files
 from common.errors import InputError
+from common.volume import label_names
 
 NIFTI = (".nii", ".nii.gz")
 # formats of CTs that would otherwise be skipped without notice
@@ -28,7 +29,9 @@ class Source:
     labels: tuple[int, ...] | None = None
 
 
-def find_sources(folder: Path, mask: Path | None, labels: Sequence[int] | None) -> list[Source]:
+def find_sources(
+    folder: Path, mask: Path | None, labels: Sequence[int | str] | None
+) -> list[Source]:
     """CTs (.nii, .nii.gz) of a folder, each with the labelmap of the same name.
 
     Raises InputError if the folder has no CT or volumes of another format, or if a labelmap is
@@ -54,13 +57,14 @@ def find_sources(folder: Path, mask: Path | None, labels: Sequence[int] | None) 
     return [pair_mask(folder / name, mask, labels) for name in cts]
 
 
-def pair_mask(ct: Path, mask: Path | None, labels: Sequence[int] | None) -> Source:
+def pair_mask(ct: Path, mask: Path | None, labels: Sequence[int | str] | None) -> Source:
     """A CT with its labelmap: ``mask`` itself, or the file with the CT's name in folder ``mask``.
 
-    Raises InputError if the labelmap is missing.
+    ``labels`` are numbers, or names that the labelmap states. Raises InputError if the labelmap is
+    missing.
     """
     if mask is None:
         return Source(ct)
     labelmap = mask / ct.name if mask.is_dir() else mask
     found = files.existing_file(labelmap, f"the labelmap of {ct.name}")
-    return Source(ct, found, tuple(labels) if labels else None)
+    return Source(ct, found, tuple(label_names.resolve(labels, found)) if labels else None)

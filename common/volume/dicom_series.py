@@ -1,29 +1,24 @@
-"""A CT as a series of DICOM slices: chosen, sorted, and checked for gaps and tilt."""
+"""A CT as one of the DICOM series of a folder: found, listed, and chosen by words of its header."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from common import files
 from common.errors import InputError, reading
 from common.files.pydicom_quiet import quiet
-from common.geometry import RAS_FROM_LPS
+from common.volume.dicom_slices import Slice, hounsfield, slices_in
+from common.volume.dicom_stack import as_grid, stack_of
 
 LEAST_SLICES = 5  # fewer are a localizer or a dose report
-# deviation of the distances of slices from their median, mm, and of a stack from its normal, deg
-UNEVEN_MM, TILT_DEG = 0.05, 0.2
-DCM2NIIX = "convert it with dcm2niix, which resamples such stacks"
-SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-TAGS = (
-    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "BodyPartExamined",
-    "ConvolutionKernel", "Modality", "ImageType", "ImagePositionPatient",
-    "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SOPClassUID", "NumberOfFrames",
-)  # fmt: skip
+UNTILTED = 0.999  # of an image axis along a body axis
+# what a series is chosen by: whole words, and words in which one is found; the description is not
+# shown, since it may name the patient
+NUMBERS = ("SeriesNumber", "StackID", "SeriesInstanceUID")
+TEXTS = ("BodyPartExamined", "ConvolutionKernel", "SeriesDescription")
 
 
 @dataclass(frozen=True)
@@ -33,25 +28,63 @@ class Series:
     data: np.ndarray  # (I, J, K) int16, Hounsfield units
     affine: np.ndarray  # (4, 4) RAS mm
     remark: str
+    warnings: tuple[str, ...] = ()
 
 
-def is_segmentation(path: Path) -> bool:
-    """Return whether a file is a DICOM SEG."""
+def sop_class(path: Path) -> str:
+    """Return the kind of a DICOM file, SOPClassUID."""
     import pydicom
 
     with reading(path, "a DICOM file", "export it again"), quiet():
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
-        return header.get("SOPClassUID") == SEGMENTATION
+        return str(header.get("SOPClassUID"))
 
 
-def read(path: Path, what: str, shown: Path) -> Series:
+def read(path: Path, what: str, shown: Path, words: Sequence[str] = ()) -> Series:
     """Read the CT series of a folder, or that of one of its files; ``shown`` is named in messages.
 
-    Raises InputError if there is none or several, or if the slices make no rectangular grid.
+    All ``words`` must be the number or UID of the series, or be found in its body part, kernel or
+    description. Raises InputError if there is none or several, or if slices are missing.
     """
-    found = _series_in(path.rglob("*") if path.is_dir() else path.parent.glob("*"))
-    if path.is_file():
-        found = {uid: slices for uid, slices in found.items() if path in [p for p, _ in slices]}
+    return volume_of(_chosen(path, what, shown, words), what, shown)
+
+
+def file_of(path: Path, what: str, words: Sequence[str]) -> Path:
+    """Return a file of the CT series of a folder that has the ``words``. Raises as `read`."""
+    return _chosen(path, what, path, words)[0].path
+
+
+def volume_of(slices: Sequence[Slice], what: str, shown: Path) -> Series:
+    """Return slices as a volume. Raises InputError as `read`."""
+    stack = stack_of(shown, slices)
+    ordered = [slices[number] for number in stack.order]
+    data, affine, said = as_grid(stack, hounsfield(ordered, what))
+    spacing = " x ".join(f"{each:.4g}" for each in np.linalg.norm(affine[:3, :3], axis=0))
+    stated = ordered[0].header.get("GantryDetectorTilt") or 0
+    with reading(shown, "a gantry tilt that is a number", "correct the header"):
+        untold = abs(float(stated)) > 1 and not said and np.abs(stack.axes).max(0).min() > UNTILTED
+    if untold:
+        said.append(
+            f"the header states a gantry tilt of {float(stated):g} degrees, which neither the"
+            " positions nor the orientation of its slices show; they are used as they are"
+        )
+    return Series(data, affine, f"DICOM series, {_described(ordered)}; {spacing} mm", tuple(said))
+
+
+def series_in(folder: Path) -> list[list[Slice]]:
+    """Return the CT series below a folder, without localizers."""
+    return _series_of(slices_in(folder.rglob("*")))
+
+
+def _chosen(path: Path, what: str, shown: Path, words: Sequence[str]) -> list[Slice]:
+    """Return the slices of the series that is read. Raises InputError if there is not one."""
+    if path.is_dir():
+        found = series_in(path)
+    else:
+        own = slices_in([path])
+        several = bool(own) and own[0].frame is not None
+        found = _series_of(own if several else slices_in(path.parent.glob("*")))
+        found = [slices for slices in found if path in [each.path for each in slices]]
     if not found:
         raise InputError(
             shown,
@@ -59,129 +92,57 @@ def read(path: Path, what: str, shown: Path) -> Series:
             what,
             "choose the folder of the slices, or convert it (dcm2niix)",
         )
-    if len(found) > 1:
-        listed = "; ".join(_described(slices) for slices in found.values())
+    fitting = [slices for slices in found if all(_has(slices[0], word) for word in words)]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = "; ".join(_described(slices) for slices in found)
+    if words:
+        said = f"{len(fitting) or 'none'} of them with {' '.join(words)}"
         raise InputError(
             shown,
-            f"contains {len(found)} CT series ({listed})",
-            "one",
-            "name one file of the series to read instead of the folder",
+            f"contains {len(found)} CT series, {said} ({listed})",
+            "one with these words",
+            "choose other words of number, body part, kernel or description",
         )
-    (slices,) = found.values()
-    return _volume(shown, slices, what)
+    raise InputError(
+        shown,
+        f"contains {len(found)} CT series ({listed})",
+        "one",
+        ("name one file of it instead of the folder, or " if path == shown else "")
+        + "choose by its words (`series` of crop_cts.py and registration.py)",
+    )
 
 
-def _series_in(paths: Iterable[Path]) -> dict[str, list[tuple[Path, Any]]]:
-    """Return the CT series of files, without localizers, by their UID."""
-    import pydicom
-
-    found: dict[str, list[tuple[Path, Any]]] = {}
-    with quiet():
-        for path in sorted(each for each in paths if each.is_file()):
-            if path.name.startswith(".") or not _may_be_dicom(path):
-                continue
-            with reading(path, "a DICOM slice", "copy it again, or move it away"):
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
-            if header.get("Modality") == "CT" and "LOCALIZER" not in (
-                header.get("ImageType") or ()
-            ):
-                found.setdefault(str(header.get("SeriesInstanceUID")), []).append((path, header))
-    return {uid: slices for uid, slices in found.items() if len(slices) >= LEAST_SLICES}
+def _has(one: Slice, word: str) -> bool:
+    """Return whether a word is the number, stack or UID of a series, or is found in its texts."""
+    if any(word == _text(one, tag) for tag in NUMBERS):
+        return True
+    return not word.isdigit() and any(word.lower() in _text(one, tag).lower() for tag in TEXTS)
 
 
-def _may_be_dicom(path: Path) -> bool:
-    with open(path, "rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+def _text(one: Slice, tag: str) -> str:
+    """Return the text of a tag; several values in a row."""
+    value = one.header.get(tag)
+    several = value is not None and not isinstance(value, str) and np.ndim(value) == 1
+    return " ".join(map(str, value)) if several else "" if value is None else str(value)
 
 
-def _described(slices: list[tuple[Path, Any]]) -> str:
+def _series_of(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Return slices by series, and those of an enhanced CT by stack; without short ones."""
+    found: dict[tuple[str, str], list[Slice]] = {}
+    for each in slices:
+        key = str(each.header.get("SeriesInstanceUID")), each.stack
+        found.setdefault(key, []).append(each)
+    return [each for each in found.values() if len(each) >= LEAST_SLICES]
+
+
+def _described(slices: Sequence[Slice]) -> str:
     """Return a series in words, without what identifies the patient."""
-    path, header = slices[0]
-    said = [
-        str(header.get(tag))
-        for tag in ("SeriesNumber", "BodyPartExamined", "ConvolutionKernel")
-        if header.get(tag)
-    ]
-    return f"{path.name}: {len(slices)} slices, {', '.join(said) or 'not described'}"
-
-
-def _volume(shown: Path, slices: list[tuple[Path, Any]], what: str) -> Series:
-    """Return sorted slices as a volume. Raises InputError if they make no rectangular grid."""
-    with reading(shown, "slices with position, orientation and spacing", DCM2NIIX):
-        positions = np.array([h.ImagePositionPatient for _, h in slices], float)
-        axes = np.array([h.ImageOrientationPatient for _, h in slices], float)
-        spacings = np.array([h.PixelSpacing for _, h in slices], float)
-        sizes = {(int(h.Rows), int(h.Columns)) for _, h in slices}
-    if len(sizes) > 1 or np.ptp(axes, axis=0).max() > 1e-3 or np.ptp(spacings, axis=0).max() > 1e-3:
-        raise InputError(
-            shown,
-            "its slices differ in size, orientation or pixel spacing",
-            "slices of one stack",
-            DCM2NIIX,
-        )
-    across, down = axes[0, :3], axes[0, 3:]
-    normal = np.cross(across, down)
-    order = np.argsort(positions @ normal)
-    positions = positions[order]
-    step_mm = _check_stack(shown, positions, normal)
-    (rows, columns), (row_mm, column_mm) = sizes.pop(), spacings[0]
-    files.check_claim(slices[0][0], rows * columns * 2, True, what)
-    lps = np.eye(4)
-    lps[:3, :3] = np.stack([across * column_mm, down * row_mm, normal * step_mm], axis=1)
-    lps[:3, 3] = positions[0]
-    data = np.stack([_pixels(slices[number][0]) for number in order], axis=-1)
-    remark = f"DICOM series, {_described(slices)}; {column_mm:g} x {row_mm:g} x {step_mm:.4g} mm"
-    return Series(data.transpose(1, 0, 2), RAS_FROM_LPS @ lps, remark)
-
-
-def _check_stack(shown: Path, positions: np.ndarray, normal: np.ndarray) -> float:
-    """Return the distance of slices at sorted positions (N, 3), mm.
-
-    Raises InputError if slices are missing, double or uneven, or if the gantry was tilted.
-    """
-    heights = positions @ normal
-    steps = np.diff(heights)
-    step_mm = float(np.median(steps))
-    along = positions[-1] - positions[0]
-    cosine = np.clip(along @ normal / max(np.linalg.norm(along), 1e-9), -1, 1)
-    tilt = float(np.degrees(np.arccos(cosine)))
-    if step_mm <= 0 or steps.min() < UNEVEN_MM:
-        raise InputError(
-            shown,
-            f"{int((steps < UNEVEN_MM).sum()) + 1} slices lie at one place",
-            "one slice at each place",
-            "name one file of the series, or remove other phases and copies",
-        )
-    if tilt > TILT_DEG:
-        raise InputError(
-            shown, f"its gantry was tilted by {tilt:.1f} degrees", "an upright stack", DCM2NIIX
-        )
-    wide = np.flatnonzero(np.abs(steps - step_mm) > max(UNEVEN_MM, 0.01 * step_mm))
-    if len(wide):
-        first = wide[0]
-        lost = round(float(steps[wide].sum() / step_mm)) - len(wide)
-        multiple = np.allclose(steps[wide] / step_mm, np.rint(steps[wide] / step_mm), atol=0.05)
-        raise InputError(
-            shown,
-            f"{lost} slices are missing"
-            if multiple and lost > 0
-            else f"{len(wide)} of {len(steps)} distances of slices are uneven"
-            f" ({steps.min():.3g} to {steps.max():.3g} mm)",
-            f"a slice every {step_mm:.4g} mm",
-            f"copy the series again; the first gap is after {heights[first]:.1f} mm"
-            if multiple and lost > 0
-            else DCM2NIIX,
-        )
-    return step_mm
-
-
-def _pixels(path: Path) -> np.ndarray:
-    """Return the Hounsfield units (H, W) int16 of a slice."""
-    import pydicom
-
-    with reading(path, "a CT slice", "copy it again, or uncompress it"), quiet():
-        dataset = pydicom.dcmread(path)
-        slope = float(dataset.get("RescaleSlope", 1) or 1)
-        intercept = float(dataset.get("RescaleIntercept", 0) or 0)
-        values = dataset.pixel_array * slope + intercept
-    return np.clip(np.rint(values), -32768, 32767).astype(np.int16)
+    first = slices[0]
+    said = [_text(first, tag) for tag in ("SeriesNumber", "BodyPartExamined", "ConvolutionKernel")]
+    if thickness := _text(first, "SliceThickness"):
+        said.append(f"{float(thickness):g} mm thick")
+    if first.frame is not None:
+        said.append("frames of one file" + (f", stack {first.stack}" if first.stack else ""))
+    listed = ", ".join(filter(None, said))
+    return f"{first.path.name}: {len(slices)} slices, {listed or 'not described'}"

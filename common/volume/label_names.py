@@ -19,8 +19,9 @@ TABLES = (".ctbl", ".csv", ".tsv", ".txt")
 def names_of(path: Path) -> dict[str, int]:
     """Return the labels by name that a labelmap states; empty if it states none.
 
-    Sources: the segments of a .seg.nrrd, DICOM SEG or folder of masks, the label table in a NIfTI
-    file (TotalSegmentator), the lineage of step 1, and NAME.ctbl, .csv, .tsv or .txt beside it.
+    Sources: the segments of a .seg.nrrd, DICOM SEG, RTSTRUCT or folder of masks, the label table in
+    a NIfTI file (TotalSegmentator), the lineage of steps 1 and 2, and NAME.ctbl, .csv, .tsv or .txt
+    beside it.
     """
     if foreign.is_foreign(path):
         found = foreign.segment_names(path)
@@ -43,6 +44,7 @@ def resolve(labels: Sequence[str | int], path: Path) -> list[int]:
     """
     if all(isinstance(label, int) for label in labels):
         return [int(label) for label in labels]
+    path = files.existing_input(path, "a labelmap")
     known = {name.lower(): number for name, number in names_of(path).items()}
     found = []
     for label in labels:
@@ -87,14 +89,14 @@ def _nifti_table(path: Path) -> dict[str, int]:
 
 
 def _lineage_names(path: Path) -> dict[str, int]:
-    """Return the names that step 1 recorded in the lineage."""
+    """Return the names that steps 1 and 2 recorded in the lineage."""
     beside = path.with_name(files.stem(path) + ".json")
     if not beside.is_file():
         return {}
     with reading(beside, "the lineage of a labelmap", "run the step again"):
         history = json.loads(files.read_text(beside, "a lineage")).get("history", [])
-        found = [entry["settings"].get("names") for entry in history]
-    return {str(k): int(v) for k, v in next((n for n in found if n), {}).items()}
+        found = [entry["settings"].get("names") or {} for entry in history]
+        return {str(name): int(label) for names in found for name, label in names.items()}
 
 
 def _table(path: Path) -> dict[str, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from common.volume.materials import Material, material_of
 from common.volume.mesh import is_surface
 from common.volume.nifti_header import check_affine, check_header, on_disk
 from common.volume.units import are_raw
-from common.volume.volume import Volume
+from common.volume.volume import Volume, embedded, same_grid
 
 if TYPE_CHECKING:
     import nibabel
@@ -32,17 +32,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CT = "a CT volume (NIfTI, NRRD, MHA, a DICOM folder or zip) or a surface (STL, PLY, ...)"
-LABELMAP = "a labelmap (NIfTI, NRRD, MHA, DICOM SEG, or a folder of masks)"
+LABELMAP = "a labelmap (NIfTI, NRRD, MHA, DICOM SEG, RTSTRUCT, or a folder of masks)"
 ROUNDING = 0.01  # deviation of a label from a whole number
 
 
-def load_ct(path: str | Path, fill: bool = True, material: Material | None = None) -> Volume:
+def load_ct(
+    path: str | Path,
+    fill: bool = True,
+    material: Material | None = None,
+    series: Sequence[str] = (),
+) -> Volume:
     """Read a CT in Hounsfield units, (I, J, K), in the data type of the file.
 
     Unsigned integers become signed, since air outside the field would wrap around. A CT that holds
     only a bone is filled with soft tissue around it, see `common.volume.bone_only`, unless ``fill``
     is False, as for a step that copies voxels. A surface becomes a CT of its ``material``, see
-    `common.volume.voxelise`.
+    `common.volume.voxelise`. ``series`` are words that choose one of several DICOM series.
 
     Raises InputError if the file is not a 3D NIfTI volume of finite numbers with bone, an
     orientation and a usable affine.
@@ -51,7 +56,7 @@ def load_ct(path: str | Path, fill: bool = True, material: Material | None = Non
         from common.volume.voxelise import load_surface
 
         return load_surface(path, material)
-    volume = _load(path, CT)
+    volume = _load(path, CT, series=series)
     low, high = volume.data.min(), volume.data.max()  # NaN passes through both
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError(
@@ -79,12 +84,13 @@ def load_ct(path: str | Path, fill: bool = True, material: Material | None = Non
     return fill_around_bone(volume) if fill else volume
 
 
-def load_labelmap(path: str | Path) -> Volume:
+def load_labelmap(path: str | Path, like: Volume | None = None) -> Volume:
     """Read a labelmap, (I, J, K) integers; whole numbers stored as floats become integers.
 
     Floats may deviate by `ROUNDING`, as of scaled integers. A fourth dimension of masks (one-hot)
-    becomes labels in its order. Raises InputError if the file is not a volume of whole numbers of 0
-    and above.
+    becomes labels in its order. If its voxels are some of those of ``like``, as in a segmentation
+    that is stored in its own box, it is returned on that grid. Raises InputError if the file is not
+    a volume of whole numbers of 0 and above.
     """
     volume = _load(path, LABELMAP, channels=True)
     data = volume.data
@@ -106,7 +112,10 @@ def load_labelmap(path: str | Path) -> Volume:
             "labels of 0 and above",
             "choose a labelmap, not a CT",
         )
-    return Volume(data, volume.affine, volume.lineage, volume.path)
+    found = Volume(data, volume.affine, volume.lineage, volume.path)
+    if like is None or same_grid(found, like):
+        return found
+    return embedded(found, like) or found
 
 
 def _is_whole(data: np.ndarray) -> bool:
@@ -144,16 +153,20 @@ def _labels_of_channels(path: Path, data: np.ndarray) -> np.ndarray:
     return masks @ numbers
 
 
-def _load(path: str | Path, what: str, channels: bool = False) -> Volume:
+def _load(
+    path: str | Path, what: str, channels: bool = False, series: Sequence[str] = ()
+) -> Volume:
     """Read a volume and its lineage; ``what`` describes the file that is expected.
 
-    With ``channels``, the volume may have a fourth dimension.
+    With ``channels``, the volume may have a fourth dimension; ``series`` as in `load_ct`.
     """
     path = files.existing_input(path, what)
     if foreign.is_foreign(path):
-        found = foreign.read(path, what)
+        found = foreign.read(path, what, series)
         check_affine(path, found.affine)
         logger.info(f"{path.name}: {found.remark}; {' x '.join(map(str, found.data.shape))} voxels")
+        for warning in found.warnings:
+            logger.warning(f"{path.name}: {warning}")
         return Volume(found.data, found.affine, read(path, found.data.shape, found.affine), path)
     image = _open(path, what)
     shape = check_header(path, image, what, channels)

@@ -15,6 +15,8 @@ from common.volume.lineage import Lineage
 
 Box = tuple[slice, slice, slice]
 
+SAME_VOXEL = 0.02  # deviation of places, in voxels, of one and the same voxel
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -61,6 +63,35 @@ def same_grid(a: Volume, b: Volume) -> bool:
         return False
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape])).reshape(3, -1).T
     return bool(np.allclose(apply(a.affine, corners), apply(b.affine, corners), atol=1e-3))
+
+
+def embedded(part: Volume, like: Volume) -> Volume | None:
+    """Return a volume on the grid of another one, zero around it; None if it has other voxels.
+
+    Its axes may run in another order or the other way, as in a segmentation that is stored in its
+    own box.
+    """
+    like_from_part = np.linalg.inv(like.affine) @ part.affine
+    whole = np.rint(like_from_part)
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in part.shape])).reshape(3, -1).T
+    ends = apply(whole, corners)
+    low, high = ends.min(axis=0).astype(int), ends.max(axis=0).astype(int) + 1
+    axes = np.abs(whole[:3, :3])
+    if (
+        not np.array_equal(axes @ axes.T, np.eye(3))
+        or np.abs(apply(like_from_part, corners) - ends).max() > SAME_VOXEL
+        or (low < 0).any()
+        or (high > like.shape).any()
+    ):
+        return None
+    order = axes.argmax(axis=1)
+    turned = part.data.transpose(order)
+    backwards = [n for n in range(3) if whole[n, order[n]] < 0]
+    data = np.zeros(like.shape, part.data.dtype)
+    data[tuple(slice(*each) for each in zip(low, high, strict=True))] = np.flip(
+        turned, tuple(backwards)
+    )
+    return Volume(data, like.affine, part.lineage, part.path)
 
 
 def index_box(mask: np.ndarray, pad: np.ndarray | int = 0) -> Box:

@@ -14,11 +14,12 @@ import numpy as np
 
 from common import files
 from common.errors import InputError, reading
+from common.files.functional_groups import spread_frame
 from common.files.pydicom_quiet import quiet
 from common.xray.header import Header, header_of
 from common.xray.image_files import MAX_PIXELS, as_grey, check_frame
 from common.xray.lacking_tags import add_plain_tags, add_syntax
-from common.xray.tags import spread_frame
+from common.xray.tags import FRAME_GROUPS
 
 # DICOM's letters of directions in the patient: axis of RAS and sign
 ANATOMY = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "H": (2, 1), "F": (2, -1)}
@@ -80,7 +81,7 @@ def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
         about = pydicom.Dataset()  # the tags of one frame are not those of the next
         about.update(dataset)
         about.file_meta = dataset.file_meta
-        spread_frame(about, frame)
+        spread_frame(about, frame, FRAME_GROUPS)
         header = header_of(about)
     return pixels.astype(np.float32), replace(header, remarks=(*remarks, *header.remarks))
 

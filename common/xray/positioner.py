@@ -8,9 +8,10 @@ import numpy as np
 
 from common import geometry
 from common.errors import InputError, reading
+from common.files.functional_groups import spread_frame
 from common.files.pydicom_quiet import quiet
 from common.xray.dicom import ANATOMY, is_dicom, open_dataset
-from common.xray.tags import SOURCE_TO_PATIENT, number, numbers, source_to_patient, spread_frame
+from common.xray.tags import FRAME_GROUPS, SOURCE_TO_PATIENT, number, numbers, source_to_patient
 
 # cosine between the stated direction and the image columns above which they agree
 OBLIQUE = 0.3
@@ -39,7 +40,7 @@ def positioner_camera(path: Path, frame: int | None = None) -> tuple[np.ndarray,
         ),
         quiet(),
     ):
-        spread_frame(header, frame)
+        spread_frame(header, frame, FRAME_GROUPS)
         primary, secondary = number(header, tags[0]), number(header, tags[1])
         distance, _ = source_to_patient(header)
         increments = [numbers(header, tag) for tag in INCREMENTS]

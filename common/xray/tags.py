@@ -1,4 +1,4 @@
-"""Numbers in the tags of a pydicom dataset, and the tags of one frame of an enhanced object."""
+"""Numbers in the tags of a pydicom dataset, and the groups of tags of an enhanced X-ray."""
 
 from __future__ import annotations
 
@@ -59,29 +59,3 @@ def source_to_patient(dataset: Any) -> tuple[float | None, str]:
         (value, tag) for tag in SOURCE_TO_PATIENT if (value := number(dataset, tag)) is not None
     ]
     return stated[0] if stated else (None, SOURCE_TO_PATIENT[0])
-
-
-def spread_frame(dataset: Any, frame: int | None) -> None:
-    """Copy the functional groups of a frame of an enhanced object to the dataset, in place.
-
-    The groups (PS3.3 C.7.6.16) are those of the frame, then those of all frames. Tags that the
-    dataset has itself are kept: the standard leaves them empty, and add_dicom_data.py writes them.
-    """
-    for sequence, index in (
-        ("PerFrameFunctionalGroupsSequence", frame or 0),
-        ("SharedFunctionalGroupsSequence", 0),
-    ):
-        for group in (dataset.get(sequence) or [])[index : index + 1]:
-            said = [
-                element
-                for name in FRAME_GROUPS
-                for item in (group.get(name) or [])[:1]
-                for element in item
-            ]
-            dataset.update(
-                {
-                    element.tag: element
-                    for element in said
-                    if element.tag not in dataset or dataset[element.tag].is_empty
-                }
-            )

@@ -2,31 +2,25 @@
 
 import datetime
 import gzip
-import io
 import json
 import pickle
 import struct
-import zipfile
 from pathlib import Path
 
 import helpers
 import nibabel
 import numpy as np
-import SimpleITK as sitk
+import scanner_files
 import torch
 from PIL import Image
-from scipy.io import savemat
+from raw_nifti import make, nifti
 from test_calibration import K, mayacam_2
-from test_foreign import dicom_series
-from test_image_files import png
 from test_network import config
-from test_runs import dicomdir
 from test_xrays import GEOMETRY, bright, dicom
 
 from common.geometry import translation
 from common.volume import attenuation
 from common.volume import nifti as nifti_module
-from common.volume.itk import to_sitk
 from common.volume.lineage import Lineage
 from common.volume.nifti import load_labelmap
 from common.volume.volume import Volume
@@ -56,8 +50,11 @@ def build(folder: Path) -> None:
     bad_parameters(folder)
     bad_checkpoints(folder)
     bad_texts(folder)
-    scanners_own(folder, ct)
-    odd_but_fine(folder, ct)
+    scanner_files.bad(folder, ct, PROOF)
+    scanner_files.bad_dicom_cts(folder, ct)
+    scanner_files.bad_contours(folder, ct)
+    scanner_files.odd(folder, ct)
+    scanner_files.odd_dicom(folder, ct)
     bad_surfaces(folder)
 
 
@@ -118,25 +115,7 @@ def good(folder: Path, ct: Volume) -> None:
     (folder / "folder.nii.gz").mkdir()
 
 
-def make(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 # ------------------------------------------------------------------------------------- CT, labelmap
-
-
-def nifti(path: Path, data: np.ndarray, affine: np.ndarray, **header) -> None:
-    """A NIfTI file with any header fields, changed as bytes, since nibabel corrects them."""
-    image = nibabel.Nifti1Image(data, affine, dtype=data.dtype)
-    image.set_qform(affine, 1)
-    image.set_sform(affine, 1)
-    raw = bytearray(image.to_bytes())
-    fields = nibabel.Nifti1Header.from_fileobj(io.BytesIO(raw), check=False)
-    for key, value in header.items():
-        fields[key] = value
-    raw[:348] = fields.binaryblock
-    path.write_bytes(gzip.compress(bytes(raw), 1) if path.name.endswith(".gz") else bytes(raw))
 
 
 def bad_cts(folder: Path, ct: Volume) -> None:
@@ -514,80 +493,3 @@ def bad_texts(folder: Path) -> None:
         ("truth_points", {"camera": eye, "fiducials": [[0, 0]]}),
     ):
         (folder / f"{name}.json").write_text(json.dumps(content))
-
-
-# ----------------------------------------------------------------------- scanners' own formats
-
-
-def scanners_own(folder: Path, ct: Volume) -> None:
-    """Damaged files of the formats that cameras, scanners and segmentation programs write."""
-    text = (folder / "cam.txt").read_text()
-    (folder / "cam_section.txt").write_text(text + "\nundistortion\n-0.35,0.12,0,0,0,0,0,0\n")
-    camera = {"K": K.tolist(), "R": np.eye(3).tolist(), "t": [0, 0, 900], "image_size": [120, 96]}
-    for name, more in (
-        ("cam_radial", {"radial": [0.1]}),
-        ("cam_two_lenses", {"dist": [0.1, 0, 0, 0], "k1": 0.1}),
-    ):
-        (folder / f"{name}.json").write_text(json.dumps(camera | more))
-    np.save(folder / "cam_square.npy", np.eye(3))
-    (folder / "cam_torn.npy").write_bytes((folder / "cam_square.npy").read_bytes()[:90])
-    (folder / "cam_zero.txt").write_text("0 0 0 0\n" * 3)
-    savemat(folder / "cam_none.mat", {"frames": np.arange(4)})
-    (folder / "cam_short.yml").write_text("%YAML:1.0\n---\nimage_width: 120\n")
-    code = f"!!python/object/apply:os.mkdir ['{PROOF}']"
-    (folder / "cam_code.yml").write_text(f"%YAML:1.0\n---\ncamera_matrix: {code}\n")
-    flat = {"camera-position": [0, 0, 9], "focal-point": [0, 0, 0], "view-up": [0, 1, 0]}
-    flat |= {"view-angle": 0, "image-width": 120, "image-height": 96}
-    (folder / "cam_flat.json").write_text(json.dumps(flat))
-    grey = bright()
-    png(folder / "colour16.png", [grey, grey // 2, grey], 2)
-    (folder / "torn.avi").write_bytes(b"RIFF\x10\x00\x00\x00AVI LIST" + bytes(60))
-    (folder / "torn.mp4").write_bytes(b"\x00\x00\x00\x18ftypisom" + bytes(40))
-    Image.fromarray(bright(8)).save(folder / "spelt.png")
-    (folder / "spelt.json").write_text('{"sdd": 1020}')
-    mixed = folder / "mixed"
-    mixed.mkdir()
-    Image.fromarray(bright(8)).save(mixed / "x.png")
-    dicom(mixed / "x.dcm", bright(), **GEOMETRY)
-    dicomdir(make(folder / "disc" / "x").parent, [["GONE"]])
-    for ending in ("nrrd", "mha", "mhd", "zip"):
-        (folder / f"torn.{ending}").write_text("dear colleague, please find attached" * 9)
-    small = Volume(ct.data[:, :, :8], ct.affine, Lineage())
-    dicom_series(folder / "gap", small, lambda k: k + (k > 3))
-    dicom_series(folder / "uneven", small, lambda k: k + 0.4 * (k > 5))
-    dicom_series(folder / "twice_slices", small, lambda k: k - (k == 5))
-    dicom_series(folder / "tilted", small, None, 0.9)
-    dicom_series(folder / "series_two", small)
-    dicom_series(folder / "series_two", small, SeriesInstanceUID="1.2.4")
-    labels = load_labelmap(folder / "seg.nii.gz").data
-    for name, masks in (
-        ("masks_over", {"a": labels > 0, "b": labels == 4}),
-        ("masks_grids", {"a": labels == 3, "b": (labels == 4)[1:]}),
-        ("masks_empty", {"a": labels > 90}),
-    ):
-        for each, mask in masks.items():
-            nifti(make(folder / name / f"{each}.nii.gz"), mask.astype(np.uint8), ct.affine)
-    one_hot = np.stack([labels > 0, labels == 4], -1).astype(np.uint8)
-    nifti(folder / "seg_over.nii.gz", one_hot, ct.affine)
-    raw = np.where(ct.data < -900, 24, ct.data + 1024).astype(np.int16)
-    raw[0] = raw[-1] = -2000
-    nifti(folder / "raw_padded.nii.gz", raw, ct.affine)
-
-
-def odd_but_fine(folder: Path, ct: Volume) -> None:
-    """Unusual files that hold the same: `good` ones, in other formats and codings."""
-    labels = Volume(load_labelmap(folder / "seg.nii.gz").data, ct.affine, Lineage())
-    for ending in ("nrrd", "mha", "mhd"):
-        sitk.WriteImage(to_sitk(ct), folder / f"ct_odd.{ending}")
-        sitk.WriteImage(to_sitk(labels), folder / f"seg_odd.{ending}")
-    dicom_series(folder / "ct_slices", ct)
-    with zipfile.ZipFile(folder / "ct_slices.zip", "w") as packed:
-        for path in (folder / "ct_slices").iterdir():
-            packed.write(path, path.name)
-    for name, value in (("femur_right", 3), ("femur_left", 4)):
-        mask = (labels.data == value).astype(np.uint8)
-        nifti(make(folder / "seg_masks" / f"{name}.nii.gz"), mask, ct.affine)
-    channels = np.stack([labels.data == 3, labels.data == 4], -1).astype(np.uint8)
-    nifti(folder / "seg_channels.nii.gz", channels, ct.affine)
-    for name, factor in (("low", 0.9999), ("high", 1.00001526)):
-        nifti(folder / f"seg_{name}.nii.gz", np.float32(labels.data * factor), ct.affine)

@@ -3,26 +3,8 @@
 Arguments are as typed in a folder that holds what `files.build` has written; outputs go to ``out``. Words are separated by ``|``: the file, what was found, what to do.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Row:
-    script: str
-    arguments: str
-    words: str
-    code: int = 2
-    writes: str = (
-        ""  # what a step of several files still writes: a regular expression of the new paths
-    )
-
-    def __str__(self) -> str:
-        return f"{self.script} {self.arguments}"[:110]
-
-
-def rows(script: str, table: list[tuple[str, ...]]) -> list[Row]:
-    return [Row(script, *entry) for entry in table]
-
+from row import Row, rows
+from scanner_rows import SCANNERS_OWN
 
 # ------------------------------------------------------------------------------------------------- one file
 
@@ -393,47 +375,6 @@ READ_PT = rows("read_pt", [
         ("hostile.pt", "posix.mkdir|run code"), ("hostile.pth", "posix.mkdir|run code"), ("hostile_legacy.pt", "posix.mkdir|run code"), ("hostile_pickle.pt", "run code"), ("copy", "is a folder"),
     ]
 ] + [("result/parameters.pt --depth -1", "--depth -1"), ("result/parameters.pt --items 0", "--items 0")])  # fmt: skip
-
-SCANNERS_OWN = [
-    *[Row("registration", f"xray.png -v ct.nii.gz -o out --calibration {name}", f"{name}|{words}") for name, words in [
-        ("cam_section.txt", "has a further section 'undistortion'|undistort the X-rays"), ("cam_radial.json", "states lens distortion (radial)"),
-        ("cam_two_lenses.json", "states lens distortion (dist, k1)"), ("cam_square.npy", "holds (3, 3)|one matrix of 3 x 4"), ("cam_torn.npy", "cannot be read|save it again"),
-        ("cam_zero.txt", "has no camera|calibrate again"), ("cam_none.mat", "no such matrix"), ("cam_short.yml", "has no camera_matrix"), ("cam_code.yml", "cannot be read|export it again"),
-        ("cam_flat.json", "view angle of 0"),
-    ]],
-    *[Row("registration", f"{name} -v ct.nii.gz -o out --sdd 900 --pixel_spacing 1", words) for name, words in [
-        ("colour16.png", "colour16.png|is a colour image"), ("torn.avi", "torn.avi|export the run again"), ("torn.mp4", "torn.mp4|export the run again"),
-        ("spelt.png", "spelt.json|has a key 'sdd'|is sdd_mm meant"), ("mixed", "both DICOM files and pictures|name the files"), ("disc/DICOMDIR", "lists GONE|copy the whole folder"),
-        ("pages.tif --frame 2", "has no frame 2|correct --frame"),
-    ]],
-    *[Row("registration", f"xray.png -v {name} -o out --sdd 900 --pixel_spacing 1 --material metal", f"{name}|{words}") for name, words in [
-        ("metres.stl", "longest side is 0.03 mm|m (30 mm)|import_mesh.py"),
-        ("inches.ply", "longest side is|inch (30 mm)|import_mesh.py"),
-        ("open.stl", "is open|close it"),
-        ("crossing.stl", "does not cross itself|repair it"),
-        ("text.stl", "cannot be read|export it again"),
-        ("empty.obj", "no triangles|export"),
-        ("text.gii", "cannot be read|export it again"),
-        ("cut.stl", "cut.stl"),
-    ]],
-    Row("registration", "xray.png -v ball.stl -o out --sdd 900 --pixel_spacing 1 --material metal bone", "--material|2 materials for 1 volumes|one per volume"),
-    Row("registration", "xray.png -v ball.stl -o out --sdd 900 --pixel_spacing 1 --mask seg.nii.gz", "seg.nii.gz|another grid"),
-    Row("create_drr", "--volume open.stl --pose_path result/parameters.pt --output_path out/drr.png", "open.stl|is open"),
-    Row("registration", "xray.png -v ct.nii.gz -o out --sdd 90 --pixel_spacing 0.1", "SDD 90 mm|is the distance in centimetres?"),
-    *[Row("center_isometric", f"-i {name} -o out", f"{name}|{words}") for name, words in [
-        ("torn.nrrd", "export it again, or as NIfTI"), ("torn.mha", "export it again, or as NIfTI"), ("torn.mhd", "export it again, or as NIfTI"), ("torn.zip", "copy it again"),
-    ]],
-    *[Row("crop_cts", f"--base_dir . --ct_filename {name} --seg_filename seg.nii.gz", f"{name}|{words}") for name, words in [
-        ("gap", "1 slices are missing|copy the series again"), ("uneven", "distances of slices are uneven|dcm2niix"), ("twice_slices", "lie at one place|remove other phases"),
-        ("tilted", "gantry was tilted by|dcm2niix"), ("series_two", "contains 2 CT series|name one file"), ("nothing", "contains no CT series"), ("raw_padded.nii.gz", "neither air nor fat|1024 higher"),
-    ]],
-    *[Row("segmentation_preprocessing", f"-i {name} -o out", f"{name}|{words}") for name, words in [
-        ("masks_over", "b shares|do not overlap"), ("masks_grids", "another grid than the other masks"), ("masks_empty", "holds empty masks only"), ("seg_over.nii.gz", "belong to several of its masks"),
-        ("torn.nrrd", "export it again"),
-    ]],
-    Row("segmentation_preprocessing", "-i seg_masks -o out --labels ulna", "has no label named 'ulna'|femur_left"),
-    Row("crop_cts", "--base_dir . --ct_filename ct.nii.gz --seg_filename seg_masks --labels ulna radius 1 2", "has no label named 'ulna'|femur_left"),
-]  # fmt: skip
 
 TABLE = [
     *READING,

@@ -26,7 +26,9 @@ import crop_cts
 import evaluation
 import registration
 import segmentation_preprocessing
+from common.command_line import registration_inputs
 from common.geometry import apply, invert
+from common.training import sources
 from common.volume import nifti
 from common.xray import reading
 from common.xray.stated_geometry import StatedGeometry
@@ -201,7 +203,10 @@ def test_the_patients_name_stays_in_the_dicom(here, capfd):
         assert secret not in "".join(capfd.readouterr())
 
 
-ODD_CTS = ["ct_odd.nrrd", "ct_odd.mha", "ct_odd.mhd", "ct_slices", "ct_slices.zip"]
+ODD_CTS = [
+    "ct_odd.nrrd", "ct_odd.mha", "ct_odd.mhd", "ct_slices", "ct_slices.zip", "ct_enhanced.dcm",
+    "ct_two --series 3", "ct_two --series b70f", "ct_two.zip --series 1.2.4",
+]  # fmt: skip
 ODD_LABELMAPS = ["seg_odd.nrrd", "seg_odd.mha", "seg_odd.mhd", "seg_low.nii.gz", "seg_high.nii.gz"]
 
 
@@ -210,7 +215,8 @@ ODD_LABELMAPS = ["seg_odd.nrrd", "seg_odd.mha", "seg_odd.mhd", "seg_low.nii.gz",
 def test_a_ct_in_another_format_is_cropped_like_the_nifti(here, ct, seg):
     flags = ["--base_dir", ".", "--labels", "3", "4", "--bones", "femur", "--seg_filename"]
     for name, source, labels in (("plain", "ct.nii.gz", "seg.nii.gz"), ("odd", ct, seg)):
-        assert crop_cts.main([*flags, labels, "--ct_filename", source, "--output_dir", name]) == 0
+        more = ["--ct_filename", *source.split(), "--output_dir", name]
+        assert crop_cts.main([*flags, labels, *more]) == 0
     for side in ("", "_mirrored"):
         (plain,) = Path("plain/femur_cts_cropped").glob(f"*_femur{side}.nii.gz")
         (odd,) = Path("odd/femur_cts_cropped").glob(f"*_femur{side}.nii.gz")
@@ -237,6 +243,9 @@ def test_a_labelmap_in_another_format_is_cleaned_like_the_nifti(here, seg):
         ("seg_masks", ["femur_right", "femur_left"]),
         ("seg_masks", ["FEMUR_RIGHT", "1"]),
         ("seg_channels.nii.gz", ["1", "2"]),
+        ("boxed.seg.nrrd", ["femur_right", "Femur_Left"]),
+        ("ct_slices/contours.dcm", ["femur_right", "femur_left"]),
+        ("ct_slices/contours.dcm", ["1", "2"]),
     ],
 )
 def test_masks_are_labels_by_name_or_number(here, seg, labels):
@@ -244,6 +253,92 @@ def test_masks_are_labels_by_name_or_number(here, seg, labels):
     flags += ["--bones", "femur", "--output_dir", "out", "--labels", *labels]
     assert crop_cts.main(flags) == 0
     assert len(list(Path("out").rglob("*.nii.gz"))) == 4
+    plain = [*flags[:5], "seg.nii.gz", "--bones", "femur", "--output_dir", "plain"]
+    assert crop_cts.main([*plain, "--labels", "3", "4"]) == 0
+    for path in Path("out").rglob("*masks*/*.nii.gz"):
+        expected = nifti.load_labelmap(Path("plain", *path.parts[1:]))
+        np.testing.assert_array_equal(nifti.load_labelmap(path).data > 0, expected.data > 0)
+
+
+@pytest.mark.parametrize("ct", ["ct_tilted", "ct_uneven"])
+def test_stacks_that_are_no_grid_are_resampled_with_a_warning(here, capfd, ct):
+    seg = "ct_tilted/contours.dcm" if ct == "ct_tilted" else "seg_masks"
+    flags = ["--base_dir", ".", "--ct_filename", ct, "--seg_filename", seg, "--quiet"]
+    flags += ["--bones", "femur", "--labels", "femur_right", "femur_left", "--output_dir", "out"]
+    assert crop_cts.main(flags) == 0
+    assert {"ct_tilted": "gantry was tilted by", "ct_uneven": "interpolated to"}[
+        ct
+    ] in capfd.readouterr().err
+    if ct == "ct_tilted":  # by whole pixels: the bone has the values of the upright CT
+        plain, odd = (nifti.load_ct(path, fill=False) for path in ("ct.nii.gz", ct))
+        labels = nifti.load_labelmap("seg.nii.gz").data
+        found = nifti.load_labelmap(seg).data
+        assert np.sort(odd.data[found == 2]).tolist() == np.sort(plain.data[labels == 4]).tolist()
+
+
+MASKS = [
+    ("seg_masks", "femur_left"),
+    ("seg_masks", "1"),
+    ("boxed.seg.nrrd", "femur_left"),
+    ("boxed.seg.nrrd", "4"),
+    ("ct_slices/contours.dcm", "femur_left"),
+    ("cropped/femur_masks_cropped/ct_femur.nii.gz", "femur"),
+]
+
+
+@pytest.mark.parametrize(("mask", "label"), MASKS)
+def test_a_structure_by_its_name_renders_like_its_number(here, mask, label):
+    flags = ["--pose_path", "result/parameters.pt", "--device", "cpu", "--method", "fused"]
+    flags += ["--supersampling", "1", "--volume"]
+    ct, plain = "ct.nii.gz", ["--mask", "seg.nii.gz", "--labels", "4"]
+    if mask.startswith("cropped"):
+        crop = ["--base_dir", ".", "--output_dir", "cropped", "--ct_filename", ct, "--padding", "9"]
+        crop += ["--seg_filename", "seg.nii.gz", "--bones", "femur", "--labels", "3", "4"]
+        assert crop_cts.main(crop) == 0
+        ct = "cropped/femur_cts_cropped/ct_femur.nii.gz"
+        plain = ["--mask", mask]
+    for name, which in (("plain", plain), ("odd", ["--mask", mask, "--labels", label])):
+        assert create_drr.main([*flags, ct, *which, "--output_path", f"{name}.png"]) == 0
+    assert Path("plain.png").read_bytes() == Path("odd.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "labels"),
+    [
+        ("-v ct.nii.gz --mask seg_masks --labels femur_left", [(1,)]),
+        ("-v ct.nii.gz --mask boxed.seg.nrrd --labels FEMUR_LEFT femur_right", [(4, 3)]),
+        (
+            "-v ct.nii.gz ct_odd.mha --mask seg_masks boxed.seg.nrrd --labels femur_left 3",
+            [(1,), (3,)],
+        ),
+    ],
+)
+def test_a_registration_is_requested_with_the_numbers_of_names(here, arguments, labels):
+    flags = f"xray.png -o out --sdd 900 --pixel_spacing 1 {arguments}"
+    args = registration.build_parser().parse_args(shlex.split(flags))
+    (planned,) = registration_inputs.plan(args, None)
+    assert [each.labels for each in planned.request.structures] == labels
+
+
+def test_words_of_a_series_become_a_file_of_it_that_a_result_can_record(here):
+    flags = "xray.png -o out --sdd 900 --pixel_spacing 1 -v ct_two --series B70f"
+    args = registration.build_parser().parse_args(shlex.split(flags))
+    (planned,) = registration_inputs.plan(args, None)
+    (structure,) = planned.request.structures
+    assert structure.volume.name.endswith("_1.2.4")
+    expected = nifti.load_ct("ct_slices", fill=False)
+    np.testing.assert_array_equal(nifti.load_ct(structure.volume, fill=False).data, expected.data)
+
+
+@pytest.mark.parametrize("source", ["folder", "file"])
+def test_training_takes_names_of_labels(here, source):
+    ct, mask = Path("cohort/P01.nii.gz"), Path("boxed.seg.nrrd")
+    if source == "folder":
+        mask = Path("masks")
+        mask.mkdir()
+        shutil.copy("seg.nii.gz", mask / ct.name)
+        (mask / "P01.csv").write_text("3,femur_right\n4,femur_left\n")
+    assert sources.pair_mask(ct, mask, ["femur_left"]).labels == (4,)
 
 
 ODD_XRAYS = {

@@ -11,14 +11,16 @@ usage() {
 usage: pipeline/run_patient.sh --ct CT --seg LABELMAP --side left|right --xray FILE
                                [--xray FILE ...] --out DIR [options]
 
-  --ct FILE          CT, NIfTI in Hounsfield units
-  --seg FILE         labelmap of the same patient
+  --ct FILE          CT in Hounsfield units: NIfTI, NRRD, MHA, a DICOM folder or zip
+  --series "WORDS"   of several CT series, the one of this number, or with these words
+  --seg FILE         labelmap of the same patient: NIfTI, .seg.nrrd, DICOM SEG, RTSTRUCT, a folder
+                     of one mask per bone
   --side SIDE        side of the X-rays: left or right
   --xray FILE        X-ray (PNG, JPEG, TIFF, DICOM); repeat the flag for several. Results are in a
                      folder of its name, so names must differ
   --out DIR          folder of all outputs
   --labels "A B C D" labels: right and left of the first bone, right and left of the second
-                     (default: "3 4 1 2")
+                     (default: "3 4 1 2"), numbers, or names that the labelmap states
   --bones "A B"      names of the two bones (default: "femur tibia")
   --only BONE        only this bone
   --reference FILE   cropped CT to which the others are aligned (default: this patient's left bone)
@@ -36,13 +38,14 @@ usage: pipeline/run_patient.sh --ct CT --seg LABELMAP --side left|right --xray F
 TEXT
 }
 
-labels="3 4 1 2" bones="femur tibia" only="" reference="" model="" spacing=1.0 minutes=10
+labels="3 4 1 2" series="" bones="femur tibia" only="" reference="" model="" spacing=1.0 minutes=10
 use_mask=1 sdd="" train="" register="" drr="" truth="" ct="" seg="" side="" out=""
 xrays=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --ct) ct=$2 ;;
     --seg) seg=$2 ;;
+    --series) series=$2 ;;
     --side) side=$2 ;;
     --xray) xrays+=("$2") ;;
     --out) out=$2 ;;
@@ -77,15 +80,18 @@ esac
 here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python}
 
-# kind (by content) and name of each X-ray, as registration.py names its results
-listing=$("$python" - "$here" "${xrays[@]}" <<'PY'
+# names of CT and labelmap, then kind (by content) and name of each X-ray, as the scripts name them
+listing=$("$python" - "$here" "$ct" "$seg" "${xrays[@]}" <<'PY'
 import sys
 sys.path.insert(0, sys.argv[1])
 from common import files
 from common.errors import InputError
+from common.volume.nifti import CT, LABELMAP
 from common.xray.dicom import is_dicom
 try:
-    for xray in sys.argv[2:]:
+    for volume, what in zip(sys.argv[2:4], (CT, LABELMAP)):
+        print(files.stem(files.existing_input(volume, what)))
+    for xray in sys.argv[4:]:
         path = files.existing_file(xray, "an X-ray (PNG, JPEG, TIFF or DICOM)")
         print("dicom" if is_dicom(path) else "picture", files.stem(path))
 except InputError as error:
@@ -93,7 +99,11 @@ except InputError as error:
 PY
 ) || exit 2
 kinds=() views=()
-while read -r kind view; do kinds+=("$kind"); views+=("$view"); done <<<"$listing"
+{
+  IFS= read -r ct_name
+  IFS= read -r seg_name
+  while read -r kind view; do kinds+=("$kind"); views+=("$view"); done
+} <<<"$listing"
 twice=$(printf '%s\n' "${views[@]}" | sort | uniq -d | tr '\n' ' ')
 if [ -n "$twice" ]; then
   echo "run_patient.sh: --xray: several files are named ${twice% }; expected a different name for" \
@@ -103,13 +113,6 @@ fi
 
 mkdir -p "$out/segmentations" "$out/xrays" "$out/models"
 out=$(cd "$out" && pwd) ct=$(realpath "$ct") seg=$(realpath "$seg")
-
-stem() {
-  local name
-  name=$(basename "$1")
-  name=${name%.gz}
-  echo "${name%.nii}"
-}
 
 # step TARGET SCRIPT ARGUMENTS...: skipped if its last output exists. Exit code 3 (the pose did not
 # converge) is kept for the end: the result is written and marked.
@@ -123,11 +126,12 @@ step() {
   if [ $code = 3 ]; then unconverged=3; elif [ $code != 0 ]; then exit $code; fi
 }
 
-id=$(stem "$ct"); id=${id%_ct}
-clean="$out/segmentations/$(stem "$seg")_cleaned.nii.gz"
+id=${ct_name%_ct}
+clean="$out/segmentations/${seg_name}_cleaned.nii.gz"
 suffix=""; [ "$side" = right ] && suffix="_mirrored"
 read -ra label_list <<<"$labels"
 read -ra bone_list <<<"$bones"
+read -ra series_list <<<"$series"
 read -ra train_flags <<<"$train"
 read -ra register_flags <<<"$register"
 read -ra drr_flags <<<"$drr"
@@ -147,10 +151,11 @@ done
 
 step "$clean" segmentation_preprocessing.py -i "$seg" -o "$out/segmentations" \
   --labels "${label_list[@]}"
+series_flag=(); [ ${#series_list[@]} -gt 0 ] && series_flag=(--series "${series_list[@]}")
 last=${bone_list[${#bone_list[@]}-1]}
 step "$out/${last}_masks_cropped/${id}_${last}_mirrored.nii.gz" crop_cts.py --base_dir "$out" \
   --ct_filename "$ct" --seg_filename "$clean" --labels "${label_list[@]}" \
-  --bones "${bone_list[@]}" --padding 10
+  --bones "${bone_list[@]}" --padding 10 ${series_flag[@]+"${series_flag[@]}"}
 
 for bone in "${chosen[@]}"; do
   name="${id}_${bone}${suffix}"

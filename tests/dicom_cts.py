@@ -77,7 +77,7 @@ def dicom_series(folder, volume, step=None, tilt_mm=0.0, **tags):
         dataset.PixelData = (volume.data[:, :, k].T.astype(int) + 1024).astype("<u2").tobytes()
         dataset["PixelData"].VR = "OW"
         # names in an order that is not that of the slices
-        dataset.save_as(folder / f"IM{(k * 5) % 97:04d}_{uid}", enforce_file_format=True)
+        dataset.save_as(folder / f"IM{(k * 5) % 997:04d}_{uid}", enforce_file_format=True)
     return folder
 
 

@@ -287,7 +287,7 @@ def test_two_xrays_of_one_name_are_refused_before_anything_runs_and_uids_are_nam
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes(128) + b"DICM" + bytes(20))
     for name in ("ct.nii.gz", "seg.nii.gz"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("no volume")
     chain = [ROOT / "pipeline/run_patient.sh", "--ct", tmp_path / "ct.nii.gz"]
     chain += ["--seg", tmp_path / "seg.nii.gz", "--side", "left", "--out", tmp_path / "out"]
     chain += ["--sdd", "1000"]
@@ -300,7 +300,7 @@ def test_two_xrays_of_one_name_are_refused_before_anything_runs_and_uids_are_nam
         check=False,
         env={**os.environ, "PYTHON": sys.executable},
     )
-    assert done.returncode == 2  # the empty CT ends the chain later
+    assert done.returncode == 2  # the labelmap ends the chain later
     assert ("several files are named knee" in done.stderr) == (code == 2)
     steps = [line for line in done.stdout.splitlines() if line.startswith("== ")]
     assert bool(steps) == (code == 0)

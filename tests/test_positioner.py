@@ -135,8 +135,10 @@ def test_angles_of_zero_put_the_receptor_before_the_chest_and_the_source_behind_
     "moved",
     [
         {"PositionerMotion": "DYNAMIC"},
-        {"PositionerPrimaryAngleIncrement": ["0", "2.5"]},
+        {"PositionerPrimaryAngleIncrement": ["0", "2.5"]},  # of one frame
         {"PositionerSecondaryAngleIncrement": "1"},
+        {"PositionerPrimaryAngleIncrement": ["0", "2.5", "1"], "NumberOfFrames": 3},
+        {"PositionerPrimaryAngleIncrement": ["0", "2.5"], "NumberOfFrames": 3},
     ],
 )
 def test_a_c_arm_that_moved_during_the_run_is_refused(patient, tmp_path, capsys, moved):
@@ -157,3 +159,34 @@ def test_a_c_arm_that_moved_during_the_run_is_refused(patient, tmp_path, capsys,
         == script.EXIT_BAD_INPUT
     )
     assert "the C-arm moved during the run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("increments", "turned"),
+    [
+        (["0", "10", "20", "30"], [0, 10, 20, 30]),  # from the first frame
+        (["0", "9.9", "20.2", "29.9"], [0, 9.9, 20.2, 29.9]),
+        (["10", "20", "30", "40"], [0, 10, 20, 30]),
+        (["0", "10", "10", "10"], [0, 10, 20, 30]),  # from the frame before
+        (["0", "-9.9", "-10.2", "-9.9"], [0, -9.9, -20.1, -30]),
+        ("10", [0, 10, 20, 30]),  # one step for all
+        (["0", "0", "0", "0"], [0, 0, 0, 0]),
+    ],
+)
+def test_each_frame_of_a_turning_c_arm_starts_from_its_own_angle(tmp_path, increments, turned):
+    frames = np.stack([np.random.default_rng(0).integers(0, 9000, (40, 40), np.uint16)] * 4)
+    about = dict(TAGS, PositionerSecondaryAngle="5", DistanceSourceToPatient=str(DISTANCE_MM))
+    path = dicom(
+        tmp_path / "run.dcm",
+        frames,
+        PositionerPrimaryAngle="-20",
+        PositionerPrimaryAngleIncrement=increments,
+        **about,
+    )
+    for frame, angle in enumerate(turned):
+        one = dicom(
+            tmp_path / "one.dcm", frames[0], PositionerPrimaryAngle=f"{angle - 20:.6g}", **about
+        )
+        expected, _ = positioner.positioner_camera(one)
+        found, _ = positioner.positioner_camera(path, frame)
+        np.testing.assert_allclose(found, expected, atol=1e-9)

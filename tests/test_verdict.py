@@ -11,7 +11,7 @@ from common import geometry
 from common.registration.competition import Solution
 from common.registration.gauss_newton import Fit
 from common.registration.scene import Body, View
-from common.registration.verdict import judge
+from common.registration.verdict import Surroundings, judge
 from common.results.result import Verdict
 from common.volume.lineage import Lineage
 
@@ -22,10 +22,14 @@ def judged(
     body: Body,
     lone_bone: bool = True,
     lineage: Lineage | None = None,
+    around: Surroundings | None = None,
 ) -> Verdict:
     ct = SimpleNamespace(lineage=lineage or Lineage(), spacing_mm=np.ones(3))
     return judge(
-        solution, [view], SimpleNamespace(body=body, excess=lone_bone, ct=ct, context=None)
+        solution,
+        [view],
+        SimpleNamespace(body=body, excess=lone_bone, ct=ct, context=None),
+        around or Surroundings(),
     )
 
 
@@ -154,6 +158,23 @@ def test_a_flipped_xray_lies_as_its_header_says(winner, view, body, truth):
     mirrored = replace(view.xray, reading={"patient_orientation": ["R", "F"]}).flip()
     verdict = judged(winner, replace(view, xray=mirrored), body)
     assert verdict.code == "ok"
+
+
+@pytest.mark.parametrize(
+    ("said", "tags"),
+    [
+        ({}, None),
+        ({"patient_orientation": ["L", "F"]}, None),
+        ({"patient_orientation": ["R", "F"]}, "as its header states (PatientOrientation R/F)"),
+        ({"flipped_after_detector": True}, "as its header states (FieldOfViewHorizontalFlip YES)"),
+    ],
+)
+def test_a_pose_that_was_found_flipped_names_the_tags_that_state_it(winner, view, body, said, tags):
+    mirrored = replace(view, xray=replace(view.xray, reading=said).flip())
+    verdict = judged(winner, mirrored, body, around=Surroundings(mirrored=True))
+    assert verdict.code == "suspect"
+    (reason,) = [each for each in verdict.reasons if "fits only if it is flipped" in each]
+    assert (tags in reason) if tags else ("header" not in reason)
 
 
 @pytest.mark.parametrize("views", [1, 2])

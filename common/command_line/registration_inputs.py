@@ -181,8 +181,8 @@ def _folders(volumes: Sequence[Path], labels: Sequence[tuple[int, ...] | None]) 
 
 def _labels(args: argparse.Namespace) -> list[int] | None:
     """Return the labels as numbers; those of several volumes are named by their own labelmaps."""
-    if not args.labels:
-        return None
+    if not args.labels or not args.mask:
+        return args.labels
     if len(args.volume) == 1:
         return label_names.resolve(args.labels, args.mask[0])
     pairs = zip(args.labels, args.mask, strict=True)

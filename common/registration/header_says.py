@@ -38,6 +38,20 @@ def contradictions(xray: Xray, camera: np.ndarray, lineage: Lineage) -> list[tup
     return found
 
 
+def flip_tags(xray: Xray, camera: np.ndarray, lineage: Lineage) -> list[str]:
+    """Return the tags that state that an X-ray which was found flipped was stored so.
+
+    ``camera`` as in `contradictions`.
+    """
+    stated = xray.reading.get("patient_orientation")
+    tags = []
+    if stated and not contradictions(xray, camera, lineage):
+        tags.append(f"PatientOrientation {'/'.join(stated)}")
+    if xray.reading.get("flipped_after_detector"):
+        tags.append("FieldOfViewHorizontalFlip YES")
+    return tags
+
+
 def _orientation(xray: Xray, patient: np.ndarray) -> list[tuple[str, str]]:
     """Return a contradiction with PatientOrientation; ``patient`` has the image axes, RAS."""
     stated = xray.reading.get("patient_orientation")

@@ -12,7 +12,7 @@ from common import geometry
 from common.registration import trust
 from common.registration.competition import RIVAL_SIMILARITY, Solution
 from common.registration.cues import Cues
-from common.registration.header_says import contradictions
+from common.registration.header_says import contradictions, flip_tags
 from common.registration.scene import Structure, View
 from common.results.result import Rival, Verdict, VerdictCode
 
@@ -85,6 +85,7 @@ class Assessment:
     lone_bone: bool  # not a whole CT, which is larger than most images
     assumed: tuple[str, ...]  # geometry taken from the checkpoint
     against_header: tuple[str, ...] = ()  # what the header says of how the X-ray lies
+    flip_tags: tuple[str, ...] = ()  # what in the header states a flipped X-ray, if it was flipped
     chance: float | None = None  # that the pose is wrong, if the cues for it are measured
     around: Surroundings = Surroundings()
 
@@ -175,6 +176,7 @@ def assess(solution: Solution, views: Sequence[View], structure: Structure) -> A
         lone_bone=structure.excess,
         assumed=tuple(sorted(assumed)),
         against_header=_against_header(views, structure, pose),
+        flip_tags=tuple(flip_tags(views[0].xray, camera, structure.ct.lineage)),
     )
 
 
@@ -278,7 +280,9 @@ def explain(reason: Reason, numbers: Assessment) -> str:
         case Reason.HEADER:
             return "; ".join(numbers.against_header)
         case Reason.MIRRORED:
+            stated = ", ".join(numbers.flip_tags)
             return (
-                "the X-ray fits only if it is flipped left to right: check the side of the bone and"
-                " how the X-ray was exported, then state `flip`"
+                "the X-ray fits only if it is flipped left to right"
+                + f", as its header states ({stated})" * bool(stated)
+                + ": check the side of the bone and how the X-ray was exported, then state `flip`"
             )

@@ -81,6 +81,7 @@ def _chosen(path: Path, what: str, shown: Path, words: Sequence[str]) -> list[Sl
     if path.is_dir():
         found = series_in(path)
     else:
+        path = path.resolve()  # the other slices are beside the file, not beside a link to it
         own = slices_in([path])
         several = bool(own) and own[0].frame is not None
         found = _series_of(own if several else slices_in(path.parent.glob("*")))

@@ -24,6 +24,7 @@ MOST_TILT_DEG = 45.0  # of gantries: 30
 FEW_GAPS, FEW = 0.1, 2
 STEP_PERCENT = 10  # of uneven distances, that of the resampled slices
 DCM2NIIX = "convert it with dcm2niix"
+PLACES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,14 @@ def stack_of(shown: Path, slices: Sequence[Slice]) -> Stack:
     Raises InputError if they do not lie in parallel planes of one size, if one is missing or
     double, or if they slide away by more than any gantry tilts.
     """
+    headers = [each.header for each in slices]
+    for tag in PLACES:
+        lacking = sum(not header.get(tag) for header in headers)
+        if lacking:
+            raise InputError(
+                shown, f"{lacking} of its {len(headers)} slices have no {tag}", WHAT, DCM2NIIX
+            )
     with reading(shown, WHAT, DCM2NIIX):
-        headers = [each.header for each in slices]
         positions = np.array([h.ImagePositionPatient for h in headers], float)
         axes = np.array([h.ImageOrientationPatient for h in headers], float)
         spacings = np.array([h.PixelSpacing for h in headers], float)

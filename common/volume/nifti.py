@@ -88,9 +88,9 @@ def load_labelmap(path: str | Path, like: Volume | None = None) -> Volume:
     """Read a labelmap, (I, J, K) integers; whole numbers stored as floats become integers.
 
     Floats may deviate by `ROUNDING`, as of scaled integers. A fourth dimension of masks (one-hot)
-    becomes labels in its order. If its voxels are some of those of ``like``, as in a segmentation
-    that is stored in its own box, it is returned on that grid. Raises InputError if the file is not
-    a volume of whole numbers of 0 and above.
+    becomes labels in its order. A segmentation of another format may be stored in its own box: if
+    its voxels are some of those of ``like``, it is returned on that grid. Raises InputError if the
+    file is not a volume of whole numbers of 0 and above.
     """
     volume = _load(path, LABELMAP, channels=True)
     data = volume.data
@@ -113,7 +113,7 @@ def load_labelmap(path: str | Path, like: Volume | None = None) -> Volume:
             "choose a labelmap, not a CT",
         )
     found = Volume(data, volume.affine, volume.lineage, volume.path)
-    if like is None or same_grid(found, like):
+    if like is None or not foreign.is_foreign(Path(path)) or same_grid(found, like):
         return found
     return embedded(found, like) or found
 

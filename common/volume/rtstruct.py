@@ -51,7 +51,8 @@ def read(path: Path, what: str) -> tuple[Labelled, list[str]]:
     """
     regions, left_out = _regions(path)
     if not regions:
-        raise InputError(path, "has no region with closed contours", what, REMEDY)
+        beside = " but the outline of the patient" if left_out else ""
+        raise InputError(path, f"has no region with closed contours{beside}", what, REMEDY)
     series = dicom_series.volume_of(_slices_of(path), what, path)
     index_from_ras = invert(series.affine)
     masks = (
@@ -110,7 +111,8 @@ def _slices_of(path: Path) -> list[Slice]:
                     str(one.SeriesInstanceUID)
                     for one in study.get("RTReferencedSeriesSequence") or []
                 }
-    for places in (path.parent.rglob("*"), path.absolute().parent.parent.glob("*/*")):
+    folder = path.resolve().parent
+    for places in (folder.rglob("*"), folder.parent.glob("*/*")):
         slices = slices_in(places)
         uids = {_uid(each) for each in slices}
         here = uids & wanted if wanted else uids

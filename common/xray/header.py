@@ -35,6 +35,7 @@ class Header:
     patient_orientation: tuple[str, str] | None = None
     laterality: str | None = None  # left or right
     view_position: str | None = None  # AP, PA, LL, RL and others
+    flipped_after_detector: bool = False  # FieldOfViewHorizontalFlip
     remarks: tuple[str, ...] = ()  # how the pixels were read, and what the header says of it
     # contradictions and doubts: what was found; what is used; what to do
     findings: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class Reading(TypedDict, total=False):
     patient_orientation: list[str] | None
     laterality: str | None  # of the header, left or right
     view_position: str | None
+    flipped_after_detector: bool
     bone_shown: str  # bright or dark as a viewer shows the file
     source_to_patient_mm: float | None
 
@@ -89,6 +91,7 @@ def header_of(dataset: Any) -> Header:
         patient_orientation=_patient_orientation(dataset),
         laterality=_laterality(dataset),
         view_position=str(dataset.get("ViewPosition") or "").strip().upper() or None,
+        flipped_after_detector=dataset.get("FieldOfViewHorizontalFlip") == "YES",
         remarks=_remarks(dataset),
         findings=tuple(findings),
     )

@@ -75,6 +75,7 @@ def read(
         "patient_orientation": orientation,
         "laterality": header.laterality,
         "view_position": header.view_position,
+        "flipped_after_detector": header.flipped_after_detector,
         "source_to_patient_mm": header.source_to_patient_mm,
     }
     return Xray(image, valid, detector, path, frame=frame, reading=reading)

@@ -35,9 +35,9 @@ SCANNERS_OWN = [
         ("gap", "1 slices are missing|copy the series again"), ("twice_slices", "lie at one place|remove other phases"),
         ("slid", "slide away by|dcm2niix"), ("series_two", "contains 2 CT series|B30f|B70f|name one file|--series of crop_cts.py"), ("series_two.zip", "contains 2 CT series|choose by its words"),
         ("series_two --series 9", "contains 2 CT series, none of them with 9|choose other words"), ("series_two --series B", "2 of them with B|choose other words"), ("few", "contains no CT series of 5 slices"),
-        ("other_size", "differ in size, orientation or pixel spacing|dcm2niix"), ("nowhere", "cannot be read|position, orientation and spacing"), ("no_pixels", "cannot be read|copy it again"), ("torn_slice", "cannot be read|copy it again"),
+        ("other_size", "differ in size, orientation or pixel spacing|dcm2niix"), ("nowhere", "1 of its 8 slices have no ImagePositionPatient|dcm2niix"), ("no_pixels", "cannot be read|copy it again"), ("torn_slice", "cannot be read|copy it again"),
         ("worded", "cannot be read|copy it again"), ("enhanced_torn.dcm", "enhanced_torn.dcm|copy it again"), ("enhanced_stacks.dcm", "contains 2 CT series|stack A|stack B"), ("enhanced_gap.dcm", "1 slices are missing"),
-        ("enhanced_nowhere.dcm", "cannot be read|position, orientation and spacing"), ("nothing", "contains no CT series"), ("raw_padded.nii.gz", "neither air nor fat|1024 higher"),
+        ("enhanced_nowhere.dcm", "1 of its 8 slices have no ImagePositionPatient|dcm2niix"), ("nothing", "contains no CT series"), ("raw_padded.nii.gz", "neither air nor fat|1024 higher"),
     ]],
     *[Row("segmentation_preprocessing", f"-i {name} -o out", f"{name}|{words}") for name, words in [
         ("masks_over", "b shares|do not overlap"), ("masks_grids", "another grid than the other masks"), ("masks_empty", "holds empty masks only"), ("seg_over.nii.gz", "belong to several of its masks"),
@@ -45,7 +45,7 @@ SCANNERS_OWN = [
     ]],
     *[Row("segmentation_preprocessing", f"-i {name} -o out", f"{name}|{words}") for name, words in [
         ("far/from/rs_alone.dcm", "the CT that its contours were drawn on is not in its folder|copy both"), ("study/rs_other.dcm", "the CT that its contours were drawn on"), ("study/rs_none.dcm", "no region with closed contours"),
-        ("study/rs_over.dcm", "femur shares|do not overlap"), ("study/rs_outline.dcm", "no region with closed contours"), ("study/rs_turned.dcm", "a contour of femur does not lie in a slice"), ("study/rs_away.dcm", "lie outside its CT"),
+        ("study/rs_over.dcm", "femur shares|do not overlap"), ("study/rs_outline.dcm", "no region with closed contours but the outline"), ("study/rs_turned.dcm", "a contour of femur does not lie in a slice"), ("study/rs_away.dcm", "lie outside its CT"),
         ("study/rs_torn.dcm", "rs_torn.dcm"), ("study/rs_nameless.dcm", "cannot be read|export it again"),
     ]],
     Row("segmentation_preprocessing", "-i ct_slices/contours.dcm -o out --labels ulna", "has no label named 'ulna'|femur_left"),

@@ -163,3 +163,24 @@ def test_drawn_views_lie_in_the_default_pose_range():
         angles, distance, shift = make_cohort.draw_view(np.random.default_rng(seed))
         drawn = np.array([*angles, shift[0], distance, shift[1]])
         assert ((low < drawn) & (drawn < high)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("knee.nii.gz", "P01_ct.nii.gz"),
+        ("knee.NII", "P01_ct.NII"),
+        ("knee.seg.nrrd", "P01_ct.nrrd"),
+        ("study.zip", "P01_ct.zip"),
+        ("1.2.826.0.1.77", "P01_ct"),
+        ("IM0001", "P01_ct"),
+        ("slices/", "P01_ct"),
+        ("v2.0/", "P01_ct"),
+    ],
+)
+def test_a_link_to_a_patients_file_keeps_the_ending_that_states_its_format(
+    tmp_path, name, expected
+):
+    path = tmp_path / name.rstrip("/")
+    path.mkdir() if name.endswith("/") else path.touch()
+    assert workflow_files.link_name("P01", "ct", path) == expected

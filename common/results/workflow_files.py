@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import files
 from common.results import names
 from common.results.cohort import CohortXray
 
@@ -41,6 +42,15 @@ STAGES = {
     "evaluate": Stage(f"{RESULTS}/{names.EVALUATION}", "logs/evaluate/{patient}_{bone}_{view}.log"),
 }
 TRAINING = ("agnostic", "finetune")
+
+
+def link_name(patient: str, what: str, path: Path) -> str:
+    """Return the name of a link to a CT (``what`` ct) or segmentation (seg): scripts use its stem.
+
+    The ending of the file stays, since it states the format; a folder of slices has none.
+    """
+    ending = "" if path.is_dir() else path.name[len(files.stem(path)) :]
+    return f"{patient}_{what}{ending}"
 
 
 def volume_name(patient: str, bone: str, side: str) -> str:

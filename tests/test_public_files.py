@@ -11,11 +11,12 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import ImplicitVRLittleEndian
 
 from common.errors import InputError, going_on
 from common.volume import nifti
-from common.xray import reading, runs
+from common.xray import dicom, reading, runs
 from common.xray.stated_geometry import StatedGeometry
 
 FILES = Path(pydicom.__file__).parent / "data/test_files"
@@ -32,8 +33,6 @@ ALIKE = [
     ("MR_small.dcm", "MR_small_padded.dcm"),
 ]
 REFUSED = {
-    "JPGExtended.dcm": "JPEG Extended with 12 bits",
-    "JPEG-lossy.dcm": "JPEG Extended with 12 bits",
     "SC_rgb_rle_16bit.dcm": "is a colour image",
     "SC_rgb_jpeg_dcmtk.dcm": "is stored as YBR_FULL",
     "examples_palette.dcm": "is stored as PALETTE COLOR",
@@ -92,3 +91,28 @@ def test_a_real_rtstruct_of_the_outline_and_of_points_has_no_bone(tmp_path):
     dataset.save_as(tmp_path / "rtstruct.dcm", enforce_file_format=True)
     with pytest.raises(InputError, match="no region with closed contours but the outline"):
         nifti.load_labelmap(tmp_path / "rtstruct.dcm")
+
+
+@pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG-lossy.dcm"])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_jpeg_extended_with_12_bits_has_its_known_values(tmp_path, capfd, name, frames):
+    """Two values that DCMTK and other decoders give; rescaling leaves stored values alone."""
+    dataset = pydicom.dcmread(FILES / name)
+    dataset.RescaleSlope, dataset.RescaleIntercept = 3, -7
+    other = pydicom.dcmread(FILES / "JPGExtended.dcm")
+    if frames == 2:
+        parts = [get_frame(each.PixelData, 0, number_of_frames=1) for each in (other, dataset)]
+        dataset.NumberOfFrames, dataset.PixelData = 2, encapsulate(parts)
+    dataset.save_as(tmp_path / "x.dcm")
+    grey, _ = dicom.read(tmp_path / "x.dcm", frames - 1 if frames > 1 else None)
+    assert grey.shape == (1024, 256)
+    assert (grey[420, 140], grey[230, 120]) == (244, 95)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_damaged_jpeg_extended_is_refused(tmp_path):
+    dataset = pydicom.dcmread(FILES / "JPGExtended.dcm")
+    dataset.PixelData = encapsulate([b"\xff\xd8" + bytes(400)])
+    dataset.save_as(tmp_path / "x.dcm")
+    with pytest.raises(InputError, match=r"cannot be read.*dcmdjpeg"):
+        dicom.read(tmp_path / "x.dcm", None)

@@ -16,6 +16,7 @@ from common import files
 from common.errors import InputError, reading
 from common.files.functional_groups import spread_frame
 from common.files.pydicom_quiet import quiet
+from common.xray import jpeg12
 from common.xray.header import Header, header_of
 from common.xray.image_files import MAX_PIXELS, as_grey, check_frame
 from common.xray.lacking_tags import add_plain_tags, add_syntax
@@ -28,7 +29,6 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 SUFFIXES = (".dcm", ".dicom")
 PREFIX_BYTES, MAGIC = 128, b"DICM"  # PS3.10 7.1
 FIRST_TAG = ((0, 2), (2, 4), (4, 8))  # bytes of group, element and, if implicit, length
-JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 
 
 def is_dicom(path: Path) -> bool:
@@ -113,13 +113,9 @@ def _pixels(path: Path, dataset: Any, index: int | None) -> np.ndarray:
             "correct HighBit, or export it uncompressed",
         )
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax == JPEG_EXTENDED and int(dataset.BitsAllocated) > 8:
-        raise InputError(
-            path,
-            "is compressed as JPEG Extended with 12 bits, which no decoder here reads",
-            "any other compression",
-            "uncompress it, for example with dcmdjpeg of DCMTK",
-        )
+    if syntax == jpeg12.JPEG_EXTENDED and int(dataset.BitsAllocated) > 8:
+        with reading(path, "readable pixel data", "uncompress it (dcmdjpeg of DCMTK)"), quiet():
+            return jpeg12.decoded(dataset, index)
     stored, high = dataset.get("BitsStored"), dataset.get("HighBit")
     if shift:  # all allocated bits are read, then those that are stored are kept
         dataset.BitsStored, dataset.HighBit = dataset.BitsAllocated, int(dataset.BitsAllocated) - 1

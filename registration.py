@@ -191,7 +191,10 @@ def register_next(
     if request.sequence:
         request = replace(request, previous=tuple(last) if last else None)
     inputs = for_request(inputs, request)
-    return request, register_either(request, views, inputs, request.previous)
+    found = register_either(
+        views, inputs.structures, inputs.starter, request.seed, request.previous
+    )
+    return request, found
 
 
 def followed(

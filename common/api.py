@@ -30,8 +30,8 @@ from common.files.locks import claiming
 from common.geometry import Detector, PoseError, pose_error
 from common.geometry.pose_range import PoseRange
 from common.registration.inputs import check_sides, flipped, load_view
+from common.registration.polarities import register_either
 from common.registration.register import Registration
-from common.registration.register import register as _register
 from common.registration.request import (
     AttenuationMode,
     DeviceChoice,
@@ -172,7 +172,8 @@ def register(
     ``start_camera`` ((4, 4) scanner_from_camera of the first X-ray as stored on disk, one for all
     structures or one each), else searched over ``pose_range``; ``init`` overrules this order
     ("dicom": the angles of the C-arm). ``previous`` are the registrations of the previous frame of
-    a sequence. Several structures are refined together.
+    a sequence. Several structures are refined together. If the polarity of an X-ray was guessed and
+    no pose is certain, the other one is tried too.
     """
     views = [xrays] if isinstance(xrays, View) else list(xrays)
     bones = [structures] if isinstance(structures, Structure) else list(structures)
@@ -193,7 +194,7 @@ def register(
         replace(bone, start_camera=camera) for bone, camera in zip(bones, cameras, strict=True)
     ]
     last = [Followed(one.pose, one.solution.evidence) for one in previous] if previous else None
-    return _register(views, bones, starter, seed, last)
+    return register_either(views, bones, starter, seed, last)
 
 
 def render(

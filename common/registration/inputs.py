@@ -126,7 +126,7 @@ def load_views(request: Request, inputs: Inputs) -> list[View]:
         flip = request.flip == "yes" or (request.flip == "auto" and mirrored != behind)
         view = load_view(each, request.bone, fallback)
         if not request.together:  # registered separately, in the frame of its own camera
-            view = View(view.xray)
+            view = replace(view, rig_from_camera=np.eye(4))
         views.append(flipped(view, mirrored) if flip else view)
     check_rig(views, inputs.structures)
     return views
@@ -173,7 +173,7 @@ def load_view(each: XrayRequest, bone: Polarity, fallback: Detector | None = Non
     """
     if each.calibration is None:
         stated = StatedGeometry(each.sdd_mm, each.pixel_mm, each.principal_px)
-        return View(reading.read(each.path, stated, fallback, bone, each.frame))
+        return View(reading.read(each.path, stated, fallback, bone, each.frame), request=each)
     size = reading.size_of(each.path, each.frame)
     pixel_mm = each.pixel_mm[0] if each.pixel_mm else None
     camera = calibration.read(each.calibration, pixel_mm, size)
@@ -182,7 +182,19 @@ def load_view(each: XrayRequest, bone: Polarity, fallback: Detector | None = Non
         seen.sdd_mm, seen.pixel_mm, seen.principal_px, calibrated=True, lens=camera.lens
     )
     xray = reading.read(each.path, stated, fallback, bone, each.frame)
-    return View(xray, camera.rig_from_camera)
+    return View(xray, camera.rig_from_camera, each)
+
+
+def with_polarity(view: View, bone: Polarity) -> View:
+    """Return a view as if its X-ray had been read with another polarity.
+
+    The view must have its request. Raises InputError as `load_view`.
+    """
+    assert view.request is not None
+    detector = view.xray.detector
+    unflipped = detector.flipped() if view.xray.flipped else detector
+    xray = load_view(view.request, bone, unflipped).xray
+    return replace(view, xray=xray.flip() if view.xray.flipped else xray)
 
 
 def flipped(view: View, mirrored: bool) -> View:

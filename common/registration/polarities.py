@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from common.registration.inputs import Inputs, load_views
+from common.registration.inputs import with_polarity
 from common.registration.register import Registration, register
-from common.registration.request import Followed, Request
-from common.registration.scene import View
+from common.registration.request import Followed
+from common.registration.scene import Structure, View
+from common.registration.starts import Starter
 from common.registration.verdict import is_clear, is_found
 from common.xray.grey_values import GUESS, Polarity
 
@@ -22,18 +23,19 @@ OTHER: dict[str, Polarity] = {"bright": "dark", "dark": "bright"}
 
 
 def register_either(
-    request: Request,
     views: Sequence[View],
-    inputs: Inputs,
+    structures: Sequence[Structure],
+    starter: Starter,
+    seed: int = 0,
     last: Sequence[Followed] | None = None,
 ) -> list[Registration]:
-    """Register every structure of a request in its views; arguments as in `register`.
+    """Register structures in the views of one instant; arguments as in `register`.
 
     If bone was guessed to be bright or dark, and no structure is certain, the X-rays are read the
     other way too, and the way that fits better is kept. Raises as `register`.
     """
-    found = register(views, inputs.structures, inputs.starter, request.seed, last)
-    guessed = [view for view in views if view.xray.reading.get("decided_by") == GUESS]
+    found = register(views, structures, starter, seed, last)
+    guessed = [view for view in views if _is_guessed(view)]
     if last or not guessed or any(_settled(each) for each in found):
         return found
     other = OTHER[guessed[0].xray.reading["bone_shown"]]
@@ -42,8 +44,8 @@ def register_either(
         f"{name}: whether bone is bright was guessed, and the pose is not certain; trying"
         f" bone {other}"
     )
-    again = [_tried(view) for view in load_views(replace(request, bone=other), inputs)]
-    second = register(again, inputs.structures, inputs.starter, request.seed, last)
+    again = [_tried(view, other) if _is_guessed(view) else view for view in views]
+    second = register(again, structures, starter, seed, last)
     before, after = _similarity(found), _similarity(second)
     if after <= before:
         return found
@@ -65,9 +67,15 @@ def _settled(found: Registration) -> bool:
     )
 
 
-def _tried(view: View) -> View:
-    reading = {**view.xray.reading, "decided_by": BOTH_TRIED}
-    return replace(view, xray=replace(view.xray, reading=reading))
+def _is_guessed(view: View) -> bool:
+    """Return whether the polarity of an X-ray was guessed, and it can be read the other way."""
+    return view.request is not None and view.xray.reading.get("decided_by") == GUESS
+
+
+def _tried(view: View, bone: Polarity) -> View:
+    read = with_polarity(view, bone)
+    reading = {**read.xray.reading, "decided_by": BOTH_TRIED}
+    return replace(read, xray=replace(read.xray, reading=reading))
 
 
 def _similarity(found: Sequence[Registration]) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from common import geometry
 from common.drr.joseph import FusedRenderer
 from common.drr.renderer import Renderer, make_renderer
+from common.registration.request import XrayRequest
 from common.volume.attenuation import WATER_PER_MM
 from common.volume.materials import rendered_above_hu, surface_hu
 from common.volume.mesh import is_surface, read_mesh
@@ -29,6 +30,7 @@ class View:
     xray: Xray
     # (4, 4); the identity for a single view
     rig_from_camera: np.ndarray = field(default_factory=lambda: np.eye(4))
+    request: XrayRequest | None = None  # what it was read by, to read it with another polarity
 
     def flip(self) -> View:
         """Return the view flipped left to right, with its place in the rig.
@@ -36,7 +38,8 @@ class View:
         Bodies then appear as mirror images of themselves.
         """
         mirror = geometry.MIRROR
-        return View(self.xray.flip(), mirror @ self.rig_from_camera @ mirror)
+        rig_from_camera = mirror @ self.rig_from_camera @ mirror
+        return replace(self, xray=self.xray.flip(), rig_from_camera=rig_from_camera)
 
     def share_in_view(self, body: Body, pose: np.ndarray) -> float:
         """Return the fraction of a body's points in the valid field at a pose (volume_from_rig)."""

@@ -673,3 +673,14 @@ def test_a_secondary_capture_in_three_equal_channels_is_grey(tmp_path):
     dataset.save_as(path)
     with pytest.raises(InputError, match="is a colour image"):
         dicom_module.read(path, None)
+
+
+@pytest.mark.parametrize(("principal", "oblique"), [((800.0, 40.0), None), ((1500.0, 40.0), "36")])
+def test_a_principal_point_that_no_tube_can_have_is_warned_of(tmp_path, caplog, principal, oblique):
+    """An image of 60 x 48 mm, 1000 mm from the source."""
+    path = save(tmp_path / "x.png", bright(8))
+    xray = reading.read(path, replace(FLAGS, principal_px=principal))
+    assert xray.detector.principal_px == principal
+    said = [line for line in caplog.messages if "degrees off the perpendicular ray" in line]
+    assert bool(said) == bool(oblique)
+    assert all(f"is {oblique} degrees" in line for line in said)

@@ -26,6 +26,7 @@ LIKE = 0.5  # similarity of a key to a known one from which it looks misspelt
 PAIRS = ("pixel_spacing_mm", "principal_point_px")  # in NAME.json, in addition to sdd_mm
 SDD_MM = (250, 10_000)  # of a mini C-arm and above
 PIXEL_MM = (0.005, 20)
+OBLIQUE_DEG = 30.0  # from the perpendicular ray to the centre of the image; no tube shines so far
 
 Pair = tuple[float, float]
 
@@ -123,6 +124,14 @@ def detector_of(
     )
     detector = Detector.centred(height, width, sdd, pixel)
     if principal:
+        off_mm = (np.array(detector.principal_px) - principal) * pixel
+        oblique_deg = float(np.degrees(np.arctan(np.linalg.norm(off_mm) / sdd)))
+        if oblique_deg > OBLIQUE_DEG:
+            logger.warning(
+                f"{path.name}: by its principal point, the centre of the image is"
+                f" {oblique_deg:.0f} degrees off the perpendicular ray; tubes shine about 20"
+                " degrees to each side; check `principal_point`"
+            )
         detector = replace(detector, principal_px=principal)
     return detector, {"geometry": origin, "assumed": assumed}
 

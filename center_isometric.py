@@ -7,7 +7,7 @@ of the file. Axes that become coarser are smoothed first, so that nothing aliase
 interpolated linearly, which, unlike splines, does not overshoot at cortical bone. In 3D Slicer,
 "Center volume" and "Resample Scalar Volume" do the same.
 
-reads   a CT or a folder of CTs
+reads   a CT (any format of docs/formats.md; a folder of DICOM slices is one CT) or a folder of CTs
         labelmaps: --mask, or the sibling masks folder if it exists (femur_cts_aligned has
         femur_masks_aligned)
 writes  OUT/NAME.nii.gz with its lineage OUT/NAME.json; for one CT, OUT may also be the output file
@@ -69,7 +69,11 @@ class Item:
 def build_parser() -> script.Parser:
     parser = script.build_parser(__doc__)
     parser.add_argument(
-        "-i", "--input", required=True, metavar="CT", help="a CT or a folder of CTs"
+        "-i",
+        "--input",
+        required=True,
+        metavar="CT",
+        help="a CT (docs/formats.md), or a folder of CTs",
     )
     parser.add_argument(
         "-o",
@@ -207,7 +211,8 @@ def _items(source: Path, out: Path, mask: str | None) -> list[Item]:
     """Return the CTs to centre. Raises InputError if a file is missing or a folder is expected."""
     from common.volume import folders
 
-    paths, outputs = _folder(source, out, mask) if source.is_dir() else _file(source, out)
+    several = source.is_dir() and not folders.is_series(source)
+    paths, outputs = _folder(source, out, mask) if several else _file(source, out)
     return [
         Item(
             path,
@@ -242,7 +247,7 @@ def _file(source: Path, out: Path) -> tuple[Sequence[Path], Sequence[Path]]:
     """Return input and output of a single CT."""
     from common.volume import nifti
 
-    path = files.existing_file(source, nifti.CT)
+    path = files.existing_input(source, nifti.CT)
     named = out.name.lower().endswith(ENDINGS) and not out.is_dir()
     return [path], [out if named else out / f"{files.stem(source)}.nii.gz"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common import files
 from common.errors import InputError
+from common.volume.dicom_slices import is_marked
 
 
 def images_in(folder: str | Path) -> list[Path]:
@@ -37,6 +38,15 @@ def images_in(folder: str | Path) -> list[Path]:
                 "move one of them",
             )
     return paths
+
+
+def is_series(path: str | Path) -> bool:
+    """Return whether a path is a folder of DICOM slices: a CT by itself, not a folder of CTs."""
+    folder = Path(path)
+    inside = [each for each in folder.iterdir() if each.is_file()] if folder.is_dir() else []
+    return any(is_marked(each) for each in inside) and not any(
+        each.name.lower().endswith((".nii.gz", ".nii")) for each in inside
+    )
 
 
 def masks_folder(folder: str | Path) -> Path:

@@ -226,6 +226,15 @@ def test_a_ct_in_another_format_is_cropped_like_the_nifti(here, ct, seg):
         np.testing.assert_array_equal(values, expected.data.ravel())
 
 
+@pytest.mark.parametrize("ct", ["ct_odd.nrrd", "ct_slices", "ct_slices.zip", "ct_enhanced.dcm"])
+def test_a_ct_in_another_format_is_centred_like_the_nifti(here, ct):
+    for name, source in (("plain.nii.gz", "ct.nii.gz"), ("odd.nii.gz", ct)):
+        assert center_isometric.main(["-i", source, "-o", name, "--spacing", "5"]) == 0
+    expected, found = (nifti.load_ct(f"{name}.nii.gz", fill=False) for name in ("plain", "odd"))
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
+    np.testing.assert_allclose(found.data, expected.data, atol=1)
+
+
 @pytest.mark.parametrize("seg", ODD_LABELMAPS)
 def test_a_labelmap_in_another_format_is_cleaned_like_the_nifti(here, seg):
     for name, source in (("plain", "seg.nii.gz"), ("odd", seg)):

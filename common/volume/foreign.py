@@ -20,6 +20,7 @@ from common.errors import InputError, reading
 from common.volume import dicom_series, rtstruct, segments
 from common.volume.dicom_slices import is_marked
 from common.volume.itk import from_sitk
+from common.volume.itk_header import check_header
 from common.volume.lineage import Lineage
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def segment_names(path: Path) -> dict[str, int]:
         return segments.names_of_folder(path)
     if path.suffix.lower() in ITK_FILES:
         reader = _itk_reader(path, "a labelmap")
-        found = segments.segments_of(reader)
+        found = _segments_of(path, reader)
         return segments.names_of_segments(found, reader.GetNumberOfComponents())
     if path.suffix.lower() == ".zip":
         return {}
@@ -107,10 +108,18 @@ def _unpack(path: Path, folder: Path, what: str) -> None:
                 (folder / f"{number:06d}").write_bytes(packed.read(info))
 
 
+def _segments_of(
+    path: Path, image: sitk.Image | sitk.ImageFileReader
+) -> list[tuple[str, int, int]]:
+    with reading(path, "labels and layers of segments that are numbers", "export it again"):
+        return segments.segments_of(image)
+
+
 def _itk_reader(path: Path, what: str) -> sitk.ImageFileReader:
     """Return a reader that has read the header of NRRD, MHA or MHD."""
     import SimpleITK as sitk
 
+    check_header(path, what)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with reading(path, what, "export it again, or as NIfTI"):
@@ -130,7 +139,7 @@ def _itk(path: Path, what: str) -> Foreign:
     with reading(path, what, "export it again, or as NIfTI"):
         image = reader.Execute()
     kind = path.suffix[1:].upper()
-    if stated := segments.segments_of(image):
+    if stated := _segments_of(path, image):
         layers = f"{kind}, {channels} layers" if channels > 1 else kind
         return _labelled(layers, segments.of_image(path, image, stated))
     if channels > 1:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from common.errors import going_on
 from common.pose_network import checkpoint
 from common.results import parameters_file
-from common.volume import lineage, nifti
+from common.volume import label_names, lineage, nifti
 from common.xray import calibration, reading
 from common.xray.reading import StatedGeometry
 
@@ -32,6 +32,11 @@ READERS = {  # name: (reader, a good file)
     "NIfTI": (CT, "unpacked.nii"),
     "packed NIfTI": (CT, "ct.nii.gz"),
     "labelmap": (LABELS, "seg.nii.gz"),
+    "NRRD": (CT, "ct_odd.nrrd"),
+    "MHA": (CT, "ct_odd.mha"),
+    "segmentation of Slicer": (LABELS, "boxed.seg.nrrd"),
+    "enhanced CT": (CT, "ct_enhanced.dcm"),
+    "RTSTRUCT": (label_names.names_of, "ct_slices/contours.dcm"),
     "DICOM": (XRAY, "xray.dcm"),
     "compressed DICOM": (XRAY, "packed.dcm"),
     "PNG": (XRAY, "xray.png"),

@@ -4,13 +4,14 @@ import io
 import struct
 import zlib
 
+import av
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 from test_xrays import FLAGS, agreement, bright, counts, save, thickness
 
-from common.errors import InputError
+from common.errors import InputError, going_on
 from common.xray import image_files, reading
 
 SHOWN = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30) % 251
@@ -227,3 +228,29 @@ def test_a_jpeg_of_12_bits_is_refused_in_one_line(tmp_path):
     (tmp_path / "x.jpg").write_bytes(raw)
     with pytest.raises(InputError, match=r"x\.jpg: "):
         image_files.read(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("name", ["run.avi", "run.mp4"])
+def test_a_video_that_was_cut_anywhere_is_read_or_refused(tmp_path, name):
+    codec = ("ffv1", "gray") if name == "run.avi" else ("mpeg4", "yuv420p")
+    whole = video(tmp_path / name, RUN, *codec).read_bytes()
+    said = set()
+    for part in np.linspace(0.02, 0.98, 40):
+        path = tmp_path / f"{part:.3f}{name}"
+        path.write_bytes(whole[: int(part * len(whole))])
+        problems: list[InputError] = []
+        with going_on(problems):
+            frames = image_files.count_frames(path)
+            image_files.read(path, 0 if frames > 1 else None)
+        said |= {each.found[:13] for each in problems}
+    assert said
+    assert said <= {"has no frames", "cannot be rea", "has no pictur", "not an image "}
+
+
+def test_a_video_without_a_frame_is_refused(tmp_path):
+    with av.open(str(tmp_path / "run.avi"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
+        container.start_encoding()
+    with pytest.raises(InputError, match="has no frames"):
+        image_files.read(tmp_path / "run.avi")

@@ -47,8 +47,11 @@ def _times_of(path: Path, mtime_ns: int, size: int) -> list[int]:
         if not container.streams.video:
             raise InputError(path, "has no pictures", EXPECTED, "choose another file")
         packets = container.demux(video=0)
-        times = [p.pts if p.pts is not None else p.dts for p in packets if p.size]
-        return sorted(time for time in times if time is not None)
+        stamps = [p.pts if p.pts is not None else p.dts for p in packets if p.size]
+        times = sorted(time for time in stamps if time is not None)
+        if not times:
+            raise InputError(path, "has no frames", EXPECTED, REMEDY)
+        return times
 
 
 def read_frame(path: Path, frame: int) -> tuple[np.ndarray, str]:

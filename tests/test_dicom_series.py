@@ -3,8 +3,11 @@
 import zipfile
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_cts import AFFINE, ct, dicom_series, enhanced, same
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 
 from common.errors import InputError
 from common.geometry import apply
@@ -156,3 +159,18 @@ def test_the_stacks_of_an_enhanced_ct_are_listed_and_chosen(tmp_path):
         nifti.load_ct(path)
     first = Volume(tall.data[:, :, :9], AFFINE, Lineage())
     same(nifti.load_ct(path, fill=False, series=["A"]), first)
+
+
+def test_slices_without_preamble_and_transfer_syntax_are_read_with_one_warning(tmp_path, caplog):
+    folder = dicom_series(tmp_path / "slices", ct())
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        bare = DicomBytesIO()
+        bare.is_little_endian, bare.is_implicit_VR = True, True
+        write_dataset(bare, dataset)
+        path.write_bytes(bare.getvalue())
+    same(nifti.load_ct(folder, fill=False), ct())
+    same(nifti.load_ct(next(folder.iterdir()), fill=False), ct())
+    said = [line for line in caplog.messages if "states no transfer syntax" in line]
+    assert len(said) == 2  # one for each time
+    assert "read as Implicit VR Little Endian" in said[0]

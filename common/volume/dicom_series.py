@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError, reading
+from common.files.dicom_marks import is_bare
 from common.files.pydicom_quiet import quiet
 from common.volume.dicom_slices import Slice, hounsfield, slices_in
 from common.volume.dicom_stack import as_grid, stack_of
@@ -36,7 +37,9 @@ def sop_class(path: Path) -> str:
     import pydicom
 
     with reading(path, "a DICOM file", "export it again"), quiet():
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=["SOPClassUID"], force=is_bare(path)
+        )
         return str(header.get("SOPClassUID"))
 
 

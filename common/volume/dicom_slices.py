@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 
 from common import files
 from common.errors import reading
+from common.files.dicom_marks import add_syntax, is_bare, is_marked
 from common.files.functional_groups import PER_FRAME, SHARED, spread_frame
 from common.files.pydicom_quiet import quiet
 
-MAGIC = slice(128, 132)
+logger = logging.getLogger(__name__)
+
 TAGS = (
     "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "BodyPartExamined",
     "ConvolutionKernel", "Modality", "ImageType", "ImagePositionPatient",
@@ -58,10 +61,12 @@ def slices_in(paths: Iterable[Path]) -> list[Slice]:
     found: list[Slice] = []
     with quiet():
         for path in sorted(each for each in paths if each.is_file()):
-            if path.name.startswith(".") or not is_marked(path):
+            if path.name.startswith(".") or not (is_marked(path) or is_bare(path)):
                 continue
             with reading(path, "a DICOM slice", "copy it again, or move it away"):
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+                header = pydicom.dcmread(
+                    path, stop_before_pixels=True, specific_tags=list(TAGS), force=True
+                )
                 for tag in TAGS:
                     header.get(tag)  # converted on access, which raises for what is no number
                 if header.get("Modality") == "CT" and "LOCALIZER" not in (
@@ -69,12 +74,6 @@ def slices_in(paths: Iterable[Path]) -> list[Slice]:
                 ):
                     found += _slices_of(path, header)
     return found
-
-
-def is_marked(path: Path) -> bool:
-    """Return whether a file has the mark of DICOM behind its preamble."""
-    with open(path, "rb") as stream:
-        return stream.read(MAGIC.stop)[MAGIC] == b"DICM"
 
 
 def _slices_of(path: Path, header: Any) -> list[Slice]:
@@ -105,13 +104,16 @@ def hounsfield(slices: Sequence[Slice], what: str) -> np.ndarray:
 
     shape = int(slices[0].header.Rows), int(slices[0].header.Columns)
     found = np.empty((len(slices), *shape), np.int16)
+    said = None
     order = sorted(range(len(slices)), key=lambda number: str(slices[number].path))
     with quiet():
         for path, numbers in itertools.groupby(order, key=lambda number: slices[number].path):
             members = list(numbers)
             files.check_claim(path, len(members) * shape[0] * shape[1], True, what)
             with reading(path, "a CT slice", "copy it again, or uncompress it"):
-                pixels = pydicom.dcmread(path).pixel_array
+                dataset = pydicom.dcmread(path, force=True)
+                said = add_syntax(dataset) or said
+                pixels = dataset.pixel_array
                 for number in members:
                     frame = slices[number].frame
                     values = pixels if frame is None or pixels.ndim == 2 else pixels[frame]
@@ -119,4 +121,6 @@ def hounsfield(slices: Sequence[Slice], what: str) -> np.ndarray:
                     slope = float(header.get("RescaleSlope", 1) or 1)
                     values = values * slope + float(header.get("RescaleIntercept", 0) or 0)
                     found[number] = np.clip(np.rint(values), -32768, 32767)
+    if said:
+        logger.warning(f"{slices[0].path.name} and other slices: {said}")
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common import files
 from common.errors import InputError
-from common.volume.dicom_slices import is_marked
+from common.files.dicom_marks import is_bare, is_marked
 
 
 def images_in(folder: str | Path) -> list[Path]:
@@ -44,7 +44,7 @@ def is_series(path: str | Path) -> bool:
     """Return whether a path is a folder of DICOM slices: a CT by itself, not a folder of CTs."""
     folder = Path(path)
     inside = [each for each in folder.iterdir() if each.is_file()] if folder.is_dir() else []
-    return any(is_marked(each) for each in inside) and not any(
+    return any(is_marked(each) or is_bare(each) for each in inside) and not any(
         each.name.lower().endswith((".nii.gz", ".nii")) for each in inside
     )
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from common import files
 from common.errors import InputError, reading
+from common.files.dicom_marks import is_bare, is_marked
 from common.volume import dicom_series, rtstruct, segments
-from common.volume.dicom_slices import is_marked
 from common.volume.itk import from_sitk
 from common.volume.itk_header import check_header
 from common.volume.lineage import Lineage
@@ -47,7 +47,7 @@ def is_foreign(path: Path) -> bool:
         return True
     if path.name.lower().endswith(segments.NIFTI) or not path.is_file():
         return False
-    return is_marked(path)
+    return is_marked(path) or is_bare(path)
 
 
 def read(path: Path, what: str, series: Sequence[str] = ()) -> Foreign:

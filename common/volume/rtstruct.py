@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import InputError, reading
+from common.files.dicom_marks import is_bare
 from common.files.pydicom_quiet import quiet
 from common.geometry import RAS_FROM_LPS, apply, invert
 from common.volume import dicom_series
@@ -74,7 +75,7 @@ def _regions(path: Path) -> tuple[list[Region], list[str]]:
 
     found, left_out = [], []
     with reading(path, "an RTSTRUCT", REMEDY), quiet():
-        dataset = pydicom.dcmread(path)
+        dataset = pydicom.dcmread(path, force=is_bare(path))
         named = {int(r.ROINumber): str(r.ROIName) for r in dataset.StructureSetROISequence}
         kinds = {
             int(each.ReferencedROINumber): str(each.get("RTROIInterpretedType") or "")
@@ -105,7 +106,10 @@ def _slices_of(path: Path) -> list[Slice]:
 
     wanted = set()
     with reading(path, "an RTSTRUCT", REMEDY), quiet():
-        for frame in pydicom.dcmread(path).get("ReferencedFrameOfReferenceSequence") or []:
+        for frame in (
+            pydicom.dcmread(path, force=is_bare(path)).get("ReferencedFrameOfReferenceSequence")
+            or []
+        ):
             for study in frame.get("RTReferencedStudySequence") or []:
                 wanted |= {
                     str(one.SeriesInstanceUID)

@@ -6,6 +6,7 @@ Only geometry and grey-value tags are kept, none that identifies the patient.
 from __future__ import annotations
 
 import functools
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,38 +15,27 @@ import numpy as np
 
 from common import files
 from common.errors import InputError, reading
+from common.files.dicom_marks import add_syntax, is_bare, is_marked
 from common.files.functional_groups import spread_frame
 from common.files.pydicom_quiet import quiet
 from common.xray import jpeg12
 from common.xray.header import Header, header_of
 from common.xray.image_files import MAX_PIXELS, as_grey, check_frame
-from common.xray.lacking_tags import add_plain_tags, add_syntax
+from common.xray.lacking_tags import add_plain_tags
 from common.xray.tags import FRAME_GROUPS
+
+logger = logging.getLogger(__name__)
 
 # DICOM's letters of directions in the patient: axis of RAS and sign
 ANATOMY = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "H": (2, 1), "F": (2, -1)}
 PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 SUFFIXES = (".dcm", ".dicom")
-PREFIX_BYTES, MAGIC = 128, b"DICM"  # PS3.10 7.1
-FIRST_TAG = ((0, 2), (2, 4), (4, 8))  # bytes of group, element and, if implicit, length
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM: by its magic number, its suffix, or a bare data set."""
-    with open(path, "rb") as stream:
-        start = stream.read(PREFIX_BYTES + len(MAGIC))
-    named = path.suffix.lower() in SUFFIXES
-    return start[PREFIX_BYTES:] == MAGIC or named or _is_bare(start)
-
-
-def _is_bare(start: bytes) -> bool:
-    """Return whether bytes begin a data set without the preamble: group 2 or 8, a small element."""
-    if len(start) < 16:
-        return False
-    group, element, length = (int.from_bytes(start[a:b], "little") for a, b in FIRST_TAG)
-    explicit = start[4:6].isalpha() and start[4:6].isupper()
-    return group in (2, 8) and element <= 0x20 and (explicit or length < 256)
+    """Return whether a file is DICOM: by its mark, its suffix, or as a bare data set."""
+    return path.suffix.lower() in SUFFIXES or is_marked(path) or is_bare(path)
 
 
 def read(path: Path, frame: int | None) -> tuple[np.ndarray, Header]:
@@ -196,15 +186,14 @@ def open_dataset(path: Path) -> Any:
 
     what = "a DICOM image"
     with reading(path, what, "export it again, the file is damaged or not DICOM"), quiet():
-        with open(path, "rb") as stream:
-            start = stream.read(PREFIX_BYTES + len(MAGIC))
-        bare = start[PREFIX_BYTES:] != MAGIC and _is_bare(start)
+        bare = is_bare(path)
         if not bare:
             syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
             if syntax is not None and syntax.is_deflated:
                 files.check_claim(path, path.stat().st_size * files.DEFLATE_RATIO, True, what)
         dataset = pydicom.dcmread(path, force=bare)
-    add_syntax(path, dataset)
+    if said := add_syntax(dataset):
+        logger.warning(f"{path.name}: {said}")
     if not any(keyword in dataset for keyword in PIXEL_ELEMENTS):
         raise InputError(
             path,

@@ -59,24 +59,3 @@ def _fill_up(path: Path, dataset: Any) -> None:
         logger.warning(
             f"{path.name}: its pixel data is {missing} bytes short; the end is filled up"
         )
-
-
-def add_syntax(path: Path, dataset: Any) -> None:
-    """Add the transfer syntax that a file lacks, in place: that by which pydicom has read it.
-
-    A bare data set is implicit little endian (PS3.10 7.1). Only uncompressed pixels fit it.
-    """
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    if not hasattr(dataset, "file_meta"):
-        dataset.file_meta = FileMetaDataset()
-    if dataset.file_meta.get("TransferSyntaxUID"):
-        return
-    implicit, little = dataset.original_encoding
-    explicit = ExplicitVRBigEndian if little is False else ExplicitVRLittleEndian
-    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    logger.warning(
-        f"{path.name}: states no transfer syntax; read as"
-        f" {dataset.file_meta.TransferSyntaxUID.name}"
-    )

@@ -106,10 +106,8 @@ def _slices_of(path: Path) -> list[Slice]:
 
     wanted = set()
     with reading(path, "an RTSTRUCT", REMEDY), quiet():
-        for frame in (
-            pydicom.dcmread(path, force=is_bare(path)).get("ReferencedFrameOfReferenceSequence")
-            or []
-        ):
+        dataset = pydicom.dcmread(path, force=is_bare(path))
+        for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
             for study in frame.get("RTReferencedStudySequence") or []:
                 wanted |= {
                     str(one.SeriesInstanceUID)

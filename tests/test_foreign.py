@@ -218,3 +218,19 @@ def test_labels_that_a_round_trip_changed_a_little_are_whole(tmp_path, factor):
     found = nifti.load_labelmap(tmp_path / "seg.nii.gz")
     np.testing.assert_array_equal(found.data, labels().data)
     assert foreign.is_foreign(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ct.nii.gz", "ct.nrrd", "slices"])
+def test_one_line_says_what_was_read_and_to_where_its_axes_run(tmp_path, caplog, name):
+    caplog.set_level("INFO")
+    straight = Volume(ct().data, np.diag([-0.8, -0.9, 1.5, 1.0]), Lineage())
+    if name == "ct.nii.gz":
+        nibabel.save(nibabel.Nifti1Image(straight.data, straight.affine), tmp_path / name)
+    elif name == "ct.nrrd":
+        sitk.WriteImage(to_sitk(straight), tmp_path / name)
+    else:
+        dicom_series(tmp_path / name, straight)
+    nifti.load_ct(tmp_path / name, fill=False)
+    (line,) = [text for text in caplog.messages if "axes run to" in text]
+    assert line.startswith(f"{name}: ")
+    assert line.endswith("12 x 10 x 8 voxels of 0.8 x 0.9 x 1.5 mm, axes run to L P S")

@@ -62,7 +62,6 @@ def volume_of(slices: Sequence[Slice], what: str, shown: Path) -> Series:
     stack = stack_of(shown, slices)
     ordered = [slices[number] for number in stack.order]
     data, affine, said = as_grid(stack, hounsfield(ordered, what))
-    spacing = " x ".join(f"{each:.4g}" for each in np.linalg.norm(affine[:3, :3], axis=0))
     stated = ordered[0].header.get("GantryDetectorTilt") or 0
     with reading(shown, "a gantry tilt that is a number", "correct the header"):
         untold = abs(float(stated)) > 1 and not said and np.abs(stack.axes).max(0).min() > UNTILTED
@@ -71,7 +70,7 @@ def volume_of(slices: Sequence[Slice], what: str, shown: Path) -> Series:
             f"the header states a gantry tilt of {float(stated):g} degrees, which neither the"
             " positions nor the orientation of its slices show; they are used as they are"
         )
-    return Series(data, affine, f"DICOM series, {_described(ordered)}; {spacing} mm", tuple(said))
+    return Series(data, affine, f"DICOM series, {_described(ordered)}", tuple(said))
 
 
 def series_in(folder: Path) -> list[list[Slice]]:

@@ -19,7 +19,7 @@ from common.errors import InputError, reading
 from common.volume import foreign
 from common.volume.bone_only import fill_around_bone
 from common.volume.hounsfield import DENSEST_HU
-from common.volume.lineage import read, write
+from common.volume.lineage import read, sidecar, write
 from common.volume.materials import Material, material_of
 from common.volume.mesh import is_surface
 from common.volume.nifti_header import check_affine, check_header, on_disk
@@ -164,7 +164,7 @@ def _load(
     if foreign.is_foreign(path):
         found = foreign.read(path, what, series)
         check_affine(path, found.affine)
-        logger.info(f"{path.name}: {found.remark}; {' x '.join(map(str, found.data.shape))} voxels")
+        _log_reading(path, found.remark, found.data.shape, found.affine)
         for warning in found.warnings:
             logger.warning(f"{path.name}: {warning}")
         return Volume(found.data, found.affine, read(path, found.data.shape, found.affine), path)
@@ -176,7 +176,22 @@ def _load(
     with reading(path, what, "copy it again, the file is truncated or damaged"):
         # nibabel would scale to float64
         data = np.asanyarray(voxels, dtype=np.float32 if scaled else None).reshape(shape)
+    if not sidecar(path).exists():  # of a step, nothing is unknown
+        known = "sform" if image.header["sform_code"] > 0 else "qform"
+        _log_reading(path, f"NIfTI, {voxels.dtype}, by its {known}", shape, affine)
     return Volume(data, affine, read(path, shape, affine), path)
+
+
+def _log_reading(path: Path, kind: str, shape: tuple[int, ...], affine: np.ndarray) -> None:
+    """Log what was read: its kind, its voxels, and to where in the patient its axes run."""
+    import nibabel
+
+    spacing = " x ".join(f"{each:.4g}" for each in np.linalg.norm(affine[:3, :3], axis=0))
+    axes = " ".join(map(str, nibabel.orientations.aff2axcodes(affine)))
+    logger.info(
+        f"{path.name}: {kind}; {' x '.join(map(str, shape))} voxels of {spacing} mm, axes run to"
+        f" {axes}"
+    )
 
 
 def _open(path: Path, what: str) -> nibabel.Nifti1Image:

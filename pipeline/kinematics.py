@@ -12,6 +12,9 @@ reads   --femur, --tibia: results folders of registration.py (step 7), one per f
         --frames: the frames of anatomical_frame.py, femur first
         --time: seconds, one number per line, or the DICOM run with its frame times
         --contact: labelmaps of both bones, or surfaces of both implants, femur first
+        --normal_band: normal bounds over a cycle; columns percent (0 to 100) and, for any number,
+        its name with _low and _high, such as FE_deg_low, FE_deg_high. What the bounds mean is
+        yours to say; figure and page draw them
         review_NAME.jsonl of review.py, if present: a pose that a person rejected counts as failed,
         one that was accepted as ok
 writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _low and _high, the
@@ -19,7 +22,7 @@ writes  OUT/kinematics.csv    a row per frame: frame, time_s, each number with _
                               each number also as _smooth, _smooth_low and _smooth_high
         OUT/kinematics.json   the systematic band of the anatomical frames, finite helical axes of
                               steps of 10 degrees and more, ranges, values at 0, 30, 60 and 90
-                              degrees of flexion, settings
+                              degrees of flexion, frames outside --normal_band, settings
         OUT/contact.csv, .png with --contact: least distance of femur and tibia in both
                               compartments, its place on the plateau, area nearer than 6 mm. Bone to
                               bone: a CT does not show cartilage
@@ -40,7 +43,7 @@ bands   from the covariances of both poses, with their correlation when one solv
 frame   of the poses: the first view's camera (x along image columns, y along rows downwards, z from
         the source to the detector) or, with --calibration, the world of that file
 units   degrees, millimetres, seconds
-next    your statistics
+next    compare_movements.py, your statistics
 
 example
   python pipeline/kinematics.py --femur results/*/femur --tibia results/*/tibia \\
@@ -53,7 +56,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -67,19 +70,14 @@ if TYPE_CHECKING:
 
     from common.kinematics.contact import Mesh, Plateau
     from common.kinematics.frame_file import AnatomicalFrame
-    from common.kinematics.functional_alignment import Alignment
     from common.kinematics.joint_coordinates import Side
-    from common.kinematics.movement import Coordinates, JointPose, Movement
-    from common.kinematics.smoother import Smoothed
+    from common.kinematics.movement import Coordinates, Movement
+    from common.kinematics.normal_band import Placed
+    from common.kinematics.study import Inputs
 
 logger = logging.getLogger("common.script")
 
-
-SHOWN = 8  # frames that a warning names
-ALIGNED = "kinematics_aligned.csv"
-CONTACT = ("contact.csv", "contact.png")
-FIGURES = ("png", "pdf", "svg")
-PAGE = "html"
+FURTHER = ("png", "pdf", "svg", "html")  # formats beside those of other tools
 
 
 def build_parser() -> script.Parser:
@@ -129,10 +127,10 @@ def build_parser() -> script.Parser:
     parser.add_argument(
         "--format",
         nargs="+",
-        choices=(*FORMATS, *FIGURES, PAGE),
+        choices=(*FORMATS, *FURTHER),
         default=[],
         metavar="NAME",
-        help=f"further files: {', '.join((*FORMATS, *FIGURES, PAGE))}",
+        help=f"further files: {', '.join((*FORMATS, *FURTHER))}",
     )
     parser.add_argument(
         "--align",
@@ -146,6 +144,19 @@ def build_parser() -> script.Parser:
         type=Path,
         metavar=("FEMUR", "TIBIA"),
         help="labelmaps or surfaces of both bones, for the distances between them",
+    )
+    parser.add_argument(
+        "--normal_band",
+        type=Path,
+        metavar="CSV",
+        help="a band for comparison, such as one of gait: columns percent, FE_deg_low, FE_deg_high,"
+        " ...",
+    )
+    parser.add_argument(
+        "--cycle",
+        nargs=2,
+        metavar=("FIRST", "LAST"),
+        help="frames that are 0 and 100 %% of --normal_band (default: the first and the last)",
     )
     parser.add_argument(
         "--calibration",
@@ -214,72 +225,6 @@ def check_knee(args: argparse.Namespace) -> None:
             raise InputError(f"--{name}", "given with --order", "a knee", "leave one of them out")
 
 
-def aligned_of(
-    args: argparse.Namespace,
-    joints: Sequence[JointPose],
-    found: Movement,
-    frames: tuple[AnatomicalFrame, AnatomicalFrame],
-) -> Alignment | None:
-    """Return the corrections of both frames for --align, from frames whose poses are ok."""
-    if args.align is None:
-        return None
-    import numpy as np
-
-    from common.kinematics.functional_alignment import MOST_DEG, align
-
-    sure = np.array([all(bone.verdict == "ok" for bone in joint.bones) for joint in joints])
-    poses = np.where(sure[:, None, None], found.proximal_from_distal, np.nan)
-    alignment = align(poses, frames[0].side)
-    if alignment.most_deg > MOST_DEG:
-        logger.warning(
-            f"--align turns a frame by {alignment.most_deg:.0f} degrees: check both frames"
-        )
-    logger.info(
-        f"aligned: varus {alignment.before_deg[0]:.1f} to {alignment.after_deg[0]:.1f}, internal"
-        f" rotation {alignment.before_deg[1]:.1f} to {alignment.after_deg[1]:.1f} degrees (rms)"
-    )
-    return alignment
-
-
-def smoothed_of(
-    args: argparse.Namespace, found: Movement, times: np.ndarray | None, coordinates: Coordinates
-) -> Smoothed | None:
-    """Return the smoothed movement, if it is asked for; frames that count little are named."""
-    if not args.smooth or times is None:
-        return None
-    from common.kinematics.smoother import OUTLIER, smooth
-
-    smoothed = smooth(found, times, coordinates, args.cutoff_hz)
-    for name, weight in zip(found.names, smoothed.weights, strict=True):
-        if weight < OUTLIER:
-            logger.warning(f"frame {name} does not fit its neighbours and hardly counts")
-    return smoothed
-
-
-def warn_of_suspect(joints: Sequence[JointPose]) -> None:
-    """Name the frames whose numbers rest on a suspect pose."""
-    suspect = [each.name for each in joints if "suspect" in [b.verdict for b in each.bones]]
-    if suspect:
-        shown = ", ".join(suspect[:SHOWN]) + (", ..." if len(suspect) > SHOWN else "")
-        logger.warning(
-            f"{len(suspect)} of {len(joints)} frames rest on a suspect pose and may be wrong by any"
-            f" amount: {shown}; see the columns of the verdicts"
-        )
-
-
-def outputs_of(args: argparse.Namespace, bones: Sequence[str]) -> list[Path]:
-    """Return the files of the formats."""
-    from common.kinematics.exports import file_names
-
-    names: list[PurePosixPath] = []
-    for each in dict.fromkeys(args.format):
-        figure = [PurePosixPath(f"kinematics.{each}")]
-        names += (
-            figure if each in (*FIGURES, PAGE) else file_names(each, bones, args.subject, args.task)
-        )
-    return [args.output_dir / name for name in names]
-
-
 def meshes_of(
     args: argparse.Namespace, frames: tuple[AnatomicalFrame, AnatomicalFrame]
 ) -> tuple[Mesh, Plateau] | None:
@@ -294,34 +239,21 @@ def meshes_of(
     return femur, plateau_of(tibia, frames[1].side, str(args.contact[1]))
 
 
-def write_contact(
-    folder: Path,
-    found: Movement,
+def normal_of(
+    args: argparse.Namespace,
+    quantities: Sequence[str],
+    names: Sequence[str],
     times: np.ndarray | None,
-    femur: Mesh,
-    plateau: Plateau,
-    side: Side,
-) -> None:
-    """Write the table and the figure of the distances between both bones; warn of overlaps."""
-    import numpy as np
+) -> Placed | None:
+    """Return the band of --normal_band over the frames, if it is given."""
+    if args.normal_band is None:
+        if args.cycle is not None:
+            raise InputError("--cycle", "given alone", "--normal_band with it", "add it")
+        return None
+    from common.kinematics import normal_band
 
-    from common.kinematics import contact
-    from common.reports.contact_figure import write_contact_figure
-
-    distances = contact.contact(found, femur, plateau)
-    files.write_text(folder / CONTACT[0], contact.as_table(distances, found.names, times, side))
-    write_contact_figure(folder / CONTACT[1], distances, times, side)
-    least = np.nanmin(distances.least, axis=0)
-    logger.info(
-        f"bones as near as {least[0]:.1f} mm medially and {least[1]:.1f} mm laterally, without"
-        " their cartilage, which a CT does not show"
-    )
-    inside = found.known[distances.least[found.known].min(axis=1) < 0]
-    if len(inside):
-        logger.warning(
-            f"the bones overlap in {len(inside)} of {len(found.known)} frames, by up to"
-            f" {-least.min():.1f} mm: an error of poses or labelmaps"
-        )
+    band = normal_band.read(args.normal_band, quantities)
+    return normal_band.place(band, names, times, args.cycle)
 
 
 def rig_from_camera(path: Path | None) -> np.ndarray | None:
@@ -333,101 +265,69 @@ def rig_from_camera(path: Path | None) -> np.ndarray | None:
     return calibration.read(path).rig_from_camera
 
 
-def run(args: argparse.Namespace) -> int | None:
-    from common.kinematics import (
-        exports,
-        frame_file,
-        movement_inputs,
-        movement_summary,
-        movement_table,
-    )
-    from common.kinematics.bone_poses import bone_poses
-    from common.kinematics.movement import movement
+def load(args: argparse.Namespace) -> Inputs:
+    """Return what the flags name. Raises InputError for what does not fit."""
+    from common.kinematics import frame_file, movement_inputs, movement_table
+    from common.kinematics.study import Inputs
 
     frames = frame_file.load(args.frames[0]), frame_file.load(args.frames[1])
     movement_inputs.check_frames(args.frames, frames)
-    bones = [frame.bone for frame in frames]
     quantities, coordinates = coordinates_of(args.order, frames[0].side)
-    table, beside = (args.output_dir / name for name in (movement_table.CSV, movement_table.JSON))
     proximal = movement_inputs.find_frames(args.femur, frames[0])
     distal = movement_inputs.find_frames(args.tibia, frames[1])
     joints = movement_inputs.joints_of(proximal, distal)
-    times = times_of(args, [joint.name for joint in joints])
+    names = [joint.name for joint in joints]
+    times = times_of(args, names)
     check_smoothing(args, times)
     check_knee(args)
-    forms = [each for each in dict.fromkeys(args.format) if each in FORMATS]
-    for each in forms:
-        exports.check(each, args.subject, args.task, times)
-    world = rig_from_camera(args.calibration)
-    volumes = None
-    if "tra" in forms:
-        volumes = movement_inputs.model_volume(proximal), movement_inputs.model_volume(distal)
     if args.contact is not None and not any(joint.known for joint in joints):
         raise InputError("--contact", "no frame has a pose", "one frame or more", "register again")
-    meshes = meshes_of(args, frames)
-    further = [*(CONTACT if meshes else ()), *((ALIGNED,) if args.align else ())]
-    more = [args.output_dir / name for name in further]
-    files.check_outputs([table, beside, *more, *outputs_of(args, bones)], args.overwrite)
-    found = movement(joints, frames, coordinates)
-    alignment = aligned_of(args, joints, found, frames)
-    warn_of_suspect(joints)
-    smoothed = smoothed_of(args, found, times, coordinates)
-    stated = [
-        {"file": path.name, "bone": frame.bone, "side": frame.side, "method": frame.method}
-        for path, frame in zip(args.frames, frames, strict=True)
-    ]
-
-    def write_table(name: str, joint: Movement, smooth: Smoothed | None) -> None:
-        curves = None if smooth is None else (smooth.values, smooth.half)
-        text = movement_table.as_table(joints, joint, times, quantities, bones, curves)
-        files.write_text(args.output_dir / name, text)
-
-    settings = {"order": args.order, "fps": args.fps, "cutoff_hz": args.cutoff_hz}
-    if smoothed is not None:
-        settings["smoothing_rad2_per_s3_mm2_per_s3"] = list(smoothed.strength)
-    content = movement_table.as_content(found, quantities, stated, settings)
-    if alignment is not None:
-        again = movement(joints, alignment.aligned(frames), coordinates)
-        content["functional_alignment"] = {
-            **alignment.entries(),
-            "summary": movement_summary.summary_of(again.values, quantities),
-        }
-        write_table(ALIGNED, again, smoothed_of(args, again, times, coordinates))
-    files.write_json(beside, content)
-    write_table(table.name, found, smoothed)
-    poses = bone_poses(joints, frames, times, world)
-    values = found.values if smoothed is None else smoothed.values
-    exported = exports.Exported(poses, values, tuple(quantities), args.subject, args.task, volumes)
-    exports.write(args.output_dir, forms, exported)
-    if meshes is not None:
-        write_contact(args.output_dir, found, times, *meshes, frames[0].side)
-    for each in sorted(set(args.format) & set(FIGURES)):
-        from common.reports.kinematics_figure import write_figure
-
-        write_figure(table.with_suffix(f".{each}"), found, times, quantities, smoothed)
-    if PAGE in args.format:
-        from common.reports.movement_page import MovementReport, movement_page
-
-        remarks = alignment_remarks(alignment)
-        report = MovementReport(
-            args.name or args.output_dir.resolve().name, found, (proximal, distal), frames,
-            tuple(quantities), times, smoothed, remarks,
-        )  # fmt: skip
-        files.write_text(table.with_suffix(f".{PAGE}"), movement_page(report))
-    for line in summary(found, quantities):
-        logger.info(line)
-    print(table)
-    return None
-
-
-def alignment_remarks(alignment: Alignment | None) -> tuple[str, ...]:
-    """Return what a page says of the functional alignment."""
-    if alignment is None:
-        return ()
-    return (
-        f"{ALIGNED} has the numbers after functional alignment (REFRAME), which turns a frame by up"
-        f" to {alignment.most_deg:.1f} degrees; this page has those before it.",
+    return Inputs(
+        args.name or args.output_dir.resolve().name,
+        frames,
+        [
+            movement_table.frame_entries(path, frame)
+            for path, frame in zip(args.frames, frames, strict=True)
+        ],
+        (proximal, distal),
+        joints,
+        times,
+        quantities,
+        coordinates,
+        {"order": args.order, "fps": args.fps, "cutoff_hz": args.cutoff_hz},
+        meshes_of(args, frames),
+        normal_of(args, quantities, names, times),
     )
+
+
+def run(args: argparse.Namespace) -> int | None:
+    inputs = load(args)
+    from common.kinematics import exports, movement_inputs
+    from common.kinematics.bone_poses import bone_poses
+    from common.kinematics.study import study_movement
+    from common.reports import movement_files
+
+    forms = [each for each in dict.fromkeys(args.format) if each in FORMATS]
+    for each in forms:
+        exports.check(each, args.subject, args.task, inputs.times)
+    volumes = movement_inputs.model_volumes(inputs.results) if "tra" in forms else None
+    world = rig_from_camera(args.calibration)
+    bones = [frame.bone for frame in inputs.frames]
+    names = movement_files.file_names(
+        args.format, bones, args.subject, args.task, inputs.meshes is not None, bool(args.align)
+    )
+    outputs = [args.output_dir / name for name in names]
+    files.check_outputs(outputs, args.overwrite)
+    study = study_movement(inputs, args.smooth, args.cutoff_hz, args.align is not None)
+    poses = bone_poses(inputs.joints, inputs.frames, inputs.times, world)
+    exported = exports.Exported(
+        poses, study.best, inputs.quantities, args.subject, args.task, volumes
+    )
+    movement_files.write(args.output_dir, args.format, study, exported)
+    for line in summary(study.found, inputs.quantities):
+        logger.info(line)
+    print(outputs[0])
+    return None
 
 
 def summary(found: Movement, quantities: Sequence[str]) -> list[str]:

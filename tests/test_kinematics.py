@@ -93,6 +93,27 @@ def test_the_band_of_the_anatomical_frames_is_apart_from_that_of_the_poses():
     assert found.frame_band()[0, 0] == pytest.approx(0.5 * 1.959964, rel=1e-3)
 
 
+def test_derivatives_are_those_of_moving_each_bone_by_itself():
+    """Bands of twists of one pose or frame, against numbers of poses and frames moved that way."""
+    six = np.array([178.0, 4, 9, 3, 6, 5])  # near the seam of the flexion angle
+    frames = frame("femur"), frame("tibia")
+    for which in range(24):
+        step = np.zeros(24)
+        step[which] = 1e-6 if which % 6 < 3 else 1e-4
+        poses, in_frames = step[:12], step[12:]
+        ends = [
+            left(*placed(joint(six, np.zeros((12, 12))), frames, sign * poses, sign * in_frames))
+            for sign in (1, -1)
+        ]
+        moved = (ends[0] - ends[1]) / 2
+        spread = np.outer(poses, poses)
+        blocks = [np.outer(part, part) for part in (in_frames[:6], in_frames[6:])]
+        turned = frame("femur", covariance=blocks[0]), frame("tibia", covariance=blocks[1])
+        found = movement([joint(six, spread)], turned, left)
+        stated = (found.band() if which < 12 else found.frame_band())[0] / 1.959964
+        np.testing.assert_allclose(stated, np.abs(moved), rtol=1e-4, atol=2e-9)
+
+
 def test_a_failed_pose_is_a_gap_between_its_neighbours():
     spread = covariance(2)
     joints = [joint(SIX[0], spread), joint(SIX[1], spread, "failed"), joint(SIX[2], spread)]

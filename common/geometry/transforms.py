@@ -62,6 +62,27 @@ def twist(parameters: np.ndarray, centre: np.ndarray) -> np.ndarray:
     return matrix
 
 
+def cross_matrix(vectors: npt.ArrayLike) -> np.ndarray:
+    """Return the matrices (..., 3, 3) of the cross products with vectors (..., 3)."""
+    x, y, z = np.moveaxis(np.asarray(vectors, float), -1, 0)
+    zero = np.zeros_like(x)
+    rows = [[zero, -z, y], [z, zero, -x], [-y, x, zero]]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def adjoint(target_from_source: np.ndarray) -> np.ndarray:
+    """Return the matrices (..., 6, 6) that carry small twists about the origin of one frame.
+
+    For a small twist s along the axes of the source, `twist` (s) in the source frame is the same
+    motion as the twist of the result times s in the target frame, both about their origins.
+    """
+    turn, offset = target_from_source[..., :3, :3], target_from_source[..., :3, 3]
+    matrix = np.zeros((*target_from_source.shape[:-2], 6, 6))
+    matrix[..., :3, :3] = matrix[..., 3:, 3:] = turn
+    matrix[..., 3:, :3] = cross_matrix(offset) @ turn
+    return matrix
+
+
 def rotation_angle_deg(rotation: np.ndarray) -> float:
     """Return the angle of a 3x3 rotation in degrees, accurate for small angles too."""
     skew = rotation - rotation.T

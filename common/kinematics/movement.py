@@ -14,7 +14,7 @@ from common.results.pose_uncertainty import PoseUncertainty
 from common.results.result import Result, VerdictCode
 
 BAND = 1.959964  # standard deviations of a two-sided 95 % band
-STEP_RAD, STEP_MM = 1e-5, 1e-3  # of the central differences
+STEP_RAD, STEP_MM = 1e-5, 1e-3  # of the central differences of the coordinates
 
 Coordinates = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of two poses (..., 4, 4): (..., 6)
 
@@ -100,11 +100,16 @@ class Movement:
 
     def band(self) -> np.ndarray:
         """Return half the width (N, 6) of the 95 % band from the poses."""
-        return BAND * np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
+        return _half(self.covariances)
 
     def frame_band(self) -> np.ndarray:
         """Return half the width (N, 6) of the systematic 95 % band from the anatomical frames."""
-        return BAND * np.sqrt(np.diagonal(self.frame_covariances, axis1=1, axis2=2))
+        return _half(self.frame_covariances)
+
+
+def _half(covariances: np.ndarray) -> np.ndarray:
+    """Return half the width (N, 6) of 95 % bands; a variance that rounding makes negative is 0."""
+    return BAND * np.sqrt(np.maximum(np.diagonal(covariances, axis1=1, axis2=2), 0))
 
 
 def movement(
@@ -114,29 +119,88 @@ def movement(
 ) -> Movement:
     """Return the coordinates of a joint in every frame, with first-order bands.
 
-    The covariance of the coordinates is J S J^T with the derivatives J by central differences.
+    The covariance of the coordinates is J S J^T: S is that of the relative twist of both bones,
+    which is linear in the twists of both poses and of both anatomical frames, J the derivatives of
+    the coordinates by it.
     """
     count = len(joints)
+    known = np.array([number for number, joint in enumerate(joints) if joint.known], int)
     values = np.full((count, 6), np.nan)
     spreads, systematic, relative = (np.full((count, 6, 6), np.nan) for _ in range(3))
     poses = np.full((count, 4, 4), np.nan)
-    of_frames = np.zeros((12, 12))
-    of_frames[:6, :6], of_frames[6:, 6:] = (frame.covariance for frame in frames)
-    for number, joint in enumerate(joints):
-        if not joint.known:
-            continue
-        values[number] = coordinates(*placed(joint, frames))
-        by_pose = _jacobian(lambda t, at=joint: coordinates(*placed(at, frames, t)))
-        spreads[number] = by_pose @ joint.covariance @ by_pose.T
-        by_frame = _jacobian(lambda t, at=joint: coordinates(*placed(at, frames, in_frames=t)))
-        systematic[number] = by_frame @ of_frames @ by_frame.T
-        first, second = placed(joint, frames)
-        poses[number] = geometry.invert(first) @ second
-        turn = _jacobian(lambda t, at=joint, mean=poses[number]: _relative(at, frames, t, mean))
-        relative[number] = turn @ joint.covariance @ turn.T
-    return Movement(
-        tuple(joint.name for joint in joints), values, spreads, systematic, poses, relative
+    names = tuple(joint.name for joint in joints)
+    if len(known):
+        first, second = _camera_from_frames([joints[number] for number in known], frames)
+        values[known] = coordinates(first, second)
+        poses[known] = geometry.invert(first) @ second
+        by_pose = _relative_by_poses([joints[number] for number in known], first)
+        slopes = slopes_of(coordinates, poses[known])
+        stated = np.stack([joints[number].covariance for number in known])
+        relative[known] = _carried(by_pose, stated)
+        spreads[known] = _carried(slopes @ by_pose, stated)
+        # frames turn along their own axes: the proximal one against the distal bone
+        by_frame = np.concatenate(
+            [np.tile(-np.eye(6), (len(known), 1, 1)), geometry.adjoint(poses[known])], axis=2
+        )
+        of_frames = np.zeros((12, 12))
+        of_frames[:6, :6], of_frames[6:, 6:] = (frame.covariance for frame in frames)
+        systematic[known] = _carried(slopes @ by_frame, of_frames)
+    return Movement(names, values, spreads, systematic, poses, relative)
+
+
+def slopes_of(coordinates: Coordinates, poses: np.ndarray) -> np.ndarray:
+    """Return the derivatives (K, 6, 6) of coordinates by small left twists of poses (K, 4, 4).
+
+    ``poses`` are proximal_from_distal, the twists are about the proximal origin along its axes.
+    By central differences, of angles across their seam too.
+    """
+    steps = np.repeat([STEP_RAD, STEP_MM], 3)
+    around = np.zeros(3)
+    ends = [
+        coordinates(
+            np.eye(4),
+            np.stack([geometry.twist(sign * row, around) for row in np.diag(steps)])[:, None]
+            @ poses,
+        )
+        for sign in (1, -1)
+    ]
+    change = ends[0] - ends[1]  # (6 twists, K, 6 coordinates)
+    change[..., :3] = (change[..., :3] + 180) % 360 - 180
+    return np.moveaxis(change / (2 * steps[:, None, None]), 0, -1)
+
+
+def _carried(linear: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Return the covariances (K, 6, 6) of linear functions (K, 6, M)."""
+    return linear @ covariance @ np.swapaxes(linear, -1, -2)
+
+
+def _camera_from_frames(
+    joints: Sequence[JointPose], frames: tuple[AnatomicalFrame, AnatomicalFrame]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return camera_from_frame (K, 4, 4) of the proximal and the distal bone."""
+    cameras = np.stack([[bone.scanner_from_camera for bone in joint.bones] for joint in joints])
+    inverse = geometry.invert(cameras)
+    first, second = (
+        inverse[:, number] @ frame.scanner_from_frame for number, frame in enumerate(frames)
     )
+    return first, second
+
+
+def _relative_by_poses(joints: Sequence[JointPose], camera_from_first: np.ndarray) -> np.ndarray:
+    """Return the derivatives (K, 6, 12) of the left twists of proximal_from_distal.
+
+    They are by the left twists of scanner_from_camera of both bones about their centres, radians
+    and mm: the camera of a bone moves against the bone.
+    """
+    first_from_camera = geometry.invert(camera_from_first)
+    parts = []
+    for number, sign in ((0, 1.0), (1, -1.0)):
+        bones = [joint.bones[number] for joint in joints]
+        cameras = geometry.invert(np.stack([bone.scanner_from_camera for bone in bones]))
+        about_origin = np.tile(np.eye(6), (len(bones), 1, 1))
+        about_origin[:, 3:, :3] = geometry.cross_matrix(np.stack([b.centre_mm for b in bones]))
+        parts.append(sign * geometry.adjoint(first_from_camera @ cameras) @ about_origin)
+    return np.concatenate(parts, axis=2)
 
 
 def placed(
@@ -160,27 +224,3 @@ def placed(
             place = place @ geometry.twist(in_frames[part], np.zeros(3))
         found.append(geometry.invert(camera) @ place)
     return found[0], found[1]
-
-
-def _relative(
-    joint: JointPose,
-    frames: tuple[AnatomicalFrame, AnatomicalFrame],
-    twists: np.ndarray,
-    mean: np.ndarray,
-) -> np.ndarray:
-    """Return the left twist (6,) of proximal_from_distal that twists of both poses cause."""
-    from scipy.spatial.transform import Rotation
-
-    first, second = placed(joint, frames, twists)
-    moved = geometry.invert(first) @ second @ geometry.invert(mean)
-    return np.r_[Rotation.from_matrix(moved[:3, :3]).as_rotvec(), moved[:3, 3]]
-
-
-def _jacobian(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Return the derivatives (6, 12) at zero."""
-    columns = []
-    for number in range(12):
-        step = STEP_RAD if number % 6 < 3 else STEP_MM
-        twist = np.eye(12)[number] * step
-        columns.append((function(twist) - function(-twist)) / (2 * step))
-    return np.stack(columns, axis=1)

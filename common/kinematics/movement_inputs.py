@@ -175,6 +175,13 @@ def model_volume(found: Sequence[Found]) -> ModelVolume:
     return ModelVolume(ct.affine, ct.shape, ct.lineage.scanner_from_volume)
 
 
+def model_volumes(
+    results: tuple[Sequence[Found], Sequence[Found]],
+) -> tuple[ModelVolume, ModelVolume]:
+    """Return `model_volume` of both bones."""
+    return model_volume(results[0]), model_volume(results[1])
+
+
 def check_frames(paths: Sequence[Path], frames: tuple[AnatomicalFrame, AnatomicalFrame]) -> None:
     """Raise InputError unless two frames are of one side and one CT, and of different bones."""
     first, second = frames

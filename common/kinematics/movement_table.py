@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common import files
+from common.kinematics.frame_file import AnatomicalFrame
 from common.kinematics.helical_axis import helical_axes
 from common.kinematics.movement import JointPose, Movement
 from common.kinematics.movement_summary import summary_of
@@ -67,6 +69,17 @@ def _banded(
 
 def _text(value: float) -> str:
     return f"{value:.{DIGITS}f}" if np.isfinite(value) else ""
+
+
+def frame_entries(path: Path, frame: AnatomicalFrame) -> dict[str, Any]:
+    """Return what ``kinematics.json`` states of an anatomical frame."""
+    return {
+        "file": path.name,
+        "sha256": files.sha256(path),
+        "bone": frame.bone,
+        "side": frame.side,
+        "method": frame.method,
+    }
 
 
 def as_content(

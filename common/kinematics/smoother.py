@@ -13,14 +13,13 @@ import numpy as np
 
 from common import geometry
 from common.errors import InputError
-from common.kinematics.movement import BAND, Coordinates, Movement
+from common.kinematics.movement import BAND, Coordinates, Movement, slopes_of
 
 ITERATIONS, CONVERGED = 12, 1e-7
 # Student's t with few degrees of freedom: a frame whose pose is flipped hardly counts
 TAIL = 4.0
 OUTLIER = 0.1  # weight below which a frame is one
 LEAST_FRAMES = 5
-STEP = 1e-5
 # of the search for the prior's strength: simplex steps in its natural logarithm, evaluations
 FIRST_STEP, EVALUATIONS = 2.0, 60
 
@@ -76,12 +75,20 @@ def smooth(
         )
     state = _start(measured)
     strength = _strength_at(measured, cutoff_hz) if cutoff_hz else _most_likely(measured, state)
-    state, spreads, weights, _ = _solve(measured, state, strength)
+    solved = _solve(measured, state, strength)
+    state, spreads = solved.state, _marginals(*solved.equations)[:, :6, :6]
+    weights = np.where(measured.known, solved.weights, np.nan)
     values, half = (np.full((len(times), 6), np.nan) for _ in range(2))
-    for number in np.flatnonzero(measured.known):
-        values[number], slope = _coordinates(state, number, coordinates)
-        half[number] = BAND * np.sqrt(np.diag(slope @ spreads[number] @ slope.T))
-    weights[~measured.known] = np.nan
+    known = np.flatnonzero(measured.known)
+    poses = np.tile(np.eye(4), (len(known), 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = state.rotations[known], state.positions[known]
+    values[known] = coordinates(np.eye(4), poses)
+    # a turn about the distal origin, which the state has, to one about the proximal origin
+    carry = np.tile(np.eye(6), (len(known), 1, 1))
+    carry[:, 3:, :3] = geometry.cross_matrix(state.positions[known])
+    slopes = slopes_of(coordinates, poses) @ carry
+    spread = slopes @ spreads[known] @ slopes.transpose(0, 2, 1)
+    half[known] = BAND * np.sqrt(np.diagonal(spread, axis1=1, axis2=2))
     return Smoothed(values, half, weights, strength)
 
 
@@ -94,7 +101,7 @@ def _measured(found: Movement, times: np.ndarray) -> _Measured:
         rotations[number], positions[number] = pose[:3, :3], pose[:3, 3]
         # a turn about the proximal origin moves the distal origin too
         carry = np.eye(6)
-        carry[3:, :3] = -_cross(pose[:3, 3])
+        carry[3:, :3] = -geometry.cross_matrix(pose[:3, 3])
         information[number] = np.linalg.inv(carry @ found.relative_covariances[number] @ carry.T)
     return _Measured(rotations, positions, information, np.asarray(times, float))
 
@@ -135,7 +142,7 @@ def _most_likely(measured: _Measured, state: _State) -> tuple[float, float]:
     first = np.log([100.0 * (10 / span) ** 3 * 1e-2, 100.0 * (10 / span) ** 3 * 1e2])
 
     def cost(logarithms: np.ndarray) -> float:
-        return _solve(measured, state, (np.exp(logarithms[0]), np.exp(logarithms[1])), 4)[3]
+        return _solve(measured, state, (np.exp(logarithms[0]), np.exp(logarithms[1])), 4).cost
 
     simplex = first + FIRST_STEP * np.array([[0, 0], [1, 0], [0, 1]])
     best = minimize(
@@ -147,29 +154,35 @@ def _most_likely(measured: _Measured, state: _State) -> tuple[float, float]:
     return float(np.exp(best[0])), float(np.exp(best[1]))
 
 
+@dataclass(frozen=True, eq=False)
+class _Solved:
+    state: _State
+    weights: np.ndarray  # (N,)
+    cost: float  # negative log likelihood
+    equations: tuple[np.ndarray, np.ndarray]  # blocks on and above the diagonal
+
+
 def _solve(
     measured: _Measured,
     state: _State,
     strength: tuple[float, float],
     iterations: int = ITERATIONS,
-) -> tuple[_State, np.ndarray, np.ndarray, float]:
-    """Return state, covariances (N, 6, 6), weights (N,) and the negative log likelihood."""
+) -> _Solved:
     count = len(measured.times)
     density = np.repeat(strength, 3)
-    weights = np.ones(count)
     for _ in range(iterations):
         misses = _misses(measured, state)
         distance = np.einsum("ni,nij,nj->n", misses, measured.information, misses)
         weights = np.where(measured.known, (TAIL + 6) / (TAIL + distance), 1.0)
         diagonal, upper, right, prior_cost = _system(measured, state, weights, density, misses)
-        step, spreads, log_determinant = _solve_blocks(diagonal, upper, right)
+        step, log_determinant = _solve_banded(diagonal, upper, right)
         state = _moved(state, step)
         if np.abs(step).max() < CONVERGED:
             break
     tails = (TAIL + 6) / 2 * np.log1p(distance[measured.known] / TAIL)
     transitions = -6 * (count - 1) * np.log(strength).sum()
-    likelihood = tails.sum() + (prior_cost + log_determinant - transitions) / 2
-    return state, spreads[:, :6, :6], weights, float(likelihood)
+    cost = tails.sum() + (prior_cost + log_determinant - transitions) / 2
+    return _Solved(state, weights, float(cost), (diagonal, upper))
 
 
 def _misses(measured: _Measured, state: _State) -> np.ndarray:
@@ -199,7 +212,7 @@ def _system(
     right[:, :6] = np.einsum("nij,nj->ni", information, misses)
     turns = _logarithm(state.rotations[1:] @ state.rotations[:-1].transpose(0, 2, 1))
     intervals = np.diff(measured.times)
-    skew = _cross(turns)
+    skew = geometry.cross_matrix(turns)
     squared = skew @ skew / 12
     before, after = np.zeros_like(upper), np.tile(np.eye(12), (count - 1, 1, 1))
     before[:, :3, :3] = -(np.eye(3) + skew / 2 + squared)
@@ -230,23 +243,37 @@ def _system(
     return diagonal, upper, right, cost
 
 
-def _solve_blocks(
+def _solve_banded(
     diagonal: np.ndarray, upper: np.ndarray, right: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return solution (N, 12), diagonal blocks of the inverse, and the log determinant."""
-    count = len(diagonal)
-    schur, carried = diagonal.copy(), right.copy()
+) -> tuple[np.ndarray, float]:
+    """Return the solution (N, 12) and the log determinant of the normal equations.
+
+    Raises LinAlgError if they are not positive definite.
+    """
+    from scipy.linalg import cho_solve_banded, cholesky_banded
+
+    count, size = right.shape
+    bands = np.zeros((2 * size, count, size))  # row i holds the elements i below the diagonal
+    row, column = np.indices((size, size))
+    below = row >= column
+    bands[(row - column)[below], :, column[below]] = diagonal[:, row[below], column[below]].T
+    bands[size + row - column, :-1, column] = np.moveaxis(upper, 0, -1).transpose(1, 0, 2)
+    factor = cholesky_banded(bands.reshape(2 * size, -1), lower=True)
+    solution = cho_solve_banded((factor, True), right.ravel())
+    return solution.reshape(count, size), float(2 * np.log(factor[0]).sum())
+
+
+def _marginals(diagonal: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Return the diagonal blocks (N, 12, 12) of the inverse of the normal equations."""
+    schur = diagonal.copy()
     gains = np.zeros_like(upper)
-    for k in range(1, count):
+    for k in range(1, len(diagonal)):
         gains[k - 1] = np.linalg.solve(schur[k - 1], upper[k - 1])
         schur[k] -= upper[k - 1].T @ gains[k - 1]
-        carried[k] -= gains[k - 1].T @ carried[k - 1]
     inverse = np.linalg.inv(schur)
-    solution = np.einsum("nij,nj->ni", inverse, carried)
-    for k in range(count - 2, -1, -1):
-        solution[k] -= gains[k] @ solution[k + 1]
+    for k in range(len(diagonal) - 2, -1, -1):
         inverse[k] += gains[k] @ inverse[k + 1] @ gains[k].T
-    return solution, inverse, float(np.linalg.slogdet(schur)[1].sum())
+    return inverse
 
 
 def _moved(state: _State, step: np.ndarray) -> _State:
@@ -256,29 +283,7 @@ def _moved(state: _State, step: np.ndarray) -> _State:
     return _State(turns, state.positions + step[:, 3:6], state.velocities + step[:, 6:])
 
 
-def _coordinates(
-    state: _State, number: int, coordinates: Coordinates
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates (6,) of a smoothed pose, and their derivatives (6, 6)."""
-
-    def at(change: np.ndarray) -> np.ndarray:
-        pose = geometry.translation(state.positions[number] + change[3:])
-        pose[:3, :3] = geometry.rotation_matrix(change[:3]) @ state.rotations[number]
-        return coordinates(np.eye(4), pose)
-
-    columns = [(at(STEP * e) - at(-STEP * e)) / (2 * STEP) for e in np.eye(6)]
-    return at(np.zeros(6)), np.stack(columns, axis=1)
-
-
 def _logarithm(rotations: np.ndarray) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_matrix(rotations).as_rotvec()
-
-
-def _cross(vectors: np.ndarray) -> np.ndarray:
-    """Cross product matrices (..., 3, 3) of vectors (..., 3)."""
-    x, y, z = np.moveaxis(vectors, -1, 0)
-    zero = np.zeros_like(x)
-    rows = [[zero, -z, y], [z, zero, -x], [-y, x, zero]]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from common import files
-from common.kinematics.movement import Movement
-from common.kinematics.smoother import OUTLIER, Smoothed
+from common.kinematics.smoother import OUTLIER
+from common.kinematics.study import Study
 from common.reports import figures, palette
 
 WIDTH_IN, HEIGHT_IN = 7.1, 3.6
@@ -23,27 +22,27 @@ TITLES = {
 }
 
 
-def write_figure(
-    path: Path,
-    found: Movement,
-    times: np.ndarray | None,
-    quantities: Sequence[str],
-    smoothed: Smoothed | None = None,
-) -> None:
+def write_figure(path: Path, study: Study) -> None:
     """Write six panels as PNG, PDF or SVG, by the ending.
 
-    A frame without a pose is a gap; one that hardly counted in the smoothing is ringed.
+    A frame without a pose is a gap; one that hardly counted in the smoothing is ringed. A normal
+    band is grey.
     """
+    found, smoothed = study.found, study.smoothed
+    times, normal = study.inputs.times, study.inputs.normal
     with figures.style():
         figure = figures.new(WIDTH_IN, HEIGHT_IN)
         across = np.arange(len(found.names)) if times is None else times
         half = found.band()
         for number, (panel, name) in enumerate(
-            zip(figure.subplots(2, 3).ravel(), quantities, strict=True)
+            zip(figure.subplots(2, 3).ravel(), study.inputs.quantities, strict=True)
         ):
             title, _, unit = name.rpartition("_")
             panel.set_ylabel(f"{TITLES.get(name, title)} ({'°' if unit == 'deg' else unit})")
             panel.set_xlabel("frame" if times is None else "time (s)")
+            bounds = None if normal is None else normal.bounds(name)
+            if bounds is not None:
+                panel.fill_between(across, *bounds, color="#bbbbbb", alpha=0.5, linewidth=0)
             raw = found.values[:, number]
             panel.fill_between(across, raw - half[:, number], raw + half[:, number],
                                color=palette.BLUE, alpha=0.25, linewidth=0)  # fmt: skip

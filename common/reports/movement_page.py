@@ -12,10 +12,11 @@ import numpy as np
 
 from common import geometry
 from common.kinematics.frame_file import AnatomicalFrame
-from common.kinematics.movement import Movement
 from common.kinematics.movement_inputs import Found
 from common.kinematics.movement_summary import AT_DEG, summary_of
-from common.kinematics.smoother import OUTLIER, Smoothed
+from common.kinematics.normal_band import Placed
+from common.kinematics.smoother import OUTLIER
+from common.kinematics.study import Study
 from common.progress import track
 from common.reports import charts
 from common.reports.browser_scene import SurfaceEntries, surface_entries
@@ -32,32 +33,21 @@ OUTLINE_PX = 210
 SHOWN = 12  # frames that a remark names
 
 
-@dataclass(frozen=True, eq=False)
-class MovementReport:
-    """What the page of a movement shows."""
+def movement_page(study: Study, remarks: Sequence[str] = ()) -> str:
+    """Return the page of a movement, which contains everything it shows.
 
-    name: str
-    found: Movement
-    bones: tuple[Sequence[Found], Sequence[Found]]  # results of both bones, frame by frame
-    frames: tuple[AnatomicalFrame, AnatomicalFrame]
-    quantities: tuple[str, ...]
-    times: np.ndarray | None
-    smoothed: Smoothed | None
-    remarks: tuple[str, ...] = ()  # further lines of the summary
-
-
-def movement_page(report: MovementReport) -> str:
-    """Return the page of a movement, which contains everything it shows."""
-    found, count = report.found, len(report.found.names)
-    pairs = list(zip(*report.bones, strict=True))
+    ``remarks`` are further lines of its summary.
+    """
+    found, count = study.found, len(study.found.names)
+    pairs = list(zip(*study.inputs.results, strict=True))
     pictures = [_picture(pair) for pair in track(pairs, what="images", unit="frame")]
-    scene = _meshes(report)
+    scene = _meshes(study)
     first = int(found.known[0]) if len(found.known) else 0
-    bones = [frame.bone for frame in report.frames]
+    bones = [frame.bone for frame in study.inputs.frames]
     content = {
-        "remarks": _remarks(report),
-        "summary_columns": _summary_columns(report.quantities),
-        "summary": _summary(report),
+        "remarks": [*_remarks(study), *remarks],
+        "summary_columns": _summary_columns(study.inputs.quantities),
+        "summary": _summary(study),
         "count": count,
         "first": first,
         "width": pictures[first].width,
@@ -65,16 +55,16 @@ def movement_page(report: MovementReport) -> str:
         "image": pictures[first].url,
         "flipped": bool(pairs[first][0].result.xray.get("flipped")),
         "bones": bones,
-        "charts": _charts(report),
-        "smoothed": report.smoothed is not None,
+        "charts": _charts(study),
+        "smoothed": study.smoothed is not None,
         "scene": scene is not None,
         "plotly": plotly_script() if scene is not None else "",
-        "store": _store(report, pictures, scene),
+        "store": _store(study, pictures, scene),
     }
-    side = report.frames[0].side
+    side = study.inputs.frames[0].side
     subtitle = f"{side} {bones[0]} and {bones[1]}, {counted(count, 'frame')}"
     return render(
-        "movement.html", f"{report.name}: movement", subtitle, content, "movement.js",
+        "movement.html", f"{study.inputs.name}: movement", subtitle, content, "movement.js",
         "pipeline/kinematics.py",
     )  # fmt: skip
 
@@ -114,10 +104,10 @@ def _outline(path: Path, size: tuple[int, int]) -> str:
     return "".join(svg_path((curve + 0.5) / reduced) for curve in curves)
 
 
-def _meshes(report: MovementReport) -> list[dict[str, Any]] | None:
+def _meshes(study: Study) -> list[dict[str, Any]] | None:
     """Return both surfaces in their anatomical frames, or None if a CT is missing."""
     entries = []
-    for results, frame in zip(report.bones, report.frames, strict=True):
+    for results, frame in zip(study.inputs.results, study.inputs.frames, strict=True):
         one = results[0]
         surface = surface_entries(Registered(one.folder, one.result, None))
         if surface is None:
@@ -143,28 +133,32 @@ def _title(quantity: str) -> tuple[str, str]:
     return TITLES.get(quantity, name), "°" if unit == "deg" else unit
 
 
-def suspect_frames(report: MovementReport) -> list[int]:
+def suspect_frames(study: Study) -> list[int]:
     """Return the frames whose pose is suspect, or that hardly counted in the smoothing."""
-    weights = None if report.smoothed is None else report.smoothed.weights
+    weights = None if study.smoothed is None else study.smoothed.weights
     return [
         number
-        for number, pair in enumerate(zip(*report.bones, strict=True))
+        for number, pair in enumerate(zip(*study.inputs.results, strict=True))
         if any(each.result.verdict.code == "suspect" for each in pair)
         or (weights is not None and weights[number] < OUTLIER)
     ]
 
 
-def _charts(report: MovementReport) -> list[tuple[str, Any]]:
-    found, smoothed = report.found, report.smoothed
-    across = np.arange(len(found.names), dtype=float) if report.times is None else report.times
-    half, suspect, drawn = found.band(), suspect_frames(report), []
-    for number, quantity in enumerate(report.quantities):
+def _charts(study: Study) -> list[tuple[str, Any]]:
+    found, smoothed, times = study.found, study.smoothed, study.inputs.times
+    across = np.arange(len(found.names), dtype=float) if times is None else times
+    half, suspect, drawn = found.band(), suspect_frames(study), []
+    for number, quantity in enumerate(study.inputs.quantities):
         title, unit = _title(quantity)
         curves = {"registered": charts.Curve(found.values[:, number], half[:, number])}
         if smoothed is not None:
             curves["smoothed"] = charts.Curve(smoothed.values[:, number], smoothed.half[:, number])
+        bounds = None if study.inputs.normal is None else study.inputs.normal.bounds(quantity)
+        if bounds is not None:
+            low, high = bounds
+            curves["normal"] = charts.Curve((low + high) / 2, (high - low) / 2)
         label = f"{title} over the movement with its 95 % band"
-        x_title = "frame" if report.times is None else "time / s"
+        x_title = "frame" if times is None else "time / s"
         chart = charts.banded(across, curves, x_title, f"{title} / {unit}", label, suspect)
         drawn.append((title, markup(chart)))
     return drawn
@@ -175,28 +169,27 @@ def _summary_columns(quantities: Sequence[str]) -> list[str]:
     return ["lowest", "highest", "95 % band", *at]
 
 
-def _summary(report: MovementReport) -> list[tuple[str, list[str]]]:
+def _summary(study: Study) -> list[tuple[str, list[str]]]:
     """Return the rows of the summary table; of smoothed numbers if there are."""
-    values = report.found.values if report.smoothed is None else report.smoothed.values
-    half = report.found.band() if report.smoothed is None else report.smoothed.half
-    stated = summary_of(values, report.quantities)
+    half = study.found.band() if study.smoothed is None else study.smoothed.half
+    stated = summary_of(study.best, study.inputs.quantities)
     rows = []
-    for number, quantity in enumerate(report.quantities):
+    for number, quantity in enumerate(study.inputs.quantities):
         title, unit = _title(quantity)
         low, high = stated.get("range", {}).get(quantity, (np.nan, np.nan))
         known = half[np.isfinite(half[:, number]), number]
         width = f"± {np.median(known):.2f}" if len(known) else ""
         at = [
             stated.get("at_flexion", {}).get(f"{angle:g}", {}).get(quantity, np.nan)
-            for angle in (AT_DEG if "FE_deg" in report.quantities else ())
+            for angle in (AT_DEG if "FE_deg" in study.inputs.quantities else ())
         ]
         cells = [f"{x:.1f}" if np.isfinite(x) else "" for x in (low, high, *at)]
         rows.append((f"{title} / {unit}", [*cells[:2], width, *cells[2:]]))
     return rows
 
 
-def _remarks(report: MovementReport) -> list[str]:
-    found, suspect = report.found, suspect_frames(report)
+def _remarks(study: Study) -> list[str]:
+    found, suspect = study.found, suspect_frames(study)
     known = set(found.known.tolist())
     gaps = [name for number, name in enumerate(found.names) if number not in known]
     lines = [f"{len(known)} of {counted(len(found.names), 'frame')} have a pose of both bones."]
@@ -209,15 +202,28 @@ def _remarks(report: MovementReport) -> list[str]:
     if len(largest) and largest.max() > 0:
         parts = [
             f"{_title(name)[0]} ± {width:.1f} {_title(name)[1]}"
-            for name, width in zip(report.quantities, largest.max(axis=0), strict=True)
+            for name, width in zip(study.inputs.quantities, largest.max(axis=0), strict=True)
         ]
         lines.append(
             "Systematic 95 % band of the anatomical frames, the same error in all frames: "
             + ", ".join(parts) + "."
         )  # fmt: skip
-    if report.smoothed is not None:
+    if study.smoothed is not None:
         lines.append("The table has smoothed numbers; curves show both.")
-    return [*lines, *report.remarks]
+    if study.inputs.normal is not None:
+        lines.append(_normal_remark(study, study.inputs.normal))
+    return lines
+
+
+def _normal_remark(study: Study, normal: Placed) -> str:
+    """Return how often the movement is outside the normal band."""
+    stated = normal.entries(study.best, study.inputs.quantities)
+    parts = [
+        f"{_title(name)[0]} {stated[name]['outside']} of {stated[name]['frames']}"
+        for name in study.inputs.quantities
+        if name in stated
+    ]
+    return f"Frames outside the normal band of {normal.band.name}: {', '.join(parts)}."
 
 
 def _listed(all_names: Sequence[str]) -> str:
@@ -225,15 +231,13 @@ def _listed(all_names: Sequence[str]) -> str:
     return ", ".join(all_names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _store(
-    report: MovementReport, pictures: Sequence[_Picture], scene: list[dict[str, Any]] | None
-) -> Any:
+def _store(study: Study, pictures: Sequence[_Picture], scene: list[dict[str, Any]] | None) -> Any:
     """Return what the script of the page reads, as JSON."""
-    found, half = report.found, report.found.band()
+    found, half = study.found, study.found.band()
     known = set(found.known.tolist())
     rows, poses, shown, verdicts = [], [], [], []
     for number, name in enumerate(found.names):
-        time = "" if report.times is None else f", {report.times[number]:.3f} s"
+        time = "" if study.inputs.times is None else f", {study.inputs.times[number]:.3f} s"
         shown.append(f"{name}{time}")
         has = number in known
         rows.append(
@@ -246,12 +250,12 @@ def _store(
         verdicts.append(
             [
                 (frame.bone, results[number].result.verdict.code)
-                for frame, results in zip(report.frames, report.bones, strict=True)
+                for frame, results in zip(study.inputs.frames, study.inputs.results, strict=True)
             ]
         )
     content = {
         "names": shown,
-        "titles": [" / ".join(_title(each)) for each in report.quantities],
+        "titles": [" / ".join(_title(each)) for each in study.inputs.quantities],
         "rows": rows,
         "verdicts": verdicts,
         "images": [picture.url for picture in pictures],

@@ -78,7 +78,9 @@ def view(
     return geometry.translation(target) @ geometry.camera_from_pose(pose)
 
 
-def render_strips(ct: Volume, camera: np.ndarray, detector: Detector) -> np.ndarray:
+def render_strips(
+    ct: Volume, camera: np.ndarray, detector: Detector, progress: bool = True
+) -> np.ndarray:
     """Return exact line integrals (H, W) of the whole attenuation of a CT.
 
     ``camera`` is 4x4, in the volume frame. The image is rendered in strips of rows.
@@ -95,7 +97,7 @@ def render_strips(ct: Volume, camera: np.ndarray, detector: Detector) -> np.ndar
     return np.concatenate(
         [
             renderer.render(camera[None], detector.cropped(top, 0, rows, detector.width))[0]
-            for top, rows in track(strips, what="X-ray", unit="strip")
+            for top, rows in (track(strips, what="X-ray", unit="strip") if progress else strips)
         ]
     )
 

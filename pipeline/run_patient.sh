@@ -34,12 +34,14 @@ usage: pipeline/run_patient.sh --ct CT --seg LABELMAP --side left|right --xray F
   --train "FLAGS"    further flags of agnostic.py and finetuned.py
   --register "FLAGS" further flags of registration.py (--sdd, --pixel_spacing, ...)
   --drr "FLAGS"      further flags of create_drr.py (--method fused is much faster)
+  --kinematics "FLAGS"  at the end, state the joint of femur and tibia over all X-rays, in the order
+                     of their names: further flags of kinematics.py, or ""
   --truth SUFFIX     the true pose of X-ray NAME.* is in NAME<SUFFIX>: report pose errors
 TEXT
 }
 
 labels="3 4 1 2" series="" bones="femur tibia" only="" reference="" model="" spacing=1.0 minutes=10
-use_mask=1 sdd="" train="" register="" drr="" truth="" ct="" seg="" side="" out=""
+use_mask=1 sdd="" train="" register="" drr="" joint=0 kinematics="" truth="" ct="" seg="" side="" out=""
 xrays=()
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -60,6 +62,7 @@ while [ $# -gt 0 ]; do
     --train) train=$2 ;;
     --register) register=$2 ;;
     --drr) drr=$2 ;;
+    --kinematics) joint=1 kinematics=$2 ;;
     --truth) truth=$2 ;;
     --no-mask) use_mask=0; shift; continue ;;
     -h | --help) usage; exit 0 ;;
@@ -76,6 +79,12 @@ case "$side" in
   left | right) ;;
   *) echo "run_patient.sh: --side '$side': expected left or right" >&2; exit 2 ;;
 esac
+
+if [ $joint = 1 ] && { [ "$bones" != "femur tibia" ] || [ -n "$only" ]; }; then
+  echo "run_patient.sh: --kinematics: bones are ${only:-$bones}; expected femur and tibia; leave" \
+    "--bones and --only out" >&2
+  exit 2
+fi
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python}
@@ -200,5 +209,28 @@ for bone in "${chosen[@]}"; do
     "$python" "$here/read_pt.py" "$parameters" >"$results/parameters.txt"
   done
 done
+
+if [ $joint = 1 ]; then
+  read -ra kinematics_flags <<<"$kinematics"
+  frames=() femurs=() tibias=()
+  for bone in femur tibia; do
+    name="${id}_${bone}${suffix}" frame="$out/kinematics/$bone.json"
+    step "$frame" pipeline/anatomical_frame.py -v "$out/${bone}_cts_cropped/$name.nii.gz" \
+      --mask "$out/${bone}_masks_cropped/$name.nii.gz" --bone "$bone" -o "$frame"
+    frames+=("$frame")
+  done
+  while read -r view; do
+    femurs+=("$out/results/femur/$view") tibias+=("$out/results/tibia/$view")
+  done < <("$python" - "$here" "${views[@]}" <<'PY'
+import sys
+sys.path.insert(0, sys.argv[1])
+from common.files import natural
+print(*sorted(sys.argv[2:], key=natural), sep="\n")
+PY
+  )
+  step "$out/kinematics/kinematics.csv" pipeline/kinematics.py --femur "${femurs[@]}" \
+    --tibia "${tibias[@]}" --frames "${frames[@]}" -o "$out/kinematics" \
+    --name "$id, $side knee" ${kinematics_flags[@]+"${kinematics_flags[@]}"}
+fi
 echo "done: $out/results"
 exit $unconverged

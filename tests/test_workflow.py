@@ -144,6 +144,30 @@ def test_xrays_of_one_side_and_equal_flags_are_registered_in_one_call_without_tr
     assert "P01_femur_mirrored" in next(call for call in calls if "d.png" in call)
 
 
+@pytest.mark.slow
+def test_the_joint_of_every_leg_is_stated_by_choice_with_frames_in_the_order_of_their_names(
+    planned,
+):
+    flags = ["--cores", "1", "-n", "--printshellcmds", "--config"]
+    said = snakemake(planned, *flags, "kinematics=--fps 30").stdout
+    assert re.search(r"^kinematics +4$", said, re.MULTILINE)  # two patients, two sides
+    call = next(
+        line
+        for line in said.splitlines()
+        if line.startswith("pipeline/kinematics.py") and "P02_right" in line
+    )
+    assert "--femur cohort/results/P02/femur/right_1 --tibia cohort/results/P02/tibia" in call
+    assert "--name 'P02, right knee' --fps 30 --overwrite" in call
+    frame = next(line for line in said.splitlines() if "--bone tibia -o" in line and "P01" in line)
+    assert "P01/tibia_masks_cropped/P01_tibia" in frame
+    (planned / "wrist.yaml").write_text(
+        'kinematics: ""\nbones: [{name: radius, right: 1, left: 2}]\n'
+    )
+    refused = snakemake(planned, *flags[:3], "--configfile", planned / "wrist.yaml")
+    assert refused.returncode != 0
+    assert "kinematics: bones are radius; expected femur and tibia" in refused.stdout
+
+
 def together(lines: str, folder: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "workflow/together.py")]
     return subprocess.run(command, input=lines, cwd=folder, capture_output=True, text=True)

@@ -12,6 +12,7 @@ from common.results.cohort import CohortXray
 # below the output folder
 RESULTS = "results/{patient}/{bone}/{view}"
 REPORT = "reports/{patient}.html"
+KINEMATICS = "kinematics/{patient}_{side}/kinematics.csv"
 DONE = "ok"  # content of the output of a stage that continues without a patient; else "failed"
 # one process registers all X-rays of a patient: "failed" if some of them have no result
 REGISTERED = "patients/{patient}/registered.txt"

@@ -9,7 +9,7 @@ X-rays.
 reads   nothing
 writes  OUT/P01_ct.nii.gz, OUT/segmentations/P01_seg.nii.gz, OUT/truth.json: the patient, as
         make_phantom.py writes one
-        OUT/frame_000.png, ... with its geometry in .json: X-rays, bone bright
+        OUT/xrays/frame_000.png, ... with its geometry in .json: X-rays, bone bright
         OUT/movement_truth.json: flexion and the cameras of both bones (4x4 scanner_from_camera) in
         each frame
 frame   that of the CT
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int | None:
     from common.synthetic import bending, phantom
 
     names = [f"frame_{number:03d}" for number in range(args.frames)]
-    xrays = [args.output_dir / f"{name}.png" for name in names]
+    xrays = [args.output_dir / "xrays" / f"{name}.png" for name in names]
     truth = args.output_dir / TRUTH
     beside = [path.with_suffix(".json") for path in xrays]
     outputs = [truth, *xrays, *beside, *phantom.files_of(args.output_dir, PATIENT)]

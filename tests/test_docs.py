@@ -21,6 +21,8 @@ PAGES = [
 SMALLER = {
     "make_phantom": "--spacing 2.5",
     "make_xray": "--size 96 96 --pixel 3",
+    # enough photons that no frame is searched for in every way
+    "make_movement": "--frames 5 --spacing 2 --size 160 --photons 200000",
     "make_cohort": "--patients 1 --views 1 --spacing 4 --size 48",
     "agnostic": "--iterations 2 --batch_size 2 --height 64 --delx 4",
     "finetuned": "--iterations 2 --batch_size 2",

@@ -26,12 +26,12 @@ def test_the_knee_bends_by_the_stated_angle_and_the_bones_project_where_the_trut
     # its other two angles, of up to 3 degrees, bend the axis a little
     assert geometry.rotation_angle_deg(turned[:3, :3]) == pytest.approx(30, abs=0.3)
     # a landmark of the bent tibia, in the CT at rest, is where the picture shows bone
-    stated = json.loads((tmp_path / "m/frame_001.json").read_text())
+    stated = json.loads((tmp_path / "m/xrays/frame_001.json").read_text())
     pixel = stated["pixel_spacing_mm"][0]
     detector = geometry.Detector.centred(64, 64, stated["sdd_mm"], pixel)
     plateau = np.array(phantom.make(0, 3.0).truth["landmarks"]["tibia left"]["medial plateau"])
     column, row = geometry.project(plateau[None], detector, cameras[1]["tibia"])[0]
-    image = np.asarray(Image.open(tmp_path / "m/frame_001.png")).astype(float)
+    image = np.asarray(Image.open(tmp_path / "m/xrays/frame_001.png")).astype(float)
     assert image[round(row), round(column)] > np.percentile(image, 60)
 
 
@@ -45,7 +45,7 @@ def test_a_course_turns_once_in_its_middle():
     ("flags", "error"),
     [
         (["--flexion", "20", "10"], "a lower and a higher angle"),
-        (["--flexion", "0", "90"], "0 to 40 degrees"),
+        (["--flexion", "0", "90"], "0 to 45 degrees"),
         (["--frames", "1"], "--frames: found 1"),
         (["--photons", "0"], "--photons: found 0"),
     ],

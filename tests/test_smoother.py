@@ -22,11 +22,11 @@ DEVIATIONS = np.r_[np.radians([0.25, 0.25, 0.25]), 0.1, 0.1, 1.5]
 TURNING = slice(27, 34)
 
 
-def noisy(seed: int, flipped: int | None = None) -> Movement:
+def noisy(seed: int, flipped: int | None = None, true: np.ndarray = TRUE) -> Movement:
     """The movement with noise about the tibia's origin; one frame may be turned around."""
     rng = np.random.default_rng(seed)
     poses, covariances = [], []
-    for number, six in enumerate(TRUE):
+    for number, six in enumerate(true):
         pose = tibia_from_coordinates(np.eye(4), six, "left")
         x, y, z = pose[:3, 3]
         noise = rng.normal(0, DEVIATIONS)
@@ -56,6 +56,20 @@ def test_smoothing_lowers_depth_noise_three_fold_without_bias_at_the_turning_poi
     assert raw[3] / left[3] > 3
     assert (left < raw).all()
     assert np.abs(np.mean(after, axis=0)[TURNING, 0].mean()) < 0.2
+    assert np.mean(inside) > 0.85
+
+
+@pytest.mark.slow
+def test_a_knee_that_really_moves_along_the_view_keeps_its_movement():
+    true = TRUE.copy()
+    true[:, 3] += 4 * np.sin(np.pi * TIMES)  # mm, once to each side in two seconds
+    errors, inside = [], []
+    for seed in range(4):
+        smoothed = smooth(noisy(seed, true=true), TIMES, COORDINATES)
+        errors.append(smoothed.values[:, 3] - true[:, 3])
+        inside.append(np.abs(errors[-1]) < smoothed.half[:, 3])
+    assert np.sqrt(np.mean(np.square(errors))) < DEVIATIONS[5] / 2.5
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.75
     assert np.mean(inside) > 0.85
 
 

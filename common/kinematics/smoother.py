@@ -1,12 +1,13 @@
 """Smooth the relative pose of two bones over time, each frame weighted by its covariance.
 
-The prior is white noise on the acceleration of the rotation and of the distal origin (Anderson and
-Barfoot, IROS 2015); all frames are solved at once by Gauss-Newton. The normal equations are
-block-tridiagonal, so that a solve and its marginal covariances take one pass each way.
+The prior is white noise on the acceleration of the rotation and of a point of the distal bone
+(Anderson and Barfoot, IROS 2015); all frames are solved at once by Gauss-Newton. The normal
+equations are block-tridiagonal: banded for a solve, and one pass each way for marginal covariances.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ ITERATIONS, CONVERGED = 12, 1e-7
 TAIL = 4.0
 OUTLIER = 0.1  # weight below which a frame is one
 LEAST_FRAMES = 5
+# coordinates with one strength each: a joint turns about Z, and bones hardly shift along it
+GROUPS = (0, 0, 1, 2, 2, 3)
 # of the search for the prior's strength: simplex steps in its natural logarithm, evaluations
 FIRST_STEP, EVALUATIONS = 2.0, 60
 
@@ -31,7 +34,8 @@ class Smoothed:
     values: np.ndarray  # (N, 6) joint coordinates
     half: np.ndarray  # (N, 6) half the width of their 95 % band
     weights: np.ndarray  # (N,) of each frame, about 1; near 0 for an outlier
-    strength: tuple[float, float]  # of the prior: rad²/s³ and mm²/s³
+    # of the prior, about and along X, Y, Z of the proximal frame: three in rad²/s³, three in mm²/s³
+    strength: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,9 @@ def smooth(
     The strength of the prior has the largest marginal likelihood, or passes half the amplitude at
     ``cutoff_hz``. Raises InputError for too few frames with a pose.
     """
-    measured = _measured(found, times)
+    known = found.known
+    point = _steady_point(found.proximal_from_distal[known])
+    measured = _measured(found, times, point)
     count = int(measured.known.sum())
     if count < LEAST_FRAMES:
         raise InputError(
@@ -79,11 +85,11 @@ def smooth(
     state, spreads = solved.state, _marginals(*solved.equations)[:, :6, :6]
     weights = np.where(measured.known, solved.weights, np.nan)
     values, half = (np.full((len(times), 6), np.nan) for _ in range(2))
-    known = np.flatnonzero(measured.known)
     poses = np.tile(np.eye(4), (len(known), 1, 1))
     poses[:, :3, :3], poses[:, :3, 3] = state.rotations[known], state.positions[known]
+    poses = poses @ geometry.translation(-point)
     values[known] = coordinates(np.eye(4), poses)
-    # a turn about the distal origin, which the state has, to one about the proximal origin
+    # a turn about the steady point, which the state has, to one about the proximal origin
     carry = np.tile(np.eye(6), (len(known), 1, 1))
     carry[:, 3:, :3] = geometry.cross_matrix(state.positions[known])
     slopes = slopes_of(coordinates, poses) @ carry
@@ -92,14 +98,25 @@ def smooth(
     return Smoothed(values, half, weights, strength)
 
 
-def _measured(found: Movement, times: np.ndarray) -> _Measured:
+def _steady_point(poses: np.ndarray) -> np.ndarray:
+    """Return the point (3,) of the distal frame that stays nearest the proximal origin.
+
+    A turn of the joint hardly moves it, whereas it swings the distal origin to and fro: the prior
+    then need not allow for fast translations.
+    """
+    turns = poses[:, :3, :3]
+    return np.asarray(-np.einsum("nji,nj->i", turns, poses[:, :3, 3]) / max(len(poses), 1))
+
+
+def _measured(found: Movement, times: np.ndarray, point: np.ndarray) -> _Measured:
+    """Return the rotation of the distal bone and the position of a point (3,) of its frame."""
     count = len(times)
     rotations, positions = np.tile(np.eye(3), (count, 1, 1)), np.zeros((count, 3))
     information = np.zeros((count, 6, 6))
     for number in found.known:
-        pose = found.proximal_from_distal[number]
+        pose = found.proximal_from_distal[number] @ geometry.translation(point)
         rotations[number], positions[number] = pose[:3, :3], pose[:3, 3]
-        # a turn about the proximal origin moves the distal origin too
+        # a turn about the proximal origin moves the point too
         carry = np.eye(6)
         carry[3:, :3] = -geometry.cross_matrix(pose[:3, 3])
         information[number] = np.linalg.inv(carry @ found.relative_covariances[number] @ carry.T)
@@ -121,7 +138,7 @@ def _start(measured: _Measured) -> _State:
     return _State(turns.as_matrix(), np.stack(positions, axis=1), velocities)
 
 
-def _strength_at(measured: _Measured, cutoff_hz: float) -> tuple[float, float]:
+def _strength_at(measured: _Measured, cutoff_hz: float) -> tuple[float, ...]:
     """Return the strengths that pass half the amplitude at a frequency.
 
     For frames of variance s² every dt, the smoother's gain is 1 / (1 + (w / c)^4) with
@@ -130,28 +147,37 @@ def _strength_at(measured: _Measured, cutoff_hz: float) -> tuple[float, float]:
     spreads = np.linalg.inv(measured.information[measured.known])
     variances = np.median(np.diagonal(spreads, axis1=1, axis2=2), axis=0)
     interval = float(np.median(np.diff(measured.times)))
-    scale = (2 * np.pi * cutoff_hz) ** 4 * interval
-    return float(variances[:3].mean() * scale), float(variances[3:].mean() * scale)
+    return tuple(variances * (2 * np.pi * cutoff_hz) ** 4 * interval)
 
 
-def _most_likely(measured: _Measured, state: _State) -> tuple[float, float]:
-    """Return the strengths of the largest marginal likelihood."""
+def _most_likely(measured: _Measured, state: _State) -> tuple[float, ...]:
+    """Return the strengths of the largest marginal likelihood.
+
+    First one for all rotations and one for all translations, then one for each `GROUPS`.
+    """
     from scipy.optimize import minimize
 
     span = float(measured.times[-1] - measured.times[0])
-    first = np.log([100.0 * (10 / span) ** 3 * 1e-2, 100.0 * (10 / span) ** 3 * 1e2])
+    best = np.log([100.0 * (10 / span) ** 3 * 1e-2, 100.0 * (10 / span) ** 3 * 1e2])
+    for groups in ((0, 0, 0, 1, 1, 1), GROUPS):
+        first = best[[0, 0, 1, 1][: max(groups) + 1]] if max(groups) > 1 else best
 
-    def cost(logarithms: np.ndarray) -> float:
-        return _solve(measured, state, (np.exp(logarithms[0]), np.exp(logarithms[1])), 4).cost
+        def cost(logarithms: np.ndarray, groups: tuple[int, ...] = groups) -> float:
+            return _solve(measured, state, np.exp(logarithms)[list(groups)], 4).cost
 
-    simplex = first + FIRST_STEP * np.array([[0, 0], [1, 0], [0, 1]])
-    best = minimize(
-        cost,
-        first,
-        method="Nelder-Mead",
-        options={"initial_simplex": simplex, "maxfev": EVALUATIONS, "xatol": 0.2, "fatol": 0.1},
-    ).x
-    return float(np.exp(best[0])), float(np.exp(best[1]))
+        steps = np.vstack([np.zeros(len(first)), np.eye(len(first))])
+        best = minimize(
+            cost,
+            first,
+            method="Nelder-Mead",
+            options={
+                "initial_simplex": first + FIRST_STEP * steps,
+                "maxfev": EVALUATIONS * len(first) // 2,
+                "xatol": 0.2,
+                "fatol": 0.1,
+            },
+        ).x
+    return tuple(np.exp(best)[list(GROUPS)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +191,11 @@ class _Solved:
 def _solve(
     measured: _Measured,
     state: _State,
-    strength: tuple[float, float],
+    strength: Sequence[float] | np.ndarray,
     iterations: int = ITERATIONS,
 ) -> _Solved:
     count = len(measured.times)
-    density = np.repeat(strength, 3)
+    density = np.asarray(strength, float)
     for _ in range(iterations):
         misses = _misses(measured, state)
         distance = np.einsum("ni,nij,nj->n", misses, measured.information, misses)
@@ -180,7 +206,7 @@ def _solve(
         if np.abs(step).max() < CONVERGED:
             break
     tails = (TAIL + 6) / 2 * np.log1p(distance[measured.known] / TAIL)
-    transitions = -6 * (count - 1) * np.log(strength).sum()
+    transitions = -2 * (count - 1) * np.log(density).sum()
     cost = tails.sum() + (prior_cost + log_determinant - transitions) / 2
     return _Solved(state, weights, float(cost), (diagonal, upper))
 

@@ -16,7 +16,7 @@ from common.volume.lineage import Lineage
 from common.volume.volume import Volume
 
 BONES = ("femur", "tibia")
-MOST_DEG = 40.0  # of flexion; more would leave the field of the phantom
+MOST_DEG = 45.0  # of flexion; more would leave the field of the phantom
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,26 @@ def bend(
     spacing = tuple(float(x) for x in rest.ct.spacing_mm)
     camera = xray_simulation.view(knee_of(rest, side), angles_deg, distance_mm, (0.0, 0.0))
     at_rest = rest.truth["scanner_from_knee"]
+    rendered: dict[float, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
     for angle in flexion_deg:
-        scene = phantom.make(
-            rest.truth["seed"],
-            (spacing[0], spacing[1], spacing[2]),
-            flexion_deg=float(angle),
-        )
-        placed = scene.truth["scanner_from_knee"]
-        cameras = {}
-        for bone in BONES:
-            name = f"{bone} {side}"
-            moved = np.array(placed[name]) @ geometry.invert(np.array(at_rest[name]))
-            cameras[bone] = geometry.invert(moved) @ camera
-        leg = one_leg(scene.ct, side)
-        integrals = xray_simulation.render_strips(leg, camera, detector, progress=False)
+        key = round(float(angle), 6)  # the way back has the postures of the way there
+        if key not in rendered:
+            scene = phantom.make(
+                rest.truth["seed"],
+                (spacing[0], spacing[1], spacing[2]),
+                flexion_deg=float(angle),
+                bent=True,
+            )
+            placed = scene.truth["scanner_from_knee"]
+            cameras = {}
+            for bone in BONES:
+                name = f"{bone} {side}"
+                moved = np.array(placed[name]) @ geometry.invert(np.array(at_rest[name]))
+                cameras[bone] = geometry.invert(moved) @ camera
+            leg = one_leg(scene.ct, side)
+            integrals = xray_simulation.render_strips(leg, camera, detector, progress=False)
+            rendered[key] = integrals, cameras
+        integrals, cameras = rendered[key]
         image = xray_simulation.simulate(integrals, detector.pixel_mm[0], effects, rng)
         yield Instant(float(angle), image, cameras)
 

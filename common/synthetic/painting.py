@@ -15,13 +15,17 @@ BONE_MARGIN_MM = 4
 
 
 def paint_leg(
-    hu: np.ndarray, affine: np.ndarray, scanner_from_knee: np.ndarray, size: np.ndarray
+    hu: np.ndarray,
+    affine: np.ndarray,
+    scanner_from_knee: np.ndarray,
+    size: np.ndarray,
+    heights_mm: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
     """Paint muscle in a layer of fat into a CT, in place.
 
     The leg is an elliptic column, narrow at the joint and wider at the thigh. ``hu`` is
     (I, J, K) float32, ``affine`` and ``scanner_from_knee`` are 4x4, ``size`` is that of
-    `KneeShape`.
+    `KneeShape`. Only the column between ``heights_mm`` of the knee's frame is painted.
     """
     blur = _blur_mm(affine)
     corner = np.array(LEG_BOX_MM)
@@ -32,6 +36,9 @@ def paint_leg(
         points[..., 0] / np.float32(62 * size[0]), (points[..., 1] + 2) / np.float32(66 * size[1])
     )
     skin = (radius - girth) * 60
+    low, high = heights_mm
+    if np.isfinite([low, high]).any():
+        skin = np.maximum(skin, np.maximum(np.float32(low) - height, height - np.float32(high)))
     muscle = skin + FAT_MM
     tissue = FAT_HU + (MUSCLE_HU - FAT_HU) * np.clip(0.5 - muscle / blur, 0, 1)
     part = hu[box]

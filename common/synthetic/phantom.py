@@ -43,6 +43,7 @@ AXES = {
 TILT_AXIS = np.array([0.48, 0.6, 0.64])  # unit vector about which a tilted grid is rotated
 NOISE_HU = 12.0
 STORED_HU = (-1024, 3071)  # of a 12-bit scanner
+BENT_MM = 25.0  # by which the columns of a bent thigh and shank overlap, on either side of the knee
 # corners of the field of an average patient, both knees, RAS mm
 FIELD_MM = np.array([[-165.0, -85, -125], [165, 80, 140]])
 
@@ -69,6 +70,7 @@ def make(
     posture: int = 0,
     flexion_deg: float | None = None,
     implant: bool = False,
+    bent: bool = False,
 ) -> Phantom:
     """Return one patient; the same seed gives the same patient on every grid.
 
@@ -76,8 +78,9 @@ def make(
     directions closest to them (one of `AXES`), and ``tilt_deg`` rotates the grid away from these.
     ``variation`` scales the differences between patients. Another ``posture`` is the same patient
     with the bones in other poses, and ``flexion_deg`` is that of both knees, at random if None.
-    With ``implant``, there are surfaces of a
-    knee replacement that fits the right knee; the CT is that of the knee before.
+    With ``implant``, there are surfaces of a knee replacement that fits the right knee; the CT is
+    that of the knee before. With ``bent``, the soft tissue below the knee follows the shank, as it
+    has to for more than about 15 degrees of flexion; without it, the leg is straight.
     """
     rng = np.random.default_rng([seed, 11])
     shape = sample_shape(rng, variation)
@@ -91,7 +94,10 @@ def make(
     hu = np.full(grid, AIR_HU, np.float32)
     labels = np.zeros(grid, np.uint8)
     for side, bones in poses.items():
-        paint_leg(hu, affine, bones["femur"], shape.size)
+        thigh = (-BENT_MM, np.inf) if bent else (-np.inf, np.inf)
+        paint_leg(hu, affine, bones["femur"], shape.size, thigh)
+        if bent:
+            paint_leg(hu, affine, bones["tibia"], shape.size, (-np.inf, BENT_MM))
         for bone in BONES:
             label = LABELS[f"{bone} {side}"]
             paint_bone(hu, labels, affine, bones[bone], shape, bone, label)

@@ -10,7 +10,8 @@ reads   the CT in Hounsfield units and the cleaned labelmap; file names are rela
         Any format of docs/formats.md is read, as a DICOM folder; labels are numbers or names.
 writes  DIR/femur_cts_cropped/P01_femur.nii.gz             the left femur
         DIR/femur_cts_cropped/P01_femur_mirrored.nii.gz    the right femur, mirrored to a left one
-        DIR/femur_masks_cropped/...                        the bone's labelmap: same grid and name
+        DIR/femur_masks_cropped/...                        the bone's labelmap: same grid and name,
+                                                           with the labels of --attached
         the same for the tibia, and for every image its lineage NAME.json with scanner_from_volume
         (determinant -1 for a mirrored bone)
 frame   left bones: the scanner frame; right bones: its reflection about x = 0
@@ -67,6 +68,7 @@ class Target:
     label: int
     ct: Path
     mask: Path
+    attached: tuple[int, ...] = ()  # labels that move with the bone
 
     @property
     def mirrored(self) -> bool:
@@ -107,6 +109,14 @@ def build_parser() -> script.Parser:
         help="names of the bones (default: femur tibia)",
     )
     parser.add_argument(
+        "--attached",
+        nargs="+",
+        default=[],
+        metavar="BONE=RIGHT,LEFT",
+        help="labels that move with a bone and are registered with it, such as the fibula with the"
+        " tibia: tibia=5,6",
+    )
+    parser.add_argument(
         "--padding",
         type=float,
         default=PADDING_MM,
@@ -132,12 +142,12 @@ def crop_and_save(
     """
     from common.volume import cut_ends, nifti
 
-    cropped = crop_bone(ct, labelmap, target.label, padding_mm)
+    cropped = crop_bone(ct, labelmap, target.label, padding_mm, target.attached)
     if cropped is None:
         logger.warning(f"{labelmap.name}: {target} is missing; it is skipped")
         return []
     _check_bone(source, target, *cropped)
-    cuts = cut_ends.cuts_of(labelmap.data, [target.label], ct)
+    cuts = cut_ends.cuts_of(labelmap.data, [target.label, *target.attached], ct)
     if cuts:
         logger.info(
             f"{target}: reaches the end of {ct.name}; registration excludes the surroundings of the"
@@ -147,6 +157,7 @@ def crop_and_save(
         "label": target.label,
         "padding_mm": padding_mm,
         "mirrored": target.mirrored,
+        "attached": list(target.attached),
         "cuts": [cut.as_setting() for cut in cuts],
         "names": {
             **{name: label for name, label in names.items() if label == target.label},
@@ -178,7 +189,8 @@ def run(args: argparse.Namespace) -> int | None:
     args.labels = label_names.resolve(args.labels, seg_path)
     _check_flags(args)
     patient = files.stem(ct_path).removesuffix("_ct")
-    targets = targets_of(Path(args.output_dir or base), patient, args.bones, args.labels)
+    attached = attached_of(args.attached, args.bones, args.labels, seg_path)
+    targets = targets_of(Path(args.output_dir or base), patient, args.bones, args.labels, attached)
     outputs = [path for target in targets for path in (target.ct, target.mask)]
     files.check_outputs(outputs, args.overwrite, [ct_path, seg_path])
 
@@ -202,8 +214,42 @@ def run(args: argparse.Namespace) -> int | None:
     return None
 
 
+def attached_of(
+    words: Sequence[str], bones: Sequence[str], labels: Sequence[int], source: Path
+) -> dict[tuple[str, str], tuple[int, ...]]:
+    """Return the labels that move with each bone and side, of words BONE=RIGHT,LEFT.
+
+    Raises InputError for words of another form, or a label that a bone has already.
+    """
+    from common.volume import label_names
+
+    found: dict[tuple[str, str], tuple[int, ...]] = {}
+    for word in words:
+        bone, _, stated = word.partition("=")
+        pair = stated.split(",")
+        if bone not in bones or len(pair) != 2:
+            raise InputError(
+                "--attached",
+                f"found {word}",
+                f"BONE=RIGHT,LEFT with one of {', '.join(bones)}",
+                "correct it",
+            )
+        resolved = label_names.resolve([number_or_name(each) for each in pair], source)
+        for side, label in zip(("right", "left"), resolved, strict=True):
+            if label < 1 or label in labels:
+                raise InputError(
+                    "--attached", f"found label {label}", "a label of no other bone", "correct it"
+                )
+            found[bone, side] = (*found.get((bone, side), ()), label)
+    return found
+
+
 def targets_of(
-    base: Path, patient: str, bones: Sequence[str], labels: Sequence[int]
+    base: Path,
+    patient: str,
+    bones: Sequence[str],
+    labels: Sequence[int],
+    attached: Mapping[tuple[str, str], tuple[int, ...]] | None = None,
 ) -> list[Target]:
     """Return the left and the right target of each bone; ``labels`` are right and left of each."""
     targets = []
@@ -213,7 +259,8 @@ def targets_of(
                 base / f"{bone}_{kind}_cropped" / f"{patient}_{bone}{ending}.nii.gz"
                 for kind in ("cts", "masks")
             )
-            targets.append(Target(bone, side, label, ct, mask))
+            others = (attached or {}).get((bone, side), ())
+            targets.append(Target(bone, side, label, ct, mask, others))
     return targets
 
 

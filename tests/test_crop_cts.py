@@ -216,6 +216,24 @@ def test_other_labels_and_other_bones(tmp_path):
     )
 
 
+def test_labels_that_move_with_a_bone_are_in_its_box_and_its_mask(tmp_path, capsys):
+    affine = affine_of(DIRECTIONS["RAS"])
+    seg = np.zeros(SHAPE, np.uint8)
+    seg[10:14, 20:24, 10:14], seg[40:44, 20:24, 10:14] = TIBIA_LEFT, TIBIA_RIGHT
+    seg[10:12, 26:28, 6:12], seg[40:42, 26:28, 6:12] = 6, 5
+    write_patient(tmp_path, affine, seg)
+    flags = ["--bones", "tibia", "--labels", "1", "2", "--padding", "0", "--attached"]
+    assert crop(tmp_path, *flags, "tibia=5,6") == 0
+    for name, labels in (("P01_tibia", {0, 2, 6}), ("P01_tibia_mirrored", {0, 1, 5})):
+        mask = nifti.load_labelmap(tmp_path / f"tibia_masks_cropped/{name}.nii.gz")
+        assert set(np.unique(mask.data)) == labels
+        assert mask.shape == (4, 8, 8)
+        assert mask.lineage.label in labels
+    for wrong in ("tibia=5", "femur=5,6", "tibia=5,2"):
+        assert crop(tmp_path, *flags, wrong, "--overwrite") == 2
+        assert "--attached: found" in capsys.readouterr().err
+
+
 def test_a_segmentation_on_another_grid_is_resampled_and_that_is_logged(tmp_path, capsys):
     affine = affine_of(np.diag([-1.0, -1, 1]))
     _, seg = write_patient(tmp_path, affine)

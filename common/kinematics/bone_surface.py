@@ -53,8 +53,9 @@ class BoneSurface:
 
 
 def bone_mask(labelmap: Volume, labels: Sequence[int] | None = None) -> Volume:
-    """Return the largest piece of the labels (default: all) in its box, as a mask with a margin.
+    """Return the largest piece of the labels in its box, as a mask with a margin.
 
+    The default is the label that the lineage states, without labels attached to it, else all.
     Smaller pieces, such as a patella or debris, are left out and logged. Raises InputError if the
     labels are missing, or if a second piece is as large as another bone.
     """
@@ -62,6 +63,9 @@ def bone_mask(labelmap: Volume, labels: Sequence[int] | None = None) -> Volume:
 
     name = labelmap.path or labelmap.name
     data = labelmap.data
+    own = labelmap.lineage.label
+    if labels is None and own is not None and (data == own).any():
+        labels = [own]
     inside = data > 0 if labels is None else np.isin(data, list(labels))
     if np.count_nonzero(inside) < LEAST_VOXELS:
         present = ", ".join(map(str, np.unique(data[data > 0])[:10])) or "none"

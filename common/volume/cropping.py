@@ -20,19 +20,20 @@ BODY_STEP = 4  # voxels between those that are looked at for the middle of the b
 
 
 def crop_bone(
-    ct: Volume, labelmap: Volume, label: int, padding_mm: float
+    ct: Volume, labelmap: Volume, label: int, padding_mm: float, attached: Sequence[int] = ()
 ) -> tuple[Volume, Volume] | None:
     """Return CT and labelmap in the padded box of one label, or None if the label is missing.
 
-    Both are on one grid; the returned labelmap contains only that label. The box is grown by
-    ``padding_mm``, rounded up to whole voxels, and clipped at the edge of the CT.
+    Both are on one grid; the returned labelmap contains only that label and the ``attached`` ones,
+    which move with it. The box is grown by ``padding_mm``, rounded up to whole voxels, and clipped
+    at the edge of the CT.
     """
-    inside = labelmap.data == label
-    if not inside.any():
+    if not (labelmap.data == label).any():
         return None
+    inside = np.isin(labelmap.data, [label, *attached])
     box = index_box(inside, np.ceil(padding_mm / ct.spacing_mm - 1e-6).astype(int))
     affine = affine_of_box(ct.affine, box)
-    mask = inside[box] * labelmap.data.dtype.type(label)
+    mask = np.where(inside[box], labelmap.data[box], labelmap.data.dtype.type(0))
     return (
         replace(ct, data=ct.data[box], affine=affine),
         replace(labelmap, data=mask, affine=affine),

@@ -31,6 +31,8 @@ usage: pipeline/run_patient.sh --ct CT --seg LABELMAP --side left|right --xray F
                      with its surroundings
   --sdd MM           source-to-detector distance of the X-rays: added to DICOM files, handed to
                      registration.py for pictures
+  --crop "FLAGS"     further flags of crop_cts.py, such as "--attached tibia=5,6"; all labels are
+                     cleaned then
   --train "FLAGS"    further flags of agnostic.py and finetuned.py
   --register "FLAGS" further flags of registration.py (--sdd, --pixel_spacing, ...)
   --drr "FLAGS"      further flags of create_drr.py (--method fused is much faster)
@@ -41,7 +43,7 @@ TEXT
 }
 
 labels="3 4 1 2" series="" bones="femur tibia" only="" reference="" model="" spacing=1.0 minutes=10
-use_mask=1 sdd="" train="" register="" drr="" joint=0 kinematics="" truth="" ct="" seg="" side="" out=""
+use_mask=1 sdd="" crop="" train="" register="" drr="" joint=0 kinematics="" truth="" ct="" seg="" side="" out=""
 xrays=()
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -59,6 +61,7 @@ while [ $# -gt 0 ]; do
     --spacing) spacing=$2 ;;
     --minutes) minutes=$2 ;;
     --sdd) sdd=$2 ;;
+    --crop) crop=$2 ;;
     --train) train=$2 ;;
     --register) register=$2 ;;
     --drr) drr=$2 ;;
@@ -141,6 +144,7 @@ suffix=""; [ "$side" = right ] && suffix="_mirrored"
 read -ra label_list <<<"$labels"
 read -ra bone_list <<<"$bones"
 read -ra series_list <<<"$series"
+read -ra crop_flags <<<"$crop"
 read -ra train_flags <<<"$train"
 read -ra register_flags <<<"$register"
 read -ra drr_flags <<<"$drr"
@@ -158,13 +162,16 @@ for index in "${!xrays[@]}"; do
   fi
 done
 
+cleaned_labels=()
+if [ -z "$crop" ]; then cleaned_labels=(--labels "${label_list[@]}"); fi
 step "$clean" segmentation_preprocessing.py -i "$seg" -o "$out/segmentations" \
-  --labels "${label_list[@]}"
+  ${cleaned_labels[@]+"${cleaned_labels[@]}"}
 series_flag=(); [ ${#series_list[@]} -gt 0 ] && series_flag=(--series "${series_list[@]}")
 last=${bone_list[${#bone_list[@]}-1]}
 step "$out/${last}_masks_cropped/${id}_${last}_mirrored.nii.gz" crop_cts.py --base_dir "$out" \
   --ct_filename "$ct" --seg_filename "$clean" --labels "${label_list[@]}" \
-  --bones "${bone_list[@]}" --padding 10 ${series_flag[@]+"${series_flag[@]}"}
+  --bones "${bone_list[@]}" --padding 10 ${series_flag[@]+"${series_flag[@]}"} \
+  ${crop_flags[@]+"${crop_flags[@]}"}
 
 for bone in "${chosen[@]}"; do
   name="${id}_${bone}${suffix}"

@@ -160,6 +160,9 @@ def test_the_joint_of_every_leg_is_stated_by_choice_with_frames_in_the_order_of_
     assert "--name 'P02, right knee' --fps 30 --overwrite" in call
     frame = next(line for line in said.splitlines() if "--bone tibia -o" in line and "P01" in line)
     assert "P01/tibia_masks_cropped/P01_tibia" in frame
+    attached = snakemake(planned, *flags, "crop=--attached tibia=10,11").stdout
+    assert "--padding 10 --attached tibia=10,11 --overwrite" in attached
+    assert "--labels 3 4 1 2 --overwrite" not in attached  # the fibula is cleaned too
     (planned / "wrist.yaml").write_text(
         'kinematics: ""\nbones: [{name: radius, right: 1, left: 2}]\n'
     )

@@ -80,6 +80,7 @@ def test_the_band_is_in_the_figure_the_page_and_the_numbers(scene, table, capsys
     assert beside["normal_band"]["FE_deg"] == {"frames": 3, "outside": 0, "furthest": 0.0}
     page = (scene / "knee/kinematics.html").read_text()
     assert "Frames outside the normal band of gait.csv: flexion 0 of 3." in page
+    assert "Normal: the bounds of the table" in page
     assert page.count("normal</span>") == 1  # in the legend of flexion only
     assert "#bbbbbb" in (scene / "knee/kinematics.svg").read_text()
     alone = [*command(scene), "--cycle", "f1", "f2", "--overwrite"]

@@ -57,6 +57,7 @@ def movement_page(study: Study, remarks: Sequence[str] = ()) -> str:
         "bones": bones,
         "charts": _charts(study),
         "smoothed": study.smoothed is not None,
+        "normal": study.inputs.normal is not None,
         "scene": scene is not None,
         "plotly": plotly_script() if scene is not None else "",
         "store": _store(study, pictures, scene),

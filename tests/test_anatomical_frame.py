@@ -85,6 +85,16 @@ def test_debris_a_patella_and_a_fibula_do_not_move_the_axes():
     np.testing.assert_allclose(femur_frame(dirty).frame, femur_frame(clean).frame, atol=1e-6)
 
 
+def test_a_fibula_that_is_attached_to_the_tibia_does_not_move_the_axes():
+    labelmap = bones.tibia_labelmap(turned(TURNS[1]))
+    data = labelmap.data.copy()
+    beside = np.roll(data > 0, 6, axis=0) & (data == 0)  # touches the tibia all along
+    data[beside] = 5
+    lineage = replace(labelmap.lineage, label=1)
+    both = replace(labelmap, data=data, lineage=lineage)
+    np.testing.assert_allclose(tibia_frame(of(both)).frame, tibia_frame(of(labelmap)).frame)
+
+
 def test_a_shorter_shaft_keeps_the_flexion_axis_and_the_origin():
     long, short = (
         femur_frame(of(bones.femur_labelmap(turned(TURNS[1]), shaft_mm=length))).frame

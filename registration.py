@@ -130,40 +130,45 @@ def register_all(
 
     ``threads`` read the next X-rays and write the last results meanwhile.
     """
-    from common.registration import key_poses
     from common.registration.inputs import load_views
+    from common.registration.key_poses import Reached, Tracking, met
 
     read, write = threads
     sequence = planned[0].request.sequence
     keys = [n for n, each in enumerate(planned) if each.request.init == "fixed"]
     keyed = sequence and len(keys) < len(planned)  # not one start pose for all
-    steps = key_poses.steps(len(planned), keys if keyed else [])
-    twice = {n for n in range(len(planned)) if sum(step.frame == n for step in steps) > 1}
-    states: dict[int | None, Sequence[Followed] | None] = {None: planned[0].request.previous}
-    held: dict[int, list[Registration]] = {}  # reached from one side
+    tracking: Tracking[Reached, Sequence[Followed]] = Tracking(
+        len(planned),
+        keys if keyed else [],
+        planned[0].request.previous,
+        Reached.without_views,
+    )
+    steps = tracking.steps
     codes: list[int] = []
     written: list[Future[int]] = []
     coming = [read(load_views, planned[step.frame].request, inputs) for step in steps[:1]]
     for number, step in enumerate(steps):
+        clock, reached, after = time.perf_counter(), None, None
         with going_on(problems):
-            clock = time.perf_counter()
             following = [planned[each.frame].request for each in steps[number + 1 : number + 2]]
             reading, coming = coming[0], [read(load_views, one, inputs) for one in following]
-            last = states[step.frame] = states.get(step.after) if sequence else None
+            last = tracking.before(step) if sequence else None
             views = reading.result()
-            request, found = register_next(planned[step.frame].request, views, inputs, last)
-            states[step.frame] = followed(found, last)
-            if step.frame in twice and step.frame not in held:
-                held[step.frame] = found
+            reached = Reached(*register_next(planned[step.frame].request, views, inputs, last))
+            after = followed(reached.found, last)
+        with going_on(problems):
+            every = tracking.reached(step, reached, after)
+            if not every:
                 continue
-            if step.frame in held:
-                found = key_poses.met(held[step.frame], found)
-            drawn = draw(found)
+            done = met(*every) if len(every) == 2 else every[0]
+            if not done.found[0].views:  # the other side failed
+                done = done.seen_in(load_views(planned[step.frame].request, inputs))
+            drawn = draw(done.found)
             runtime_s = {"loading": loading_s, "registration": time.perf_counter() - clock}
             # the folder before is complete, or its error known, before the next is begun
             codes += _results(written, problems)
             folders = planned[step.frame].folders
-            written = [write(record, folders, request, found, drawn, runtime_s)]
+            written = [write(record, folders, done.request, done.found, drawn, runtime_s)]
     return codes + _results(written, problems)
 
 

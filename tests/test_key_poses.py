@@ -9,7 +9,7 @@ from test_registration import error, frames_of, patient, register  # noqa: F401
 from common import geometry
 from common.command_line import script
 from common.registration import key_poses
-from common.registration.key_poses import Step, steps
+from common.registration.key_poses import Step, Tracking, steps
 from common.results import parameters_file
 
 
@@ -21,14 +21,45 @@ def test_a_key_frame_is_tracked_from_to_both_ends():
     assert steps(5, [2]) == [Step(2, None), Step(1, 2), Step(0, 1), Step(3, 2), Step(4, 3)]
 
 
-@pytest.mark.parametrize(("keys", "twice"), [([0, 6], [3]), ([1, 2], []), ([0, 2, 7], [1, 4])])
-def test_every_frame_comes_once_and_the_middle_between_two_keys_twice(keys, twice):
+@pytest.mark.parametrize(
+    ("keys", "twice"),
+    [([0, 6], [1, 2, 3, 4, 5]), ([1, 2], []), ([0, 2, 7], [1, 3, 4, 5, 6]), ([4], [])],
+)
+def test_every_frame_comes_once_and_those_between_two_keys_twice(keys, twice):
     order = [step.frame for step in steps(9, keys)]
     assert sorted(set(order)) == list(range(9))
     assert [frame for frame in range(9) if order.count(frame) == 2] == twice
     assert len(order) == 9 + len(twice)
     for number, step in enumerate(steps(9, keys)):  # what a frame is tracked from comes before it
         assert step.after is None or step.after in order[:number]
+
+
+def test_a_frame_between_two_keys_is_complete_when_both_sides_have_reached_it():
+    tracking: Tracking[str, int] = Tracking(4, [0, 3], hold=str.lower)
+    done = {}
+    for step in tracking.steps:
+        before = tracking.before(step) or 0
+        done[step] = tracking.reached(step, f"FROM {before}", before + 1)
+    assert done == {
+        Step(0, None): ["FROM 0"],
+        Step(1, 0): [],
+        Step(2, 1): [],
+        Step(3, None): ["FROM 0"],
+        Step(2, 3): ["from 2", "FROM 1"],
+        Step(1, 2): ["from 1", "FROM 2"],
+    }
+
+
+def test_a_side_that_fails_leaves_the_other_and_the_state_before():
+    tracking: Tracking[str, int] = Tracking(4, [0, 3])
+    done = {}
+    for step in tracking.steps:
+        before = tracking.before(step) or 0
+        failed = step in (Step(1, 0), Step(2, 3))
+        found = None if failed else f"from {before}"
+        done[step] = tracking.reached(step, found, before + 1)
+    assert (done[Step(2, 1)], done[Step(2, 3)]) == ([], ["from 1"])  # of frame 0, as 1 failed
+    assert done[Step(1, 2)] == ["from 1"]  # of frame 3
 
 
 def pose_file(folder, name, camera):
@@ -61,9 +92,10 @@ def test_two_sides_that_end_at_different_poses_are_suspect(patient, tmp_path, mo
 
     def apart(one, other):
         shift = geometry.translation([0.0, 0.0, 5.0])
-        fit = other[0].solution.fit
-        moved = replace(fit, poses=[shift @ fit.poses[0]])
-        return compared(one, [replace(other[0], solution=replace(other[0].solution, fit=moved))])
+        (bone,) = other.found
+        fit = replace(bone.solution.fit, poses=[shift @ bone.pose])
+        moved = replace(bone, solution=replace(bone.solution, fit=fit))
+        return compared(one, replace(other, found=[moved]))
 
     monkeypatch.setattr(key_poses, "met", apart)
     keys = ["--sequence", "--init", "fixed", "--init_pose", f"0={first}", f"2={last}"]

@@ -210,7 +210,7 @@ def decisions_on(folder: Path, result: Result | None) -> tuple[str, ...]:
     """Return what people decided on the pose in pipeline/review.py, and log it."""
     from common.results import decisions
 
-    words = tuple(one.words for one in decisions.standing(folder)) if result else ()
+    words = tuple(one.words for one in decisions.standing(folder, result)) if result else ()
     if words and result and result.verdict.code == "failed":
         logger.warning(f"the pose counts as failed: {'; '.join(words)}")
     elif words:

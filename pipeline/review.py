@@ -11,7 +11,9 @@ writes  into the folder of each result:
         review_NAME.jsonl     decisions of the reviewer NAME: accept, reject or second look, with
                               time, note and pose; lines are only added
         parameters.pt and the images beside it, if a corrected pose was accepted; its settings
-                              say who set the start. The file before is kept in revisions/
+                              say who set the start. The file before is kept in revisions/;
+                              results of bones registered together get the bone's new place
+        draft_NAME.jsonl      poses of NAME that are not decided on, so that none is lost
         with --table: the disagreement of all reviewers' accepted poses, as CSV; no page is opened
 units   millimetres and degrees
 use by  evaluation.py, pipeline/report.py and pipeline/kinematics.py: a rejected pose counts as

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,9 +160,9 @@ def spoil(folder: Path, twist: np.ndarray = WRONG) -> None:
 
 
 @contextmanager
-def serving(folder: Path, *flags: str):
-    """The address of a running review, and its process."""
-    command = [sys.executable, ROOT / "pipeline/review.py", folder, "--no_browser", *flags]
+def serving(folder: Path, *flags: str, under: Sequence[str] = ()):
+    """The address of a running review, and its process; ``under`` are words before its command."""
+    command = [*under, sys.executable, ROOT / "pipeline/review.py", folder, "--no_browser", *flags]
     environment = {**os.environ, "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -177,6 +178,26 @@ def serving(folder: Path, *flags: str):
         process.wait(timeout=30)
         process.stdout.close()
         process.stderr.close()
+
+
+def is_root() -> bool:
+    """Whether this user may write everywhere."""
+    return os.name != "nt" and os.geteuid() == 0
+
+
+@contextmanager
+def read_only(folder: Path) -> Generator[tuple[str, ...], None, None]:
+    """A folder that nobody may write to; yields the words that bind root to that too."""
+    every = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    for path in every:
+        path.chmod(0o555)
+    rights = "-dac_override,-dac_read_search"
+    under = ("setpriv", f"--bounding-set={rights}")
+    try:
+        yield under if is_root() else ()
+    finally:
+        for path in every:
+            path.chmod(0o755)
 
 
 def lines_of(folder: Path, reviewer: str) -> list[dict]:

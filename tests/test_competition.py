@@ -56,6 +56,28 @@ def test_near_duplicates_are_dropped_and_depth_separates_little(body, truth):
     np.testing.assert_allclose(kept, [truth, turned])
 
 
+def test_other_poses_are_kept_once_each_and_those_of_the_loser_too(body, truth):
+    def solution(pose, evidence, *others):
+        fit = Fit([pose], evidence, np.eye(6))
+        return competition.Solution(pose, fit, None, 1, 1.0, evidence, others=others)
+
+    turned = moved(truth, body, (0, 10, 0), (0, 0, 0))
+    away = moved(truth, body, (0, 0, 0), (12, 0, 0))
+    nudged = moved(truth, body, (1, 0, 0), (1, 1, 0))
+    view = View(take_xray([body], [truth]))
+    best, loser = solution(truth, 0.9, nudged, turned), solution(away, 0.7, turned)
+    for pair in ((best, loser), (loser, best)):
+        won = competition.better(*pair)
+        assert np.array_equal(won.fit.poses[0], truth)
+        np.testing.assert_allclose(competition.rivals([view], body, won), [turned, away])
+    second = Fit([away], 0.8, np.eye(6))
+    won = replace(competition.better(best, loser), runner_up=second)  # the runner-up comes first
+    np.testing.assert_allclose(competition.rivals([view], body, won), [away, turned])
+    far = [moved(truth, body, (0, 9 * n, 0), (0, 0, 0)) for n in range(1, 9)]
+    many = solution(truth, 0.9, *far)
+    assert len(competition.rivals([view], body, many)) == competition.KEPT_RIVALS
+
+
 def test_runs_that_end_at_the_same_pose_are_merged_into_the_best_and_counted(body, truth):
     def run(pose, evidence):
         return competition.Run(pose, Fit([pose], evidence, np.eye(6)), evidence)

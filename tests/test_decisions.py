@@ -23,6 +23,10 @@ def decision(folder, choice="accept", reviewer="ab", note="") -> Decision:
     return Decision(reviewer, choice, note, decisions.now(), sha256, camera.tolist(), "solver")
 
 
+def standing_on(folder) -> list[Decision]:
+    return decisions.standing(folder, parameters_file.load(folder / "parameters.pt"))
+
+
 @pytest.fixture
 def result(tmp_path):
     save_registration(tmp_path / "knee")
@@ -34,7 +38,7 @@ def test_decisions_are_added_line_by_line_and_the_last_of_each_reviewer_stands(r
     decisions.append(result, decision(result, "reject", note="mirrored"))
     decisions.append(result, decision(result, "accept", "cd"))
     assert len((result / "review_ab.jsonl").read_text().splitlines()) == 2
-    standing = decisions.standing(result)
+    standing = standing_on(result)
     assert [(one.reviewer, one.choice) for one in standing] == [("ab", "reject"), ("cd", "accept")]
     assert standing[0].words == "rejected by ab (mirrored)"
 
@@ -42,11 +46,11 @@ def test_decisions_are_added_line_by_line_and_the_last_of_each_reviewer_stands(r
 def test_a_decision_does_not_hold_for_another_pose(result):
     decisions.append(result, decision(result))
     stored = parameters_file.load(result / "parameters.pt")
-    assert decisions.standing(result) != []
+    assert standing_on(result) != []
     parameters_file.save(
         result / "parameters.pt", dataclasses.replace(stored, final_pose=stored.init_pose)
     )
-    assert decisions.standing(result) == []
+    assert standing_on(result) == []
     assert len(decisions.read(result)) == 1
 
 

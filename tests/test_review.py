@@ -4,10 +4,12 @@ import asyncio
 import dataclasses
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -16,7 +18,7 @@ import aiohttp
 import numpy as np
 import pytest
 from helpers import save_registration
-from review_helpers import WRONG, Study, make_study, serving
+from review_helpers import WRONG, Study, is_root, make_study, read_only, serving
 
 from common import files, geometry
 from common.command_line import script
@@ -257,7 +259,7 @@ def test_a_right_bone_in_its_flipped_xray_is_corrected_in_the_frame_of_the_scann
     assert opened.views[0].xray.flipped
     assert opened.structure.ct.lineage.mirrored
     wrong = geometry.twist(WRONG, opened.structure.body.centre_mm) @ opened.pose
-    found = solving.refine(opened, wrong)
+    found = solving.judged(opened, solving.refine(opened, wrong))
     assert found.verdict.code == "ok"
     saving.save_correction(opened, found.pose, wrong, "ab")
     result = parameters_file.load(folder / "parameters.pt")
@@ -268,6 +270,69 @@ def test_a_right_bone_in_its_flipped_xray_is_corrected_in_the_frame_of_the_scann
     assert error.in_plane_mm < 0.2
     assert error.rotation_deg < 0.5
     np.testing.assert_allclose(opened.scanner_camera(found.pose), view.camera, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_corrected_bone_is_renewed_in_the_result_of_the_other_and_decisions_on_that_hold(study):
+    femur, tibia = study.root / "ap/femur", study.root / "ap/tibia"
+    before = parameters_file.load(tibia / "parameters.pt")
+    decisions.append(tibia, accepted(tibia, "ab", [0] * 6))
+    transform = (tibia / "slicer/femur_motion_LPS.tfm").read_text()
+
+    async def correct() -> list[dict]:
+        told = []
+
+        async def tell(content: dict) -> None:
+            told.append(content)
+
+        one = session.Session.start(study.root, "ab")
+        one.tell = tell
+        try:
+            item = next(each for each in one.items.values() if each.folder == femur)
+            described = await one.described(item)
+            true = reopening.open_result(femur).pose_from_scanner(study.truth["ap/femur"])
+            pose, start = true.tolist(), described["pose"]
+            await one.decide(item, {"choice": "accept", "pose": pose, "start": start})
+            await one.renewing
+            other = next(each for each in one.items.values() if each.folder == tibia)
+            assert one.listed(other)["decision"]["choice"] == "accept"
+            await one.renew()  # nothing is stale any more
+        finally:
+            one.stop()
+        return told
+
+    (told,) = asyncio.run(correct())
+    assert told["item"]["name"] == ["ap", "tibia"]
+    after = parameters_file.load(tibia / "parameters.pt")
+    np.testing.assert_array_equal(after.final_pose, before.final_pose)
+    assert after.verdict == before.verdict
+    _, beside = after.scanner_pose[0].bones
+    corrected = parameters_file.load(femur / "parameters.pt").scanner_pose[0].camera
+    np.testing.assert_allclose(beside.motion @ corrected, after.scanner_pose[0].camera, atol=1e-9)
+    stale = before.scanner_pose[0].bones[1].motion
+    assert np.abs(beside.motion - stale).max() > 1e-3
+    assert (tibia / "slicer/femur_motion_LPS.tfm").read_text() != transform
+    assert after.pose_uncertainty.bones == ("tibia",)  # the femur has another one now
+    (decided,) = decisions.standing(tibia, after)
+    assert decided.choice == "accept"
+    kept = parameters_file.load(tibia / "revisions/parameters_001.pt")
+    np.testing.assert_array_equal(kept.scanner_pose[0].bones[1].motion, stale)
+
+
+@pytest.mark.slow
+def test_a_stale_motion_that_a_crash_left_is_renewed_at_the_next_start(study):
+    opened = reopening.open_result(study.root / "ap/femur")
+    saving.save_correction(opened, study.truth["ap/femur"], opened.pose, "ab")
+
+    def motion() -> np.ndarray:
+        return parameters_file.load(study.root / "ap/tibia/parameters.pt").scanner_pose[0].bones[1]
+
+    stale = motion().motion
+    with serving(study.root, "--reviewer", "ab"):
+        until = time.monotonic() + 60
+        while np.array_equal(motion().motion, stale):
+            assert time.monotonic() < until
+            time.sleep(0.2)
 
 
 @pytest.mark.slow
@@ -347,7 +412,7 @@ def test_a_decision_on_a_result_that_has_changed_meanwhile_is_not_recorded(study
             one.stop()
 
     asyncio.run(decide())
-    (decided,) = decisions.standing(folder)
+    (decided,) = decisions.standing(folder, parameters_file.load(folder / "parameters.pt"))
     assert decided.choice == "accept"
 
 
@@ -376,7 +441,8 @@ def test_a_blind_reviewer_sees_the_solvers_pose_and_writes_decisions_only(study)
     assert (described["others"], described["corrected_by"]) == ([], None)
     assert listed["decision"]["choice"] == "accept"
     assert (folder / "parameters.pt").read_bytes() == stored
-    assert [one.reviewer for one in decisions.standing(folder)] == ["ab"]
+    standing = decisions.standing(folder, parameters_file.load(folder / "parameters.pt"))
+    assert [one.reviewer for one in standing] == ["ab"]
     (row,) = disagreement.table(study.root)[0]
     assert row.in_plane_mm > 5  # the corrected pose of one, the solver's of the other
 
@@ -424,13 +490,33 @@ def test_a_result_that_leads_out_of_the_folder_is_refused(tmp_path):
     assert "leads out of the folder" in problems[0]
 
 
-def test_a_read_only_folder_can_be_looked_at_and_is_named(tmp_path, monkeypatch):
-    save_registration(tmp_path / "a")
-    items, problems = catalogue.read_catalogue(tmp_path)
-    one = session.Session(tmp_path, "ab", False, items, problems, None, None)
-    assert one.overview()["read_only"] == 0
-    monkeypatch.setattr(session.os, "access", lambda *_: False)
-    assert one.overview()["read_only"] == 1
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="permissions of another kind")
+@pytest.mark.skipif(is_root() and not shutil.which("setpriv"), reason="root may write everywhere")
+def test_a_read_only_folder_can_be_looked_at_and_what_cannot_be_saved_is_said(study):
+    before = {path: path.stat().st_mtime_ns for path in study.root.rglob("*")}
+    with (
+        read_only(study.root) as under,
+        serving(study.root, "--reviewer", "ab", under=under) as (address, _),
+    ):
+        overview = json.loads(answer(f"{address}api/list")[1])
+        assert overview["read_only"] == len(overview["items"])
+        item = next(each for each in overview["items"] if each["name"] == ["walk", "f0"])
+        pose = json.loads(answer(f"{address}api/item/{item['id']}")[1])["pose"]
+        for content in ({"choice": "reject"}, {"choice": "accept", "pose": pose}):
+            url = f"{address}api/item/{item['id']}/decision"
+            status, text = answer(url, None, json.dumps(content).encode())
+            assert status == 422
+            assert re.search("cannot be written|not writable", json.loads(text)["error"]), text
+        moved = geometry.twist(np.r_[0, 0, 0, 5, 0, 0], np.zeros(3)) @ np.array(pose)
+        message = {"type": "draft", "item": item["id"], "pose": moved.tolist()}
+        (told,) = asyncio.run(talk(address, [message], len))
+        assert "cannot be written" in json.loads(told)["not_kept"]
+        again = json.loads(answer(f"{address}api/item/{item['id']}")[1])
+        np.testing.assert_allclose(again["draft"]["pose"], moved)  # as long as the server runs
+        assert again["decision"] is None
+    after = {path: path.stat().st_mtime_ns for path in study.root.rglob("*")}
+    assert after == before
 
 
 def test_sources_that_are_missing_or_changed_are_named(tmp_path):

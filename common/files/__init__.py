@@ -14,6 +14,9 @@ from common.files.checks import existing_file as existing_file
 from common.files.checks import existing_input as existing_input
 from common.files.checks import output_folder as output_folder
 from common.files.checks import with_lineages as with_lineages
+from common.files.lines import add_line as add_line
+from common.files.lines import read_lines as read_lines
+from common.files.lines import sync_folder as sync_folder
 from common.files.names import is_plain_name as is_plain_name
 from common.files.names import natural as natural
 from common.files.names import sha256 as sha256

@@ -30,6 +30,7 @@ HOPELESS = 0.15
 VALLEY_STEPS_DEG = (-14.0, -7.0, 7.0, 14.0)
 VALLEY_WALKS = 4
 VALLEY_GAIN = 2e-3  # of evidence; smaller gains mean the same minimum
+KEPT_RIVALS = 5  # other poses that are stored with a result
 RIVAL_SIMILARITY = 0.03  # below that of the best fit: a runner-up with more is a serious one
 SAME_EVIDENCE = 1e-3
 # similarity of a whole CT above which nothing else is tried
@@ -48,6 +49,14 @@ class Solution:
     agreement: float  # fraction of the coarsely refined candidates that ended at this pose
     evidence: float
     finished: bool = True  # refined to full resolution
+    # volume_from_rig of other fits on the way, best first, some near each other: the verdict does
+    # not weigh them, a person may (`rivals`)
+    others: tuple[np.ndarray, ...] = ()
+
+    def beating(self, other: Solution) -> Solution:
+        """Return this solution with the poses of another one that had less evidence."""
+        rival = other.runner_up.poses if other.runner_up else []
+        return replace(self, others=(*self.others, other.fit.poses[0], *rival, *other.others))
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,26 @@ def better(one: Solution | None, other: Solution | None) -> Solution | None:
     """Return the solution with more evidence, or the first if both have the same."""
     if one is None or other is None:
         return one or other
-    return other if other.evidence > one.evidence + SAME_EVIDENCE else one
+    return other.beating(one) if exceeds(other, one) else one.beating(other)
+
+
+def exceeds(one: Solution, other: Solution) -> bool:
+    """Return whether a solution has more evidence than another."""
+    return one.evidence > other.evidence + SAME_EVIDENCE
+
+
+def rivals(views: Sequence[View], body: Body, solution: Solution) -> list[np.ndarray]:
+    """Return at most `KEPT_RIVALS` other poses (volume_from_rig) that were fitted, best first.
+
+    They are the runner-up and fits that ended elsewhere, without near-duplicates.
+    """
+    found = [solution.runner_up.poses[0]] if solution.runner_up else []
+    for pose in solution.others:
+        known = [solution.fit.poses[0], *found]
+        rig = views[0].rig_from_camera
+        if not any(near_duplicates(each, pose, rig, body) for each in known):
+            found.append(pose)
+    return found[:KEPT_RIVALS]
 
 
 def advance(
@@ -220,6 +248,7 @@ def settle(views: Sequence[View], body: Body, field: Field) -> Solution:
         agreement=agreeing / sum(run.merged for run in field.coarse),
         evidence=best.evidence,
         finished=False,
+        others=tuple(run.pose for run in (*field.finals[1:], *field.coarse)),
     )
 
 

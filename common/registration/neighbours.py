@@ -10,7 +10,15 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from common import geometry
-from common.registration.competition import MIDDLE, Solution, advance, better, compete, follow
+from common.registration.competition import (
+    MIDDLE,
+    Solution,
+    advance,
+    better,
+    compete,
+    exceeds,
+    follow,
+)
 from common.registration.pyramid import LEVELS
 from common.registration.scene import Body, Structure, View
 from common.registration.search.anywhere import (
@@ -60,9 +68,10 @@ class Found:
     def after(self, words: str, other: Solution | None) -> Found:
         """Return the better of this and ``other``, found by one more stage of the search."""
         searched = (*self.searched, words)
-        if other is None or better(self.solution, other) is not other:
+        if other is None:
             return replace(self, searched=searched)
-        return Found(other.start, other, searched)
+        start = other.start if exceeds(other, self.solution) else self.start
+        return Found(start, better(self.solution, other) or other, searched)
 
 
 def search_beside(

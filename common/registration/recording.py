@@ -13,8 +13,10 @@ import numpy as np
 from common import files, geometry
 from common.files.pictures import write_png
 from common.registration import trust
+from common.registration.competition import rivals
 from common.registration.register import Registration
 from common.registration.request import Request
+from common.registration.scene import Body, View
 from common.results import names, parameters_file, slicer
 from common.results.pose_uncertainty import PoseUncertainty
 from common.results.result import TRAJECTORY_COLUMNS, Result, detector_entries
@@ -53,20 +55,26 @@ class Drawn:
 def draw(registrations: Sequence[Registration], number: int) -> Drawn:
     """Render the DRRs of ``registrations[number]``."""
     one = registrations[number]
-    drrs, bones = [], []
+    drrs = []
     for view in one.views:
         detector = view.xray.detector
         cameras = np.stack([one.start, one.pose]) @ view.rig_from_camera
         drrs.append(one.structure.drr.render(cameras, detector))
-        bones.append(
-            [
-                each.structure.body.alone.render(
-                    (each.pose @ view.rig_from_camera)[None], detector
-                )[0]
-                for each in _ordered(registrations, number)
-            ]
-        )
-    return Drawn(drrs, bones)
+    placed = [(each.structure.body, each.pose) for each in _ordered(registrations, number)]
+    return Drawn(drrs, draw_bones(one.views, placed))
+
+
+def draw_bones(
+    views: Sequence[View], placed: Sequence[tuple[Body, np.ndarray]]
+) -> list[list[np.ndarray]]:
+    """Render each body alone at its pose (volume_from_rig), (H, W), into each view."""
+    return [
+        [
+            body.alone.render((pose @ view.rig_from_camera)[None], view.xray.detector)[0]
+            for body, pose in placed
+        ]
+        for view in views
+    ]
 
 
 def _ordered(registrations: Sequence[Registration], number: int) -> list[Registration]:
@@ -98,7 +106,7 @@ def save(
     ordered = _ordered(registrations, number)
     result = as_result(ordered, metrics, request, runtime_s or {})
     result.settings.update(about or {})
-    _save_for_slicer(folder / names.SLICER_FOLDER, ordered, result, drawn)
+    save_for_slicer(folder / names.SLICER_FOLDER, one.views, result, drawn.bones)
     if one.structure.ct.path and is_surface(one.structure.ct.path):
         _save_surface(folder / names.POSED_SURFACE, one)
     parameters_file.save(folder / names.PARAMETERS, result)
@@ -133,7 +141,6 @@ def as_result(
     structure, ct = one.structure, one.structure.ct
     xray = one.views[0].xray
     bones = bone_motions(registrations)
-    rival = one.solution.runner_up
     return Result(
         drr={
             "volume": str(ct.path),
@@ -157,7 +164,9 @@ def as_result(
         settings=_settings(request, one),
         versions={"suite": VERSION, **files.versions(*PACKAGES)},
         pose_uncertainty=pose_uncertainty(registrations, [bone.name for bone in bones]),
-        rival_poses=[_extrinsics(one, rival.poses[0])] if rival else [],
+        rival_poses=[
+            _extrinsics(one, pose) for pose in rivals(one.views, structure.body, one.solution)
+        ],
     )
 
 
@@ -269,12 +278,15 @@ def _save_surface(path: Path, one: Registration) -> None:
     write_mesh(path, geometry.apply(rig_from_volume, vertices), triangles)
 
 
-def _save_for_slicer(
-    folder: Path, registrations: Sequence[Registration], result: Result, drawn: Drawn
+def save_for_slicer(
+    folder: Path, views: Sequence[View], result: Result, bones: Sequence[Sequence[np.ndarray]]
 ) -> None:
-    """Write cameras, motions, and outlines of the bones on the X-rays as stored on disk."""
+    """Write cameras, motions, and outlines of the bones on the X-rays as stored on disk.
+
+    ``bones`` are what `draw_bones` returns, in the order of the bones of the result.
+    """
     images, outlines = [], []
-    for view, drrs in zip(registrations[0].views, drawn.bones, strict=True):
+    for view, drrs in zip(views, bones, strict=True):
         columns = slice(None, None, -1 if view.xray.flipped else 1)
         images.append(np.ascontiguousarray(view.xray.as_uint8()[:, columns]))
         curves = {

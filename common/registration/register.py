@@ -186,7 +186,7 @@ def _register(
         tracked = None
         if previous:
             carried = _carried(found, before, previous)
-            tracked = _follow(views, structure, seed, previous, carried)
+            tracked = follow_frame(views, structure, seed, previous, carried)
         if tracked is None:
             found.append(find(views, structure, starter, seed))
         else:
@@ -388,12 +388,12 @@ def _search_further(
     return further
 
 
-def _follow(
+def follow_frame(
     views: Sequence[View],
     structure: Structure,
     seed: int,
     last: Followed,
-    carried: Sequence[np.ndarray],
+    carried: Sequence[np.ndarray] = (),
 ) -> Solution | None:
     """Return the best solution near the previous frames.
 

@@ -35,7 +35,8 @@ def with_twin(
             solution, other = replace(other, candidates=solution.candidates), solution
         known = solution.runner_up
         if known is None or known.similarity < other.fit.similarity:
-            solution = replace(solution, runner_up=other.fit)
+            others = (*(known.poses if known else ()), *solution.others)
+            solution = replace(solution, runner_up=other.fit, others=others)
     return solution
 
 

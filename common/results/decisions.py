@@ -8,17 +8,13 @@ of all reviewers together replace the verdict (`judged`). Standard library and n
 from __future__ import annotations
 
 import datetime
-import errno
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from common import files
 from common.errors import InputError, reading
-from common.files.atomic import unwritable
 from common.results import names
 from common.results.result import Result, Verdict, VerdictCode
 
@@ -79,35 +75,8 @@ def append(folder: Path, decision: Decision) -> Path:
     Raises InputError if the folder cannot be written.
     """
     path = folder / f"{PREFIX}{check_reviewer(decision.reviewer)}{ENDING}"
-    line = json.dumps({"schema": SCHEMA, **asdict(decision)}, ensure_ascii=False) + "\n"
-    try:
-        new = not path.exists()
-        # begin a new line after one that a crash cut short
-        start = "\n" if not new and path.read_bytes()[-1:] not in (b"", b"\n") else ""
-        content = (start + line).encode()
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            if os.write(handle, content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        if new:
-            sync_folder(folder)
-    except OSError as error:
-        raise unwritable(path, error) from None
+    files.add_line(path, {"schema": SCHEMA, **asdict(decision)})
     return path
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk."""
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read(folder: Path) -> list[Decision]:
@@ -117,14 +86,7 @@ def read(folder: Path) -> list[Decision]:
     """
     found = []
     for path in sorted(folder.glob(f"{PREFIX}*{ENDING}")):
-        text = files.read_text(path, WHAT) if path.stat().st_size else ""
-        for number, line in enumerate(text.splitlines(keepends=True), 1):
-            if not line.strip():
-                continue
-            try:
-                content = json.loads(line)
-            except json.JSONDecodeError:  # a crash cut it short; a later one begins a new line
-                continue
+        for number, content in files.read_lines(path, WHAT):
             with reading(path, WHAT, f"correct line {number}", "incomplete"):
                 found.append(_parsed(content))
     return found
@@ -144,16 +106,21 @@ def _parsed(content: dict[str, Any]) -> Decision:
     )
 
 
-def latest(decisions: Sequence[Decision], parameters_sha256: str) -> list[Decision]:
-    """Return the last decision of each reviewer on one parameters.pt, the most cautious first."""
-    last = {one.reviewer: one for one in decisions if one.parameters_sha256 == parameters_sha256}
+def latest(decisions: Sequence[Decision], hashes: Collection[str]) -> list[Decision]:
+    """Return the last decision of each reviewer on one pose, the most cautious first.
+
+    ``hashes`` are those of the parameters.pt that hold it.
+    """
+    last = {one.reviewer: one for one in decisions if one.parameters_sha256 in hashes}
     return sorted(last.values(), key=lambda one: list(EFFECT).index(one.choice))
 
 
-def standing(folder: Path) -> list[Decision]:
+def standing(folder: Path, result: Result) -> list[Decision]:
     """Return the last decision of each reviewer on the result in a folder, as `latest`."""
     decisions = read(folder)
-    return latest(decisions, files.sha256(folder / names.PARAMETERS)) if decisions else []
+    if not decisions:
+        return []
+    return latest(decisions, [files.sha256(folder / names.PARAMETERS), *result.same_pose_as])
 
 
 def judged(verdict: Verdict, decisions: Sequence[Decision]) -> Verdict:
@@ -168,4 +135,4 @@ def judged(verdict: Verdict, decisions: Sequence[Decision]) -> Verdict:
 
 def as_judged(folder: Path, result: Result) -> Result:
     """Return the result in a folder with the verdict as people decided."""
-    return replace(result, verdict=judged(result.verdict, standing(folder)))
+    return replace(result, verdict=judged(result.verdict, standing(folder, result)))

@@ -54,6 +54,16 @@ class PoseUncertainty:
             carry @ covariance @ carry.T, moved + scanner_from_volume[:, :3, 3], tuple(bones)
         )
 
+    def without(self, bone: str) -> PoseUncertainty:
+        """Return the covariance of the other bones, if a bone was placed anew; never the first."""
+        kept = [n for n, name in enumerate(self.bones) if n == 0 or name != bone]
+        index = np.concatenate([np.arange(6 * n, 6 * n + 6) for n in kept])
+        return PoseUncertainty(
+            self.covariance[np.ix_(index, index)],
+            self.centres_mm[kept],
+            tuple(self.bones[n] for n in kept),
+        )
+
     @property
     def own(self) -> np.ndarray:
         """Covariance (6, 6) of the bone of the result."""

@@ -168,6 +168,11 @@ class Result:
         return geometry.translation(np.array(self.drr["isocentre_mm"])) @ camera
 
     @property
+    def same_pose_as(self) -> tuple[str, ...]:
+        """Hashes of earlier files of this pose, in which only other bones were elsewhere."""
+        return tuple(map(str, self.settings.get("same_pose_as", ())))
+
+    @property
     def bone_depth_mm(self) -> float:
         """Depth of the centre of the registered structure: distance along the principal ray."""
         camera_from_volume = geometry.invert(self.volume_from_camera())

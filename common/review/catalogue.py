@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common import files
 from common.errors import InputError
 from common.progress import track
@@ -19,7 +21,7 @@ from common.results.result import Result, Verdict
 SEVERITY = ("failed", "suspect", "ok")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Item:
     """One result as listed."""
 
@@ -34,6 +36,14 @@ class Item:
     instant: str  # the same for the bones of one X-ray
     corrected_by: str | None
     parameters_sha256: str
+    same_pose_as: tuple[str, ...]  # hashes of earlier files of this pose
+    camera: np.ndarray  # (4, 4) scanner_from_camera of the first view
+    motions: dict[str, np.ndarray]  # (4, 4) of the bones registered together, by name
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Hashes of the files of this pose, the present one first."""
+        return (self.parameters_sha256, *self.same_pose_as)
 
     @property
     def doubt(self) -> tuple[int, float]:
@@ -91,6 +101,9 @@ def read_item(root: Path, folder: Path) -> Item:
         instant=_instant(result),
         corrected_by=review.get("reviewer"),
         parameters_sha256=files.sha256(path),
+        same_pose_as=result.same_pose_as,
+        camera=result.scanner_pose[0].camera,
+        motions={bone.name: bone.motion for bone in bones[1:]},
     )
 
 
@@ -130,7 +143,7 @@ def entries(
     item: Item, made: Sequence[decisions.Decision], reviewer: str, blind: bool
 ) -> dict[str, Any]:
     """Return an item as the page lists it. ``made`` are all decisions in its folder."""
-    current = decisions.latest(made, item.parameters_sha256)
+    current = decisions.latest(made, item.hashes)
     mine = made if blind else current  # a blind decision may be on a pose that is not stored
     own = next((one for one in reversed(mine) if one.reviewer == reviewer), None)
     others = [one for one in current if one.reviewer != reviewer]

@@ -18,14 +18,16 @@ import numpy as np
 
 from common import files, geometry
 from common.errors import InputError, as_input_error
+from common.registration import key_poses
+from common.registration.competition import Solution
 from common.registration.register import Registration
 from common.registration.request import Followed
 from common.results import names, parameters_file
-from common.results.result import Result
-from common.review import pictures, reopening, saving, solving
+from common.results.result import Result, Verdict
+from common.review import pictures, renewal, reopening, saving, solving
+from common.review.drafts import Pose
 
 OPENED = 12  # results that a worker keeps, with their X-rays
-Pose = list[list[float]]
 
 
 def begin() -> None:
@@ -87,6 +89,17 @@ def describe(folder: str, neighbours: Sequence[str], solver_pose: bool) -> dict[
     }
 
 
+def glance(folder: str) -> dict[str, Any]:
+    """Return what can be shown of a result without its CT and its X-rays."""
+    result = parameters_file.load(Path(folder) / names.PARAMETERS)
+    return {"problem": None, "views": _static_views(result)}
+
+
+def warm(folder: str) -> None:
+    """Open a result, so that the next job with it does not wait."""
+    opened(folder)
+
+
 def _static_views(result: Result) -> list[dict[str, Any]]:
     return [
         {
@@ -139,9 +152,9 @@ def xray(folder: str, view: int, longest_px: int) -> bytes:
     return pictures.reduced(grey, longest_px).packed()
 
 
-def saved_drr(folder: str, view: int) -> bytes:
-    """Return the DRR that registration.py saved, packed."""
-    return pictures.saved_pictures(Path(folder), view)[1].packed()
+def saved_picture(folder: str, view: int, which: int) -> bytes:
+    """Return the X-ray (0) or the DRR (1) that registration.py saved, packed."""
+    return pictures.saved_pictures(Path(folder), view)[which].packed()
 
 
 def render(folder: str, pose: Pose, longest_px: int, number: int) -> list[bytes]:
@@ -150,9 +163,15 @@ def render(folder: str, pose: Pose, longest_px: int, number: int) -> list[bytes]
     return [each.packed(number, view) for view, each in enumerate(drrs)]
 
 
-def refine(folder: str, pose: Pose) -> dict[str, Any]:
-    """Refine from a pose that a person set."""
-    return solving.refine(opened(folder), np.array(pose)).entries()
+def refine(folder: str, pose: Pose) -> tuple[Pose, Solution]:
+    """Refine from a pose that a person set; return the pose found, and what `judge` needs."""
+    solution = solving.refine(opened(folder), np.array(pose))
+    return solution.fit.poses[0].tolist(), solution
+
+
+def judge(folder: str, solution: Solution) -> dict[str, Any]:
+    """Return a solution with its verdict, in plain types."""
+    return solving.judged(opened(folder), solution).entries()
 
 
 def search_again(folder: str) -> dict[str, Any]:
@@ -165,10 +184,23 @@ def assess(folder: str, pose: Pose) -> dict[str, Any]:
     return solving.assess(opened(folder), np.array(pose)).entries()
 
 
-def follow_frame(folder: str, last: Followed) -> tuple[dict[str, Any], Followed]:
+def follow(folder: str, last: Followed) -> tuple[dict[str, Any], Followed]:
     """Find the pose in a frame from that of the frame beside it."""
-    solved, after = solving.follow_frame(opened(folder), last)
+    solved, after = solving.follow(opened(folder), last)
     return solved.entries(), after
+
+
+def met(folder: str, every: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the pose with most evidence of those that a frame was found at, from both sides.
+
+    Its verdict says whether they agree; ``moved`` is how far it is from the stored pose.
+    """
+    best, *others = sorted(every, key=lambda each: -each["evidence"])
+    verdict = Verdict.from_entries(best["verdict"])
+    for other in others:
+        verdict = key_poses.compared(verdict, _apart(folder, best["pose"], other["pose"]))
+    moved = _apart(folder, best["pose"], opened(folder).pose.tolist()).as_dict()
+    return {**best, "verdict": verdict.entries(), "moved": moved}
 
 
 def surface(folder: str) -> dict[str, Any]:
@@ -212,6 +244,11 @@ def save(
     return one.scanner_camera(placed[0]).tolist(), sha256
 
 
+def renew(folder: str, others: Sequence[str]) -> None:
+    """Write the result of a bone again, with others where they are now; see `renewal`."""
+    renewal.renew(opened(folder), [opened(each) for each in others])
+
+
 def _as_registration(one: reopening.Opened, other: reopening.Opened) -> Registration | None:
     """Return a neighbour as registered in the same rig; None if its verdict has failed."""
     if other.result.verdict.code == "failed" or len(other.views) != len(one.views):
@@ -219,13 +256,9 @@ def _as_registration(one: reopening.Opened, other: reopening.Opened) -> Registra
     return solving.registration_at(other, other.pose, other.pose)
 
 
-def moved_by(folder: str, pose: Pose) -> dict[str, float]:
-    """Return how far a pose is from the stored one in the first view, in mm and degrees."""
+def _apart(folder: str, pose: Pose, other: Pose) -> geometry.PoseError:
+    """Return how far a pose is from another one in the first view."""
     found = opened(folder)
     rig = found.views[0].rig_from_camera
-    return geometry.pose_error(
-        np.array(pose) @ rig,
-        found.pose @ rig,
-        found.structure.body.points,
-        found.views[0].xray.detector,
-    ).as_dict()
+    points, detector = found.structure.body.points, found.views[0].xray.detector
+    return geometry.pose_error(np.array(pose) @ rig, np.array(other) @ rig, points, detector)

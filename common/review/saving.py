@@ -20,7 +20,7 @@ from common.registration.register import Registration
 from common.reports.drr_files import high_quality_drrs
 from common.reports.evaluation_file import find_evaluations
 from common.results import names
-from common.results.decisions import now, sync_folder
+from common.results.decisions import now
 from common.review.reopening import Opened
 from common.review.solving import registration_at
 
@@ -80,7 +80,7 @@ def keep_revision(folder: Path) -> Path:
     path = kept / f"{current.stem}_{len(earlier) + 1:03d}{current.suffix}"
     with files.atomic(path) as partial:
         shutil.copyfile(current, partial)
-    sync_folder(kept)
+    files.sync_folder(kept)
     return path
 
 
@@ -113,5 +113,5 @@ def finish(folder: Path) -> None:
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(path, target)
-    sync_folder(folder)
+    files.sync_folder(folder)
     pending.rmdir()

@@ -23,6 +23,7 @@ class Server:
     def __init__(self, session: Session):
         self.session = session
         self.tabs: set[web.WebSocketResponse] = set()
+        session.tell = self.tell_all
 
     def app(self, token: str, hosts: frozenset[str]) -> web.Application:
         """Return the application; every address begins with the token."""
@@ -36,8 +37,9 @@ class Server:
                 web.get(f"/{token}/api/list", self.overview),
                 web.get(f"/{token}/api/disagreement", self.disagreement),
                 web.get(f"/{token}/api/item/{{id}}", self.item),
+                web.get(f"/{token}/api/item/{{id}}/glance", self.glance),
                 web.get(f"/{token}/api/item/{{id}}/xray/{{view}}", self.xray),
-                web.get(f"/{token}/api/item/{{id}}/drr/{{view}}", self.drr),
+                web.get(f"/{token}/api/item/{{id}}/saved/{{what}}/{{view}}", self.saved),
                 web.get(f"/{token}/api/item/{{id}}/surface", self.surface),
                 web.post(f"/{token}/api/item/{{id}}/decision", self.decision),
                 web.get(f"/{token}/live", self.live),
@@ -76,10 +78,18 @@ class Server:
         px = whole_number(request.query.get("px"), tab.LARGEST_PX)
         return await self._picture(self.session.renderer.do(jobs.xray, str(item.folder), view, px))
 
-    async def drr(self, request: web.Request) -> web.Response:
-        """Answer with the DRR that the registration saved."""
+    async def glance(self, request: web.Request) -> web.Response:
+        """Answer with what can be shown of a result before its CT is opened."""
+        return await self._json(self.session.glanced(self._item(request)))
+
+    async def saved(self, request: web.Request) -> web.Response:
+        """Answer with the X-ray or the DRR as the registration saved it, without the CT."""
         item, view = self._item(request), _view(request)
-        return await self._picture(self.session.renderer.do(jobs.saved_drr, str(item.folder), view))
+        which = {"xray": 0, "drr": 1}.get(request.match_info["what"])
+        if which is None or (which and self.session.blind):
+            raise web.HTTPNotFound(text="no such picture\n")
+        saved = asyncio.to_thread(jobs.saved_picture, str(item.folder), view, which)
+        return await self._picture(saved)
 
     async def surface(self, request: web.Request) -> web.Response:
         """Answer with the surface of a bone."""

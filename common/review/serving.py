@@ -81,6 +81,7 @@ async def _serve(
     await web.SockSite(runner, door, shutdown_timeout=2).start()
     address = f"http://{ADDRESS}:{port}/{token}/"
     announce(address)
+    session.renewing = asyncio.create_task(session.renew())  # what an earlier run left
     if open_browser and not webbrowser.open(address):
         logger.warning("no browser could be opened: open the address yourself")
     stopped = asyncio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -11,17 +12,23 @@ from typing import Any, get_args
 
 import numpy as np
 
-from common import files
 from common.errors import InputError
 from common.geometry import is_rigid
 from common.results import decisions, names
 from common.results.decisions import Choice, Decision
-from common.review import catalogue, jobs, saving
+from common.review import catalogue, jobs, renewal, saving
 from common.review.catalogue import Item
-from common.review.jobs import Pose
+from common.review.drafts import Pose
+from common.review.unsaved import Unsaved
 from common.review.workers import Worker
 
+logger = logging.getLogger(__name__)
+
 Tell = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+async def _to_nobody(_: dict[str, Any]) -> None:
+    """Tell nobody: no page is open yet."""
 
 
 @dataclass
@@ -35,9 +42,11 @@ class Session:
     problems: list[str]
     renderer: Worker
     solver: Worker
+    unsaved: Unsaved
     made: dict[str, list[Decision]] = field(default_factory=dict)  # by item
-    drafts: dict[str, dict[str, Any]] = field(default_factory=dict)  # tracked, not accepted
-    keys: dict[str, Pose] = field(default_factory=dict)  # poses set by hand in a sequence
+    tell: Tell = _to_nobody
+    renewing: asyncio.Task[None] | None = None
+    warming: asyncio.Task[None] | None = None
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
     tracking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -58,10 +67,15 @@ class Session:
             for worker in workers:
                 worker.stop()
             raise
-        session = cls(root, reviewer, blind, items, problems, *workers)
+        session = cls(root, reviewer, blind, items, problems, *workers, Unsaved(reviewer, blind))
         for item in items.values():
-            session.made[item.id] = decisions.read(item.folder)
+            session._read_beside(item)
         return session
+
+    def _read_beside(self, item: Item) -> None:
+        """Read the decisions on a result, and the pose that is not decided on yet."""
+        self.made[item.id] = decisions.read(item.folder)
+        self.unsaved.read(item)
 
     def item(self, ident: str) -> Item:
         """Return an item by its id. Raises KeyError."""
@@ -71,11 +85,13 @@ class Session:
         """Return an item as the page lists it."""
         made = self.made.get(item.id, [])
         entries = catalogue.entries(item, made, self.reviewer, self.blind)
+        draft = self.unsaved.drafts.get(item.id)
         return {
             **entries,
             "sha256": item.parameters_sha256,
-            "draft": self.drafts.get(item.id),
-            "key": item.id in self.keys,
+            "hashes": item.hashes,
+            "draft": draft.entries() if draft and draft.changed else None,
+            "key": draft is not None and draft.key,
         }
 
     def overview(self) -> dict[str, Any]:
@@ -94,29 +110,50 @@ class Session:
             "read_only": len(unwritable),
         }
 
-    async def described(self, item: Item) -> dict[str, Any]:
-        """Return what the page needs to show an item."""
-        item = await asyncio.to_thread(catalogue.read_item, self.root, item.folder)
-        self.items[item.id] = item  # it may have been registered again
-        every = list(self.items.values())
-        near = catalogue.neighbours_of(item, every)
-        found = await self.renderer.do(
-            jobs.describe, str(item.folder), [str(each.folder) for each in near], self.blind
-        )
-        frames = [each.id for each in catalogue.frames_of(item, every)]
-        for neighbour, each in zip(found.get("neighbours", []), near, strict=False):
-            neighbour["id"] = each.id
+    async def glanced(self, item: Item) -> dict[str, Any]:
+        """Return what can be shown before the CT is opened."""
+        found = await asyncio.to_thread(jobs.glance, str(item.folder))
+        return {**self.listed(item), **self._around(item), **found}
+
+    def _around(self, item: Item) -> dict[str, Any]:
+        """Return the frames of an item's sequence, and what its reviewer decided on it."""
         own = [one for one in self.made.get(item.id, []) if one.reviewer == self.reviewer]
         return {
-            **self.listed(item),
-            **found,
-            "frames": frames,
-            "key_pose": self.keys.get(item.id),
+            "frames": [each.id for each in catalogue.frames_of(item, list(self.items.values()))],
             "history": [
                 {"choice": one.choice, "when": one.when, "note": one.note, "set_by": one.set_by}
                 for one in own
             ],
         }
+
+    async def described(self, item: Item) -> dict[str, Any]:
+        """Return what the page needs to show an item."""
+        item = await asyncio.to_thread(catalogue.read_item, self.root, item.folder)
+        if item.parameters_sha256 != self.items[item.id].parameters_sha256:  # registered again
+            self.unsaved.answers.pop(item.id, None)
+            await asyncio.to_thread(self._read_beside, item)
+        self.items[item.id] = item
+        near = catalogue.neighbours_of(item, list(self.items.values()))
+        found = await self.renderer.do(
+            jobs.describe, str(item.folder), [str(each.folder) for each in near], self.blind
+        )
+        if not found["problem"]:
+            self.unsaved.stored[item.id] = found["pose"]
+            self._warm(item)
+        for neighbour, each in zip(found.get("neighbours", []), near, strict=False):
+            neighbour["id"] = each.id
+        return {**self.listed(item), **self._around(item), **found}
+
+    def _warm(self, item: Item) -> None:
+        """Let the solver open an item that is shown, unless it is still opening another one."""
+        if self.warming is None or self.warming.done():
+            self.warming = asyncio.create_task(self._opened_by_solver(item))
+
+    async def _opened_by_solver(self, item: Item) -> None:
+        try:
+            await self.solver.do(jobs.warm, str(item.folder))
+        except InputError as error:  # the next request says so to the person
+            logger.debug(str(error))
 
     async def decide(self, item: Item, content: dict[str, Any]) -> dict[str, Any]:
         """Record a decision, with the pose if a person changed it, and return the item as listed.
@@ -131,7 +168,7 @@ class Session:
         if choice != "accept":  # the stored pose is what is rejected
             pose = None
         async with self.saving:
-            _check_seen(item, content.get("seen"))
+            await asyncio.to_thread(_check_seen, self.root, item, content.get("seen"))
             if self.blind:
                 camera, sha256 = await self.renderer.do(jobs.blind_camera, str(item.folder), pose)
             elif pose is not None:
@@ -158,21 +195,38 @@ class Session:
             )
             await asyncio.to_thread(decisions.append, item.folder, decision)
             self.made.setdefault(item.id, []).append(decision)
-            self.drafts.pop(item.id, None)
             fresh = await asyncio.to_thread(catalogue.read_item, self.root, item.folder)
             self.items[item.id] = fresh
+            await self._decided(fresh, choice, pose)
+        if pose is not None and not self.blind:
+            self.renewing = asyncio.create_task(self.renew())
         return self.listed(fresh)
 
-    # ------------------------------------------------------------------------------- sequences
+    async def _decided(self, item: Item, choice: Choice, pose: Pose | None) -> None:
+        try:
+            await self.unsaved.decided(item, choice, pose)
+        except InputError as error:  # the decision itself is on the disk
+            logger.warning(str(error))
 
-    def set_key(self, item: Item, pose: Any) -> dict[str, Any]:
-        """Make a frame a key with a pose, or with None an ordinary frame again."""
-        if pose is None:
-            self.keys.pop(item.id, None)
-        else:
-            self.keys[item.id] = as_pose(pose)
-            self.drafts.pop(item.id, None)
-        return self.listed(self.items[item.id])
+    async def renew(self) -> None:
+        """Write results anew that state a bone where it was before its correction."""
+        for ident in list(self.items):
+            item = self.items[ident]
+            every = renewal.siblings(item, list(self.items.values()))
+            moved = renewal.stale(item, every)
+            if not moved or not os.access(item.folder, os.W_OK):
+                continue
+            async with self.saving:
+                folders = [str(each.folder) for each in every]
+                try:
+                    await self.solver.do(jobs.renew, str(item.folder), folders)
+                except InputError as error:
+                    bones = ", ".join(each.bone for each in moved)
+                    logger.warning(f"{item.folder}: has {bones} where it was before; {error}")
+                    continue
+                fresh = await asyncio.to_thread(catalogue.read_item, self.root, item.folder)
+                self.items[ident] = fresh
+            await self.tell({"type": "item", "item": self.listed(fresh)})
 
     def stop(self) -> None:
         """End the workers."""
@@ -180,12 +234,11 @@ class Session:
         self.solver.stop()
 
 
-def _check_seen(item: Item, seen: Any) -> None:
-    """Raise InputError if a result is not the one that was decided on, by its hash."""
-    path = item.folder / names.PARAMETERS
-    if seen is not None and files.sha256(files.existing_file(path, "the result")) != seen:
+def _check_seen(root: Path, item: Item, seen: Any) -> None:
+    """Raise InputError if a result is not of the pose that was decided on, by its hash."""
+    if seen is not None and seen not in catalogue.read_item(root, item.folder).hashes:
         raise InputError(
-            path,
+            item.folder / names.PARAMETERS,
             "has changed since it was shown",
             "the pose that you decided on",
             "look at it again",

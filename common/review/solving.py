@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from common.errors import InputError
-from common.registration.competition import Solution, better, compete, evidence, follow
+from common.registration.competition import Solution, compete, evidence, rivals
 from common.registration.cues import of_bone
 from common.registration.gauss_newton import assess_fit
 from common.registration.neighbours import largest_overlap
 from common.registration.pyramid import JUDGED, LEVELS
-from common.registration.register import Registration, register
+from common.registration.register import Registration, follow_frame, register
 from common.registration.request import Followed
 from common.registration.search.anywhere import Banks
 from common.registration.starts import Starter
-from common.registration.verdict import Surroundings, is_ok, judge
+from common.registration.verdict import Surroundings, judge
 from common.results.result import Verdict
 from common.review.reopening import Opened
 
@@ -45,7 +45,7 @@ class Solved:
         }
 
 
-def refine(opened: Opened, pose: np.ndarray, seed: int = 0) -> Solved:
+def refine(opened: Opened, pose: np.ndarray, seed: int = 0) -> Solution:
     """Refine from a pose (volume_from_rig) that a person set, as registration.py from a start pose.
 
     Candidates around it compete: a refinement of the pose alone ended at another place in half of
@@ -54,7 +54,7 @@ def refine(opened: Opened, pose: np.ndarray, seed: int = 0) -> Solved:
     solution = compete(opened.views, opened.structure.body, [pose], seed=seed)
     if solution is None:
         raise _out_of_view(opened)
-    return _solved(opened, solution)
+    return solution
 
 
 def search_again(opened: Opened) -> Solved:
@@ -69,33 +69,29 @@ def search_again(opened: Opened) -> Solved:
         banks=Banks(request.cache),
     )
     (found,) = register(opened.views, [opened.structure], starter, request.seed)
-    return _solved(opened, found.solution)
+    return judged(opened, found.solution)
 
 
-def follow_frame(opened: Opened, last: Followed) -> tuple[Solved, Followed]:
-    """Find the pose in a frame from that of the frame beside it, and the state after it.
+def follow(opened: Opened, last: Followed) -> tuple[Solved, Followed]:
+    """Find the pose in a frame from that of the frame beside it, as in a sequence.
 
-    As in a sequence, a pose that is not ok gets more start poses. Raises InputError if the
-    structure is out of view.
+    Returns the state after it too. Raises InputError if the structure is out of view.
     """
-    views, body = opened.views, opened.structure.body
-    poses = [last.expected, last.pose]
-    if np.allclose(poses[0], poses[1]):
-        poses = poses[:1]
-    solution = follow(views, body, poses, LEVELS)
-    if solution is None or not is_ok(solution, views, opened.structure):
-        for pose in poses:
-            solution = better(solution, compete(views, body, [pose]))
+    views, structure = opened.views, opened.structure
+    solution = follow_frame(views, structure, opened.request.seed, last)
     if solution is None:
         raise _out_of_view(opened)
-    solved = _solved(opened, solution)
-    after = registration_at(opened, solved.pose, solved.pose).followed(last)
-    return solved, after if solved.verdict.code != "failed" else last.without_motion()
+    around = Surroundings(expected_evidence=last.evidence)
+    one = Registration(
+        structure, views, solution.start, solution, judge(solution, views, structure, around)
+    )
+    after = last.without_motion() if one.verdict.code == "failed" else one.followed(last)
+    return Solved(one.pose, one.verdict, solution.evidence), after
 
 
 def assess(opened: Opened, pose: np.ndarray) -> Solved:
     """Return the verdict on a pose (volume_from_rig) as it is. Raises InputError if out of view."""
-    return _solved(opened, registration_at(opened, pose, pose).solution)
+    return judged(opened, registration_at(opened, pose, pose).solution)
 
 
 def registration_at(
@@ -128,18 +124,15 @@ def _trace(pose: np.ndarray, similarity: float) -> tuple[Any, ...]:
     return (Evaluation([pose], similarity, 0.0, JUDGED.pixel_mm),)
 
 
-def _solved(opened: Opened, solution: Solution) -> Solved:
-    rival = solution.runner_up
+def judged(opened: Opened, solution: Solution) -> Solved:
+    """Return a solution with its verdict."""
+    views, structure = opened.views, opened.structure
+    around = Surroundings(cues=of_bone(solution, views, structure))
     return Solved(
         solution.fit.poses[0],
-        judge(
-            solution,
-            opened.views,
-            opened.structure,
-            Surroundings(cues=of_bone(solution, opened.views, opened.structure)),
-        ),
+        judge(solution, views, structure, around),
         solution.evidence,
-        (rival.poses[0],) if rival else (),
+        tuple(rivals(views, structure.body, solution)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from aiohttp import web
 from common.errors import InputError, as_input_error
 from common.review import jobs
 from common.review.catalogue import Item
+from common.review.drafts import Draft
 from common.review.session import Session, Tell, as_pose
 from common.review.tracking import track
 
@@ -45,6 +47,8 @@ class Tab:
                 self._start(self._render())
         elif kind in ("refine", "search", "assess"):
             self._start(self._solve(kind, item, content))
+        elif kind == "draft":
+            self._start(self._draft(item, content))
         elif kind == "key":
             self._start(self._key(item, content))
         elif kind == "track":
@@ -81,21 +85,53 @@ class Tab:
 
     async def _solve(self, kind: str, item: Item, content: dict[str, Any]) -> None:
         answer = {"type": "solved", "what": kind, "item": item.id, "number": content.get("number")}
-        folder = str(item.folder)
         try:
-            if kind == "search":
-                solved = await self.session.solver.do(jobs.search_again, folder)
-            else:
-                job = jobs.refine if kind == "refine" else jobs.assess
-                solved = await self.session.solver.do(job, folder, as_pose(content.get("pose")))
-            await send(self.socket, {**answer, **solved})
+            found = await self._solved(kind, item, content, answer)
+            await send(self.socket, {**answer, **found})
+            start = as_pose(content["start"]) if content.get("start") else None
+            draft = Draft(found["pose"], "solver", start, verdict=found["verdict"])
+            await self._keep(item, self.session.unsaved.answered(item, draft, kind != "assess"))
         except Exception as error:
             await send(self.socket, {**answer, "error": expected_error(error)})
 
+    async def _solved(
+        self, kind: str, item: Item, content: dict[str, Any], answer: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return what the solver found; a refined pose is sent at once, before its verdict."""
+        folder, do = str(item.folder), self.session.solver.do
+        if kind == "search":
+            return await do(jobs.search_again, folder)
+        pose = as_pose(content.get("pose"))
+        if kind == "assess":
+            return await do(jobs.assess, folder, pose)
+        refined, solution = await do(jobs.refine, folder, pose)
+        await send(self.socket, {**answer, "type": "refined", "pose": refined})
+        return await do(jobs.judge, folder, solution)
+
+    async def _draft(self, item: Item, content: dict[str, Any]) -> None:
+        """Keep the pose that the page shows, so that it is not lost with the page."""
+        try:
+            start = as_pose(content["start"]) if content.get("start") else None
+            work = self.session.unsaved.set_pose(item, as_pose(content.get("pose")), start)
+        except InputError as error:
+            await send(self.socket, {"type": "error", "error": str(error)})
+            return
+        await self._keep(item, work)
+
+    async def _keep(self, item: Item, work: Awaitable[None]) -> None:
+        """Wait until a pose is on the disk, and tell every tab, also that it cannot be written."""
+        error = None
+        try:
+            await asyncio.shield(work)
+        except InputError as unwritable:
+            error = str(unwritable)
+        listed = self.session.listed(self.session.item(item.id))
+        await self.tell_all({"type": "item", "item": listed, "not_kept": error})
+
     async def _key(self, item: Item, content: dict[str, Any]) -> None:
         try:
-            listed = self.session.set_key(item, content.get("pose"))
-            await self.tell_all({"type": "item", "item": listed})
+            pose = as_pose(content["pose"]) if content.get("pose") else None
+            await self._keep(item, self.session.unsaved.set_key(item, pose))
         except InputError as error:
             await send(self.socket, {"type": "error", "error": str(error)})
 

@@ -74,7 +74,10 @@ export class List {
   row(item) {
     const { verdict } = item;
     const marks = [];
-    if (item.draft) marks.push(element("span", { class: "mark changed" }, "changed"));
+    if (item.draft) {
+      const [kind, words] = item.draft.by === "tracking" ? ["changed", "changed"] : ["unsaved", "not decided"];
+      marks.push(element("span", { class: `mark ${kind}` }, words));
+    }
     if (item.key) marks.push(element("span", { class: "mark key" }, "key"));
     if (item.corrected_by) marks.push(element("span", { class: "mark" }, `set by ${item.corrected_by}`));
     if (item.decision) {

@@ -1,5 +1,6 @@
 // The review page: the list, the pictures, the pose and the decision, wired to the server.
 
+import { Keeper } from "./keep.js";
 import { Line, get, picture, post } from "./link.js";
 import { CHOICES, List, badge, element } from "./list.js";
 import { difference, same } from "./pose.js";
@@ -10,6 +11,7 @@ import { View } from "./view.js";
 const DRAG_PX = 256; // longest side of a DRR while the bone moves
 const STILL_MS = 140; // after which the DRR is rendered fully
 const FLICKER_MS = 450;
+const GLANCE_MS = 300; // after which the saved pictures are shown while the CT is opened
 const id = (name) => document.getElementById(name);
 
 const state = {
@@ -24,7 +26,8 @@ const state = {
   asked: new Map(), // what the solver is doing, by number
   frames: { began: 0, count: 0 },
 };
-let overview, list, strip, line, scene, flicker, still, loading;
+let overview, list, strip, line, scene, flicker, still, loading, couldNotKeep;
+const keeper = new Keeper(() => state, (content) => line.send(content));
 
 // ------------------------------------------------------------------------------------ messages
 
@@ -74,6 +77,7 @@ function setPose(pose, done = false, start = null, verdict = null) {
   state.start = start;
   state.verdict = verdict;
   render(DRAG_PX);
+  keeper.later();
   scene?.setPose(state.item.id, pose);
   for (const { picture: shown } of state.views) shown.draw();
   showPose();
@@ -114,7 +118,9 @@ function showPose() {
   id("next-best").disabled = !item.rivals?.length;
   id("reset").disabled = !changed();
   if (!state.pose) {
-    id("moved").textContent = "This pose can be looked at and decided on, not moved.";
+    id("moved").textContent = item.glance
+      ? "The CT is being opened: look, and decide if you can."
+      : "This pose can be looked at and decided on, not moved.";
     return;
   }
   if (!changed()) {
@@ -133,7 +139,8 @@ function showVerdict() {
   const verdict = changed() ? state.verdict : item.verdict;
   const box = id("verdict");
   if (!verdict) {
-    box.replaceChildren(element("p", { class: "hint" }, "Moved by hand: refine it, or accept it as it is."));
+    const words = state.asked.size ? "The verdict follows …" : "Moved by hand: refine it, or accept it as it is.";
+    box.replaceChildren(element("p", { class: "hint" }, words));
     return;
   }
   // 95 % bounds where the verdict states them, else standard deviations
@@ -166,8 +173,9 @@ function ask(what, words) {
   if (!state.pose) return;
   state.number += 1;
   const { number, item, pose } = state;
-  if (!line.send({ type: what, item: item.id, pose, number })) return;
-  state.asked.set(number, { item: item.id, pose, what });
+  const start = what === "refine" && changed() ? pose : null;
+  if (!line.send({ type: what, item: item.id, pose, start, number })) return;
+  state.asked.set(number, { item: item.id, pose, start, what });
   showBusy(words);
 }
 
@@ -177,37 +185,53 @@ function showBusy(words = "") {
   document.body.classList.toggle("busy", busy);
 }
 
+// a refined pose, which is shown before its verdict is known
+function refined(answer) {
+  const asked = state.asked.get(answer.number);
+  if (!asked || asked.item !== state.item.id) return;
+  if (!same(asked.pose, state.pose)) {
+    asked.dropped = true;
+    return;
+  }
+  begin();
+  setPose(answer.pose, true, asked.start);
+  Object.assign(asked, { pose: answer.pose, shown: true });
+}
+
 function solved(answer) {
   const asked = state.asked.get(answer.number);
   state.asked.delete(answer.number);
   showBusy();
   if (!asked || asked.item !== state.item.id) return;
-  if (answer.error) {
-    banner("solver", answer.error);
-    return;
-  }
-  banner("solver", "");
-  if (!same(asked.pose, state.pose)) {
+  banner("solver", answer.error ?? "");
+  if (answer.error) return;
+  if (asked.dropped || !same(asked.pose, state.pose)) {
+    keeper.later(); // the server has kept the answer meanwhile
+    showPose();
     say("The pose was moved meanwhile; the answer was dropped.");
     return;
   }
-  begin();
-  const byHand = !same(asked.pose, state.item.stored);
-  const start = byHand && asked.what === "refine" ? asked.pose : null;
-  if (answer.rivals.length) state.item.rivals = answer.rivals;
-  setPose(answer.pose, true, start, answer.verdict);
+  if (!asked.shown) begin();
+  if (answer.rivals.length && asked.what !== "assess") {
+    state.item.rivals = answer.rivals;
+    state.rival = 0;
+  }
+  setPose(answer.pose, true, asked.start, answer.verdict);
   const { verdict } = answer;
   say(`${verdict.verdict}, similarity ${verdict.similarity.toFixed(2)}. ${verdict.reasons.join(". ")}`);
 }
 
+// the other poses that were fitted, one after the other, then that of the solver, and again
 function nextBest() {
-  const { rivals } = state.item;
+  const { rivals, solver_pose: own } = state.item;
   if (!rivals?.length) return;
-  const poses = [...rivals, state.item.solver_pose];
+  const poses = [...rivals, own];
+  const at = state.rival % poses.length;
   begin();
-  setPose(poses[state.rival % poses.length], true);
+  setPose(poses[at], true);
   state.rival += 1;
-  ask("assess", "Assessing …");
+  const words = at < rivals.length ? `other pose ${at + 1} of ${rivals.length}` : "pose of the solver";
+  ask("assess", `Assessing the ${words} …`);
 }
 
 // ------------------------------------------------------------------------------------ decision
@@ -219,6 +243,7 @@ async function decide(choice) {
   if (choice === "accept" && changed()) Object.assign(content, { pose: state.pose, start: state.start ?? state.pose });
   if (choice !== "accept" && changed()) say("The moved pose is not kept: the stored one is what you decided on.");
   state.saving = item.id;
+  keeper.done();
   document.body.classList.add("saving");
   id("decided").textContent = "Saving …";
   try {
@@ -236,6 +261,7 @@ async function decide(choice) {
     if (next && list.current === item.id && !strip.playing) choose(next);
   } catch (error) {
     id("decided").textContent = "Not saved.";
+    if (changed()) keeper.later();
     banner("save", `Not saved: ${error.message}`);
   } finally {
     state.saving = null;
@@ -274,33 +300,59 @@ function showProgress() {
 
 async function choose(chosen, playing = false) {
   if (!chosen || chosen === state.item?.id) return;
+  keeper.now();
   const mine = (loading = Symbol(chosen));
   list.choose(chosen);
   document.body.classList.add("loading");
   id("opening").hidden = playing;
+  const waits = setTimeout(() => glance(chosen, playing, mine), GLANCE_MS);
   try {
     const item = await get(`api/item/${chosen}`);
+    clearTimeout(waits);
     if (mine !== loading) return;
     await show(item, playing, mine);
   } catch (error) {
     if (mine === loading) banner("item", error.message);
   } finally {
+    clearTimeout(waits);
     if (mine === loading) {
+      loading = null;
       document.body.classList.remove("loading");
       id("opening").hidden = true;
     }
   }
 }
 
+// what the registration saved, until the CT is opened
+async function glance(chosen, playing, mine) {
+  try {
+    const item = await get(`api/item/${chosen}/glance`);
+    const pictures = await saved(item, "xray");
+    if (mine === loading && state.item?.id !== chosen) await fill({ ...item, glance: true }, playing, pictures);
+  } catch (error) {
+    if (mine === loading) banner("item", error.message);
+  }
+}
+
+function saved(item, what) {
+  return Promise.all(item.views.map((_, n) => picture(`api/item/${item.id}/saved/${what}/${n}`)));
+}
+
 async function show(item, playing, mine) {
   const px = playing ? 512 : 8192;
   const pictures = await Promise.all(item.views.map((_, n) => picture(`api/item/${item.id}/xray/${n}?px=${px}`)));
-  if (mine !== loading) return;
+  if (mine === loading) await fill(item, playing, pictures);
+}
+
+async function fill(item, playing, pictures) {
   banner("item", item.problem);
-  Object.assign(state, { item, start: null, undo: [], redo: [], rival: 0, kind: null, verdict: null });
+  const draft = item.problem || item.glance ? null : item.draft;
+  Object.assign(state, { item, undo: [], redo: [], rival: 0, kind: null });
   item.stored = item.pose;
-  state.pose = item.problem ? null : item.key_pose ?? item.draft?.pose ?? item.pose;
-  if (item.draft) state.verdict = item.draft.verdict;
+  state.pose = item.problem || item.glance ? null : draft?.pose ?? item.pose;
+  state.start = draft?.start ?? null;
+  state.verdict = draft?.verdict ?? null;
+  if (draft) state.undo.push({ pose: item.stored, start: null, verdict: null });
   state.asked.clear();
   showBusy();
   makeViews(item);
@@ -310,20 +362,20 @@ async function show(item, playing, mine) {
       (item.neighbours ?? []).map((each, number) => ({ name: each.bone, number, curves: each.outlines?.[n] ?? [] }))
     );
   });
-  if (item.problem) await showSaved(item);
-  else {
+  if (state.pose) {
     render(playing ? DRAG_PX : Math.max(DRAG_PX, ...state.views.map((view) => view.picture.usefulPixels())));
-  }
+  } else if (!overview.blind) await showSaved(item);
+  if (state.item !== item) return;
   for (const each of item.neighbours ?? []) if (each.problem) banner("neighbour", each.problem);
   showItem();
   strip.set(item.frames ?? []);
-  if (id("space").open) showScene();
+  if (id("space").open && state.pose) showScene();
   location.replace(`#${item.id}`);
 }
 
 async function showSaved(item) {
-  const drrs = await Promise.all(item.views.map((_, n) => picture(`api/item/${item.id}/drr/${n}`)));
-  state.views.forEach((view, n) => view.picture.setDrr(drrs[n]));
+  const drrs = await saved(item, "drr");
+  if (state.item === item) state.views.forEach((view, n) => view.picture.setDrr(drrs[n]));
 }
 
 // views of the same X-rays keep their window, zoom and pan
@@ -363,10 +415,12 @@ function showItem() {
 function toggleKey() {
   const { item, pose } = state;
   if (!pose || strip.root.hidden) return;
+  keeper.now();
   line.send({ type: "key", item: item.id, pose: list.items.get(item.id).key ? null : pose });
 }
 
 function track() {
+  keeper.now();
   strip.busy = true;
   strip.state.textContent = "Tracking …";
   line.send({ type: "track", item: state.item.id });
@@ -435,7 +489,7 @@ async function showScene() {
     return;
   }
   scene.clear();
-  if (item.problem) return;
+  if (item.problem || item.glance) return;
   scene.setViews(item.views);
   const bones = [{ id: item.id, pose: state.pose }, ...item.neighbours.filter((each) => !each.problem)];
   await Promise.all([
@@ -540,7 +594,11 @@ function wire() {
   };
   for (const [name, action] of Object.entries(clicks)) id(name).addEventListener("click", action);
   id("space").addEventListener("toggle", () => id("space").open && showScene());
-  window.addEventListener("beforeunload", (event) => changed() && event.preventDefault());
+  window.addEventListener("pagehide", () => keeper.now());
+  window.addEventListener("beforeunload", (event) => {
+    keeper.now();
+    if (changed() && (keeper.unkept || couldNotKeep)) event.preventDefault();
+  });
 }
 
 async function showTable() {
@@ -571,10 +629,12 @@ async function showTable() {
 
 function message(content) {
   if (content.type === "solved") solved(content);
+  else if (content.type === "refined") refined(content);
   else if (content.type === "item") {
     const mine = state.item?.id === content.item.id;
-    const other = mine && !state.saving && content.item.sha256 !== state.item.sha256;
+    const other = mine && !state.saving && !content.item.hashes.includes(state.item.sha256);
     took(content.item);
+    if ("not_kept" in content) notKept(content.not_kept);
     if (mine) showDecision();
     if (other) {
       banner("other", "This pose was saved in another tab; it is shown as it is now.", "note");
@@ -589,6 +649,13 @@ function message(content) {
     strip.show();
     if (!content.error && list.items.get(state.item.id).draft) reload();
   } else if (content.type === "error") banner("request", content.error);
+}
+
+// a pose that is not decided on could not be written; said once
+function notKept(error) {
+  if (error && !couldNotKeep) banner("kept", `Lost when the server stops: ${error}`);
+  if (!error) banner("kept", "");
+  couldNotKeep = error;
 }
 
 async function begun() {
@@ -607,8 +674,9 @@ async function begun() {
     choose, toggleKey, track, acceptChanged,
   });
   line = new Line(take, message, (open) => {
-    banner("line", open ? "" : "The server does not answer: it was stopped, or is busy. What was accepted is on the disk.");
+    banner("line", open ? "" : "The server does not answer: it was stopped, or is busy. What was accepted is on the disk, and what you move now is kept when it answers again.");
     if (open && state.pose) render(DRAG_PX);
+    if (open) keeper.now();
     if (!open) {
       state.asked.clear();
       showBusy();

@@ -5,6 +5,11 @@ import { SIGNS, element } from "./list.js";
 const SVG = "http://www.w3.org/2000/svg";
 const PLAY_MS = 160;
 
+// the verdict of a frame as it is shown: of its draft, if the solver has judged that
+function shownOf(item) {
+  return { verdict: item.draft?.verdict ?? item.verdict, tracked: item.draft?.by === "tracking" };
+}
+
 export class Strip {
   // host: { items, current, choose(id), toggleKey(), track(), saveChanged() }
   constructor(root, host) {
@@ -33,7 +38,7 @@ export class Strip {
   }
 
   get changed() {
-    return this.frames.filter((id) => this.host.items.get(id)?.draft);
+    return this.frames.filter((id) => this.host.items.get(id)?.draft?.by === "tracking");
   }
 
   set(frames) {
@@ -55,11 +60,11 @@ export class Strip {
     const marks = { key: 0, changed: 0 };
     for (const button of this.row.children) {
       const item = items.get(button.dataset.frame);
-      const verdict = (item.draft ?? item).verdict;
-      button.className = [verdict.verdict, item.key && "key", item.draft && "changed", item.decision && "decided"]
+      const { verdict, tracked } = shownOf(item);
+      button.className = [verdict.verdict, item.key && "key", tracked && "changed", item.decision && "decided"]
         .filter(Boolean)
         .join(" ");
-      const states = [item.key && "key pose", item.draft && "changed", item.decision?.choice].filter(Boolean);
+      const states = [item.key && "key pose", tracked ? "changed" : item.draft && "unsaved", item.decision?.choice].filter(Boolean);
       const label = `Frame ${button.textContent}: ${verdict.verdict}, similarity ${verdict.similarity.toFixed(2)}`;
       button.setAttribute("aria-label", [label, ...states].join(", "));
       button.title = [label, ...states].join(", ");
@@ -67,7 +72,7 @@ export class Strip {
       if (item.id === current) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
       marks.key += item.key ? 1 : 0;
-      marks.changed += item.draft ? 1 : 0;
+      marks.changed += tracked ? 1 : 0;
     }
     this.all.disabled = !marks.changed;
     this.all.textContent = marks.changed ? `Accept ${marks.changed} changed` : "Accept changed";
@@ -97,9 +102,9 @@ export class Strip {
     limit.setAttribute("d", `M0 ${y(0.75)}H${width}`);
     limit.setAttribute("class", "limit");
     const parts = [limit, line((item) => item.verdict.similarity, "before")];
-    if (this.changed.length) parts.push(line((item) => (item.draft ?? item).verdict.similarity, "after"));
+    if (this.changed.length) parts.push(line((item) => shownOf(item).verdict.similarity, "after"));
     this.curve.replaceChildren(...parts, cursor);
-    const values = this.frames.map((id) => (items.get(id).draft ?? items.get(id)).verdict.similarity);
+    const values = this.frames.map((id) => shownOf(items.get(id)).verdict.similarity);
     const lowest = Math.min(...values);
     this.curve.setAttribute(
       "aria-label",

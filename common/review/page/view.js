@@ -39,6 +39,8 @@ export class View {
   show(view) {
     this.view = view;
     this.picture.view = view;
+    if (view.window && !this.windowed) this.picture.setView(view);
+    this.windowed ||= Boolean(view.window);
     const flipped = view.flipped ? ", flipped left to right" : "";
     this.caption.textContent = `${view.name} · ${view.width} × ${view.height}${flipped}`;
     this.figure.setAttribute("aria-label", `View ${this.number + 1}: ${view.name}${flipped}. Arrow keys move the bone.`);

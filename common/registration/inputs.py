@@ -114,17 +114,32 @@ def load_views(request: Request, inputs: Inputs) -> list[View]:
 
     Raises InputError if an X-ray cannot be read or differs in size from its calibration.
     """
+    return placed_views(read_views(request, inputs.checkpoint), request, inputs)
+
+
+def read_views(request: Request, checkpoint: Checkpoint | None = None) -> list[View]:
+    """Read the X-rays of a request with their cameras, as they are on disk.
+
+    Raises InputError if an X-ray cannot be read or differs in size from its calibration.
+    """
+    fallback = checkpoint.detector if checkpoint else None
+    return [load_view(each, request.bone, fallback) for each in request.xrays]
+
+
+def placed_views(seen: Sequence[View], request: Request, inputs: Inputs) -> list[View]:
+    """Return X-rays that were read, flipped if the volumes are mirrored.
+
+    Raises InputError if their cameras do not belong together.
+    """
     mirrored = inputs.structures[0].ct.lineage.mirrored
     checkpoint = inputs.checkpoint
-    fallback = checkpoint.detector if checkpoint else None
     from_behind = checkpoint is not None and not checkpoint.config.get("reverse_x_axis", False)
     views = []
-    for each in request.xrays:
+    for each, view in zip(request.xrays, seen, strict=True):
         behind = (
             positioner_camera(each.path, each.frame)[1] if request.init == "dicom" else from_behind
         )
         flip = request.flip == "yes" or (request.flip == "auto" and mirrored != behind)
-        view = load_view(each, request.bone, fallback)
         if not request.together:  # registered separately, in the frame of its own camera
             view = replace(view, rig_from_camera=np.eye(4))
         views.append(flipped(view, mirrored) if flip else view)

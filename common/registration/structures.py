@@ -14,7 +14,12 @@ from common.errors import InputError
 from common.registration.request import AttenuationMode
 from common.registration.scene import Body, Structure
 from common.volume import cut_ends
-from common.volume.attenuation import WHOLE_ATTENUATION_HU, select_structures
+from common.volume.attenuation import (
+    WHOLE_ATTENUATION_HU,
+    region_of,
+    select_region,
+    select_structures,
+)
 from common.volume.bone_only import surface_sd_mm
 from common.volume.folders import labelmap_beside
 from common.volume.hounsfield import SOFT_TISSUE_HU
@@ -51,8 +56,7 @@ def load_structure(
     surface = material_of(ct.lineage)
     cropped = mask is not None or ct.lineage.bone is not None or surface is not None
     excess = context is None and (attenuation == "excess" or (attenuation == "auto" and cropped))
-    whole = select_structures(ct, labelmap, chosen, rendered_above_hu(ct.lineage))
-    shown = select_structures(ct, labelmap, chosen, SOFT_TISSUE_HU) if excess else whole
+    whole, shown = _attenuations(ct, labelmap, chosen, excess)
     if not shown.data.any():
         raise InputError(
             volume, "nothing in it absorbs X-rays", "a CT in Hounsfield units", "check the file"
@@ -87,6 +91,19 @@ def _whole(around: Volume, ct: Volume, device: Device) -> Structure:
     renderer = make_renderer(around, device, around.isocentre_mm)
     body = Body(renderer, points, complete=True)
     return Structure(ct, around, body, excess=False, mask=None, labels=None)
+
+
+def _attenuations(
+    ct: Volume, labelmap: Volume | None, labels: list[int] | None, excess: bool
+) -> tuple[Volume, Volume]:
+    """Return the whole attenuation of a structure, and what the solver renders of it."""
+    region = region_of(ct, labelmap, labels) if labelmap else None  # slow to grow: once for both
+
+    def above(hu: float) -> Volume:
+        return select_region(ct, region, hu) if region else select_structures(ct, None, None, hu)
+
+    whole = above(rendered_above_hu(ct.lineage))
+    return whole, above(SOFT_TISSUE_HU) if excess else whole
 
 
 def _log_choice(volume: Path, mask: Path | None, labels: list[int] | None, excess: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from common import geometry
 from common.errors import InputError
-from common.registration.inputs import Inputs, load_structures, load_views
+from common.registration.inputs import Inputs, load_structures, placed_views, read_views
 from common.registration.request import AttenuationMode, Request, Side, StructureRequest
 from common.registration.scene import Structure, View
 from common.registration.starts import Starter
@@ -73,8 +74,12 @@ def open_result(folder: Path) -> Opened:
     result = parameters_file.load(folder / names.PARAMETERS)
     request = request_of(result)
     check_sources(request, result)
-    structure = _structure(_structure_files(request))
-    views = load_views(request, Inputs([structure], None, Starter("fixed")))
+    named = _structure_files(request)
+    with ThreadPoolExecutor(1) as beside:  # both take seconds
+        reading = beside.submit(read_views, request)
+        structure = _structure(named)
+        seen = reading.result()
+    views = placed_views(seen, request, Inputs([structure], None, Starter("fixed")))
     views = [_with_assumed(view, result) for view in views]
     _check_detector(views[0], result)
     return Opened(folder, result, request, structure, tuple(views))

@@ -61,6 +61,7 @@ class Session:
             if os.access(pending.parent, os.W_OK):
                 saving.finish(pending.parent)
         workers = Worker("renders"), Worker("solves")
+        workers[0].start()  # while the list is read
         try:
             items, problems = catalogue.read_catalogue(root)
         except BaseException:

@@ -21,11 +21,21 @@ T = TypeVar("T")
 
 
 class Worker:
-    """One process that does one job after the other, and is started again if it dies."""
+    """One process that does one job after the other, and is started again if it dies.
+
+    It starts with its first job, or by `start`: two that start at once take longer.
+    """
 
     def __init__(self, what: str):
         self._what = what
-        self._pool, self._process = self._started()
+        self._pool: ProcessPoolExecutor | None = None
+        self._process: Future[int] | None = None
+
+    def start(self) -> ProcessPoolExecutor:
+        """Start the process, unless it runs."""
+        if self._pool is None:
+            self._pool, self._process = self._started()
+        return self._pool
 
     def _started(self) -> tuple[ProcessPoolExecutor, Future[int]]:
         # a forked copy of a process with threads may hang
@@ -35,7 +45,7 @@ class Worker:
 
     async def do(self, job: Callable[..., T], *arguments: Any) -> T:
         """Return the result of a job. Raises what it raises, and InputError if the process died."""
-        pool = self._pool
+        pool = self.start()
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, job, *arguments)
         except BrokenProcessPool:
@@ -52,6 +62,8 @@ class Worker:
 
     def stop(self) -> None:
         """End the process, also in the middle of a job."""
+        if self._pool is None or self._process is None:
+            return
         self._pool.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(CancelledError, BrokenProcessPool):
             number = self._process.result()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from common.errors import InputError
 from common.volume.hounsfield import AIR_HU, LOWEST_AIR_HU
-from common.volume.volume import Volume, affine_of_box, index_box, same_grid
+from common.volume.volume import Box, Volume, affine_of_box, index_box, same_grid
 
 WHOLE_ATTENUATION_HU = AIR_HU  # everything that is denser than air attenuates
 WATER_PER_MM = 0.0193  # linear attenuation of water at 70 keV, NIST XCOM (0.193 / cm)
@@ -53,12 +55,32 @@ def select_structures(
     """
     if labelmap is None:
         return Volume(attenuation(ct.data, above_hu), ct.affine, ct.lineage, ct.path)
+    return select_region(ct, region_of(ct, labelmap, labels, margin_mm), above_hu)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Voxels of a CT that are rendered: a mask inside a box of it."""
+
+    box: Box
+    inside: np.ndarray  # of the shape of the box
+
+
+def region_of(
+    ct: Volume, labelmap: Volume, labels: list[int] | None, margin_mm: float = MARGIN_MM
+) -> Region:
+    """Return the region that `select_structures` selects."""
     inside = _labelled(ct, labelmap, labels)
     box = index_box(inside, np.ceil(margin_mm / ct.spacing_mm).astype(int) + 1)
-    grown = grow(inside[box], ct.spacing_mm, margin_mm) & (inside[box] | (labelmap.data[box] == 0))
+    grown = grow(inside[box], ct.spacing_mm, margin_mm)
+    return Region(box, grown & (inside[box] | (labelmap.data[box] == 0)))
+
+
+def select_region(ct: Volume, region: Region, above_hu: float) -> Volume:
+    """Return the attenuation of a region of a CT, 1/mm, float32, and 0 around it in its box."""
     return Volume(
-        np.where(grown, attenuation(ct.data[box], above_hu), np.float32(0)),
-        affine_of_box(ct.affine, box),
+        np.where(region.inside, attenuation(ct.data[region.box], above_hu), np.float32(0)),
+        affine_of_box(ct.affine, region.box),
         ct.lineage,
         ct.path,
     )

@@ -42,7 +42,7 @@ def cuts_of(data: np.ndarray, labels: list[int] | None, volume: Volume) -> list[
     found = []
     for axis in range(3):
         for last in (False, True):
-            plane = data.take(-1 if last else 0, axis=axis)
+            plane = np.moveaxis(data, axis, 0)[-1 if last else 0]
             face = np.argwhere(plane > 0 if labels is None else np.isin(plane, labels))
             if len(face) < LEAST_VOXELS:
                 continue

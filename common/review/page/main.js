@@ -24,7 +24,6 @@ const state = {
   number: 0, // of the last picture asked for
   rival: 0,
   asked: new Map(), // what the solver is doing, by number
-  frames: { began: 0, count: 0 },
 };
 let overview, list, strip, line, scene, flicker, still, loading, couldNotKeep;
 const keeper = new Keeper(() => state, (content) => line.send(content));
@@ -79,7 +78,7 @@ function setPose(pose, done = false, start = null, verdict = null) {
   render(DRAG_PX);
   keeper.later();
   scene?.setPose(state.item.id, pose);
-  for (const { picture: shown } of state.views) shown.draw();
+  for (const view of state.views) view.placeHandles();
   showPose();
   if (done) renderWhenStill();
 }
@@ -157,7 +156,7 @@ function showVerdict() {
     ["in the image", `${Math.round(100 * verdict.in_view)} %`],
   ];
   if (verdict.wrong_probability != null) {
-    numbers.push(["chance of wrong", `${(100 * verdict.wrong_probability).toFixed(1)} %`]);
+    numbers.push(["wrong, chance", `${(100 * verdict.wrong_probability).toFixed(1)} %`]);
   }
   const reasons = verdict.reasons.length ? verdict.reasons : ["Nothing speaks against this pose."];
   box.replaceChildren(
@@ -474,7 +473,6 @@ function take(drr) {
   if (drr.number < state.shown || !state.views[drr.view]) return;
   if (drr.number > state.number) return;
   state.shown = drr.number;
-  state.frames.count += 1;
   state.views[drr.view].picture.setDrr(drr);
   state.views[drr.view].figure.dataset.drawn = state.item.id;
 }

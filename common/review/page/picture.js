@@ -83,7 +83,10 @@ export class Picture {
     this.settings = { mode: "blend", blend: 0.5, outline: true, share: 0 };
     this.drr = null;
     this.xray = null;
-    this.gl = canvas.getContext("webgl2", { antialias: false, alpha: false });
+    this.changed = [];
+    this.whole = true; // to be painted
+    this.count = 0; // of DRRs that were painted
+    this.gl = canvas.getContext("webgl2", { antialias: false, alpha: false, preserveDrawingBuffer: true });
     if (!this.gl) throw new Error("this browser cannot draw with WebGL 2");
     this.prepare();
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
@@ -109,7 +112,11 @@ export class Picture {
     const at = gl.getAttribLocation(program, "at");
     gl.enableVertexAttribArray(at);
     gl.vertexAttribPointer(at, 2, gl.FLOAT, false, 0, 0);
-    this.uniform = (name) => gl.getUniformLocation(program, name);
+    const places = new Map(); // looking one up waits for the GPU's process
+    this.uniform = (name) => {
+      if (!places.has(name)) places.set(name, gl.getUniformLocation(program, name));
+      return places.get(name);
+    };
     this.textures = [this.texture(0), this.texture(1)];
     gl.uniform1i(this.uniform("xray"), 0);
     gl.uniform1i(this.uniform("drr"), 1);
@@ -161,13 +168,15 @@ export class Picture {
   }
 
   setDrr(image) {
+    const before = this.drr && this.box;
     this.drr = image;
     if (image) {
       this.upload(1, image);
+      this.fresh = true;
       this.box = boxOf(image);
       this.fitTone();
     }
-    this.draw();
+    this.draw(before && image ? [before, this.box] : null);
   }
 
   // the DRR with the grey values of the X-ray: a line through both inside the silhouette
@@ -246,7 +255,10 @@ export class Picture {
     return Math.ceil(Math.min(Math.max(this.view.width, this.view.height), Math.max(256, shown)));
   }
 
-  draw() {
+  // `boxes`: where alone the picture changes, as shares of the X-ray
+  draw(boxes = null) {
+    if (boxes) this.changed.push(...boxes);
+    else this.whole = true;
     if (this.due) return;
     this.due = requestAnimationFrame(() => {
       this.due = 0;
@@ -259,8 +271,12 @@ export class Picture {
     if (!this.view || !this.xray || !canvas.clientWidth) return;
     const ratio = devicePixelRatio;
     const [width, height] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
-    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    if (canvas.width !== width || canvas.height !== height) {
+      Object.assign(canvas, { width, height });
+      this.whole = true;
+    }
     gl.viewport(0, 0, width, height);
+    this.restrict(ratio, height);
     const { left, top, size } = this.place();
     const { mode, blend, outline, share } = this.settings;
     const two = (name, values) => gl.uniform2f(this.uniform(name), ...values);
@@ -286,7 +302,24 @@ export class Picture {
     gl.uniform1i(this.uniform("outline"), outline ? 1 : 0);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
     this.drawOverlay();
+    if (this.fresh) this.count += 1;
+    this.fresh = false;
     this.onpaint?.();
+  }
+
+  // paint only around the bone, if nothing else has changed: without a GPU that is what takes time
+  restrict(ratio, height) {
+    const { gl, changed, whole } = this;
+    Object.assign(this, { changed: [], whole: false });
+    gl[whole ? "disable" : "enable"](gl.SCISSOR_TEST);
+    if (whole) return;
+    const { left, top, size } = this.place();
+    const filled = changed.filter((box) => box[0] < box[2]);
+    const end = (side, pick) => Math.round(pick(...filled.map((box) => box[side])) * size[side % 2] * ratio);
+    const [x, right] = [end(0, Math.min) - 2, end(2, Math.max) + 2];
+    const [y, bottom] = [end(1, Math.min) - 2, end(3, Math.max) + 2];
+    if (!filled.length) gl.scissor(0, 0, 0, 0);
+    else gl.scissor(Math.round(left * ratio) + x, height - Math.round(top * ratio) - bottom, right - x, bottom - y);
   }
 
   get edgeColour() {

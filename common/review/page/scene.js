@@ -35,6 +35,9 @@ void main() {
 
 const COLOURS = [[0.9, 0.62, 0.1], [0.34, 0.7, 0.91], [0.18, 0.78, 0.6], [0.88, 0.63, 0.78]];
 
+const IDLE = 8; // times as long as a picture took, until the next one
+const PIXEL = new Uint8Array(4);
+
 export class Scene {
   constructor(canvas) {
     this.canvas = canvas;
@@ -189,10 +192,18 @@ export class Scene {
 
   draw() {
     if (this.due || !this.canvas.clientWidth || !this.size) return;
-    this.due = requestAnimationFrame(() => {
-      this.due = 0;
-      this.paint();
-    });
+    // without a GPU it is slow: the X-ray, which is dragged in, has most of the time
+    const wait = (this.ended ?? 0) + IDLE * (this.took ?? 0) - performance.now();
+    this.due = setTimeout(() => {
+      requestAnimationFrame(() => {
+        this.due = 0;
+        const began = performance.now();
+        this.paint();
+        this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, PIXEL); // waits for it
+        this.ended = performance.now();
+        this.took = this.ended - began;
+      });
+    }, Math.max(0, wait));
   }
 
   paint() {

@@ -51,5 +51,6 @@ bench: env
 	"$(PYTHON)" benchmarks/table.py -o benchmarks/results --overwrite
 
 docs: env
+	"$(PYTHON)" docs/make_review_figures.py
 	"$(PYTHON)" -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html

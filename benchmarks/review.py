@@ -146,6 +146,19 @@ async def measure(address: str, count: int) -> dict[str, list[float]]:
     }
 
 
+def processor(results: Path, count: int) -> list[float]:
+    """Return the processor seconds of refinements in this process, whatever else is running."""
+    from common.review import jobs, solving
+
+    one, rng, found = jobs.opened(str(results)), np.random.default_rng(0), []
+    for _ in range(count + 2):
+        at = np.array(around(one.pose, one.structure.body.points.mean(axis=0), rng))
+        began = time.process_time()
+        solving.refine(one, at)
+        found.append(time.process_time() - began)
+    return found[2:]
+
+
 def dragged(address: str, seconds: float) -> list[dict[str, Any]]:
     """Return how many DRRs a second the page paints while the bone is dragged, by its size."""
     from playwright.sync_api import sync_playwright
@@ -196,6 +209,7 @@ def run(args: argparse.Namespace) -> int | None:
                 painted = dragged(address, args.seconds) if shutil.which("chromium") else []
             finally:
                 server.terminate()
+        found["refine, pose, processor"] = processor(results, max(3, args.count // 10))
     rows = [
         {
             "measure": name,

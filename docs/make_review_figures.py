@@ -1,7 +1,10 @@
 """Draw the pictures of docs/review.md and README's recording: a phantom knee, reviewed in Chromium.
 
+`make docs` runs this. Git keeps the pictures for those who read the pages without building them, so
+a picture is replaced only if it looks different.
+
 writes  docs/review.webp, docs/review_sequence.webp, docs/review.gif
-needs   chromium on the path
+needs   chromium on the path; without it the pictures stay as they are
 
 example
   python docs/make_review_figures.py
@@ -29,6 +32,7 @@ from common.review import reopening, solving
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 7
+SAME_GREYS = 1.0  # mean difference, of 255, up to which a picture looks the same
 SIZE = {"width": 1366, "height": 768}
 GIF_WIDTH, GIF_GREYS, GIF_MS = 760, 40, 110
 # colours of the page in a light scheme, and of the outlines
@@ -71,6 +75,31 @@ def make_results(folder: Path) -> Path:
     pose = geometry.twist(WRONG, opened.structure.body.centre_mm) @ opened.pose
     recording.save(wrong, [solving.registration_at(opened, pose, pose)], 0, opened.stored_request)
     return folder / "results"
+
+
+def keep(name: str, content: bytes) -> None:
+    """Write a picture into docs/ unless the one there looks the same."""
+    path = ROOT / "docs" / name
+    if path.exists() and alike(path.read_bytes(), content):
+        print(f"{path.relative_to(ROOT)} is as before")
+        return
+    path.write_bytes(content)
+    print(path.relative_to(ROOT))
+
+
+def alike(one: bytes, other: bytes) -> bool:
+    """Return whether two pictures look the same, each frame of them."""
+    first, second = Image.open(io.BytesIO(one)), Image.open(io.BytesIO(other))
+    counts = [getattr(each, "n_frames", 1) for each in (first, second)]
+    if first.size != second.size or counts[0] != counts[1]:
+        return False
+    for frame in range(counts[0]):
+        first.seek(frame)
+        second.seek(frame)
+        greys = [np.asarray(each.convert("L"), float) for each in (first, second)]
+        if np.abs(greys[0] - greys[1]).mean() > SAME_GREYS:
+            return False
+    return True
 
 
 def small(picture: bytes) -> Image.Image:
@@ -142,20 +171,25 @@ def draw(page: Any) -> None:
 
     def shot(name: str) -> None:
         image = Image.open(io.BytesIO(page.screenshot()))
-        image.convert("RGB").save(ROOT / "docs" / name, quality=82, method=6)
+        packed = io.BytesIO()
+        image.convert("RGB").save(packed, "webp", quality=82, method=6)
+        keep(name, packed.getvalue())
 
     shot("review.webp")
     taken = record(page)
     colours = palette()
     images = [image.quantize(palette=colours, dither=Image.Dither.NONE) for image, _ in taken]
+    packed = io.BytesIO()
     images[0].save(
-        ROOT / "docs/review.gif",
+        packed,
+        "gif",
         save_all=True,
         append_images=images[1:],
         duration=[milliseconds for _, milliseconds in taken],
         loop=0,
         optimize=True,
     )
+    keep("review.gif", packed.getvalue())
     for number in (0, FRAMES - 1):
         page.locator("#list button", has_text=f"frame{number} / P01_femur").click()
         page.wait_for_timeout(2500)
@@ -169,6 +203,9 @@ def draw(page: Any) -> None:
 
 
 def main() -> None:
+    if not shutil.which("chromium"):
+        print("no chromium: the pictures of docs/review.md stay as they are")
+        return
     with tempfile.TemporaryDirectory() as folder:
         results = make_results(Path(folder))
         command = [sys.executable, ROOT / "pipeline/review.py", results, "--no_browser"]

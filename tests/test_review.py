@@ -1,14 +1,18 @@
 """The review without a browser: access, latest picture wins, crashes, corrections, disagreement."""
 
 import asyncio
+import contextlib
 import dataclasses
+import http.client
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -358,6 +362,27 @@ def test_the_doubtful_come_first_and_bones_and_frames_find_each_other(made):
     frames = catalogue.frames_of(named["walk/f2"], every)
     assert [frame.name[-1] for frame in frames] == ["f0", "f1", "f2", "f3", "f4"]
     assert catalogue.frames_of(every[0], every) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of another kind")
+def test_a_server_that_is_stopped_at_once_or_in_the_middle_of_opening_ends_without_an_error(made):
+    for begun in (False, True):
+        with serving(made.root) as (address, process):
+            if begun:
+                item = json.loads(answer(f"{address}api/list")[1])["items"][0]["id"]
+                asked = threading.Thread(target=_unanswered, args=(f"{address}api/item/{item}",))
+                asked.start()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+            assert not re.search("Traceback|Exception|Warning", process.stderr.read())
+            if begun:
+                asked.join()
+
+
+def _unanswered(url: str) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):  # the server is stopped
+        urllib.request.urlopen(url).read()
 
 
 # ------------------------------------------------------------------------------------ disagreement

@@ -30,16 +30,22 @@ from common.review.drafts import Pose
 OPENED = 12  # results that a worker keeps, with their X-rays
 
 
-def begin() -> None:
-    """Prepare a worker: it ends with its parent, also if that is killed."""
+def begin(leave_cores: int = 0) -> None:
+    """Prepare a worker: it ends with its parent, also if that is killed.
+
+    It leaves some cores to others: threads that wait for each other are slower than fewer.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C ends the parent, which ends this one
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # imported now, not at the first picture
+    import numba
     import torch  # noqa: F401
 
     from common.drr import joseph_kernel  # noqa: F401
+
+    numba.set_num_threads(max(1, numba.get_num_threads() - leave_cores))
 
 
 def _end_with(parent: Any) -> None:

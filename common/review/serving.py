@@ -79,15 +79,15 @@ async def _serve(
     runner = web.AppRunner(server.app(token, hosts), access_log=None)
     await runner.setup()
     await web.SockSite(runner, door, shutdown_timeout=2).start()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl+C interrupts instead
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     address = f"http://{ADDRESS}:{port}/{token}/"
     announce(address)
     session.renewing = asyncio.create_task(session.renew())  # what an earlier run left
     if open_browser and not webbrowser.open(address):
         logger.warning("no browser could be opened: open the address yourself")
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl+C interrupts instead
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
     async with session.saving:  # what is being saved is saved
         with contextlib.suppress(TimeoutError):

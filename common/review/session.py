@@ -60,7 +60,7 @@ class Session:
         for pending in root.rglob(saving.PENDING):
             if os.access(pending.parent, os.W_OK):
                 saving.finish(pending.parent)
-        workers = Worker("renders"), Worker("solves")
+        workers = Worker("renders"), Worker("solves", leave_cores=1)  # one is for the page
         workers[0].start()  # while the list is read
         try:
             items, problems = catalogue.read_catalogue(root)

@@ -26,8 +26,8 @@ class Worker:
     It starts with its first job, or by `start`: two that start at once take longer.
     """
 
-    def __init__(self, what: str):
-        self._what = what
+    def __init__(self, what: str, leave_cores: int = 0):
+        self._what, self._leave_cores = what, leave_cores
         self._pool: ProcessPoolExecutor | None = None
         self._process: Future[int] | None = None
 
@@ -40,7 +40,9 @@ class Worker:
     def _started(self) -> tuple[ProcessPoolExecutor, Future[int]]:
         # a forked copy of a process with threads may hang
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(1, context, initializer=jobs.begin)
+        pool = ProcessPoolExecutor(
+            1, context, initializer=jobs.begin, initargs=(self._leave_cores,)
+        )
         return pool, pool.submit(os.getpid)  # starts the process, which takes seconds
 
     async def do(self, job: Callable[..., T], *arguments: Any) -> T:
@@ -70,3 +72,4 @@ class Worker:
             for process in multiprocessing.active_children():
                 if process.pid == number:
                     process.terminate()
+        self._pool.shutdown(wait=True)  # its thread must not write to a pipe that is closed

@@ -70,6 +70,8 @@ void main() {
 
 export const MODES = { blend: 0, checkerboard: 1, flicker: 2, difference: 3 };
 const SVG = "http://www.w3.org/2000/svg";
+const SLOW_MS = 70; // from a picture to its painting
+const HURRIED_PIXELS = 500_000;
 const SMALL = 192; // pixels of the reduced X-ray that the tone of the DRR is fitted to
 
 export class Picture {
@@ -260,16 +262,35 @@ export class Picture {
     if (boxes) this.changed.push(...boxes);
     else this.whole = true;
     if (this.due) return;
+    const asked = performance.now();
     this.due = requestAnimationFrame(() => {
       this.due = 0;
+      const large = this.pixels > 2 * HURRIED_PIXELS;
+      if (this.dragged && large && performance.now() - asked > SLOW_MS) this.hurried = true;
       this.paint();
     });
+  }
+
+  // while a bone is dragged: a screen that cannot follow is drawn with fewer pixels
+  setDragged(dragged) {
+    this.dragged = dragged;
+    if (dragged || !this.hurried) return;
+    this.hurried = false;
+    this.draw();
+  }
+
+  get pixels() {
+    return this.canvas.clientWidth * this.canvas.clientHeight * devicePixelRatio ** 2;
+  }
+
+  get ratio() {
+    return devicePixelRatio * (this.hurried ? Math.sqrt(HURRIED_PIXELS / this.pixels) : 1);
   }
 
   paint() {
     const { gl, canvas } = this;
     if (!this.view || !this.xray || !canvas.clientWidth) return;
-    const ratio = devicePixelRatio;
+    const { ratio } = this;
     const [width, height] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
     if (canvas.width !== width || canvas.height !== height) {
       Object.assign(canvas, { width, height });

@@ -90,8 +90,10 @@ export class View {
       this.figure.removeEventListener("pointermove", move);
       this.figure.removeEventListener("pointerup", end);
       this.figure.removeEventListener("pointercancel", end);
+      this.picture.setDragged(false);
       if (edits) this.host.nudge(this.host.pose, true);
     };
+    this.picture.setDragged(edits);
     if (edits) this.host.begin();
     this.figure.addEventListener("pointermove", move);
     this.figure.addEventListener("pointerup", end);

@@ -30,7 +30,17 @@ from common.errors import InputError
 from common.registration import recording
 from common.results import decisions, parameters_file
 from common.results.decisions import Decision
-from common.review import catalogue, disagreement, reopening, saving, session, solving, sources
+from common.review import (
+    catalogue,
+    disagreement,
+    drafts,
+    pictures,
+    reopening,
+    saving,
+    session,
+    solving,
+    sources,
+)
 from pipeline import review
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -542,6 +552,62 @@ def test_a_read_only_folder_can_be_looked_at_and_what_cannot_be_saved_is_said(st
         assert again["decision"] is None
     after = {path: path.stat().st_mtime_ns for path in study.root.rglob("*")}
     assert after == before
+
+
+def test_nothing_is_written_or_read_through_a_link_out_of_the_folder(tmp_path):
+    save_registration(tmp_path / "a")
+    outside = tmp_path / "outside.jsonl"
+    outside.write_text("mine\n")
+    for name in ("review_ab.jsonl", "draft_ab.jsonl"):
+        (tmp_path / "a" / name).symlink_to(outside)
+    with pytest.raises(InputError, match="cannot be written"):
+        decisions.append(tmp_path / "a", accepted(tmp_path / "a", "ab", [0] * 6))
+    with pytest.raises(InputError, match="cannot be written"):
+        drafts.keep(tmp_path / "a", "ab", "one", None)
+    assert outside.read_text() == "mine\n"
+    shutil.copy(tmp_path / "a/gt.png", tmp_path / "private.png")
+    (tmp_path / "a/gt.png").unlink()
+    (tmp_path / "a/gt.png").symlink_to(tmp_path / "private.png")
+    with pytest.raises(InputError, match="leads out of the folder"):
+        pictures.saved_pictures(tmp_path / "a", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["revisions", ".correction", "slicer"])
+def test_a_correction_does_not_follow_a_link_out_of_its_folder(study, tmp_path, name):
+    folder, outside = study.root / "ap/femur", tmp_path / "outside"
+    outside.mkdir()
+    opened = reopening.open_result(folder)
+    shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / name).symlink_to(outside, target_is_directory=True)
+    old = (folder / "parameters.pt").read_bytes()
+    with pytest.raises(InputError, match="is a link"):
+        saving.save_correction(opened, study.truth["ap/femur"], opened.pose, "ab")
+    assert (folder / "parameters.pt").read_bytes() == old
+    assert list(outside.iterdir()) == []
+    if name == saving.PENDING:  # nor does the next start
+        with pytest.raises(InputError, match="is a link"):
+            saving.finish(folder)
+
+
+@pytest.mark.slow
+def test_every_file_that_was_registered_from_is_checked_for_changes(study, made):
+    folder = made.root.parent
+    changed = {
+        "walk/f0": [folder / "femur.nii.gz", folder / "femur_mask.nii.gz", folder / "xrays/f0.png"],
+        "biplane": [folder / "xrays/cam0.png", folder / "xrays/cam1.png"],
+    }
+    for name, paths in changed.items():
+        reopening.open_result(study.root / name)
+        for path in paths:
+            kept = path.read_bytes()
+            path.write_bytes(kept + b"x")
+            with pytest.raises(InputError, match=f"{path.name}.*has changed since"):
+                reopening.open_result(study.root / name)
+            path.unlink()
+            with pytest.raises(InputError, match=f"{path.name}.*is not there any more"):
+                reopening.open_result(study.root / name)
+            path.write_bytes(kept)
 
 
 def test_sources_that_are_missing_or_changed_are_named(tmp_path):

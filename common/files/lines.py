@@ -19,14 +19,15 @@ from common.files.tables import read_text
 def add_line(path: Path, content: Mapping[str, Any]) -> None:
     """Add an object as a line of JSON, on the disk when this returns.
 
-    Raises InputError if the file cannot be written.
+    Raises InputError if the file cannot be written, or is a link, which may lead elsewhere.
     """
     line = json.dumps(content, ensure_ascii=False) + "\n"
     try:
         new = not path.exists()
         whole = new or _last_byte(path) in (b"", b"\n")
         data = (line if whole else "\n" + line).encode()
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        handle = os.open(path, flags, 0o666)
         try:
             if os.write(handle, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common import geometry
+from common.errors import InputError
 from common.geometry import Detector
 from common.geometry.blocks import block_mean
 from common.results import names
@@ -100,10 +101,18 @@ def outlines(opened: Opened, pose: np.ndarray) -> list[list[list[float]]]:
 
 
 def saved_pictures(folder: Path, view: int) -> tuple[Grey, Grey]:
-    """Return X-ray and DRR of a results folder as registration.py saved them, 8 bit."""
+    """Return X-ray and DRR of a results folder as registration.py saved them, 8 bit.
+
+    Raises InputError if one cannot be read, or if a link leads it out of the folder.
+    """
     greys = []
     for name in (names.XRAY_IMAGE, names.FINAL_IMAGE):
-        image = image_files.read(folder / names.of_view(name, view + 1)).grey
+        path = folder / names.of_view(name, view + 1)
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                path, "leads out of the folder", "a picture of the result", "register again"
+            )
+        image = image_files.read(path).grey
         greys.append(Grey(as_grey(image.astype(float), 255.0)))
     return greys[0], greys[1]
 

@@ -19,7 +19,7 @@ from common.results.decisions import now
 from common.results.scanner_view import BoneMotion, bone_motion
 from common.review.catalogue import Item
 from common.review.reopening import Opened
-from common.review.saving import keep_revision
+from common.review.saving import check_links, keep_revision
 
 SAME = 1e-6  # of the numbers of a motion
 
@@ -64,6 +64,7 @@ def renew(opened: Opened, others: Sequence[Opened]) -> None:
     Its own pose, covariance and verdict stay. Raises InputError if the folder cannot be written.
     """
     result, folder = opened.result, opened.folder
+    check_links(folder)
     reference, *beside = result.scanner_pose[0].bones
     there = [bone.name for bone in beside]
     placed = {}

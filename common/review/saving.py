@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from common import files
+from common.errors import InputError
 from common.files.locks import claiming
 from common.registration import recording
 from common.registration.register import Registration
@@ -43,6 +44,7 @@ def save_correction(
     if the folder cannot be written or is being written by another run.
     """
     folder = opened.folder
+    check_links(folder)
     with claiming():
         files.check_outputs([folder / names.PARAMETERS], overwrite=True)
         revision = keep_revision(folder)
@@ -66,6 +68,18 @@ def save_correction(
         recording.save(pending, everything, 0, opened.stored_request, about=about)
         finish(folder)
     return files.sha256(folder / names.PARAMETERS)
+
+
+def check_links(folder: Path) -> None:
+    """Raise InputError if a correction would be written through a link out of its folder."""
+    for name in (REVISIONS, PENDING, names.SLICER_FOLDER):
+        if (folder / name).is_symlink():
+            raise InputError(
+                folder / name,
+                "is a link, which may lead out of the results",
+                "a folder",
+                "replace it by the folder that it points to",
+            )
 
 
 def keep_revision(folder: Path) -> Path:
@@ -99,6 +113,7 @@ def finish(folder: Path) -> None:
     pending = folder / PENDING
     if not pending.is_dir():
         return
+    check_links(folder)
     if not (pending / names.PARAMETERS).is_file():
         shutil.rmtree(pending)
         return

@@ -35,8 +35,9 @@ def check_sources(request: Request, result: Result) -> None:
         ("the X-ray", first.path, result.xray.get("sha256")),
     ]
     if own.mask:
-        recorded.append(("the labelmap", own.mask, None))
-    recorded += [("the X-ray", each.path, None) for each in others]
+        recorded.append(("the labelmap", own.mask, result.drr.get("mask_sha256")))
+    known = result.xray.get("other_views_sha256") or [None] * len(others)  # not in earlier files
+    recorded += [("the X-ray", each.path, at) for each, at in zip(others, known, strict=True)]
     for what, path, sha256 in recorded:
         if not path.exists():
             raise InputError(

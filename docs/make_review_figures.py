@@ -161,6 +161,7 @@ def with_page(address: str, work: Callable[[Any], None]) -> None:
         page = browser.new_page(viewport=SIZE)
         page.goto(address)
         page.locator("figure[data-drawn]").first.wait_for(timeout=60_000)
+        page.locator("figure .neighbour").first.wait_for(timeout=60_000)
         page.wait_for_timeout(2500)
         work(page)
         browser.close()

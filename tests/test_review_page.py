@@ -267,6 +267,17 @@ def test_the_picture_has_the_bits_of_its_file_and_is_compared_in_four_ways(tab, 
     assert relevant(messages) == []
 
 
+def test_the_other_bone_has_its_outline_after_its_ct_is_opened(tab, served):
+    _, address = served
+    page, messages = tab
+    show(page, address, "ap / tibia")
+    expect(page.locator("figure .neighbour")).to_have_count(1)
+    assert page.locator("figure .neighbour title").text_content() == "femur"
+    show(page, address, "walk / f2")
+    expect(page.locator("figure .neighbour")).to_have_count(0)
+    assert relevant(messages) == []
+
+
 def test_the_scene_follows_the_pose(tab, served):
     _, address = served
     page, messages = tab

@@ -6,6 +6,7 @@ A worker keeps the last results that it opened. A pose is volume_from_rig (4, 4)
 from __future__ import annotations
 
 import functools
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,6 +27,8 @@ from common.results import names, parameters_file
 from common.results.result import Result, Verdict
 from common.review import pictures, renewal, reopening, saving, solving
 from common.review.drafts import Pose
+
+logger = logging.getLogger(__name__)
 
 OPENED = 12  # results that a worker keeps, with their X-rays
 
@@ -64,7 +67,7 @@ def _opened(folder: str, _when: int, _size: int) -> reopening.Opened:
     return reopening.open_result(Path(folder))
 
 
-def describe(folder: str, neighbours: Sequence[str], solver_pose: bool) -> dict[str, Any]:
+def describe(folder: str, solver_pose: bool) -> dict[str, Any]:
     """Return what the page needs to show a result; ``centre_mm`` is what the bone turns about.
 
     It has a ``problem`` instead of poses if the result cannot be opened again: then only the
@@ -91,7 +94,6 @@ def describe(folder: str, neighbours: Sequence[str], solver_pose: bool) -> dict[
         "start_pose": one.pose_of(first.init_pose).tolist(),
         "rivals": [one.pose_of(pose).tolist() for pose in first.rival_poses],
         "centre_mm": one.structure.body.points.mean(axis=0).tolist(),
-        "neighbours": [_neighbour(folder, each) for each in neighbours],
     }
 
 
@@ -134,10 +136,10 @@ def _view_entries(one: reopening.Opened, number: int) -> dict[str, Any]:
     }
 
 
-def _neighbour(folder: str, other: str) -> dict[str, Any]:
-    """Return another bone of the same X-rays: its outlines, and its pose for the 3D scene."""
+def neighbour(folder: str) -> dict[str, Any]:
+    """Return another bone of X-rays that are shown: its outlines, and its pose for the 3D scene."""
     try:
-        found = opened(other)
+        found = opened(folder)
     except InputError as error:
         return {"problem": str(error)}
     bones = found.result.scanner_pose[0].bones
@@ -243,8 +245,7 @@ def save(
 ) -> tuple[Pose, str]:
     """Write a corrected pose, and return its scanner_from_camera and the hash of the new file."""
     one = opened(folder)
-    others = [opened(each) for each in neighbours]
-    beside = [_as_registration(one, each) for each in others]
+    beside = [_as_registration(one, each) for each in neighbours]
     placed = np.array(pose), np.array(start)
     sha256 = saving.save_correction(one, *placed, reviewer, [each for each in beside if each])
     return one.scanner_camera(placed[0]).tolist(), sha256
@@ -255,8 +256,17 @@ def renew(folder: str, others: Sequence[str]) -> None:
     renewal.renew(opened(folder), [opened(each) for each in others])
 
 
-def _as_registration(one: reopening.Opened, other: reopening.Opened) -> Registration | None:
-    """Return a neighbour as registered in the same rig; None if its verdict has failed."""
+def _as_registration(one: reopening.Opened, folder: str) -> Registration | None:
+    """Return a neighbour as registered in the same rig.
+
+    None if its verdict has failed, or its files are not there any more, which is no reason not to
+    save a correction of this bone.
+    """
+    try:
+        other = opened(folder)
+    except InputError as error:
+        logger.warning(f"saved without the bone beside it: {error}")
+        return None
     if other.result.verdict.code == "failed" or len(other.views) != len(one.views):
         return None
     return solving.registration_at(other, other.pose, other.pose)

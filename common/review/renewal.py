@@ -37,11 +37,14 @@ def siblings(item: Item, items: Sequence[Item]) -> list[Item]:
 
 
 def stale(item: Item, others: Sequence[Item]) -> list[Item]:
-    """Return which bones that were registered together are not where an item's result has them."""
+    """Return which corrected bones, registered together with an item, its result has elsewhere.
+
+    Bones that were registered again by themselves are left to whoever did so.
+    """
     found = []
     for other in others:
         name = name_of(other.bone, list(item.motions), len(others))
-        if name is not None:
+        if name is not None and other.corrected_by is not None:
             motion = bone_motion(item.camera, other.camera)
             if not np.allclose(motion, item.motions[name], rtol=0, atol=SAME):
                 found.append(other)

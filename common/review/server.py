@@ -41,6 +41,7 @@ class Server:
                 web.get(f"/{token}/api/item/{{id}}/xray/{{view}}", self.xray),
                 web.get(f"/{token}/api/item/{{id}}/saved/{{what}}/{{view}}", self.saved),
                 web.get(f"/{token}/api/item/{{id}}/surface", self.surface),
+                web.get(f"/{token}/api/item/{{id}}/neighbours", self.neighbours),
                 web.post(f"/{token}/api/item/{{id}}/decision", self.decision),
                 web.get(f"/{token}/live", self.live),
             ]
@@ -94,7 +95,11 @@ class Server:
     async def surface(self, request: web.Request) -> web.Response:
         """Answer with the surface of a bone."""
         item = self._item(request)
-        return await self._json(self.session.renderer.do(jobs.surface, str(item.folder)))
+        return await self._json(self.session.solver.do(jobs.surface, str(item.folder)))
+
+    async def neighbours(self, request: web.Request) -> web.Response:
+        """Answer with the other bones of the X-rays of a result."""
+        return await self._json(self.session.neighbours(self._item(request)))
 
     async def disagreement(self, _: web.Request) -> web.Response:
         """Answer with the distances between the reviewers' poses."""

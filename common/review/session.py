@@ -134,16 +134,17 @@ class Session:
             self.unsaved.answers.pop(item.id, None)
             await asyncio.to_thread(self._read_beside, item)
         self.items[item.id] = item
-        near = catalogue.neighbours_of(item, list(self.items.values()))
-        found = await self.renderer.do(
-            jobs.describe, str(item.folder), [str(each.folder) for each in near], self.blind
-        )
+        found = await self.renderer.do(jobs.describe, str(item.folder), self.blind)
         if not found["problem"]:
             self.unsaved.stored[item.id] = found["pose"]
             self._warm(item)
-        for neighbour, each in zip(found.get("neighbours", []), near, strict=False):
-            neighbour["id"] = each.id
         return {**self.listed(item), **self._around(item), **found}
+
+    async def neighbours(self, item: Item) -> list[dict[str, Any]]:
+        """Return the other bones in the X-rays of an item, opened where no dragging waits."""
+        near = catalogue.neighbours_of(item, list(self.items.values()))
+        found = [await self.solver.do(jobs.neighbour, str(each.folder)) for each in near]
+        return [{**one, "id": each.id} for one, each in zip(found, near, strict=True)]
 
     def _warm(self, item: Item) -> None:
         """Let the solver open an item that is shown, unless it is still opening another one."""

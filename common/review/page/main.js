@@ -357,19 +357,34 @@ async function fill(item, playing, pictures) {
   makeViews(item);
   state.views.forEach((view, n) => {
     view.picture.setXray(pictures[n]);
-    view.picture.setOutlines(
-      (item.neighbours ?? []).map((each, number) => ({ name: each.bone, number, curves: each.outlines?.[n] ?? [] }))
-    );
+    view.picture.setOutlines([]);
   });
   if (state.pose) {
     render(playing ? DRAG_PX : Math.max(DRAG_PX, ...state.views.map((view) => view.picture.usefulPixels())));
   } else if (!overview.blind) await showSaved(item);
   if (state.item !== item) return;
-  for (const each of item.neighbours ?? []) if (each.problem) banner("neighbour", each.problem);
   showItem();
   strip.set(item.frames ?? []);
-  if (id("space").open && state.pose) showScene();
+  if (state.pose) showNeighbours(item);
   location.replace(`#${item.id}`);
+}
+
+// the other bones, whose CTs are opened after that of this one
+async function showNeighbours(item) {
+  try {
+    item.neighbours = await get(`api/item/${item.id}/neighbours`);
+  } catch (error) {
+    banner("neighbour", error.message);
+    return;
+  }
+  if (state.item !== item) return;
+  banner("neighbour", item.neighbours.map((each) => each.problem).filter(Boolean).join(" "));
+  state.views.forEach((view, n) => {
+    view.picture.setOutlines(
+      item.neighbours.map((each, number) => ({ name: each.bone, number, curves: each.outlines?.[n] ?? [] }))
+    );
+  });
+  if (id("space").open) showScene();
 }
 
 async function showSaved(item) {
@@ -489,7 +504,7 @@ async function showScene() {
   scene.clear();
   if (item.problem || item.glance) return;
   scene.setViews(item.views);
-  const bones = [{ id: item.id, pose: state.pose }, ...item.neighbours.filter((each) => !each.problem)];
+  const bones = [{ id: item.id, pose: state.pose }, ...(item.neighbours ?? []).filter((each) => !each.problem)];
   await Promise.all([
     ...bones.map(async (bone, number) => {
       const surface = await get(`api/item/${bone.id}/surface`);

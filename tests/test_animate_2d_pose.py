@@ -137,6 +137,14 @@ def test_a_registration_that_did_not_move_is_one_frame(registration):
     assert len(animation.choose_steps(still, 60)) == 1
 
 
+def test_one_picture_is_a_gif_that_stays_a_second(tmp_path):
+    picture = Image.fromarray(np.full((9, 11, 3), 77, np.uint8))
+    animation.save_gif(tmp_path / "a.gif", [picture])
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert (gif.n_frames, gif.size, gif.info["duration"]) == (1, (11, 9), 1000)
+        np.testing.assert_array_equal(np.asarray(gif.convert("RGB")), np.asarray(picture))
+
+
 def test_the_tone_curve_undoes_a_monotone_change_of_grey():
     drr = np.random.default_rng(0).random((80, 80)) * 3 + 0.1
     xray = (drr / 4) ** 0.6

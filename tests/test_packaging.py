@@ -1,5 +1,6 @@
 """Around the code: requirements that agree, an installable package, shell completion, metadata."""
 
+import ast
 import os
 import re
 import shutil
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
-from importlib.metadata import Distribution, PathDistribution, version
+from importlib.metadata import Distribution, PathDistribution, packages_distributions, version
 from itertools import chain
 from pathlib import Path
 
@@ -51,6 +52,59 @@ def test_the_ranges_of_the_package_hold_what_the_requirements_pin():
     }
     assert set(ranges) == set(pinned)
     assert [name for name in pinned if pinned[name] not in ranges[name]] == []
+
+
+# modules of packages that come with one of those that are pinned
+BROUGHT = {
+    "llvmlite": "numba",
+    "markupsafe": "jinja2",
+    "packaging": "pytest",
+    "torchio": "diffdrr",
+    "vtk": "pyvista",
+    "wandb": "xvreg",
+}
+
+
+def imported() -> set[str]:
+    """The modules, not of this project, that its code imports, also inside functions."""
+    folders = ("common", "pipeline", "benchmarks", "workflow", "tests", "docs")
+    paths = [*ROOT.glob("*.py"), *chain(*((ROOT / name).rglob("*.py") for name in folders))]
+    found = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                found |= {each.value for each in node.args if isinstance(each, ast.Constant)}
+    own = {path.stem for path in paths if "common" not in path.parts} | set(folders)
+    return {name.split(".")[0] for name in found} - own - set(sys.stdlib_module_names)
+
+
+def test_every_pinned_package_is_imported_or_the_reason_for_it_is_stated():
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    reasons = {
+        canonicalize_name(match[1])
+        for line in lines
+        if (match := re.match(r'\s*"([\w.-]+)[^"]*", # \w+', line))
+    }
+    distributions = packages_distributions()
+    used = {canonicalize_name(name) for each in imported() for name in distributions.get(each, ())}
+    pinned = {canonicalize_name(name) for name in pins("requirements.txt")}
+    assert sorted(pinned - used - reasons) == []
+
+
+def test_every_imported_package_is_pinned_or_comes_with_one_that_is():
+    pinned = {canonicalize_name(name) for name in pins("requirements.txt")}
+    assert set(BROUGHT.values()) <= pinned
+    distributions = packages_distributions()
+    unknown = {
+        each
+        for each in imported() - set(BROUGHT)
+        if not {canonicalize_name(name) for name in distributions.get(each, ())} & pinned
+    }
+    assert unknown == set()
 
 
 def test_every_script_is_a_command_and_a_module_of_the_package():

@@ -196,13 +196,10 @@ def _wrap(parts: tuple[str, ...], width_px: int, font: Any) -> list[str]:
 
 def save_gif(path: str | Path, images: Sequence[Image]) -> None:
     """Write an endless animation whose last frame is shown longer."""
-    durations = [FRAME_MS] * (len(images) - 1) + [LAST_MS]
+    import imageio.v3 as imageio
+
+    still = len(images) == 1  # Pillow, which imageio calls, wants a number then
+    durations = LAST_MS if still else [FRAME_MS] * (len(images) - 1) + [LAST_MS]
+    frames = [np.asarray(image) for image in images]
     with files.writing(path) as stream:
-        images[0].save(
-            stream,
-            format="GIF",
-            save_all=True,
-            append_images=list(images[1:]),
-            duration=durations,
-            loop=0,
-        )
+        imageio.imwrite(stream, frames, extension=".gif", duration=durations, loop=0)

@@ -1,4 +1,5 @@
 # make test, quick, lint, soak, slurm, demo, bench, docs: each first makes the environment if it is missing.
+# make lock and audit need uv: `pipx install uv`, or UV=/path/to/uv.
 # VENV may name an environment kept between runs; it is made again when requirements.txt changes.
 VENV ?= .venv
 PYTHON3 ?= python3
@@ -6,7 +7,7 @@ HASH := $(shell sha256sum requirements.txt 2>/dev/null | cut -c1-12 || shasum -a
 READY := $(VENV)/ready-$(HASH)
 PYTHON := $(abspath $(VENV))/bin/python
 
-.PHONY: test quick soak demo bench lint env docs slurm
+.PHONY: test quick soak demo bench lint env docs slurm lock audit
 
 env: $(READY)
 
@@ -54,3 +55,17 @@ docs: env
 	"$(PYTHON)" docs/make_review_figures.py
 	"$(PYTHON)" -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+# Every package with its hashes, from requirements.txt; UPGRADE=--upgrade takes newer releases of what
+# it does not pin. Without a GPU, PyTorch is left out: its builds are not on PyPI.
+UV ?= uv
+LOCK = "$(UV)" pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+	--custom-compile-command "make lock" $(UPGRADE) requirements.txt
+CUDA = sed -nE 's/^(torch|torchvision|triton|cuda-[a-z-]+|nvidia-[a-z0-9-]+)==.*/--no-emit-package \1/p'
+lock:
+	$(LOCK) -o requirements.lock
+	$(LOCK) -o requirements-cpu.lock $$($(CUDA) requirements.lock)
+
+# known vulnerabilities of the locked packages; a package that cannot be asked about is an error
+audit:
+	"$(UV)" tool run pip-audit --strict --disable-pip --require-hashes -r requirements.lock

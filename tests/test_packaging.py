@@ -8,7 +8,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
-from importlib.metadata import Distribution, PathDistribution, packages_distributions, version
+from importlib.metadata import (
+    Distribution,
+    PackageNotFoundError,
+    PathDistribution,
+    packages_distributions,
+    requires,
+    version,
+)
 from itertools import chain
 from pathlib import Path
 
@@ -52,6 +59,62 @@ def test_the_ranges_of_the_package_hold_what_the_requirements_pin():
     }
     assert set(ranges) == set(pinned)
     assert [name for name in pinned if pinned[name] not in ranges[name]] == []
+
+
+def locked(name: str) -> dict[str, list[str]]:
+    """The entries of a lock file: a release with its conditions, and its hashes."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    entries = re.findall(r"^([^\s#][^\\\n]*)\\?\n((?:    --hash=.*\n)*)", text, re.MULTILINE)
+    return {head.strip(): re.findall(r"--hash=(\S+)", hashes) for head, hashes in entries}
+
+
+LOCKS = ("requirements.lock", "requirements-cpu.lock")
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_hashes_for_every_package_and_names_no_place_to_get_it_from(name):
+    entries = locked(name)
+    assert len(entries) > 200
+    for entry, hashes in entries.items():
+        assert re.match(r"[a-z0-9.-]+==\S+( ; .+)?$", entry), entry
+        assert hashes, entry
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in hashes), entry
+    assert "/" not in (ROOT / name).read_text(encoding="utf-8")  # a URL or a path
+
+
+def test_the_lock_holds_what_the_requirements_pin_and_what_is_installed():
+    entries = [Requirement(entry) for entry in locked("requirements.lock")]
+    here = {
+        canonicalize_name(entry.name): str(entry.specifier)
+        for entry in entries
+        if not entry.marker or entry.marker.evaluate()
+    }
+    for name, pinned in pins("requirements.txt").items():
+        assert here[canonicalize_name(name)] == f"=={pinned}", f"{name}: run make lock"
+    needed = {
+        canonicalize_name(need.name)
+        for name in here
+        for need in map(Requirement, installed_needs(name))
+        if not need.marker or need.marker.evaluate({"extra": ""})
+    }
+    assert needed - set(here) == set(), "run make lock"
+
+
+def installed_needs(name: str) -> list[str]:
+    """What an installed package requires; nothing if it is not installed."""
+    try:
+        return requires(name) or []
+    except PackageNotFoundError:
+        return []
+
+
+def test_the_lock_without_a_gpu_is_the_other_one_without_pytorch_and_cuda():
+    every, cpu = (locked(name) for name in LOCKS)
+    assert cpu.items() <= every.items()
+    left_out = {entry.split("==")[0] for entry in every.keys() - cpu.keys()}
+    assert {"torch", "torchvision", "triton"} <= left_out
+    rest = left_out - {"torch", "torchvision", "triton"}
+    assert all(name.startswith(("cuda-", "nvidia-")) for name in rest), rest
 
 
 # modules of packages that come with one of those that are pinned

@@ -25,6 +25,7 @@ import numba
 import numpy as np
 
 from common.drr.loads import pair, plus, prefetch, times
+from common.drr.parallel import parallel
 
 # distance kept from the last plane, voxels: the upper neighbour exists in single precision
 EPSILON = 1e-3
@@ -207,7 +208,7 @@ def _sharing(rays, b):
     return min(64, max(4, int(SHARED / max(abs(rays[b, 2, 0]), 0.1))))
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+@parallel(fastmath=True)
 def integrate(voxels, scale, sizes, strides, ahead, boxes, rays, detectors, out):
     """Compute the line integrals of B views.
 
@@ -248,7 +249,7 @@ def integrate(voxels, scale, sizes, strides, ahead, boxes, rays, detectors, out)
             begin = end
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+@parallel(fastmath=True)
 def integrate_with_jacobian(
     voxels,
     scale,

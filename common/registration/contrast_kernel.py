@@ -9,6 +9,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from common.drr.parallel import parallel
+
 CHUNKS = 4  # of rows per image: sums do not depend on the number of threads
 BLOCK = 64  # pixels summed at once
 
@@ -39,7 +41,7 @@ def _blurred(image, factor, down, across):
     return out
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+@parallel(fastmath=True)
 def blur(images, down, across, out):
     """Average images (N, H, W) with the weights ``down`` and ``across``, zeros beyond the border.
 
@@ -49,7 +51,7 @@ def blur(images, down, across, out):
         out[n] = _blurred(images[n], np.ones(images[n].shape, np.float32), down, across)
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+@parallel(fastmath=True)
 def highpass(images, which, valid, norm, down, across, out):
     """Subtract from images (N, C, H, W) their average over the valid field; 0 outside of it.
 
@@ -67,7 +69,7 @@ def highpass(images, which, valid, norm, down, across, out):
                 out[n, channel, r, c] = field[r, c] * (image[r, c] - average[r, c] * scale[r, c])
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+@parallel(fastmath=True)
 def moments(contrast, features, which, weights, counts, sums, products):
     """Sum the rows of a trial, and their products, over the pixels with weight.
 
@@ -112,7 +114,7 @@ def moments(contrast, features, which, weights, counts, sums, products):
                 held = 0
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+@parallel(fastmath=True)
 def residuals(contrast, features, which, weights, parts, offsets, out):
     """Write the residuals (N, H, W), 0 without weight.
 
@@ -144,7 +146,7 @@ def _with_weight(image, weights):
     return row[:count]
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
+@parallel()
 def downweight(residual, weights, cauchy):
     """Lower weights (N, H, W), in place, where a residual is above ``cauchy`` deviations.
 
@@ -159,7 +161,7 @@ def downweight(residual, weights, cauchy):
                     weights[t, r, c] /= 1 + (residual[t, r, c] / limit) ** 2
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
+@parallel()
 def grey_ranges(images, which, weights, out):
     """Write the 1st and 99th percentile (N, 2) of images (B, H, W) where trials have weight."""
     for t in numba.prange(len(weights)):

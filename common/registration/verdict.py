@@ -74,8 +74,7 @@ class Surroundings:
 class Assessment:
     """The numbers that decide the verdict. Standard deviations as in `Verdict`."""
 
-    in_plane_sd_mm: float
-    rotation_sd_deg: float
+    deviations: trust.Directions
     in_view: float
     similarity: float
     agreement: float
@@ -101,7 +100,7 @@ def judge(
     chance = model.wrong(cues, len(views)) if cues else None
     numbers = replace(assess(solution, views, structure), chance=chance, around=around)
     code, reasons = decide(numbers)
-    deviations = trust.deviations(solution, views, structure)
+    deviations = numbers.deviations
     half_voxel = trust.surface_errors(solution, views, structure)
     bounds = model.bounds(deviations, half_voxel, len(views))
     return Verdict(
@@ -155,7 +154,6 @@ def assess(solution: Solution, views: Sequence[View], structure: Structure) -> A
     fit, body = solution.fit, structure.body
     pose = fit.poses[0]
     camera = pose @ views[0].rig_from_camera
-    deviations = trust.deviations(solution, views, structure)
     rival = None
     if solution.runner_up is not None:
         other = solution.runner_up
@@ -165,8 +163,7 @@ def assess(solution: Solution, views: Sequence[View], structure: Structure) -> A
         rival = Rival(error.in_plane_mm, error.rotation_deg, other.similarity)
     assumed = {what for view in views for what in view.xray.reading.get("assumed", ())}
     return Assessment(
-        in_plane_sd_mm=deviations.in_plane,
-        rotation_sd_deg=deviations.rotation,
+        deviations=trust.deviations(solution, views, structure),
         in_view=min(view.share_in_view(body, pose) for view in views),
         similarity=fit.similarity,
         agreement=solution.agreement,
@@ -200,8 +197,8 @@ def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
         Reason.RIVAL: rival is not None
         and (rival.in_plane_mm > LARGE_IN_PLANE_MM or rival.rotation_deg > LARGE_ROTATION_DEG)
         and rival.similarity > numbers.similarity - RIVAL_SIMILARITY,
-        Reason.POORLY_DETERMINED: numbers.in_plane_sd_mm > LARGE_IN_PLANE_MM
-        or numbers.rotation_sd_deg > LARGE_ROTATION_DEG,
+        Reason.POORLY_DETERMINED: numbers.deviations.in_plane > LARGE_IN_PLANE_MM
+        or numbers.deviations.rotation > LARGE_ROTATION_DEG,
         Reason.OUT_OF_VIEW: numbers.lone_bone and numbers.in_view < SUSPECT_IN_VIEW,
         Reason.LESS_THAN_BEFORE: numbers.evidence
         < numbers.around.expected_evidence - LOST_EVIDENCE,
@@ -235,9 +232,10 @@ def explain(reason: Reason, numbers: Assessment) -> str:
                 " fits nearly as well"
             )
         case Reason.POORLY_DETERMINED:
+            sd = numbers.deviations
             return (
                 "the image constrains the pose poorly (in plane"
-                f" {numbers.in_plane_sd_mm:.1f} mm, rotation {numbers.rotation_sd_deg:.1f} deg)"
+                f" {sd.in_plane:.1f} mm, rotation {sd.rotation:.1f} deg)"
             )
         case Reason.OUT_OF_VIEW:
             return f"only {100 * numbers.in_view:.0f} % of the structure is inside the image"

@@ -11,7 +11,7 @@ from test_register import bone_of
 from common import geometry
 from common.geometry import Detector
 from common.geometry.pose_range import PoseRange
-from common.registration import competition, register
+from common.registration import competition, finding, register
 from common.registration.gauss_newton import Fit
 from common.registration.scene import Structure, View
 from common.registration.search import anywhere, bank_cache
@@ -111,12 +111,12 @@ def test_a_bone_with_a_ct_around_it_is_found_as_part_of_that_ct(tmp_path):
     assert bone.drr is bone.body.alone  # not a second copy of the voxels
     truth = camera_at(bone, 25, offset=(0, 700, 0))
     views = [wide_view(bone, truth, pixels=210)]
-    assert len(register._starts(views, bone, Starter("search"), 0)) == 1
+    assert len(finding.starts_of(views, bone, Starter("search"), 0)) == 1
     (found,) = register.register(views, [bone], Starter("search"), 0)
     assert found.verdict.code == "ok"
     assert error(found.pose, truth, bone.body).in_plane_mm < 0.3
     # a stated range is that of the bone
-    assert len(register._starts(views, bone, Starter("search", ranges=PoseRange()), 0)) > 1
+    assert len(finding.starts_of(views, bone, Starter("search", ranges=PoseRange()), 0)) > 1
 
 
 def test_a_bone_with_a_ct_around_it_must_fit_better_to_be_ok(bone):

@@ -10,7 +10,7 @@ from test_refinement import DETECTOR, error, moved, take_xray
 from common import geometry
 from common.drr import joseph
 from common.geometry.pose_range import PoseRange
-from common.registration import competition, neighbours, register
+from common.registration import competition, following, neighbours, register
 from common.registration.competition import Solution
 from common.registration.gauss_newton import Fit
 from common.registration.neighbours import Found
@@ -245,7 +245,7 @@ def test_a_bone_is_met_where_its_motion_leads(pair, monkeypatch):
     (bone, _), (pose, _) = pair
     step = geometry.twist(np.r_[0, 0, np.radians(12), 24.0, 8, 30], np.array([0.0, 0, 620]))
     poses = [pose @ np.linalg.matrix_power(step, number - 1) for number in range(3)]
-    monkeypatch.setattr(register, "compete", lambda *given, **more: pytest.fail("searched"))
+    monkeypatch.setattr(following, "compete", lambda *given, **more: pytest.fail("searched"))
     frame = [View(take_xray([bone.body], [poses[2]]))]
     before = Followed(poses[1], 0.5, geometry.invert(poses[0]) @ poses[1])
     np.testing.assert_allclose(before.expected, poses[2], atol=1e-9)
@@ -282,7 +282,7 @@ def test_a_pose_that_drifts_between_frames_gets_more_start_poses_and_is_suspect_
         tried.append(given)
         return competition.compete(*given, **more)
 
-    monkeypatch.setattr(register, "compete", compete)
+    monkeypatch.setattr(following, "compete", compete)
     near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
     (found,) = register.register(views, [bone], starter, 0, [Followed(near, 0.9)])
     assert (tried, found.verdict.code) == ([], "ok")
@@ -308,7 +308,7 @@ def test_frames_after_one_in_which_candidates_found_no_better_pose_are_compared_
         tried.append(given)
         return competition.compete(*given, **more)
 
-    monkeypatch.setattr(register, "compete", compete)
+    monkeypatch.setattr(following, "compete", compete)
     near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
     (found,) = register.register(views, [bone], starter, 0, [Followed(near, 0.9)])
     before = Followed(near, found.solution.evidence + 0.03)

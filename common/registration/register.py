@@ -10,20 +10,16 @@ import numpy as np
 
 from common import geometry
 from common.errors import InputError
-from common.registration.candidates import near_duplicates
 from common.registration.competition import (
     KEEP,
     SCATTER_COUNT,
     Solution,
     advance,
-    better,
-    compete,
-    compete_from,
-    evidence,
     finish,
-    follow,
 )
 from common.registration.cues import of_bone
+from common.registration.finding import any_clear, find, search_further
+from common.registration.following import follow_frame, moved_alike
 from common.registration.gauss_newton import Fit, assess_fit, continued, refine
 from common.registration.neighbours import (
     Found,
@@ -32,29 +28,19 @@ from common.registration.neighbours import (
     largest_overlap,
     search_beside,
 )
-from common.registration.pyramid import JUDGED, LEVELS, Level
+from common.registration.pyramid import JUDGED, LEVELS
 from common.registration.request import Followed
 from common.registration.scene import Structure, View
-from common.registration.search.anywhere import STAGES, Stage, stage_starts
+from common.registration.search.anywhere import STAGES, Stage
 from common.registration.starts import Starter
 from common.registration.twins import with_twin
 from common.registration.uncertainty import own_first
-from common.registration.verdict import Surroundings, is_clear, is_found, is_ok, judge
+from common.registration.verdict import Surroundings, is_found, is_ok, judge
 from common.results.result import Verdict
 from common.results.scanner_view import BoneMotion, ScannerView
 
 logger = logging.getLogger(__name__)
 
-# evidence below the best of a sequence by which a frame gets more start poses
-# (benchmarks/README.md, 'Sequences')
-SLIDING = 0.02
-# of a search: mostly one of them is right (benchmarks/README.md, 'Template bank')
-FIRST_STARTS = 24
-# similarity below which a fit is refined to full resolution only if nothing better is found: that
-# of wrong fits (benchmarks/README.md, 'Template bank')
-WORTH_FINISHING = 0.65
-# levels from the pose that the motion so far leads to (benchmarks/README.md, 'Sequences')
-PREDICTED = (LEVELS[2], Level(1.1, 2.5, 30), LEVELS[4])
 LEAST_PX = 9  # of the coarsest level, along each side of an X-ray
 
 
@@ -185,7 +171,7 @@ def _register(
     for number, (structure, previous) in enumerate(zip(structures, before, strict=True)):
         tracked = None
         if previous:
-            carried = _carried(found, before, previous)
+            carried = moved_alike(found, before, previous)
             tracked = follow_frame(views, structure, seed, previous, carried)
         if tracked is None:
             found.append(find(views, structure, starter, seed))
@@ -209,8 +195,8 @@ def _register(
             again = find(views, structure, starter, seed)
             found[number] = one.after("; ".join(again.searched), again.solution)
             beside = False
-    if starter.anywhere() and not _any_clear(views, structures, found):
-        found = _search_further(views, structures, starter, seed, found, stages[1:])
+    if starter.anywhere() and not any_clear(views, structures, found):
+        found = search_further(views, structures, starter, seed, found, stages[1:])
         beside = False
     if several and not beside:  # beside a bone found only now, or else the most certain one
         found = search_beside(views, structures, starter, seed, found)
@@ -262,29 +248,6 @@ def _finished(views: Sequence[View], structure: Structure, found: Found) -> Foun
     return replace(found, solution=finish(views, structure.body, found.solution) or found.solution)
 
 
-def _any_clear(
-    views: Sequence[View], structures: Sequence[Structure], found: Sequence[Found]
-) -> bool:
-    """Return whether one structure is clear: the others are then looked for beside it only."""
-    return any(
-        is_clear(one.solution, views, structure)
-        for structure, one in zip(structures, found, strict=True)
-    )
-
-
-def _carried(
-    found: Sequence[Found], before: Sequence[Followed | None], previous: Followed | None
-) -> list[np.ndarray]:
-    """Return poses of a structure if it had moved like each one already found in this frame."""
-    if previous is None:
-        return []
-    return [
-        previous.pose @ geometry.invert(earlier.pose) @ one.solution.fit.poses[0]
-        for one, earlier in zip(found, before, strict=False)
-        if earlier is not None
-    ]
-
-
 def check_sizes(views: Sequence[View]) -> None:
     """Raise InputError if an X-ray is too small for the coarsest level."""
     least_mm = LEAST_PX * LEVELS[0].pixel_mm
@@ -297,149 +260,6 @@ def check_sizes(views: Sequence[View]) -> None:
                 f"at least {least_mm:.0f} mm per side",
                 "correct the pixel spacing, or give the whole image",
             )
-
-
-def find(
-    views: Sequence[View],
-    structure: Structure,
-    starter: Starter,
-    seed: int,
-) -> Found:
-    """Find one structure separately from the others. Raises InputError if it is out of view."""
-    name = views[0].xray.path.name
-    starts = _starts(views, structure, starter, seed)
-    if starter.optimizer == "adam":
-        solution = ascend(views, structure, starts[0])
-    else:
-        solution = _compete_in_turn(views, structure, starts, seed)
-        certain = solution is not None and is_found(solution, views, structure)
-        if starter.method == "model" and not certain:
-            logger.info(
-                f"{name}: pose uncertain from the network's start pose; searching everywhere too"
-            )
-            searched = starter(views, structure, "search")
-            other = _compete_in_turn(views, structure, searched, seed)
-            # the network knows the usual views: elsewhere only a certain pose is better
-            if solution is None or (other and is_found(other, views, structure)):
-                solution = other
-    if solution is None:
-        raise InputError(
-            views[0].xray.path,
-            f"at the start pose, {structure.ct.name} is outside the image",
-            "the bone in view",
-            "check the X-ray, its geometry and the start pose (several views: that their"
-            " calibrations belong together, in mm), or use `init` search without a pose range",
-        )
-    start = starts[0] if len(starts) == 1 else solution.start
-    return Found(start, solution, starter.first_stage())
-
-
-def _starts(
-    views: Sequence[View], structure: Structure, starter: Starter, seed: int
-) -> list[np.ndarray]:
-    """Return start poses, best first: a bone is found as part of the CT around it, if that is."""
-    around = structure.context
-    if around is not None and starter.method == "search" and starter.anywhere():
-        solution = find(views, around, starter, seed).solution
-        if is_found(solution, views, around):
-            return [solution.fit.poses[0]]
-    return starter(views, structure)
-
-
-def _compete_in_turn(
-    views: Sequence[View], structure: Structure, starts: Sequence[np.ndarray], seed: int
-) -> Solution | None:
-    """Let the first start poses compete, and the others only if none of those is certain."""
-    if not starts:
-        return None
-    solution = compete_from(views, structure.body, starts[:FIRST_STARTS], seed, WORTH_FINISHING)
-    if len(starts) > FIRST_STARTS and not (solution and is_found(solution, views, structure)):
-        rest = compete_from(views, structure.body, starts[FIRST_STARTS:], seed, WORTH_FINISHING)
-        solution = better(solution, rest)
-    return solution
-
-
-def _search_further(
-    views: Sequence[View],
-    structures: Sequence[Structure],
-    starter: Starter,
-    seed: int,
-    found: Sequence[Found],
-    stages: Sequence[Stage],
-) -> list[Found]:
-    """Search stage by stage until one structure is certain."""
-    further = list(found)
-    if starter.full:
-        return further
-    for stage in stages:
-        for number, structure in enumerate(structures):
-            logger.info(
-                f"{views[0].xray.path.name}: {structure.ct.name} is not certain; searching"
-                f" {stage.words}"
-            )
-            starts = stage_starts(views, structure, stage, starter.banks)
-            solution = _compete_in_turn(views, structure, starts, seed)
-            certain = solution is not None and is_found(solution, views, structure)
-            if starter.method == "model" and not certain:
-                solution = None  # see `find`
-            further[number] = further[number].after(stage.words, solution)
-            if is_clear(further[number].solution, views, structure):
-                return further
-    return further
-
-
-def follow_frame(
-    views: Sequence[View],
-    structure: Structure,
-    seed: int,
-    last: Followed,
-    carried: Sequence[np.ndarray] = (),
-) -> Solution | None:
-    """Return the best solution near the previous frames.
-
-    The pose that the motion so far leads to is refined through the last levels. Low evidence gets
-    more start poses: that of the last frame, through all levels, then candidates around both, and
-    around each of ``carried``, until some end where the frame was already.
-    """
-    least = (last.confirmed or last.evidence) - SLIDING
-
-    def holds(solution: Solution | None) -> bool:
-        return (
-            solution is not None and is_ok(solution, views, structure) and solution.evidence > least
-        )
-
-    moving = not np.array_equal(last.motion, np.eye(4))
-    near = [last.expected, last.pose] if moving else [last.pose]
-    if moving:
-        solution = follow(views, structure.body, near[:1], PREDICTED)
-        if holds(solution):
-            return solution
-    solution = follow(views, structure.body, near, LEVELS)
-    for pose in (*near, *carried):
-        if holds(solution):
-            break
-        around = compete(views, structure.body, [pose], seed=seed)
-        confirmed = solution and around and _is_same(solution, around, views, structure)
-        solution = better(around, solution)
-        if confirmed and solution and is_ok(solution, views, structure):
-            break
-    return solution
-
-
-def _is_same(one: Solution, other: Solution, views: Sequence[View], structure: Structure) -> bool:
-    """Return whether two solutions are at nearly the same pose."""
-    poses = one.fit.poses[0], other.fit.poses[0]
-    return near_duplicates(*poses, views[0].rig_from_camera, structure.body)
-
-
-def ascend(views: Sequence[View], structure: Structure, start: np.ndarray) -> Solution | None:
-    """Return the solution of the reference optimiser, or None if out of view."""
-    from common.registration import adam  # imports torch
-
-    fit = adam.ascend(views, structure.body, start)
-    if fit is None:
-        return None
-    return Solution(start, fit, None, 1, 1.0, evidence(views, structure.body, fit))
 
 
 def refine_together(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -14,8 +15,10 @@ from test_cohort import HEAD, write_table
 from common.command_line import script
 from common.geometry import Detector
 from common.registration import recording
-from common.reports import charts, overlays, patient_page, registered, view_images
+from common.reports import charts, overlays, pages, patient_page, registered, view_images
+from common.reports.cohort_page import cohort_page as report_of_cohort
 from common.results import parameters_file, workflow_files
+from common.results.cohort import CohortPatient, CohortXray
 from common.results.result import Verdict, detector_entries
 from common.xray import reading
 from pipeline import report
@@ -193,6 +196,22 @@ def test_fifty_xrays_of_two_bones_stay_below_15_megabytes(made):
     a_page = len(patient_page.patient_page("P", made[0], [large]))
     three_pages = len(patient_page.patient_page("P", made[0], [large] * 3))
     assert a_page + 99 * (three_pages - a_page) / 2 < 15e6
+
+
+def test_a_thousand_patients_with_three_xrays_of_two_bones_stay_below_5_megabytes(
+    made,
+):
+    one = registered.load_registered(made[0] / "femur" / "ap")
+    row = pages.row_of(
+        one, "P0001, femur, oblique", "reports/P0001.html", bone="femur", side="left"
+    )
+    columns = {**pages.columns_of([row]), "side": pages.Column("side")}
+
+    def size(count):
+        content = {"rows": [row] * count, "columns": columns, "counts": [], "charts": []}
+        return len(pages.render("cohort.html", "c", "", content))
+
+    assert size(10) + 5990 * (size(110) - size(10)) / 100 < 5e6
 
 
 def test_an_invalid_request_is_an_error_of_one_line(tmp_path, capsys):
@@ -379,6 +398,38 @@ def test_the_cohort_table_sorts_and_filters(tab, cohort_page):
     assert names() == ["P01, femur, a", "P02, femur, b"]  # rows without a number stay last
     page.get_by_role("searchbox").fill("missing")
     assert names() == ["P02, femur, b"]
+    assert relevant(messages) == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_long_table_shows_its_first_rows_and_filters_and_sorts_all_of_them(tab, tmp_path):
+    page, messages = tab
+    patients = [
+        CohortPatient(
+            f"P{n}", tmp_path / "ct.nii", tmp_path / "s.nii", (CohortXray(Path("a.png"), "left"),)
+        )
+        for n in range(150)
+    ]
+    text = report_of_cohort("c", tmp_path, patients, ["femur", "tibia"], tmp_path)
+    (tmp_path / "index.html").write_text(text, encoding="utf-8")
+    page.goto((tmp_path / "index.html").as_uri())
+    shown = page.locator("tbody tr:not([hidden])")
+    assert shown.count() == 200
+    page.get_by_role("searchbox").fill("P149")  # beyond the first rows
+    assert shown.locator("th").all_inner_texts() == ["P149, femur, a", "P149, tibia, a"]
+    page.get_by_role("searchbox").fill("")
+    for _ in range(2):
+        page.get_by_role("button", name="registration").click()
+    assert shown.locator("th").first.inner_text() == "P149, tibia, a"
+    assert shown.count() == 200
+    page.get_by_role("button", name="Show all 300").click()
+    page.get_by_role("button", name="registration").click()  # stays so
+    assert shown.count() == 300
+    assert page.locator(".all").is_hidden()
+    page.reload()
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert shown.count() == 300
     assert relevant(messages) == []
 
 

@@ -12,40 +12,57 @@ for (const figure of document.querySelectorAll(".compare")) {
 }
 
 // numbers by value, missing ones last in both directions; texts in natural order (P2 before P10)
-function compare(a, b, sign) {
-  const [x, y] = [a, b].map((cell) => cell.dataset.value ?? cell.textContent.trim());
+const { compare: inOrder } = new Intl.Collator(undefined, { numeric: true });
+
+function compare(x, y, sign) {
   if (x === "" || y === "") return (x === "") - (y === "");
   const difference = Number(x) - Number(y);
-  if (!Number.isNaN(difference)) return sign * difference;
-  return sign * x.localeCompare(y, undefined, { numeric: true });
+  return sign * (Number.isNaN(difference) ? inOrder(x, y) : difference);
+}
+
+function sort(table, column, sign) {
+  const value = (cell) => cell.dataset.value ?? cell.textContent.trim();
+  const keyed = [...table.tBodies[0].rows].map((row) => [value(row.cells[column]), row]);
+  keyed.sort(([x], [y]) => compare(x, y, sign));
+  table.tBodies[0].append(...keyed.map(([, row]) => row));
+}
+
+const filter = document.querySelector(".filter");
+const texts = new Map(); // of rows, in lower case
+function lower(row) {
+  if (!texts.has(row)) texts.set(row, row.textContent.toLowerCase());
+  return texts.get(row);
+}
+
+// show the rows that the filter leaves: the first of them, or all where they were asked for
+function show(table, all) {
+  const words = (filter?.value ?? "").toLowerCase().split(/[\s,]+/).filter(Boolean);
+  const rows = [...table.tBodies[0].rows];
+  const left = rows.filter((row) => words.every((word) => lower(row).includes(word)));
+  const shown = new Set(all ? left : left.slice(0, table.dataset.first));
+  for (const row of rows) row.hidden = !shown.has(row);
+  const button = table.closest("section").querySelector(".all");
+  button.hidden = shown.size === left.length;
+  button.textContent = `Show all ${left.length}`;
+  if (filter) document.querySelector(".matches").textContent = `${left.length} of ${rows.length}`;
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
+  const button = table.closest("section").querySelector(".all");
+  const all = () => table.tBodies[0].rows.length > table.dataset.first && button.hidden;
   heads.forEach((head, column) =>
     head.querySelector("button").addEventListener("click", () => {
       const ascending = head.getAttribute("aria-sort") !== "ascending";
       heads.forEach((other) => other.setAttribute("aria-sort", "none"));
       head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-      const rows = [...table.tBodies[0].rows];
-      rows.sort((a, b) => compare(a.cells[column], b.cells[column], ascending ? 1 : -1));
-      table.tBodies[0].append(...rows);
+      sort(table, column, ascending ? 1 : -1);
+      show(table, all());
     })
   );
-}
-
-const filter = document.querySelector(".filter");
-if (filter) {
-  const rows = [...document.querySelectorAll("table.sortable tbody tr")];
-  filter.addEventListener("input", () => {
-    const words = filter.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
-    for (const row of rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
-    }
-    const shown = rows.filter((row) => !row.hidden).length;
-    document.querySelector(".matches").textContent = `${shown} of ${rows.length}`;
-  });
+  button.addEventListener("click", () => show(table, true));
+  filter?.addEventListener("input", () => show(table, false));
+  window.addEventListener("beforeprint", () => show(table, true));
 }
 
 // the X-ray of the figure, reduced, as grey values on the detector

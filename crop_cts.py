@@ -279,7 +279,8 @@ def _check_flags(args: argparse.Namespace) -> None:
             "different labels of 1 and above",
             "correct the list",
         )
-    if len(set(args.bones)) < len(args.bones) or not all(map(files.is_plain_name, args.bones)):
+    different = len({bone.casefold() for bone in args.bones}) == len(args.bones)
+    if not different or not all(map(files.is_plain_name, args.bones)):
         raise InputError(
             "--bones",
             f"found {args.bones}",

@@ -15,6 +15,7 @@ example
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -92,7 +93,7 @@ def train(ct: Path, mask: Path | None, labels: list[int] | None, flags: list[str
         cohort = Path(folder)
         for path in files.with_lineages([ct]):
             if path.exists():
-                (cohort / path.name).symlink_to(path.resolve())
+                shutil.copy(path, cohort)
         finetunes = bool({"-c", "--checkpoint"} & set(flags))
         script, source = (finetuned, ct) if finetunes else (agnostic, cohort)
         arguments = ["-i", str(source), *masked, *flags]

@@ -17,6 +17,7 @@ from common.files.checks import with_lineages as with_lineages
 from common.files.lines import add_line as add_line
 from common.files.lines import read_lines as read_lines
 from common.files.lines import sync_folder as sync_folder
+from common.files.names import alike as alike
 from common.files.names import is_plain_name as is_plain_name
 from common.files.names import natural as natural
 from common.files.names import sha256 as sha256

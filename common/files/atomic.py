@@ -70,7 +70,7 @@ def writing(path: str | Path) -> Generator[io.BytesIO]:
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text; undecodable bytes of file names are escaped. Raises as `atomic`."""
     with atomic(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.write_bytes(text.encode("utf-8", "backslashreplace"))  # line ends as they are
 
 
 def _umask() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from common.errors import InputError
 from common.files import locks
 from common.files.atomic import unwritable
-from common.files.names import stem
+from common.files.names import alike, stem
 
 DEFLATE_RATIO = 1032  # highest compression ratio of zlib
 
@@ -69,9 +69,10 @@ def check_claim(path: str | Path, size: int, compressed: bool, what: str) -> Non
 
 
 def _memory_bytes() -> int:
-    if not hasattr(os, "sysconf"):  # Windows
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # Windows; a system without these numbers
         return sys.maxsize
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def output_folder(path: str | Path) -> Path:
@@ -99,9 +100,18 @@ def check_outputs(
     """Check the outputs of a run before slow work, make their folders, and lock them for the run.
 
     The lineage of a volume (``NAME.json``) is checked with the volume. Raises InputError if an
-    output exists and ``overwrite`` is false, is also an input, or is being written by another run.
+    output exists and ``overwrite`` is false, is also an input, is being written by another run, or
+    differs from another output in upper and lower case alone.
     """
+    paths = list(paths)
     sources = {path.resolve() for path in with_lineages(inputs)}
+    if same := alike(str(path) for path in paths):
+        raise InputError(
+            same[1],
+            f"differs from the output {same[0]} in upper and lower case alone",
+            "names that are two files on every system",
+            "rename one input, or choose another folder for it",
+        )
     for path in with_lineages(paths):
         _check_output(path, overwrite, sources)
         output_folder(path.parent)

@@ -15,6 +15,9 @@ from typing import Any
 from common.files.atomic import unwritable
 from common.files.tables import read_text
 
+# Windows: leave line ends as they are; elsewhere: follow no link
+FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
 
 def add_line(path: Path, content: Mapping[str, Any]) -> None:
     """Add an object as a line of JSON, on the disk when this returns.
@@ -26,8 +29,7 @@ def add_line(path: Path, content: Mapping[str, Any]) -> None:
         new = not path.exists()
         whole = new or _last_byte(path) in (b"", b"\n")
         data = (line if whole else "\n" + line).encode()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-        handle = os.open(path, flags, 0o666)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | FLAGS, 0o666)
         try:
             if os.write(handle, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -71,6 +71,11 @@ class Claims:
     def release(self) -> None:
         """Release all locks and remove empty folders that this run has made."""
         for folder, descriptor in self._held.items():
+            if fcntl is None:  # Windows removes no file that a run has open, here or in another one
+                os.close(descriptor)
+                with contextlib.suppress(PermissionError, FileNotFoundError):
+                    (folder / LOCK).unlink()
+                continue
             alone = folder in self._unlocked or _alone(descriptor)
             if alone and _is_current(folder, descriptor):
                 (folder / LOCK).unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -39,14 +40,38 @@ def natural(path: str | Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
+# names of devices on Windows, also with an ending
+RESERVED = {"CON", "PRN", "AUX", "NUL"} | {
+    f"{port}{n}" for port in ("COM", "LPT") for n in "123456789"
+}
+
+
 def is_plain_name(name: str) -> bool:
-    """Return whether a name can be part of a file name and does not refer to another folder."""
+    """Return whether a name can be part of a file name and does not refer to another folder.
+
+    The name can be used on Linux, macOS and Windows, where a dot or space at the end is lost.
+    """
     return (
         0 < len(name) <= 100
         and name.isprintable()
         and not name.startswith(".")
+        and not name.endswith((".", " "))
         and not set(name) & set('/\\:*?"<>|')
+        and name.split(".")[0].rstrip().upper() not in RESERVED
     )
+
+
+def alike(names: Iterable[str]) -> list[str]:
+    """Return the first names that differ in upper and lower case alone, else nothing.
+
+    They are one file on Windows and macOS.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            return [other, name]
+    return []
 
 
 def versions(*packages: str) -> dict[str, str]:

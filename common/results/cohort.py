@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import files
 from common.errors import InputError
-from common.files import existing_file, stem
+from common.files import existing_file, is_plain_name, stem
 
 REQUIRED = ("patient", "ct", "segmentation")
 OPTIONAL = ("xray", "side", "sdd_mm", "pixel_spacing_mm", "truth", "flags")
@@ -111,6 +111,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
 def _add(patients: dict[str, CohortPatient], row: dict[str, str], folder: Path, where: str) -> None:
     """Add one row to the patients by name. Raises InputError."""
     patient = _patient(row, folder, where)
+    if patient.name not in patients and (same := files.alike([*patients, patient.name])):
+        raise InputError(
+            where,
+            f"patients {' and '.join(same)}",
+            "names that differ in more than upper and lower case",
+            "rename one",
+        )
     known = patients.setdefault(patient.name, patient)
     if (known.ct, known.segmentation) != (patient.ct, patient.segmentation):
         raise InputError(
@@ -122,6 +129,13 @@ def _add(patients: dict[str, CohortPatient], row: dict[str, str], folder: Path, 
     if not row.get("xray"):
         return
     xray = _xray(row, folder, where)
+    if same := files.alike([*(other.view for other in known.xrays), xray.view]):
+        raise InputError(
+            where,
+            f"patient {known.name} has the X-rays {' and '.join(same)}",
+            "names that differ in more than upper and lower case",
+            "rename one",
+        )
     if xray.view in {other.view for other in known.xrays}:
         raise InputError(
             where,
@@ -134,7 +148,7 @@ def _add(patients: dict[str, CohortPatient], row: dict[str, str], folder: Path, 
 
 def _patient(row: dict[str, str], folder: Path, where: str) -> CohortPatient:
     name = row["patient"]
-    if not re.fullmatch(NAME, name):
+    if not (re.fullmatch(NAME, name) and is_plain_name(name)):
         raise InputError(
             where, f"patient {name!r}", f"{CHARACTERS}; the name becomes a file name", "rename"
         )
@@ -158,7 +172,7 @@ def _xray(row: dict[str, str], folder: Path, where: str) -> CohortXray:
         folder / truth if truth else None,
         row.get("flags", ""),
     )
-    if not re.fullmatch(NAME, xray.view):
+    if not (re.fullmatch(NAME, xray.view) and is_plain_name(xray.view)):
         raise InputError(
             where,
             f"X-ray {xray.path.name!r}",

@@ -12,7 +12,7 @@ import pytest
 
 from common import files
 from common.errors import InputError
-from common.files import checks, locks
+from common.files import checks, lines, locks
 from common.results import cohort, decisions
 from common.training import processes
 
@@ -114,7 +114,7 @@ def windows(monkeypatch):
     monkeypatch.setattr(os, "open", open_descriptor)
     monkeypatch.setattr(os, "write", write)
     monkeypatch.setattr(os, "close", close)
-    monkeypatch.setattr(decisions, "BINARY", 0x8000)
+    monkeypatch.setattr(lines, "FLAGS", 0x8000)
     for name in ("sysconf", "sched_getaffinity"):
         monkeypatch.delattr(os, name, raising=False)
 

@@ -141,7 +141,8 @@ def imported() -> set[str]:
                 found.add(node.module)
             elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
                 found |= {each.value for each in node.args if isinstance(each, ast.Constant)}
-    own = {path.stem for path in paths if "common" not in path.parts} | set(folders)
+    outside = [path for path in paths if "common" not in path.parts]
+    own = {path.stem for path in outside} | {path.parent.name for path in outside} | set(folders)
     return {name.split(".")[0] for name in found} - own - set(sys.stdlib_module_names)
 
 

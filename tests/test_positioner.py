@@ -79,7 +79,9 @@ def write_xray(path, ct, camera, seen_from_detector, **tags):
         "PositionerSecondaryAngle": str(CRA_DEG + 3),
         "DistanceSourceToPatient": str(DISTANCE_MM + 12),
     }
-    return dicom(path, image[:, ::-1] if seen_from_detector else image, **TAGS | angles | tags)
+    image = image[:, ::-1] if seen_from_detector else image
+    frames = tags.get("NumberOfFrames", 1)
+    return dicom(path, np.stack([image] * frames) if frames > 1 else image, **TAGS | angles | tags)
 
 
 @pytest.mark.parametrize(
@@ -144,20 +146,9 @@ def test_angles_of_zero_put_the_receptor_before_the_chest_and_the_source_behind_
 def test_a_c_arm_that_moved_during_the_run_is_refused(patient, tmp_path, capsys, moved):
     folder, ct, truth = patient
     xray = write_xray(tmp_path / "xa.dcm", ct, truth, True, **moved)
-    assert (
-        registration.main(
-            [
-                str(xray),
-                "-v",
-                str(folder / "left.nii.gz"),
-                "-o",
-                str(tmp_path / "out"),
-                "--init",
-                "dicom",
-            ]
-        )
-        == script.EXIT_BAD_INPUT
-    )
+    words = [xray, "-v", folder / "left.nii.gz", "-o", tmp_path / "out", "--init", "dicom"]
+    words += ["--frame", 1] if "NumberOfFrames" in moved else []
+    assert registration.main([str(word) for word in words]) == script.EXIT_BAD_INPUT
     assert "the C-arm moved during the run" in capsys.readouterr().err
 
 

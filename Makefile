@@ -40,6 +40,7 @@ lint: env
 	"$(PYTHON)" -m ruff format --check .
 	"$(abspath $(VENV))/bin/typos"
 	"$(PYTHON)" -m ty check --output-format concise --python "$(VENV)"
+	"$(abspath $(VENV))/bin/oxlint" --quiet --deny-warnings common
 
 demo: env
 	PYTHON="$(PYTHON)" pipeline/demo.sh

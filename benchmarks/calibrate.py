@@ -206,7 +206,7 @@ def joint_rows(
     attempts: Sequence[Attempt], solutions: Sequence[Solution], name: str, patient: int
 ) -> list[Row]:
     """Return what is kept of near fits of bones of one view that are refined together."""
-    from common.registration.neighbours import Found
+    from common.registration.found import Found
     from common.registration.register import refine_together
 
     found = [Found(each.start, each) for each in solutions]

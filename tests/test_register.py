@@ -10,10 +10,10 @@ from test_refinement import DETECTOR, error, moved, take_xray
 from common import geometry
 from common.drr import joseph
 from common.geometry.pose_range import PoseRange
-from common.registration import competition, following, neighbours, register
+from common.registration import competition, following, joints, neighbours, register
 from common.registration.competition import Solution
+from common.registration.found import Found
 from common.registration.gauss_newton import Fit
-from common.registration.neighbours import Found
 from common.registration.request import Followed
 from common.registration.scene import Body, Structure, View
 from common.registration.starts import Starter
@@ -84,18 +84,18 @@ def test_a_bone_turned_in_its_joint_is_not_apart_and_one_far_away_is(pair, joint
     (one, other), (_, (pose, _)) = joint, pair
     known_from_other = other.ct.lineage.scanner_from_volume
     as_in_ct = geometry.invert(known_from_other) @ pose
-    assert neighbours.apart_mm(one, pose, other, as_in_ct) == 0
-    near, _ = neighbours._joint(one, other)
+    assert joints.apart_mm(one, pose, other, as_in_ct) == 0
+    near, _ = joints.joint_of(one, other)
     for degrees in (-120, 60, 150):
         flexed = geometry.twist(np.r_[np.radians(degrees), 0, 0, 0, 0, 0], near.point)
         turned = geometry.invert(flexed @ known_from_other) @ pose
-        assert neighbours.apart_mm(one, pose, other, turned) == 0
+        assert joints.apart_mm(one, pose, other, turned) == 0
     upside_down = geometry.twist(np.array([np.pi, 0, 0, 0, 0, 0]), near.point)
     turned = geometry.invert(upside_down @ known_from_other) @ pose
-    assert neighbours.apart_mm(one, pose, other, turned) > 5
+    assert joints.apart_mm(one, pose, other, turned) > 5
     away = geometry.invert(geometry.translation((100, 0, 0)) @ known_from_other) @ pose
-    assert neighbours.apart_mm(one, pose, other, away) > 20
-    assert neighbours.apart_mm(*[pair[0][0], pose, pair[0][1], away]) == 0  # of different CTs
+    assert joints.apart_mm(one, pose, other, away) > 20
+    assert joints.apart_mm(*[pair[0][0], pose, pair[0][1], away]) == 0  # of different CTs
 
 
 @pytest.mark.parametrize(("similarity", "stands"), [(0.83, False), (0.93, True)])
@@ -105,7 +105,7 @@ def test_only_a_clear_fit_stands_against_a_joint_that_does_not_allow_it(
     (_, (pose, _)), known_from_other = pair, joint[1].ct.lineage.scanner_from_volume
     away = geometry.invert(geometry.translation((100, 0, 0)) @ known_from_other) @ pose
     found = [found_at(pose, similarity), found_at(away, 0.6)]
-    apart = [neighbours.largest_apart_mm(number, joint, found) for number in (0, 1)]
+    apart = [joints.largest_apart_mm(number, joint, found) for number in (0, 1)]
     assert apart[1] > 20
     assert (apart[0] == 0) == stands
 
@@ -128,12 +128,12 @@ def test_a_bone_whose_partner_is_not_found_is_ok_only_as_a_clear_fit(pair, joint
     (_, (pose, _)), view = pair, View(take_xray([pair[0][0].body], [pair[1][0]]))
     lost, found = found_at(pose, 0.5), found_at(pose, 0.85)
     alone = [
-        neighbours.is_alone(1, [view], joint, [partner, found_at(pose, similarity)])
+        joints.is_alone(1, [view], joint, [partner, found_at(pose, similarity)])
         for partner, similarity in ((lost, 0.78), (lost, 0.93), (found, 0.78))
     ]
     assert alone == [True, False, False]
     other_ct = [pair[0][0], joint[1]]
-    assert not neighbours.is_alone(1, [view], other_ct, [lost, found_at(pose, 0.78)])
+    assert not joints.is_alone(1, [view], other_ct, [lost, found_at(pose, 0.78)])
     verdict = judge(solution_at(pose, 0.8), [view], joint[1], Surroundings(alone=True))
     assert (verdict.code, verdict.reasons) == (
         "suspect",
@@ -158,9 +158,9 @@ def test_a_bone_found_beside_an_uncertain_one_then_corrects_that_one(pair, monke
 def test_bones_at_one_position_overlap_and_bones_side_by_side_do_not(pair):
     (one, other), (pose, beside) = pair
     there = geometry.translation(other.body.centre_mm - one.body.centre_mm) @ pose
-    assert neighbours.overlap(one, pose, one, pose) > 0.95
-    assert neighbours.overlap(one, pose, other, there) > 0.5
-    assert neighbours.overlap(one, pose, other, beside) == 0
+    assert joints.overlap(one, pose, one, pose) > 0.95
+    assert joints.overlap(one, pose, other, there) > 0.5
+    assert joints.overlap(one, pose, other, beside) == 0
 
 
 def test_an_image_without_one_bone_shows_the_other_alone(pair):
@@ -191,7 +191,7 @@ def test_only_a_bone_with_much_less_evidence_than_its_neighbour_is_searched_for_
     bones, poses = pair
     views = [View(take_xray([bone.body for bone in bones], poses))]
     aside = geometry.translation([0.0, 0, 40]) @ poses[1]
-    assert neighbours.overlap(bones[1], aside, bones[0], poses[0]) < neighbours.OVERLAPPING
+    assert joints.overlap(bones[1], aside, bones[0], poses[0]) < joints.OVERLAPPING
     less, as_much = (
         [found_at(poses[0], 0.95), found_at(aside, similarity)] for similarity in (0.8, 0.93)
     )

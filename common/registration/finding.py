@@ -9,7 +9,7 @@ import numpy as np
 
 from common.errors import InputError
 from common.registration.competition import Solution, better, compete_from, evidence
-from common.registration.neighbours import Found
+from common.registration.found import Found
 from common.registration.scene import Structure, View
 from common.registration.search.anywhere import Stage, stage_starts
 from common.registration.starts import Starter

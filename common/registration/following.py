@@ -9,7 +9,7 @@ import numpy as np
 from common import geometry
 from common.registration.candidates import near_duplicates
 from common.registration.competition import Solution, better, compete, follow
-from common.registration.neighbours import Found
+from common.registration.found import Found
 from common.registration.pyramid import LEVELS, Level
 from common.registration.request import Followed
 from common.registration.scene import Structure, View

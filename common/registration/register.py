@@ -20,14 +20,10 @@ from common.registration.competition import (
 from common.registration.cues import of_bone
 from common.registration.finding import any_clear, find, search_further
 from common.registration.following import follow_frame, moved_alike
+from common.registration.found import Found
 from common.registration.gauss_newton import Fit, assess_fit, continued, refine
-from common.registration.neighbours import (
-    Found,
-    is_alone,
-    largest_apart_mm,
-    largest_overlap,
-    search_beside,
-)
+from common.registration.joints import is_alone, largest_apart_mm, largest_overlap
+from common.registration.neighbours import search_beside
 from common.registration.pyramid import JUDGED, LEVELS
 from common.registration.request import Followed
 from common.registration.scene import Structure, View

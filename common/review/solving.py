@@ -16,7 +16,7 @@ from common.registration.competition import Solution, compete, evidence, rivals
 from common.registration.cues import of_bone
 from common.registration.following import follow_frame
 from common.registration.gauss_newton import assess_fit
-from common.registration.neighbours import largest_overlap
+from common.registration.joints import largest_overlap
 from common.registration.pyramid import JUDGED, LEVELS
 from common.registration.register import Registration, register
 from common.registration.request import Followed

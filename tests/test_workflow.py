@@ -297,7 +297,7 @@ def test_a_tiny_cohort_is_processed_without_its_invalid_patient(tmp_path):
     assert first.returncode != 0
     output = tmp_path / "cohort"
     assert (output / "results/P01/femur/left_1/evaluation.json").exists(), first.stdout
-    assert not (output / "models/P02_femur_left.pth").exists()
+    assert (output / "models/P02_femur_left.pth").stat().st_size == 0  # not prepared
     assert (output / "reports/P01.html").stat().st_size > 1e6
     page = (output / "index.html").read_text()
     assert page.index("P02, femur, left_1") < page.index("P01, femur, left_1")
@@ -306,3 +306,46 @@ def test_a_tiny_cohort_is_processed_without_its_invalid_patient(tmp_path):
     planned_again = "".join(re.findall(r"Job \d+: .*", snakemake(tmp_path, *run, "-n").stdout))
     assert "P01" not in planned_again, "a finished job would be done again"
     assert "P02: register" in planned_again, "the page of the failed run counts as its end"
+
+
+@pytest.mark.slow
+def test_an_invalid_xray_and_an_unprepared_bone_block_nothing_else_of_their_patient(tmp_path):
+    made = ["--patients", "1", "--views", "2", "--spacing", "2.5", "--size", "96", "--quiet"]
+    assert make_cohort.main(["-o", str(tmp_path), *made]) == 0
+    head, *rows = (tmp_path / "patients.csv").read_text().splitlines()
+    left = []
+    for row in rows:
+        if ",left," in row:
+            view = re.search(r"(left_\d)", row)[1]
+            pose = f"--init fixed --init_pose {tmp_path}/P01/xrays/{view}_truth.json"
+            left.append(row.replace("_truth.json,", f"_truth.json,{pose}"))
+    assert len(left) == 2
+    (tmp_path / "patients.csv").write_text("\n".join([head, *left]) + "\n")
+    (tmp_path / "own.yaml").write_text(
+        "bones: [{name: femur, right: 3, left: 4}, {name: tibia, right: 1, left: 2}]\n"
+        "spacing_mm: 2.5\ntraining: false\ndrr: --method fused --supersampling 1\nextras: []\n"
+    )
+    xray = tmp_path / "P01/xrays/left_2.dcm"
+    whole = xray.read_bytes()
+    xray.write_bytes(b"no X-ray")
+    run = ["--cores", "2", "--configfile", tmp_path / "own.yaml"]
+    output = tmp_path / "cohort"
+    assert snakemake(tmp_path, *run, "--until", "centre").returncode == 0
+    (output / "patients/P01/tibia_align.txt").write_text("failed\n")
+
+    first = snakemake(tmp_path, *run)
+    assert first.returncode != 0
+    finished = {path.parent for path in output.rglob("evaluation.json")}
+    assert finished == {output / "results/P01/femur/left_1"}, first.stdout
+    page = (output / "index.html").read_text()
+    assert "header: add_dicom_data.py: " in page
+    assert "align: " in page
+    assert not list((output / "tibia_cts").glob("*.nii.gz"))  # those of the run before
+    assert not (output / "xrays/P01/left_2.dcm").exists()  # the next run makes it again
+
+    xray.write_bytes(whole)
+    for state in (output / "patients/P01").glob("tibia_*.txt"):
+        state.unlink()
+    second = snakemake(tmp_path, *run)
+    assert second.returncode == 0, second.stdout
+    assert len(list(output.rglob("evaluation.json"))) == 4

@@ -139,7 +139,7 @@ def register_right(folder: Path, knees: phantom.Phantom, whole: joseph.FusedRend
     target = crop_cts.Target(
         "femur", "right", 3, folder / "right.nii.gz", folder / "right_m.nii.gz"
     )
-    crop_cts.crop_and_save(knees.ct, knees.segmentation, target, 7.0, folder / "seg.nii.gz")
+    crop_cts.crop_and_save(knees.ct, knees.segmentation, target, 7.0, folder / "seg.nii.gz", {})
     middle = points_of(knees.segmentation, knees.segmentation.data == 3).mean(axis=0)
     camera = xray_simulation.view(middle, [-8, 3, 4], DISTANCE_MM, [0, 0])
     write_xray(folder / "xrays/right.png", whole, camera)

@@ -155,6 +155,19 @@ def test_a_bone_found_beside_an_uncertain_one_then_corrects_that_one(pair, monke
         np.testing.assert_allclose(one.solution.fit.poses[0], pose)
 
 
+@pytest.mark.parametrize(
+    ("evidence", "similarity", "alike"),
+    [(0.79, 0.88, True), (0.73, 0.88, False), (0.75, 0.78, False), (0.85, 0.95, True)],
+)
+def test_a_bone_is_as_certain_as_the_best_by_its_evidence_and_its_similarity(
+    pair, evidence, similarity, alike
+):
+    """The best one may be partly out of view, which lowers its evidence only."""
+    _, (pose, _) = pair
+    best = replace(solution_at(pose, 0.89), evidence=0.79)
+    assert joints.is_alike(replace(solution_at(pose, similarity), evidence=evidence), best) == alike
+
+
 def test_bones_at_one_position_overlap_and_bones_side_by_side_do_not(pair):
     (one, other), (pose, beside) = pair
     there = geometry.translation(other.body.centre_mm - one.body.centre_mm) @ pose

@@ -17,7 +17,7 @@ from common.registration.competition import (
     follow,
 )
 from common.registration.found import Found
-from common.registration.joints import OVERLAPPING, UNEQUAL, apart_mm, joint_of, overlap, same_scan
+from common.registration.joints import OVERLAPPING, apart_mm, is_alike, joint_of, overlap, same_scan
 from common.registration.pyramid import LEVELS
 from common.registration.scene import Body, Structure, View
 from common.registration.search.anywhere import (
@@ -64,7 +64,7 @@ def search_beside(
         overlaps = overlap(structure, one.solution.fit.poses[0], known, pose) >= OVERLAPPING
         displaced = apart_mm(known, pose, structure, one.solution.fit.poses[0]) > 0
         # silhouettes of two parts differ in evidence by their shapes, not by their poses
-        alike = structure.body.metal or one.solution.evidence > solution.evidence - UNEQUAL
+        alike = structure.body.metal or is_alike(one.solution, solution)
         equal = alike and is_ok(one.solution, views, structure)
         if number == best or (equal and not overlaps and not displaced):
             continue

@@ -155,6 +155,22 @@ def test_a_bone_found_beside_an_uncertain_one_then_corrects_that_one(pair, monke
         np.testing.assert_allclose(one.solution.fit.poses[0], pose)
 
 
+def test_a_displaced_bone_gives_way_to_the_first_one_that_is_found(pair, monkeypatch):
+    """A worse pose of the stage before does not keep it."""
+    bones, poses = pair
+    far = moved(poses[1], bones[1].body, (0, 0, 0), (200, 0, 0))
+    astray = moved(poses[1], bones[1].body, (60, 0, 0), (30, 0, 0))
+    beside = iter((solution_at(astray, 0.5), solution_at(poses[1], 0.77)))
+    monkeypatch.setattr(neighbours, "_search_near", lambda *given: next(beside))
+    monkeypatch.setattr(neighbours, "apart_mm", lambda *given: 100.0)
+    certain = {0.95, 0.77}
+    monkeypatch.setattr(neighbours, "is_found", lambda one, *given: one.fit.similarity in certain)
+    found = [found_at(poses[0], 0.95), found_at(far, 0.8)]
+    view = View(take_xray([bone.body for bone in bones], poses))
+    _, second = neighbours.search_beside([view], bones, Starter("search"), 0, found)
+    np.testing.assert_allclose(second.solution.fit.poses[0], poses[1])
+
+
 @pytest.mark.parametrize(
     ("evidence", "similarity", "alike"),
     [(0.79, 0.88, True), (0.73, 0.88, False), (0.75, 0.78, False), (0.85, 0.95, True)],

@@ -64,7 +64,7 @@ def apart_mm(known: Structure, pose: np.ndarray, other: Structure, pose_other: n
 
     Poses are volume_from_rig. Structures that share no joint are never apart.
     """
-    if not sharesjoint_of(known, other):
+    if not shares_joint(known, other):
         return 0.0
     joint, _ = joint_of(known, other)
     known_from_other = pose @ geometry.invert(pose_other)
@@ -111,13 +111,13 @@ def is_alone(
         return False
     return any(
         other != number
-        and sharesjoint_of(structures[number], structure)
+        and shares_joint(structures[number], structure)
         and not is_found(one.solution, views, structure)
         for other, (structure, one) in enumerate(zip(structures, found, strict=True))
     )
 
 
-def sharesjoint_of(one: Structure, other: Structure) -> bool:
+def shares_joint(one: Structure, other: Structure) -> bool:
     """Return whether two structures of one CT are so near to each other that they share a joint."""
     return same_scan(one, other) and joint_of(one, other)[1] <= JOINT_GAP_MM
 

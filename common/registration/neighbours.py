@@ -76,7 +76,7 @@ def search_beside(
             )
             other = _search_near(cleared, views, structure, starter, seed, known, pose, stage)
             misplaced = overlaps or (displaced and other and is_found(other, views, structure))
-            if other and misplaced and again[number].solution is one.solution:
+            if other and misplaced and again[number].solution.fit is one.solution.fit:
                 again[number] = Found(other.start, other, (*again[number].searched, stage.words))
             else:
                 again[number] = again[number].after(stage.words, other)

@@ -496,3 +496,27 @@ def test_the_cpu_gets_the_fused_renderer():
     assert isinstance(renderer, joseph.FusedRenderer)
     np.testing.assert_array_equal(renderer.centre_mm, [1, 2, 3])
     np.testing.assert_array_equal(make_renderer(volume, "cpu").centre_mm, volume.isocentre_mm)
+
+
+def test_a_renderer_about_another_point_shares_the_voxels_and_turns_about_that_point():
+    """Its derivative by a turn is that of a renderer made about the point, coarse images too."""
+    volume = small_ct(4.0)
+    attenuated = attenuation.select_structures(volume, None, None, -1000.0)
+    centre = attenuated.isocentre_mm
+    other = centre + np.array([30.0, -20, 10])
+    one = joseph.FusedRenderer(attenuated, centre)
+    one.coarser(8.0)
+    moved, made = one.about(other), joseph.FusedRenderer(attenuated, other)
+    assert moved._voxels is one._voxels
+    np.testing.assert_array_equal(one.centre_mm, centre)
+    camera = geometry.translation(centre) @ geometry.camera_from_pose(
+        geometry.pose_from_angles(np.array([20.0, 5, 3]), np.array([0.0, 700, 0]))
+    )
+    detector = Detector.centred(24, 24, 1020.0, 10.0)
+    for left, right in ((moved, made), (moved.coarser(8.0), made.coarser(8.0))):
+        for ours, theirs in zip(
+            left.render_with_jacobian(camera[None], detector),
+            right.render_with_jacobian(camera[None], detector),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)

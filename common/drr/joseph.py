@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -82,6 +83,12 @@ class FusedRenderer:
             coarse = block_average(self._grid, factors)
             self._coarser[factors] = FusedRenderer(coarse, self.centre_mm, self._voxels.scale)
         return self._coarser[factors]
+
+    def about(self, centre_mm: np.ndarray) -> FusedRenderer:
+        """Return a renderer of the same voxels; see `common.drr.renderer.Renderer`."""
+        other = copy.copy(self)
+        other.centre_mm, other._coarser = centre_mm, {}
+        return other
 
     @property
     def _stored(self) -> tuple[np.ndarray, float, np.ndarray, np.ndarray, bool]:

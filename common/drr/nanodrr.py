@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,12 @@ class NanodrrRenderer:
         self.voxel_mm = voxel_edge_mm(volume)
         self._samples = int(np.ceil(np.linalg.norm(sizes)))
         self.centre_mm = centre_mm
+
+    def about(self, centre_mm: np.ndarray) -> NanodrrRenderer:
+        """Return a renderer of the same voxels; see `common.drr.renderer.Renderer`."""
+        other = copy.copy(self)
+        other.centre_mm = centre_mm
+        return other
 
     def render(self, cameras: np.ndarray, detectors: Detector | Sequence[Detector]) -> np.ndarray:
         """Return line integrals; see `common.drr.renderer.ImageRenderer`."""

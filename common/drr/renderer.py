@@ -56,6 +56,10 @@ class Renderer(ImageRenderer, Protocol):
         """Return a renderer for small images: of the volume in voxels of about ``voxel_mm``."""
         ...
 
+    def about(self, centre_mm: np.ndarray) -> Renderer:
+        """Return a renderer of the same voxels, whose pose twists are about another point (3,)."""
+        ...
+
 
 class SaturatingImages:
     """Renders 1 - exp(-L) of the line integrals L of another renderer, which is 1 in thick metal.
@@ -92,6 +96,10 @@ class SaturatingRenderer(SaturatingImages):
     def coarser(self, voxel_mm: float) -> SaturatingRenderer:
         """Return a renderer of coarser voxels; see `Renderer`."""
         return SaturatingRenderer(self._linear.coarser(voxel_mm))
+
+    def about(self, centre_mm: np.ndarray) -> SaturatingRenderer:
+        """Return a renderer about another point; see `Renderer`."""
+        return SaturatingRenderer(self._linear.about(centre_mm))
 
 
 def make_renderer(volume: Volume, device: str, centre_mm: np.ndarray | None = None) -> Renderer:

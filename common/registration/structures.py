@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common import geometry
-from common.drr.renderer import Device, make_renderer
+from common.drr.renderer import Device, Renderer, make_renderer
 from common.errors import InputError
 from common.registration.request import AttenuationMode
 from common.registration.scene import Body, Structure
@@ -80,16 +80,15 @@ def load_structure(
     else:
         around = surroundings(ct, load_ct(context))
         body = Body(make_renderer(around, device, centre), points, renderer)
-        surrounded = _whole(around, ct, device)
+        surrounded = _whole(around, ct, body.renderer)
     only = tuple(chosen) if chosen else None
     return Structure(ct, whole, body, excess, mask, only, context=surrounded)
 
 
-def _whole(around: Volume, ct: Volume, device: Device) -> Structure:
+def _whole(around: Volume, ct: Volume, renderer: Renderer) -> Structure:
     """Return the context of ``ct``, in its volume frame, as a structure of its own."""
     points = points_of(around, around.data > LEAST_ATTENUATION_PER_MM)
-    renderer = make_renderer(around, device, around.isocentre_mm)
-    body = Body(renderer, points, complete=True)
+    body = Body(renderer.about(around.isocentre_mm), points, complete=True)
     return Structure(ct, around, body, excess=False, mask=None, labels=None)
 
 

@@ -298,20 +298,26 @@ def test_a_lost_bone_is_looked_for_beside_its_neighbour_before_everywhere(pair, 
         assert each.verdict.code == "ok"
 
 
+@pytest.fixture
+def tried(monkeypatch) -> list:
+    """The competitions of the frames so far."""
+    calls = []
+
+    def compete(*given, **more):
+        calls.append(given)
+        return competition.compete(*given, **more)
+
+    monkeypatch.setattr(following, "compete", compete)
+    return calls
+
+
 @pytest.mark.slow
 def test_a_pose_that_drifts_between_frames_gets_more_start_poses_and_is_suspect_if_they_fail(
-    pair, monkeypatch
+    pair, tried
 ):
     (bone, _), (pose, _) = pair
     views = [View(take_xray([bone.body], [pose]))]
     starter = Starter("fixed", RANGES)
-    tried = []
-
-    def compete(*given, **more):
-        tried.append(given)
-        return competition.compete(*given, **more)
-
-    monkeypatch.setattr(following, "compete", compete)
     near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
     (found,) = register.register(views, [bone], starter, 0, [Followed(near, 0.9)])
     assert (tried, found.verdict.code) == ([], "ok")
@@ -326,18 +332,12 @@ def test_a_pose_that_drifts_between_frames_gets_more_start_poses_and_is_suspect_
 
 @pytest.mark.slow
 def test_frames_after_one_in_which_candidates_found_no_better_pose_are_compared_with_it(
-    pair, monkeypatch
+    pair, tried
 ):
     """A bone that shows less contrast from another side is not searched for in every frame."""
     (bone, _), (pose, _) = pair
     views = [View(take_xray([bone.body], [pose]))]
-    starter, tried = Starter("fixed", RANGES), []
-
-    def compete(*given, **more):
-        tried.append(given)
-        return competition.compete(*given, **more)
-
-    monkeypatch.setattr(following, "compete", compete)
+    starter = Starter("fixed", RANGES)
     near = moved(pose, bone.body, (0, 4, 0), (1, 0, 0))
     (found,) = register.register(views, [bone], starter, 0, [Followed(near, 0.9)])
     before = Followed(near, found.solution.evidence + 0.03)

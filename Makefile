@@ -1,4 +1,5 @@
-# make test, quick, lint, soak, slurm, demo, bench, docs: each first makes the environment if it is missing.
+# make test, quick, lint, soak, slurm, demo, bench, calibrate, docs: each first makes the environment,
+# if it is missing.
 # make lock and audit need uv: `pipx install uv`, or UV=/path/to/uv.
 # VENV may name an environment kept between runs; it is made again when requirements.txt changes.
 VENV ?= .venv
@@ -7,7 +8,7 @@ HASH := $(shell sha256sum requirements.txt 2>/dev/null | cut -c1-12 || shasum -a
 READY := $(VENV)/ready-$(HASH)
 PYTHON := $(abspath $(VENV))/bin/python
 
-.PHONY: test quick soak demo bench lint env docs slurm lock audit
+.PHONY: test quick soak demo bench calibrate lint env docs slurm lock audit
 
 env: $(READY)
 
@@ -45,12 +46,17 @@ lint: env
 demo: env
 	PYTHON="$(PYTHON)" pipeline/demo.sh
 
-# against the field's renderers and registration, and how cost grows: about 20 minutes on two cores
+# against the field's renderers and registration, and how cost grows: about 30 minutes on two cores
 bench: env
 	"$(PYTHON)" benchmarks/rendering.py -o benchmarks/results --overwrite
 	"$(PYTHON)" benchmarks/registration.py -o benchmarks/results --overwrite
 	"$(PYTHON)" benchmarks/sequence.py -o benchmarks/results --overwrite
 	"$(PYTHON)" benchmarks/table.py -o benchmarks/results --overwrite
+
+# the numbers of the verdict, from fits with known truth: about 3 minutes per patient and core
+calibrate: env
+	"$(PYTHON)" benchmarks/fits.py -w calibration --patients 12
+	"$(PYTHON)" benchmarks/calibrate.py -w calibration --write
 
 docs: env
 	"$(PYTHON)" docs/make_review_figures.py

@@ -82,12 +82,31 @@ def test_poses_around_are_turned_and_shifted_along_the_axes_of_the_camera(body, 
 
 
 def test_a_bound_adds_noise_and_the_surface():
-    model = Model(
-        Directions(0.5, 0.5, 0.0), Directions(2.0, 1.0, 3.0), Directions(1, 1, 1), np.zeros(8), 0.0
-    )
-    bounds = model.bounds(Directions(0.3, 6.0, 0.2), Directions(0.8, 16.0, 9.0), views=1)
-    assert bounds == pytest.approx((2 * 0.5, 10.0, 0.6))
-    assert model.bounds(Directions(0.3, 6.0, 0.2), Directions(0, 0, 0), 2) == (0.3, 6.0, 0.2)
+    factors = {"bone": Directions(2.0, 1.0, 3.0), "bone_several": Directions(1, 1, 1)}
+    model = Model(Directions(0.5, 0.5, 0.0), factors, np.zeros(8), 0.0)
+    noise, surface = Directions(0.3, 6.0, 0.2), Directions(0.8, 16.0, 9.0)
+    assert model.bounds(noise, surface, "bone") == pytest.approx((2 * 0.5, 10.0, 0.6))
+    assert model.bounds(noise, trust.EXACT, "bone_several") == pytest.approx((0.3, 6.0, 0.2))
+    # an SDD off by a standard deviation of 3 mm in depth is not scaled by the factor of the fits
+    bounds = model.bounds(noise, trust.EXACT, "bone", Directions(0, 3.0, 0))
+    assert bounds.depth == pytest.approx(np.hypot(6.0, 1.96 * 3.0))
+
+
+@pytest.mark.parametrize(("views", "sd"), [(1, 0.5), (2, 0.0)])
+def test_an_uncertain_sdd_is_an_uncertain_depth_of_a_single_view(body, truth, views, sd):
+    xray = take_xray([body], [truth])
+    view = View(replace(xray, reading={"sdd_sd_percent": 0.5}))
+    errors = trust.detector_errors(solution_at(truth), [view] * views, structure_of(body))
+    depth = geometry.apply(geometry.invert(truth), body.centre_mm)[2]
+    assert errors == pytest.approx((0.0, depth * sd / 100, 0.0))
+
+
+def test_bounds_depend_on_what_is_registered_and_in_how_many_views(body, truth):
+    views, bone = [View(take_xray([body], [truth]))] * 2, structure_of(body)
+    whole = structure_of(replace(body, complete=True))
+    assert trust.kind_of(bone, views[:1]) == "bone"
+    assert trust.kind_of(bone, views) == "bone_several"
+    assert trust.kind_of(whole, views) == "whole"
 
 
 @pytest.mark.parametrize("views", [1, 2])

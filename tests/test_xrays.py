@@ -224,6 +224,13 @@ def test_stated_values_overrule_the_header_one_by_one(tmp_path):
     assert reading.read(path).reading["geometry"] == "DICOM header"
 
 
+def test_an_sdd_that_someone_states_is_less_certain_than_a_measured_one(tmp_path):
+    path = dicom(tmp_path / "x.dcm", bright(), **GEOMETRY)
+    calibrated = StatedGeometry(990.0, (0.4, 0.6), calibrated=True)
+    for stated, percent in ((None, 0.1), (calibrated, 0.1), (StatedGeometry(990.0), 0.5)):
+        assert reading.read(path, stated).reading["sdd_sd_percent"] == percent
+
+
 def test_an_image_without_geometry_has_the_fallbacks_and_that_is_warned_of(tmp_path, caplog):
     fallback = Detector.centred(256, 256, 1100.0, 1.2)
     xray = reading.read(save(tmp_path / "x.png", bright()), fallback=fallback)

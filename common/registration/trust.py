@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -34,6 +34,10 @@ LEAST_SD = 1e-9  # mm or degrees
 EQUAL_FLIPPED, MUCH_POOR, NARROW_GAP = -0.02, 0.15, 0.05
 
 
+Kind = Literal["bone", "bone_several", "whole"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
 class Directions(NamedTuple):
     """One number for each direction of an error, in the frame of the first camera."""
 
@@ -42,15 +46,16 @@ class Directions(NamedTuple):
     rotation: float  # degrees
 
 
+EXACT = Directions(0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Model:
     """The numbers of ``trust.json``."""
 
     # how far the surface of a bone is off, in half voxels: the error that no curvature knows
     surface: Directions
-    # 95 % bound of an error over its standard deviation, for one view and for several
-    one: Directions
-    several: Directions
+    factors: Mapping[Kind, Directions]  # 95 % bound of an error over its standard deviation
     weights: np.ndarray  # (F,) of `features`
     intercept: float
 
@@ -60,24 +65,29 @@ class Model:
         bounds, wrong = entries["bounds"], entries["wrong"]
         return cls(
             Directions(**bounds["surface"]),
-            Directions(**bounds["one"]),
-            Directions(**bounds["several"]),
+            {kind: Directions(**bounds[kind]) for kind in KINDS},
             np.array([wrong["weights"][name] for name in FEATURES]),
             float(wrong["intercept"]),
         )
 
-    def bounds(self, curvature: Directions, half_voxel: Directions, views: int) -> Directions:
+    def bounds(
+        self,
+        curvature: Directions,
+        half_voxel: Directions,
+        kind: Kind,
+        detector: Directions = EXACT,
+    ) -> Directions:
         """Return the 95 % bounds of an error.
 
         ``curvature`` are its standard deviations from noise (`deviations`), ``half_voxel`` the
-        errors if the surface is off by half a voxel (`surface_errors`).
+        errors if the surface is off by half a voxel (`surface_errors`), ``detector`` the standard
+        deviations from a geometry that is not known exactly (`detector_errors`).
         """
-        factors = self.one if views == 1 else self.several
         return Directions(
             *(
-                factor * float(np.hypot(noise, share * error))
-                for factor, noise, share, error in zip(
-                    factors, curvature, self.surface, half_voxel, strict=True
+                float(np.hypot(factor * np.hypot(noise, share * error), CHI_95[1] * geometry_sd))
+                for factor, noise, share, error, geometry_sd in zip(
+                    self.factors[kind], curvature, self.surface, half_voxel, detector, strict=True
                 )
             )
         )
@@ -125,6 +135,13 @@ def leading_doubt(cues: Cues) -> str:
     return "the DRR matches the X-ray no better than that of a wrong pose"
 
 
+def kind_of(structure: Structure, views: Sequence[View]) -> Kind:
+    """Return what the bounds of a pose depend on: a whole CT, or a bone in one view or several."""
+    if structure.body.complete:
+        return "whole"
+    return "bone" if len(views) == 1 else "bone_several"
+
+
 def deviations(solution: Solution, views: Sequence[View], structure: Structure) -> Directions:
     """Return the standard deviations that the curvature of the cost gives.
 
@@ -160,6 +177,20 @@ def surface_errors(solution: Solution, views: Sequence[View], structure: Structu
         depth_mm = geometry.apply(geometry.invert(camera), structure.body.centre_mm)[2]
         depth *= float(depth_mm) / width
     return Directions(half_mm, depth, float(np.degrees(half_mm / width)))
+
+
+def detector_errors(solution: Solution, views: Sequence[View], structure: Structure) -> Directions:
+    """Return the standard deviation in each direction from an SDD that is not known exactly.
+
+    A single view takes an SDD that is too long by one percent for a depth that is one percent too
+    large. Several views have a calibration, which fixes depth.
+    """
+    if len(views) > 1:
+        return EXACT
+    camera = solution.fit.poses[0] @ views[0].rig_from_camera
+    depth_mm = float(geometry.apply(geometry.invert(camera), structure.body.centre_mm)[2])
+    percent = views[0].xray.reading.get("sdd_sd_percent", 0.0)
+    return Directions(0, depth_mm * percent / 100, 0)
 
 
 def widening(verdict: Verdict, volume_from_camera: np.ndarray) -> np.ndarray:

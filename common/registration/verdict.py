@@ -101,8 +101,12 @@ def judge(
     numbers = replace(assess(solution, views, structure), chance=chance, around=around)
     code, reasons = decide(numbers)
     deviations = numbers.deviations
-    half_voxel = trust.surface_errors(solution, views, structure)
-    bounds = model.bounds(deviations, half_voxel, len(views))
+    bounds = model.bounds(
+        deviations,
+        trust.surface_errors(solution, views, structure),
+        trust.kind_of(structure, views),
+        trust.detector_errors(solution, views, structure),
+    )
     return Verdict(
         code=code,
         reasons=tuple(explain(reason, numbers) for reason in reasons),

@@ -50,6 +50,7 @@ class Patient:
     """One patient: the files of each (bone, side), and where its bones are in their CT."""
 
     number: int
+    ct: Path  # of both legs
     bones: dict[tuple[str, str], BoneFiles]
     scanner_from_knee: dict[str, np.ndarray]
 
@@ -73,7 +74,7 @@ def rng_of(*what: object) -> np.random.Generator:
 
 
 def make_patient(number: int, folder: Path) -> Patient:
-    """Make a patient and write its cropped bones into a folder, unless they are there."""
+    """Make a patient and write its CT and cropped bones into a folder, unless they are there."""
     rng = rng_of("patient", number)
     spacing, thick = float(rng.uniform(0.8, 1.4)), float(rng.choice([1.0, 1.0, 1.5]))
     made = phantom.make(
@@ -97,8 +98,13 @@ def make_patient(number: int, folder: Path) -> Patient:
                 assert cropped is not None, "every phantom has every bone"
                 for path, volume in zip(paths, cropped, strict=True):
                     save(path, volume)
+    whole = folder / "legs.nii.gz"
+    if not whole.exists():
+        save(whole, ct)
     placed = made.truth["scanner_from_knee"]
-    return Patient(number, bones, {name: np.array(matrix) for name, matrix in placed.items()})
+    return Patient(
+        number, whole, bones, {name: np.array(matrix) for name, matrix in placed.items()}
+    )
 
 
 def _off_surface(labels: Volume, rng: np.random.Generator) -> Volume:
@@ -153,16 +159,40 @@ def make_pictures(
         own = rng_of("picture", name)
         absent = str(own.choice(BONES)) if number == count - 1 else None
         leg = _leg_of(scene, side, bool(own.random() < BOTH_LEGS), absent)
-        renderer = make_renderer(Volume(attenuation(leg.data), leg.affine, leg.lineage), "cpu")
-        cameras, paths = [_camera_of(scene, side, own)], []
-        for index in range(2):
-            each = rng_of("X-ray", name, index)
-            if index:
-                cameras.append(_turned(cameras[0], scene, side, each))
-            paths.append(folder / f"{name}_{index}.png")
-            _take(renderer, cameras[index], paths[index], each)
+        cameras, xrays = _take_two(leg, scene, side, name, folder)
         truths = {bone: moved @ cameras[0] for bone, moved in truth_of.items()}
-        yield Picture(name, side, (paths[0], paths[1]), (cameras[0], cameras[1]), truths, absent)
+        yield Picture(name, side, xrays, cameras, truths, absent)
+
+
+def make_whole_pictures(patient: Patient, count: int, folder: Path) -> Iterator[Picture]:
+    """X-ray both legs as they lie in the CT, from ``count`` directions about a knee.
+
+    X-rays that are in the folder are not made again.
+    """
+    rng = rng_of("whole", patient.number)
+    tilt_deg = float(rng.uniform(5, 15))
+    scene = phantom.make(
+        FIRST_SEED + patient.number, SCENE_MM, tilt_deg=tilt_deg, variation=VARIATION
+    )
+    for number in range(count):
+        name = f"p{patient.number}_whole{number}"
+        side = str(rng.choice(phantom.SIDES))
+        cameras, xrays = _take_two(scene.ct, scene, side, name, folder)
+        yield Picture(name, side, xrays, cameras, {})
+
+
+def _take_two(
+    ct: Volume, scene: phantom.Phantom, side: str, name: str, folder: Path
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[Path, Path]]:
+    """X-ray a CT of a scene with two cameras, and return cameras and files."""
+    first = _camera_of(scene, side, rng_of("camera", name))
+    second = _turned(first, scene, side, rng_of("X-ray", name, 1))
+    paths = folder / f"{name}_0.png", folder / f"{name}_1.png"
+    if not all(path.exists() for path in paths):
+        renderer = make_renderer(Volume(attenuation(ct.data), ct.affine, ct.lineage), "cpu")
+        for index, (camera, path) in enumerate(zip((first, second), paths, strict=True)):
+            _take(renderer, camera, path, rng_of("detector", name, index))
+    return (first, second), paths
 
 
 def _leg_of(scene: phantom.Phantom, side: str, both: bool, absent: str | None) -> Volume:
@@ -213,7 +243,7 @@ def _turned(
 
 
 def _take(renderer: Renderer, camera: np.ndarray, path: Path, rng: np.random.Generator) -> None:
-    """Simulate an X-ray and write it with its geometry, unless it is there."""
+    """Simulate an X-ray and write it with its geometry."""
     size, pixel = int(rng.choice([360, 480])), float(rng.uniform(0.5, 0.8))
     middle = (size - 1) / 2
     sdd_mm = float(rng.uniform(1050, 1500))
@@ -224,8 +254,6 @@ def _take(renderer: Renderer, camera: np.ndarray, path: Path, rng: np.random.Gen
         gamma=float(rng.uniform(0.6, 1.1)),
     )
     circle = rng.random() < CIRCLE
-    if path.exists():
-        return
     integrals = renderer.render(camera[None], detector)[0]
     image = xray_simulation.simulate(integrals, pixel, effects, rng)
     if circle:

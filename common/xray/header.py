@@ -56,6 +56,7 @@ class Reading(TypedDict, total=False):
     flipped_after_detector: bool
     bone_shown: str  # bright or dark as a viewer shows the file
     source_to_patient_mm: float | None
+    sdd_sd_percent: float  # standard deviation of the SDD, or of its ratio to the pixel spacing
 
 
 def header_of(dataset: Any) -> Header:

@@ -27,6 +27,8 @@ PAIRS = ("pixel_spacing_mm", "principal_point_px")  # in NAME.json, in addition 
 SDD_MM = (250, 10_000)  # of a mini C-arm and above
 PIXEL_MM = (0.005, 20)
 OBLIQUE_DEG = 30.0  # from the perpendicular ray to the centre of the image; no tube shines so far
+# standard deviation of the SDD: of a file or a calibration, and of what someone states by hand
+MEASURED_SD_PERCENT, STATED_SD_PERCENT = 0.1, 0.5
 
 Pair = tuple[float, float]
 
@@ -133,7 +135,9 @@ def detector_of(
                 " degrees to each side; check `principal_point`"
             )
         detector = replace(detector, principal_px=principal)
-    return detector, {"geometry": origin, "assumed": assumed}
+    measured = stated.calibrated or (header.sdd_mm and not stated.sdd_mm)
+    sd_percent = MEASURED_SD_PERCENT if measured else STATED_SD_PERCENT
+    return detector, {"geometry": origin, "assumed": assumed, "sdd_sd_percent": sd_percent}
 
 
 def _origin(path: Path, stated: StatedGeometry, header: Header) -> str:

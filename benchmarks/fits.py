@@ -2,9 +2,10 @@
 
 Phantom patients are X-rayed from all sides (common/synthetic/legs.py). In each X-ray, bones are
 registered in ways that have a right answer (from a near start pose, from a far one, in two views,
-femur and tibia together with nothing known, as a whole CT) and in ways that have none: the bone of
-another patient, the bone of the other leg, a flipped X-ray, a bone that is not there. What is kept
-of each fit is its pose, its cues and its error. A run that was stopped goes on where it was.
+femur and tibia together with nothing known, a whole CT, an implant) and in ways that have none: the
+bone of another patient, the bone of the other leg, a flipped X-ray, a bone that is not there. What
+is kept of each fit is its error, its cues and what its bounds rest on. A stopped run goes on where
+it was.
 
 writes  WORK/  patients, X-rays and fits*.jsonl, one line per fit
 example
@@ -42,10 +43,10 @@ logger = logging.getLogger("common.script")
 NEAR, FAR = (8.0, 10.0, 25.0), (60.0, 40.0, 60.0)
 ALONE = ("near", "far", "two_views", "other_patient", "other_leg", "flipped", "absent")
 TOGETHER = ("joint", "search")  # of femur and tibia
-KINDS = (*ALONE, *TOGETHER, "whole")
-PICTURES, WHOLE_PICTURES = 4, 4  # of each leg, and of a whole CT
+WHOLE, METAL = "whole", "metal"  # a whole CT, also instead of a label; parts of an implant
+KINDS = (*ALONE, *TOGETHER, WHOLE, METAL)
+PICTURES, WHOLE_PICTURES, METAL_PICTURES = 4, 4, 2  # of each leg, a whole CT, an implant
 SIDES = ("right", "left")
-WHOLE = "whole"  # instead of a label
 OTHER = -1  # number of the patient of other X-rays
 
 Row = dict[str, Any]
@@ -261,6 +262,19 @@ def fits_of_whole(picture: legs.Picture, structure: Structure, number: int) -> I
     yield record(attempt, fit(attempt, picture.name), picture.name, number)
 
 
+def fits_of_metal(picture: legs.Picture, number: int) -> Iterator[Row]:
+    """Make the fits of the parts of an implant in one picture, in one view and in two."""
+    from common.registration.structures import load_structure
+
+    views = views_of(picture)
+    for part, path in picture.metal.items():
+        structure = load_structure(path, material="metal")
+        truth = geometry.invert(structure.ct.lineage.scanner_from_volume) @ picture.cameras[0]
+        for some in (views[:1], views):
+            attempt = Attempt(METAL, part, structure, some, truth, truth)
+            yield record(attempt, fit(attempt, picture.name), picture.name, number)
+
+
 def make_fits(work: Path, numbers: range, kinds: Sequence[str], output: Path) -> None:
     """Make the fits of some patients, and append those of pictures that are not there yet."""
     from common.registration.search.anywhere import Banks
@@ -281,6 +295,10 @@ def make_fits(work: Path, numbers: range, kinds: Sequence[str], output: Path) ->
             for picture in legs.make_whole_pictures(patient, WHOLE_PICTURES, folder):
                 if picture.name not in done:
                     append(output, fits_of_whole(picture, structure, number))
+        if METAL in kinds:
+            for picture in legs.make_metal_pictures(patient, METAL_PICTURES, folder):
+                if picture.name not in done:
+                    append(output, fits_of_metal(picture, number))
 
 
 def append(output: Path, rows: Iterator[Row]) -> None:

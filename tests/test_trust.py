@@ -107,6 +107,9 @@ def test_bounds_depend_on_what_is_registered_and_in_how_many_views(body, truth):
     assert trust.kind_of(bone, views[:1]) == "bone"
     assert trust.kind_of(bone, views) == "bone_several"
     assert trust.kind_of(whole, views) == "whole"
+    metal = structure_of(replace(body, metal=True))
+    assert trust.kind_of(metal, views[:1]) == "metal"
+    assert trust.kind_of(metal, views) == "metal_several"
 
 
 @pytest.mark.parametrize("views", [1, 2])

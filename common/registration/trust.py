@@ -34,7 +34,7 @@ LEAST_SD = 1e-9  # mm or degrees
 EQUAL_FLIPPED, MUCH_POOR, NARROW_GAP = -0.02, 0.15, 0.05
 
 
-Kind = Literal["bone", "bone_several", "whole"]
+Kind = Literal["bone", "bone_several", "whole", "metal", "metal_several"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -136,9 +136,11 @@ def leading_doubt(cues: Cues) -> str:
 
 
 def kind_of(structure: Structure, views: Sequence[View]) -> Kind:
-    """Return what the bounds of a pose depend on: a whole CT, or a bone in one view or several."""
+    """Return what the bounds of a pose depend on: what is registered, and in how many views."""
     if structure.body.complete:
         return "whole"
+    if structure.body.metal:
+        return "metal" if len(views) == 1 else "metal_several"
     return "bone" if len(views) == 1 else "bone_several"
 
 

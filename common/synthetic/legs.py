@@ -9,8 +9,8 @@ noise, a tone curve and collimators. Everything follows from the numbers of pati
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from common.volume.attenuation import attenuation
 from common.volume.cropping import crop_bone
 from common.volume.hounsfield import AIR_HU, MUSCLE_HU
 from common.volume.lineage import Lineage
+from common.volume.mesh import write_mesh
 from common.volume.nifti import save
 from common.volume.volume import Box, Volume, index_box
 
@@ -33,6 +34,7 @@ VARIATION = 1.5  # between patients, in multiples of the phantom's own
 PADDING_MM = 5.0
 SCENE_MM = 0.9  # voxels of what is X-rayed
 SURFACE_MM, SURFACE_WIDTH_MM = 0.35, 6.0  # of the labelmap's error: standard deviation, width
+METAL_POSTURE = 3  # of the phantom with a knee replacement; 1 and 2 are those of its legs
 FLEXION_DEG = 30.0  # at most; more would leave the field of the phantom
 BOTH_LEGS, CIRCLE, NEAR_EDGE = 0.25, 0.3, 0.25  # shares of the X-rays
 
@@ -66,6 +68,8 @@ class Picture:
     # (4, 4) scanner_from_camera of the first X-ray, in the CT of the patient, of each bone
     truths: dict[str, np.ndarray]
     absent: str | None = None  # the bone that was removed from the scene
+    # surfaces of metal parts that are in the scene, in the frame of its cameras
+    metal: dict[str, Path] = field(default_factory=dict)
 
 
 def rng_of(*what: object) -> np.random.Generator:
@@ -181,17 +185,48 @@ def make_whole_pictures(patient: Patient, count: int, folder: Path) -> Iterator[
         yield Picture(name, side, xrays, cameras, {})
 
 
+def make_metal_pictures(patient: Patient, count: int, folder: Path) -> Iterator[Picture]:
+    """X-ray the right leg with a knee replacement from ``count`` directions.
+
+    X-rays that are in the folder are not made again.
+    """
+    rng = rng_of("metal", patient.number)
+    scene = phantom.make(
+        FIRST_SEED + patient.number,
+        SCENE_MM,
+        tilt_deg=float(rng.uniform(5, 15)),
+        variation=VARIATION,
+        posture=METAL_POSTURE,
+        flexion_deg=float(rng.uniform(0, FLEXION_DEG)),
+        implant=True,
+    )
+    metal = {}
+    for part, (vertices, triangles) in scene.implant.items():
+        metal[part] = folder / f"p{patient.number}_{part}.stl"
+        write_mesh(metal[part], vertices, triangles)
+    leg = _leg_of(scene, "right", False, None)
+    for number in range(count):
+        name = f"p{patient.number}_metal{number}"
+        cameras, xrays = _take_two(leg, scene, "right", name, folder, list(metal.values()))
+        yield Picture(name, "right", xrays, cameras, {}, metal=metal)
+
+
 def _take_two(
-    ct: Volume, scene: phantom.Phantom, side: str, name: str, folder: Path
+    ct: Volume,
+    scene: phantom.Phantom,
+    side: str,
+    name: str,
+    folder: Path,
+    metal: Sequence[Path] = (),
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[Path, Path]]:
-    """X-ray a CT of a scene with two cameras, and return cameras and files."""
+    """X-ray a CT of a scene, with metal parts, by two cameras, and return cameras and files."""
     first = _camera_of(scene, side, rng_of("camera", name))
     second = _turned(first, scene, side, rng_of("X-ray", name, 1))
     paths = folder / f"{name}_0.png", folder / f"{name}_1.png"
     if not all(path.exists() for path in paths):
         renderer = make_renderer(Volume(attenuation(ct.data), ct.affine, ct.lineage), "cpu")
         for index, (camera, path) in enumerate(zip((first, second), paths, strict=True)):
-            _take(renderer, camera, path, rng_of("detector", name, index))
+            _take(renderer, camera, path, rng_of("detector", name, index), metal)
     return (first, second), paths
 
 
@@ -242,7 +277,13 @@ def _turned(
     return geometry.twist(np.array([0, 0, angle, 0, 0, 0]), _centre_of(scene, side)) @ camera
 
 
-def _take(renderer: Renderer, camera: np.ndarray, path: Path, rng: np.random.Generator) -> None:
+def _take(
+    renderer: Renderer,
+    camera: np.ndarray,
+    path: Path,
+    rng: np.random.Generator,
+    metal: Sequence[Path],
+) -> None:
     """Simulate an X-ray and write it with its geometry."""
     size, pixel = int(rng.choice([360, 480])), float(rng.uniform(0.5, 0.8))
     middle = (size - 1) / 2
@@ -255,6 +296,8 @@ def _take(renderer: Renderer, camera: np.ndarray, path: Path, rng: np.random.Gen
     )
     circle = rng.random() < CIRCLE
     integrals = renderer.render(camera[None], detector)[0]
+    if metal:
+        integrals = integrals + xray_simulation.metal_integrals(metal, camera, detector)
     image = xray_simulation.simulate(integrals, pixel, effects, rng)
     if circle:
         rows, columns = np.indices(image.shape) - middle

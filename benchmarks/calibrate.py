@@ -1,10 +1,12 @@
 """Put the verdict to the test, and make the numbers that it rests on, from fits with known truth.
 
-The fits are those of `fits.py`. Patients are split: those with even numbers make the model, those
-with odd numbers test it. The numbers in use are then made from all of them.
+The fits are those of `fits.py`. Each is tested by a model from other subjects: phantoms with odd
+numbers by those with even numbers, and the X-rays of others by all phantoms. The numbers in use are
+made from all of them.
 
 reads   WORK/fits*.jsonl
-writes  with --write: common/registration/trust.json, the numbers of the verdict
+writes  WORK/reliability.png, the share of wrong poses over the stated chance
+        with --write: common/registration/trust.json, the numbers of the verdict
         on standard output, the tables of benchmarks/README.md, 'The verdict put to the test'
 example
   python benchmarks/calibrate.py -w calibration --write
@@ -26,6 +28,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import files
 from common.command_line import script
+from common.errors import InputError
 
 if TYPE_CHECKING:
     from common.registration.trust import Model
@@ -35,9 +38,11 @@ DIRECTIONS = {"in_plane": "in_plane_mm", "depth": "depth_mm", "rotation": "rotat
 # how far surfaces are off, in half voxels: with these, bones refined alone and together have the
 # same quantiles (benchmarks/README.md, 'The verdict put to the test')
 SURFACE = {"in_plane": 0.2, "depth": 0.2, "rotation": 0.15}
-LEAST_FITS = 20  # of a kind, for its quantile to count
+# of a kind, for its quantile to count; of less than 20, that is the largest
+LEAST_FITS = 7
 RIDGE = 1.0
 WRONG_SHARE = 0.1  # of the poses of a user, before the X-ray is looked at
+STEPS = (0.0, 0.003, 0.01, 0.02, 0.04, 0.1, 0.3, 1.0)  # of the stated chance, in table and diagram
 # a cue that speaks against a pose raises the chance, whatever the fits it is learned from
 SIGNS = {
     "unexplained": 1,
@@ -190,42 +195,91 @@ def covered(model: Model, rows: Sequence[Row]) -> str:
     return " | ".join(cells)
 
 
-def tested(rows: Sequence[Row]) -> str:
-    """Return tables of a model made from even patients, tested on odd ones and on other X-rays."""
-    from common.registration import trust
+def held_out(rows: Sequence[Row]) -> list[tuple[Model, list[Row]]]:
+    """Return models with fits of subjects that they were not made from.
+
+    A model from phantoms with even numbers and the other X-rays is tested on phantoms with odd
+    numbers, and one from all phantoms on the other X-rays.
+    """
+    from common.registration.trust import Model
+
+    others = [row for row in rows if is_other(row)]
+    even, odd = (
+        [row for row in rows if not is_other(row) and row["patient"] % 2 == rest] for rest in (0, 1)
+    )
+    split = (([*even, *others], odd), ([*even, *odd], others))
+    return [(Model.from_entries(make_model(learned)), rest) for learned, rest in split if rest]
+
+
+def coverage(tests: Sequence[tuple[Model, list[Row]]]) -> list[str]:
+    """Return a table: errors inside their bounds, by what was registered, and how."""
+    lines = ["| bounds of | X-rays | fits | number | in plane | depth | rotation |"]
+    for model, rest in tests:
+        groups: dict[tuple[str, str, str], list[Row]] = {}
+        for row in filter(is_sure, rest):
+            where = "other" if is_other(row) else "phantoms"
+            groups.setdefault((row["bounds_of"], where, row["kind"]), []).append(row)
+        for names, chosen in sorted(groups.items()):
+            lines.append(f"| {' | '.join(names)} | {covered(model, chosen)} |")
+    return lines
+
+
+def chances(tests: Sequence[tuple[Model, list[Row]]]) -> list[tuple[float, bool, str]]:
+    """Return the stated chance of each fit of a bone, whether it is wrong, and its kind."""
     from common.registration.cues import Cues
 
-    even = [row for row in rows if row["patient"] % 2 == 0]
-    rest = [row for row in rows if row["patient"] % 2 == 1 or is_other(row)]
-    model = trust.Model.from_entries(make_model([*even, *filter(is_other, rows)]))
-    groups = {
-        (trust_kind, origin, row_kind)
-        for row in rest
-        if is_sure(row)
-        for trust_kind, origin, row_kind in [(row["bounds_of"], is_other(row), row["kind"])]
-    }
-    lines = ["| bounds of | X-rays | fits | number | in plane | depth | rotation |"]
-    for bounds_of, other, kind in sorted(groups):
-        chosen = [
-            row
-            for row in rest
-            if is_sure(row)
-            and (row["bounds_of"], is_other(row), row["kind"]) == (bounds_of, other, kind)
-        ]
-        where = "other" if other else "phantoms"
-        lines.append(f"| {bounds_of} | {where} | {kind} | {covered(model, chosen)} |")
-    judged = [row for row in rest if is_bone(row)]
-    chances = np.array([model.wrong(Cues(**row["cues"]), row["views"]) for row in judged])
-    wrong = np.array([is_wrong(row) for row in judged])
-    lines += ["", "| stated chance | mean | fits | wrong | kinds of the wrong |"]
-    for low, high in itertools.pairwise((0.0, 0.003, 0.01, 0.02, 0.03, 0.04, 0.06, 0.1, 0.3, 1.0)):
-        within = (chances >= low) & (chances < high)
-        kinds = Counter(judged[index]["kind"] for index in np.flatnonzero(within & wrong))
-        lines.append(
-            f"| {low:g} to {high:g} | {chances[within].mean() if within.any() else 0:.4f}"
-            f" | {within.sum()} | {(within & wrong).sum()} | {dict(kinds)} |"
+    return [
+        (model.wrong(Cues(**row["cues"]), row["views"]), is_wrong(row), row["kind"])
+        for model, rest in tests
+        for row in filter(is_bone, rest)
+    ]
+
+
+def reliability(stated: Sequence[tuple[float, bool, str]]) -> list[str]:
+    """Return a table: how many fits are wrong, by the stated chance."""
+    lines = ["| stated chance | mean | fits | wrong | kinds of the wrong |"]
+    for low, high in itertools.pairwise(STEPS):
+        within = [each for each in stated if low <= each[0] < high]
+        kinds = Counter(kind for _, wrong, kind in within if wrong)
+        mean = np.mean([chance for chance, *_ in within]) if within else 0.0
+        named = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+        total = sum(kinds.values())
+        lines.append(f"| {low:g} to {high:g} | {mean:.4f} | {len(within)} | {total} | {named} |")
+    return lines
+
+
+def draw(stated: Sequence[tuple[float, bool, str]], path: Path) -> None:
+    """Draw the reliability diagram: the share of wrong fits over the stated chance."""
+    from matplotlib.figure import Figure
+    from scipy.stats import beta
+
+    from common.reports import palette
+
+    figure = Figure(figsize=(4.2, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([1e-4, 1], [1e-4, 1], color=palette.FRAME, linewidth=0.8, label="as stated")
+    for low, high in itertools.pairwise(STEPS):
+        within = [(chance, wrong) for chance, wrong, _ in stated if low <= chance < high]
+        if not within:
+            continue
+        mean, count = np.mean([chance for chance, _ in within]), sum(wrong for _, wrong in within)
+        share, rest = count / len(within), len(within) - count
+        # Clopper and Pearson's interval
+        bottom = beta.ppf(0.025, count, rest + 1) if count else 0.0
+        top = beta.ppf(0.975, count + 1, rest) if rest else 1.0
+        axes.errorbar(
+            mean,
+            max(share, 1e-4),
+            [[max(share, 1e-4) - max(bottom, 1e-4)], [top - max(share, 1e-4)]],
+            fmt="o",
+            color=palette.BLUE,
+            capsize=3,
         )
-    return "\n".join([*lines, "", *searches(rows)])
+        axes.annotate(f" {count} of {len(within)}", (mean, max(share, 1e-4)), fontsize=7)
+    axes.set(xscale="log", yscale="log", xlim=(3e-4, 1.5), ylim=(8e-5, 1.5))
+    axes.set(xlabel="stated chance of a wrong pose", ylabel="share of wrong poses, 95 % interval")
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
 
 
 def searches(rows: Sequence[Row]) -> list[str]:
@@ -237,10 +291,33 @@ def searches(rows: Sequence[Row]) -> list[str]:
     return [f"| {' | '.join(what)} | {number} |" for what, number in sorted(counts.items())]
 
 
+def check(work: Path, rows: Sequence[Row]) -> None:
+    """Raise InputError if phantoms with even numbers do not have enough fits of each kind."""
+    from common.registration import trust
+
+    counts = Counter(
+        row["bounds_of"]
+        for row in rows
+        if is_sure(row) and not is_other(row) and row["patient"] % 2 == 0
+    )
+    for kind in trust.KINDS:
+        if counts[kind] < LEAST_FITS:
+            raise InputError(
+                work,
+                f"has {counts[kind]} right fits of `{kind}` in phantoms with even numbers",
+                f"at least {LEAST_FITS}",
+                "let fits.py make those of more patients",
+            )
+
+
 def run(args: argparse.Namespace) -> None:
     rows = [row for path in sorted(args.work.glob("fits_*.jsonl")) for row in read_rows(path)]
     rows = [row for row in rows if "cues" in row]
-    print(tested(rows))
+    check(args.work, rows)
+    tests = held_out(rows)
+    stated = chances(tests)
+    print("\n".join([*coverage(tests), "", *reliability(stated), "", *searches(rows)]))
+    draw(stated, args.work / "reliability.png")
     if args.write:
         files.write_json(TRUST, make_model(rows))
         print(TRUST)

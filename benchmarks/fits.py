@@ -79,8 +79,9 @@ def build_parser() -> script.Parser:
         metavar="FILE",
         help=(
             "also fit a bone of a CT in X-rays with truth beside them (NAME.json, as for"
-            " evaluation.py --truth): CT LABELMAP LABEL XRAY ...; with `whole` as LABEL, the whole"
-            " CT, whatever the labelmap"
+            " evaluation.py --truth): CT LABELMAP LABEL XRAY ..., views of one instant joined by a"
+            " comma; with `whole` or `metal` as LABEL, the whole CT or a surface, whatever the"
+            " labelmap"
         ),
     )
     return parser
@@ -309,29 +310,44 @@ def append(output: Path, rows: Iterator[Row]) -> None:
 
 
 def make_other_fits(given: Sequence[str], output: Path) -> None:
-    """Make near fits of one bone in X-rays of others, and append those that are not there yet."""
+    """Make near fits of one structure in X-rays of others, and append those not there yet."""
     from common.registration.scene import View
-    from common.registration.structures import load_structure
     from common.results.truth import read_truth
     from common.xray import reading
 
-    ct, mask, label, *xrays = given
-    whole = label == WHOLE
-    structure = (
-        load_structure(Path(ct)) if whole else load_structure(Path(ct), Path(mask), [int(label)])
-    )
+    ct, mask, label, *instants = given
+    structure = load_other(Path(ct), Path(mask), label)
     scanner_from_volume = structure.ct.lineage.scanner_from_volume
+    moved = None if label in (WHOLE, METAL) else int(label)
     done = {(row["picture"], row["bone"]) for row in read_rows(output)}
-    for path in map(Path, xrays):
-        if (path.stem, label) in done:
+    for instant in instants:
+        paths = [Path(name) for name in instant.split(",")]
+        name = ",".join(path.stem for path in paths)
+        if (name, label) in done:
             continue
-        view = View(reading.read(path))
-        camera = read_truth(path.with_suffix(".json"), None if whole else int(label)).camera
-        truth = geometry.invert(scanner_from_volume) @ camera
+        cameras = [read_truth(path.with_suffix(".json"), moved).camera for path in paths]
+        rig = geometry.invert(cameras[0])
+        views = tuple(
+            View(reading.read(path), rig @ camera)
+            for path, camera in zip(paths, cameras, strict=True)
+        )
+        truth = geometry.invert(scanner_from_volume) @ cameras[0]
         if structure.ct.lineage.mirrored:
-            view, truth = view.flip(), truth @ geometry.MIRROR
-        attempt = Attempt(WHOLE if whole else "near", label, structure, (view,), truth, truth)
-        append(output, iter([record(attempt, fit(attempt, path.stem), path.stem, OTHER)]))
+            views, truth = tuple(view.flip() for view in views), truth @ geometry.MIRROR
+        kind = "near" if moved else label
+        attempt = Attempt(kind, label, structure, views, truth, truth)
+        append(output, iter([record(attempt, fit(attempt, name), name, OTHER)]))
+
+
+def load_other(ct: Path, mask: Path, label: str) -> Structure:
+    """Return the structure of `--also`: a bone, a whole CT or a metal part."""
+    from common.registration.structures import load_structure
+
+    if label == WHOLE:
+        return load_structure(ct)
+    if label == METAL:
+        return load_structure(ct, material="metal")
+    return load_structure(ct, mask, [int(label)])
 
 
 def read_rows(path: Path) -> list[Row]:

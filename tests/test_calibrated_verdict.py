@@ -110,6 +110,30 @@ def test_a_pose_that_is_wrong_or_from_far_makes_no_bound(calibrate):
     assert not calibrate.is_sure(row | {"kind": "search_absent"})
 
 
+def test_too_few_fits_of_a_kind_are_an_error_that_names_it(calibrate, tmp_path, capsys):
+    rows = fits(np.random.default_rng(6))
+    (tmp_path / "fits_0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert calibrate.main(["-w", str(tmp_path)]) == 2
+    assert "has 0 right fits of bone_several" in capsys.readouterr().err.replace("`", "")
+
+
+def test_the_tables_and_the_diagram_are_of_subjects_that_a_model_has_not_seen(
+    calibrate, tmp_path, capsys
+):
+    rng = np.random.default_rng(7)
+    others = [row | {"patient": calibrate.OTHER} for row in fits(rng, 100, wrong=0)]
+    rows = [*all_kinds(rng), *others]
+    (tmp_path / "fits_0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert calibrate.main(["-w", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("| bone | other | near | 100 |") for line in lines)
+    assert any(line.startswith("| metal | phantoms | near |") for line in lines)
+    assert (tmp_path / "reliability.png").stat().st_size > 5000
+    for model, rest in calibrate.held_out(rows):
+        assert model.factors.keys() == set(trust.KINDS)
+        assert len({calibrate.is_other(row) for row in rest}) == 1
+
+
 @pytest.mark.slow
 def test_fits_of_a_whole_ct_are_kept_once(tmp_path):
     write_case(tmp_path)

@@ -43,16 +43,10 @@ LEAST_FITS = 7
 RIDGE = 1.0
 WRONG_SHARE = 0.1  # of the poses of a user, before the X-ray is looked at
 STEPS = (0.0, 0.003, 0.01, 0.02, 0.04, 0.1, 0.3, 1.0)  # of the stated chance, in table and diagram
+LEAST_SHOWN = 1e-4  # of the diagram
+ABOVE: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 7}
 # a cue that speaks against a pose raises the chance, whatever the fits it is learned from
-SIGNS = {
-    "unexplained": 1,
-    "rise": -1,
-    "least rise": -1,
-    "poor": 1,
-    "weakest": -1,
-    "flipped": 1,
-    "rival": -1,
-}
+SIGNS = {"least rise": -1, "weakest": -1, "flipped": 1, "rival": -1, "agreement": -1}
 TRUST = Path(__file__).resolve().parents[1] / "common" / "registration" / "trust.json"
 OTHER = -1  # number of the patient of other X-rays
 
@@ -235,50 +229,64 @@ def chances(tests: Sequence[tuple[Model, list[Row]]]) -> list[tuple[float, bool,
     ]
 
 
+def as_of_a_user(share: float, overall: float) -> float:
+    """Return what a share of wrong fits would be if `WRONG_SHARE` of all were, not ``overall``."""
+    wrong, right = share * WRONG_SHARE / overall, (1 - share) * (1 - WRONG_SHARE) / (1 - overall)
+    return wrong / (wrong + right)
+
+
 def reliability(stated: Sequence[tuple[float, bool, str]]) -> list[str]:
     """Return a table: how many fits are wrong, by the stated chance."""
-    lines = ["| stated chance | mean | fits | wrong | kinds of the wrong |"]
+    lines = [
+        "| stated chance | mean | wrong, if one in ten is | fits | wrong | kinds of the wrong |"
+    ]
+    overall = np.mean([wrong for _, wrong, _ in stated])
     for low, high in itertools.pairwise(STEPS):
         within = [each for each in stated if low <= each[0] < high]
+        if not within:
+            continue
         kinds = Counter(kind for _, wrong, kind in within if wrong)
-        mean = np.mean([chance for chance, *_ in within]) if within else 0.0
+        mean, total = np.mean([chance for chance, *_ in within]), sum(kinds.values())
+        share = as_of_a_user(total / len(within), overall)
         named = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-        total = sum(kinds.values())
-        lines.append(f"| {low:g} to {high:g} | {mean:.4f} | {len(within)} | {total} | {named} |")
+        lines.append(
+            f"| {low:g} to {high:g} | {mean:.4f} | {share:.4f} | {len(within)} | {total} | {named} |"
+        )
     return lines
 
 
 def draw(stated: Sequence[tuple[float, bool, str]], path: Path) -> None:
-    """Draw the reliability diagram: the share of wrong fits over the stated chance."""
+    """Draw the reliability diagram: the share of wrong fits over the stated chance.
+
+    Both are for a user of whose poses `WRONG_SHARE` are wrong; intervals of 95 % are those of
+    Clopper and Pearson.
+    """
     from matplotlib.figure import Figure
     from scipy.stats import beta
 
     from common.reports import palette
 
-    figure = Figure(figsize=(4.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(4.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot([1e-4, 1], [1e-4, 1], color=palette.FRAME, linewidth=0.8, label="as stated")
+    axes.plot([LEAST_SHOWN, 1], [LEAST_SHOWN, 1], color=palette.FRAME, linewidth=0.8)
+    overall = np.mean([wrong for _, wrong, _ in stated])
     for low, high in itertools.pairwise(STEPS):
         within = [(chance, wrong) for chance, wrong, _ in stated if low <= chance < high]
         if not within:
             continue
         mean, count = np.mean([chance for chance, _ in within]), sum(wrong for _, wrong in within)
-        share, rest = count / len(within), len(within) - count
-        # Clopper and Pearson's interval
-        bottom = beta.ppf(0.025, count, rest + 1) if count else 0.0
-        top = beta.ppf(0.975, count + 1, rest) if rest else 1.0
-        axes.errorbar(
-            mean,
-            max(share, 1e-4),
-            [[max(share, 1e-4) - max(bottom, 1e-4)], [top - max(share, 1e-4)]],
-            fmt="o",
-            color=palette.BLUE,
-            capsize=3,
+        rest = len(within) - count
+        shares = (
+            beta.ppf(0.025, count, rest + 1) if count else 0.0,
+            count / len(within),
+            beta.ppf(0.975, count + 1, rest) if rest else 1.0,
         )
-        axes.annotate(f" {count} of {len(within)}", (mean, max(share, 1e-4)), fontsize=7)
-    axes.set(xscale="log", yscale="log", xlim=(3e-4, 1.5), ylim=(8e-5, 1.5))
-    axes.set(xlabel="stated chance of a wrong pose", ylabel="share of wrong poses, 95 % interval")
-    axes.legend(frameon=False, fontsize=8)
+        bottom, middle, top = (max(as_of_a_user(each, overall), LEAST_SHOWN) for each in shares)
+        bars = [[middle - bottom], [top - middle]]
+        axes.errorbar(mean, middle, bars, fmt="o", color=palette.BLUE, capsize=3)
+        axes.annotate(f"{count} of {len(within)}", (mean, top), (0, 4), **ABOVE)
+    axes.set(xscale="log", yscale="log", xlim=(3e-4, 2), ylim=(LEAST_SHOWN, 2))
+    axes.set(xlabel="stated chance of a wrong pose", ylabel="share of wrong poses")
     figure.savefig(path, dpi=150)
 
 

@@ -87,10 +87,10 @@ def test_larger_errors_of_a_kind_widen_the_bounds_of_that_kind_only(calibrate):
 
 def test_a_cue_against_a_pose_never_lowers_its_chance_whatever_the_fits_say(calibrate):
     rows = all_kinds(np.random.default_rng(3))
-    for row in rows:  # as if poses that lack contrast were right
-        row["cues"]["poor"] = 0.0 if row["kind"] == "other_patient" else 0.3
+    for row in rows:  # as if poses that few candidates reached were right
+        row["cues"]["agreement"] = 1.0 if row["kind"] == "other_patient" else 0.1
     weights = calibrate.make_model(rows)["wrong"]["weights"]
-    assert weights["poor"] == 0
+    assert weights["agreement"] == 0
     assert weights["weakest"] < 0
     assert all(weights[name] * sign >= 0 for name, sign in calibrate.SIGNS.items())
 

@@ -83,7 +83,7 @@ def test_poses_around_are_turned_and_shifted_along_the_axes_of_the_camera(body, 
 
 def test_a_bound_adds_noise_and_the_surface():
     factors = {"bone": Directions(2.0, 1.0, 3.0), "bone_several": Directions(1, 1, 1)}
-    model = Model(Directions(0.5, 0.5, 0.0), factors, np.zeros(8), 0.0)
+    model = Model(Directions(0.5, 0.5, 0.0), factors, np.zeros(6), 0.0)
     noise, surface = Directions(0.3, 6.0, 0.2), Directions(0.8, 16.0, 9.0)
     assert model.bounds(noise, surface, "bone") == pytest.approx((2 * 0.5, 10.0, 0.6))
     assert model.bounds(noise, trust.EXACT, "bone_several") == pytest.approx((0.3, 6.0, 0.2))
@@ -148,11 +148,31 @@ def test_the_chance_of_a_wrong_pose_is_a_reason_and_is_said_with_what_speaks_for
 
 @pytest.mark.parametrize(
     ("better", "worse"),
-    [("poor", 0.6), ("weakest", -0.2), ("least_rise", 0.002), ("flipped", 0.1), ("rival_gap", 0.0)],
+    [
+        ("weakest", -0.2),
+        ("least_rise", 0.002),
+        ("flipped", 0.1),
+        ("rival_gap", 0.0),
+        ("agreement", 0.0),
+    ],
 )
 def test_the_chance_of_the_model_rises_with_every_cue_against_a_pose(better, worse):
     model = trust.model()
     assert model.wrong(replace(SURE, **{better: worse}), 1) > model.wrong(SURE, 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"flipped": 0.1}, "fits the X-ray as well if it is flipped"),
+        ({"poor": 0.3}, "does not show 30 % of the bone's contrast"),
+        ({"rival_gap": 0.02}, "another pose fits nearly as well"),
+        ({"agreement": 0.04}, "few of the candidates ended there"),
+        ({}, "matches the X-ray no better than that of a wrong pose"),
+    ],
+)
+def test_what_speaks_most_against_a_pose_is_said(changed, words):
+    assert words in trust.leading_doubt(replace(SURE, **changed))
 
 
 def test_errors_are_wrong_beyond_2_mm_or_3_degrees_and_in_depth_with_several_views():

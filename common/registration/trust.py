@@ -31,7 +31,7 @@ CHI_95 = {1: 1.960, 2: 2.448, 3: 2.795}
 LEAST_SD = 1e-9  # mm or degrees
 
 # how the chance of a wrong pose is explained, not what decides it
-EQUAL_FLIPPED, MUCH_POOR, NARROW_GAP = -0.02, 0.15, 0.05
+EQUAL_FLIPPED, MUCH_POOR, NARROW_GAP, FEW = -0.02, 0.15, 0.05, 0.1
 
 
 Kind = Literal["bone", "bone_several", "whole", "metal", "metal_several"]
@@ -105,20 +105,20 @@ def model() -> Model:
     return Model.from_entries(json.loads(text))
 
 
-FEATURES = ("unexplained", "rise", "least rise", "poor", "weakest", "flipped", "rival", "several")
+# similarity, mean rise and contrast that is not shown add nothing to these (benchmarks/README.md,
+# 'The verdict put to the test')
+FEATURES = ("least rise", "weakest", "flipped", "rival", "agreement", "several")
 
 
 def features(cues: Cues, views: int) -> np.ndarray:
     """Return what the chance depends on, (F,) as named in `FEATURES`."""
     return np.array(
         [
-            np.log(max(1 - cues.similarity**2, 1e-3)),
-            np.log(max(cues.rise, 3e-3)),
             np.log(max(cues.least_rise, 1e-3)),
-            cues.poor,
             np.clip(cues.weakest, -1, 1),
             np.clip(cues.flipped, -1, 1),
             min(cues.rival_gap, 0.1),
+            cues.agreement,
             float(views > 1),
         ]
     )
@@ -132,6 +132,8 @@ def leading_doubt(cues: Cues) -> str:
         return f"the X-ray does not show {100 * cues.poor:.0f} % of the bone's contrast there"
     if cues.rival_gap < NARROW_GAP:
         return "another pose fits nearly as well"
+    if cues.agreement < FEW:
+        return "few of the candidates ended there"
     return "the DRR matches the X-ray no better than that of a wrong pose"
 
 

@@ -19,9 +19,9 @@ from common.results.result import Rival, Verdict, VerdictCode
 # between wrong and correct fits of knee bones; a correct scapula in a chest X-ray has 0.4
 # (python benchmarks/accuracy.py)
 FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.75
-# of a bone that is rendered with the CT around it: right ones in chest X-rays have 0.87 and more,
-# wrong ones up to 0.84 (benchmarks/README.md, 'Bones of the chest')
-SUSPECT_WITH_CONTEXT = 0.85
+# of a whole CT, and of a bone that is rendered with the CT around it: right ones in chest X-rays
+# have 0.87 and more, wrong ones up to 0.84 (benchmarks/README.md, 'Bones of the chest')
+SUSPECT_WHOLE = 0.85
 # fits that few candidates reached, above wrong and below correct ones of knee bones
 # (python benchmarks/accuracy.py)
 LONELY_AGREEMENT, LONELY_SIMILARITY = 0.1, 0.85
@@ -33,9 +33,9 @@ CLEAR_SIMILARITY = 0.8
 # evidence below the best of a sequence: a drifting femur of a phantom lost 0.07, correct frames
 # 0.03 (benchmarks/README.md, 'Sequences')
 LOST_EVIDENCE = 0.05
-# chance of a wrong pose; below the first, 1 of 240 fits was wrong, of another patient's bone
-# (benchmarks/README.md, 'The verdict put to the test')
-OK_BELOW, FAILED_ABOVE = 0.04, 0.5
+# chance of a wrong pose; below the first, 1 of 168 fits was wrong, of subjects that the model was
+# not made from (benchmarks/README.md, 'The verdict put to the test')
+OK_BELOW, FAILED_ABOVE = 0.02, 0.5
 LARGE_IN_PLANE_MM, LARGE_ROTATION_DEG = 1.0, 2.0
 FAILED_IN_VIEW, SUSPECT_IN_VIEW = 0.05, 0.5
 
@@ -173,7 +173,7 @@ def assess(solution: Solution, views: Sequence[View], structure: Structure) -> A
         agreement=solution.agreement,
         evidence=solution.evidence,
         rival=rival,
-        enough=SUSPECT_SIMILARITY if structure.context is None else SUSPECT_WITH_CONTEXT,
+        enough=SUSPECT_WHOLE if structure.context or body.complete else SUSPECT_SIMILARITY,
         lone_bone=structure.excess,
         assumed=tuple(sorted(assumed)),
         against_header=_against_header(views, structure, pose),

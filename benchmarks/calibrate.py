@@ -249,9 +249,8 @@ def reliability(stated: Sequence[tuple[float, bool, str]]) -> list[str]:
         mean, total = np.mean([chance for chance, *_ in within]), sum(kinds.values())
         share = as_of_a_user(total / len(within), overall)
         named = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-        lines.append(
-            f"| {low:g} to {high:g} | {mean:.4f} | {share:.4f} | {len(within)} | {total} | {named} |"
-        )
+        cells = f"{mean:.4f} | {share:.4f} | {len(within)} | {total} | {named}"
+        lines.append(f"| {low:g} to {high:g} | {cells} |")
     return lines
 
 

@@ -278,6 +278,25 @@ def test_the_other_bone_has_its_outline_after_its_ct_is_opened(tab, served):
     assert relevant(messages) == []
 
 
+def changed(locator, before, timeout_s=15):
+    """Return a screenshot that differs from ``before``; a scene without a GPU draws seldom."""
+    for _ in range(10 * timeout_s):
+        now = locator.screenshot()
+        if now != before:
+            return now
+        locator.page.wait_for_timeout(100)
+    return before
+
+
+def settled(locator, quiet_ms=1500):
+    """Return a screenshot once it stays the same: bones appear one after the other."""
+    before = None
+    while (now := locator.screenshot()) != before:
+        before = now
+        locator.page.wait_for_timeout(quiet_ms)
+    return now
+
+
 def test_the_scene_follows_the_pose(tab, served):
     _, address = served
     page, messages = tab
@@ -285,17 +304,15 @@ def test_the_scene_follows_the_pose(tab, served):
     page.locator("#space summary").click()
     page.wait_for_timeout(1500)
     scene = page.locator("#scene")
-    first = scene.screenshot()
+    first = settled(scene)
     page.locator("figure").first.focus()
     for _ in range(12):
         page.keyboard.press("Shift+ArrowRight")
-    page.wait_for_timeout(400)
-    second = scene.screenshot()
-    assert first != second
+    assert changed(scene, first) != first
+    second = settled(scene)
     scene.focus()
     page.keyboard.press("ArrowLeft")
-    page.wait_for_timeout(200)
-    assert scene.screenshot() != second
+    assert changed(scene, second) != second
     assert relevant(messages) == []
 
 

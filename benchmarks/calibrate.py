@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -60,13 +59,6 @@ def build_parser() -> script.Parser:
         "--write", action="store_true", help="replace the numbers in common/registration/"
     )
     return parser
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a file of fits, none if it is not there."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def is_wrong(row: Row) -> bool:
@@ -176,9 +168,10 @@ def covered(model: Model, rows: Sequence[Row]) -> str:
     from common.registration.trust import Directions
 
     bounds = [
-        model.bounds(Directions(**row["deviations"]), Directions(**row["half_voxel"]), kind)
+        model.bounds(
+            Directions(**row["deviations"]), Directions(**row["half_voxel"]), row["bounds_of"]
+        )
         for row in rows
-        for kind in [row["bounds_of"]]
     ]
     cells = [str(len(rows))]
     for name, error in DIRECTIONS.items():
@@ -318,8 +311,9 @@ def check(work: Path, rows: Sequence[Row]) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    rows = [row for path in sorted(args.work.glob("fits_*.jsonl")) for row in read_rows(path)]
-    rows = [row for row in rows if "cues" in row]
+    paths = sorted(args.work.glob("fits_*.jsonl"))
+    lines = [row for path in paths for _, row in files.read_lines(path, "fits of fits.py")]
+    rows = [row for row in lines if "cues" in row]
     check(args.work, rows)
     tests = held_out(rows)
     stated = chances(tests)

@@ -33,6 +33,7 @@ from common.synthetic import legs
 
 if TYPE_CHECKING:
     from common.registration.competition import Solution
+    from common.registration.register import Registration
     from common.registration.scene import Structure, View
     from common.registration.search.anywhere import Banks
     from common.results.result import Verdict
@@ -223,14 +224,13 @@ def refined_together(attempts: Sequence[Attempt], solutions: Sequence[Solution])
     return [each.solution for each in together]
 
 
-def searched(attempts: Sequence[Attempt], banks: Banks) -> list[tuple[Solution, Verdict]]:
+def searched(attempts: Sequence[Attempt], banks: Banks) -> list[Registration]:
     """Register femur and tibia in one view with nothing known, as registration.py does."""
     from common.registration.register import register
     from common.registration.starts import Starter
 
     structures = [attempt.structure for attempt in attempts]
-    found = register(attempts[0].views, structures, Starter("search", banks=banks), 0)
-    return [(each.solution, each.verdict) for each in found]
+    return register(attempts[0].views, structures, Starter("search", banks=banks), 0)
 
 
 def fits_of_picture(
@@ -251,9 +251,11 @@ def fits_of_picture(
     if "search" in kinds:
         # a bone that is not there is searched for too: its pose is wrong wherever it is
         pair = [each for each in chosen if each.kind in ("near", "absent")]
-        for attempt, (solution, verdict) in zip(pair, searched(pair, banks), strict=True):
+        for attempt, found in zip(pair, searched(pair, banks), strict=True):
             kind = "search_absent" if attempt.kind == "absent" else "search"
-            yield record(replace(attempt, kind=kind), solution, picture.name, number, verdict)
+            # where it was found only in the flipped X-ray, the cues are of that one
+            made = replace(attempt, kind=kind, views=found.views)
+            yield record(made, found.solution, picture.name, number, found.verdict)
 
 
 def fits_of_whole(picture: legs.Picture, structure: Structure, number: int) -> Iterator[Row]:
@@ -352,9 +354,9 @@ def load_other(ct: Path, mask: Path, label: str) -> Structure:
 
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a file of fits, none if it is not there."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return (
+        [row for _, row in files.read_lines(path, "fits of this script")] if path.exists() else []
+    )
 
 
 def run(args: argparse.Namespace) -> None:

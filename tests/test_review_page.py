@@ -290,11 +290,14 @@ def changed(locator, before, timeout_s=15):
 
 def settled(locator, quiet_ms=1500):
     """Return a screenshot once it stays the same: bones appear one after the other."""
-    before = None
-    while (now := locator.screenshot()) != before:
-        before = now
+    before = locator.screenshot()
+    for _ in range(10):
         locator.page.wait_for_timeout(quiet_ms)
-    return now
+        now = locator.screenshot()
+        if now == before:
+            return now
+        before = now
+    raise AssertionError("the scene does not come to rest")
 
 
 def test_the_scene_follows_the_pose(tab, served):

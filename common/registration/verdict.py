@@ -19,8 +19,9 @@ from common.results.result import Rival, Verdict, VerdictCode
 # between wrong and correct fits of knee bones; a correct scapula in a chest X-ray has 0.4
 # (python benchmarks/accuracy.py)
 FAILED_SIMILARITY, SUSPECT_SIMILARITY = 0.25, 0.75
-# of a whole CT, and of a bone that is rendered with the CT around it: right ones in chest X-rays
-# have 0.87 and more, wrong ones up to 0.84 (benchmarks/README.md, 'Bones of the chest')
+# of a bone that is rendered with the CT around it, and of a whole CT: right ones in chest X-rays
+# have 0.87 and more, wrong ones up to 0.84, and up to 0.81 of phantoms (benchmarks/README.md,
+# 'Bones of the chest' and 'The verdict put to the test')
 SUSPECT_WHOLE = 0.85
 # fits that few candidates reached, above wrong and below correct ones of knee bones
 # (python benchmarks/accuracy.py)

@@ -145,14 +145,7 @@ def make_pictures(
     X-rays that are in the folder are not made again.
     """
     rng = rng_of("scene", patient.number, posture, side)
-    scene = phantom.make(
-        FIRST_SEED + patient.number,
-        SCENE_MM,
-        tilt_deg=float(rng.uniform(5, 15)),
-        variation=VARIATION,
-        posture=posture,
-        flexion_deg=float(rng.uniform(0, FLEXION_DEG)),
-    )
+    scene = _scene(patient, rng, posture)
     truth_of = {
         bone: patient.scanner_from_knee[f"{bone} {side}"]
         @ geometry.invert(np.array(scene.truth["scanner_from_knee"][f"{bone} {side}"]))
@@ -191,15 +184,7 @@ def make_metal_pictures(patient: Patient, count: int, folder: Path) -> Iterator[
     X-rays that are in the folder are not made again.
     """
     rng = rng_of("metal", patient.number)
-    scene = phantom.make(
-        FIRST_SEED + patient.number,
-        SCENE_MM,
-        tilt_deg=float(rng.uniform(5, 15)),
-        variation=VARIATION,
-        posture=METAL_POSTURE,
-        flexion_deg=float(rng.uniform(0, FLEXION_DEG)),
-        implant=True,
-    )
+    scene = _scene(patient, rng, METAL_POSTURE, implant=True)
     metal = {}
     for part, (vertices, triangles) in scene.implant.items():
         metal[part] = folder / f"p{patient.number}_{part}.stl"
@@ -209,6 +194,21 @@ def make_metal_pictures(patient: Patient, count: int, folder: Path) -> Iterator[
         name = f"p{patient.number}_metal{number}"
         cameras, xrays = _take_two(leg, scene, "right", name, folder, list(metal.values()))
         yield Picture(name, "right", xrays, cameras, {}, metal=metal)
+
+
+def _scene(
+    patient: Patient, rng: np.random.Generator, posture: int, implant: bool = False
+) -> phantom.Phantom:
+    """Return a patient in another posture, on another grid, with the knees bent at random."""
+    return phantom.make(
+        FIRST_SEED + patient.number,
+        SCENE_MM,
+        tilt_deg=float(rng.uniform(5, 15)),
+        variation=VARIATION,
+        posture=posture,
+        flexion_deg=float(rng.uniform(0, FLEXION_DEG)),
+        implant=implant,
+    )
 
 
 def _take_two(

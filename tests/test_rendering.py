@@ -9,7 +9,7 @@ from helpers import gaussians, oblique_affine, small_ct
 from scipy.ndimage import map_coordinates
 
 from common import geometry
-from common.drr import joseph, nanodrr, renderer, siddon
+from common.drr import joseph, nanodrr, renderer, siddon, voxels
 from common.drr.renderer import choose_device, make_renderer
 from common.drr.voxels import Voxels
 from common.errors import InputError
@@ -18,7 +18,7 @@ from common.volume import attenuation
 from common.volume.attenuation import WATER_PER_MM
 from common.volume.hounsfield import SOFT_TISSUE_HU
 from common.volume.lineage import Lineage
-from common.volume.volume import Volume, block_average
+from common.volume.volume import Volume, affine_of_box, block_average
 
 # unequal pixel spacing, principal point off the centre
 DETECTOR = Detector(60, 70, 900.0, (1.1, 1.4), (30.3, 33.8))
@@ -72,13 +72,13 @@ def hand_projection(point, camera, detector) -> np.ndarray:
     )
 
 
-def make(kind, volume, centre=None):
+def make(kind, volume, centre=None, *unit):
     centre = volume.isocentre_mm if centre is None else centre
     return {
         "fused": joseph.FusedRenderer,
         "nanodrr": nanodrr.NanodrrRenderer,
         "siddon": siddon.SiddonRenderer,
-    }[kind](volume, centre, *([] if kind == "fused" else ["cpu"]))
+    }[kind](volume, centre, *([] if kind == "fused" else ["cpu"]), *unit)
 
 
 @pytest.mark.parametrize("kind", ["fused", "nanodrr", "siddon"])
@@ -211,6 +211,23 @@ def test_16_bit_voxels_are_within_a_ten_thousandth_of_the_range():
     off = np.abs(stored.inside * stored.scale - exact).max()
     assert off < 1.6e-5 * exact.max()
     assert not Voxels.of(volume_of(np.zeros((3, 4, 5)), np.eye(4))).flat.any()
+
+
+@pytest.mark.parametrize("kind", ["fused", "nanodrr"])
+def test_a_crop_of_rounded_voxels_is_rendered_in_their_unit(kind):
+    volume = smooth(GRIDS["oblique and anisotropic"], fineness=1)
+    stored, unit = voxels.rounded(volume)
+    assert stored.data.dtype == np.int16
+    box = slice(2, 27), slice(1, 34), slice(0, 25)
+    at = affine_of_box(volume.affine, box)
+    exact, rounded = (
+        dataclasses.replace(whole, data=whole.data[box], affine=at) for whole in (volume, stored)
+    )
+    camera, centre = camera_on(volume.isocentre_mm)[None], volume.isocentre_mm
+    expected = make(kind, exact, centre).render(camera, DETECTOR)
+    found = make(kind, rounded, centre, unit).render(camera, DETECTOR)
+    assert expected.max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-4 * expected.max())
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

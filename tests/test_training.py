@@ -17,6 +17,7 @@ from common.errors import InputError
 from common.geometry import Detector
 from common.geometry.pose_range import PoseRange, any_side
 from common.training import augmentation, batches, loop, schedule, validation
+from common.training.correlation import similarity
 from common.training.images import LEAST_IN_VIEW, Scenes, draw_poses, make_batch
 from common.training.job import Job
 from common.training.loading import load_patient
@@ -118,12 +119,29 @@ def test_the_image_terms_vanish_at_the_truth_and_pull_a_wrong_pose_back(
     patient, term, parameter, change
 ):
     at_truth, _ = image_loss(patient, [0.0] * 6, **{term: 1.0})
-    assert at_truth == pytest.approx(
-        0, abs=0.02
-    )  # xvr's similarity of a picture with itself is just short of 1
+    # the similarity of a picture with itself is just short of 1
+    assert at_truth == pytest.approx(0, abs=0.02)
     off, gradient = image_loss(patient, (np.eye(6)[parameter] * change).tolist(), **{term: 1.0})
     assert off > at_truth + 3e-3
     assert gradient[parameter] * change > 0
+
+
+def test_the_similarity_and_its_gradient_are_those_of_xvr():
+    from xvr.register.losses.gmncc import GradientMultiscaleNormalizedCrossCorrelation2d
+
+    random = torch.Generator().manual_seed(0)
+    image, noise = torch.randn(2, 3, 1, 40, 36, generator=random)
+    image = torch.nn.functional.avg_pool2d(image, 5, 1, 2)
+    image[:, :, :12] = 0  # patches that show nothing
+    found = {}
+    theirs = GradientMultiscaleNormalizedCrossCorrelation2d()
+    for name, similar in (("xvr", theirs), ("ours", similarity)):
+        other = (image + 0.1 * noise).requires_grad_()
+        value = similar(image, other)
+        found[name] = value.detach(), torch.autograd.grad(value.sum(), other)[0]
+    torch.testing.assert_close(found["ours"][0], found["xvr"][0], atol=2e-4, rtol=0)
+    off = (found["ours"][1] - found["xvr"][1]).norm()
+    assert off < 1e-3 * found["xvr"][1].norm()
 
 
 def test_silhouettes_that_agree_have_dice_one_and_apart_zero():

@@ -22,7 +22,8 @@ class NanodrrRenderer:
     # steps of the central differences
     STEP_DEG, STEP_MM = 0.05, 0.05
 
-    def __init__(self, volume: Volume, centre_mm: np.ndarray, device: str):
+    def __init__(self, volume: Volume, centre_mm: np.ndarray, device: str, unit: float = 1.0):
+        """Take the voxels of a volume, times ``unit``, about ``centre_mm`` (3,)."""
         import torch
         from nanodrr.data import Subject
 
@@ -31,7 +32,7 @@ class NanodrrRenderer:
 
         sizes = np.array(volume.shape)
         grid_from_voxel = geometry.translation(1 / sizes - 1) @ np.diag([*(2 / sizes), 1])
-        image = tensor(volume.data.transpose(2, 1, 0))[None, None]
+        image = tensor(volume.data.transpose(2, 1, 0))[None, None] * unit
         inverse = geometry.invert(volume.affine)
         self._subject = Subject(
             image,

@@ -102,17 +102,20 @@ class SaturatingRenderer(SaturatingImages):
         return SaturatingRenderer(self._linear.about(centre_mm))
 
 
-def make_renderer(volume: Volume, device: str, centre_mm: np.ndarray | None = None) -> Renderer:
-    """Return the renderer of an attenuation volume for ``device`` (cpu, cuda or mps).
+def make_renderer(
+    volume: Volume, device: str, centre_mm: np.ndarray | None = None, unit: float = 1.0
+) -> Renderer:
+    """Return the renderer of a volume in units of attenuation, for ``device`` (cpu, cuda or mps).
 
-    ``centre_mm`` (3,) is the point about which pose twists rotate, by default the isocentre. The
-    renderer of a metal part saturates, see `SaturatingImages`.
+    ``unit`` is the attenuation (1/mm) of a voxel of 1. ``centre_mm`` (3,) is the point about which
+    pose twists rotate, by default the isocentre. The renderer of a metal part saturates, see
+    `SaturatingImages`.
     """
     centre = volume.isocentre_mm if centre_mm is None else np.asarray(centre_mm, float)
     linear: Renderer = (
-        FusedRenderer(volume, centre)
+        FusedRenderer(volume, centre, unit)
         if device == "cpu"
-        else NanodrrRenderer(volume, centre, device)
+        else NanodrrRenderer(volume, centre, device, unit)
     )
     return SaturatingRenderer(linear) if is_metal(volume.lineage) else linear
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Voxels:
 
     @classmethod
     def of(cls, volume: Volume, unit: float = 1.0) -> Voxels:
-        """Return the voxels of a volume, times ``unit``.
+        """Return the voxels of a volume, times ``unit``; those of 16 bits as they are.
 
         Raises InputError if they are too many for 32-bit indices.
         """
@@ -42,12 +42,27 @@ class Voxels:
                 "fewer than 2^31",
                 "crop the CT to the bone (crop_cts.py)",
             )
-        largest = max(float(data.max()), -float(data.min()))
-        step = largest / LARGEST if largest > 0 else 1.0
         flat = np.zeros(count + 1, np.int16)
         padded = flat[:count].reshape(shape, order="F")
-        for first in range(0, data.shape[2], SLICES):
-            part = data[:, :, first : first + SLICES] * np.float32(1 / step)
-            target = padded[1:-1, 1:-1, first + 1 : first + 1 + part.shape[2]]
-            np.copyto(target, np.rint(part, out=part), casting="unsafe")
+        step = _round(data, padded[1:-1, 1:-1, 1:-1])
         return cls(padded, step * unit, flat)
+
+
+def rounded(volume: Volume) -> tuple[Volume, float]:
+    """Return a volume in 16 bits, first index fastest, and what a voxel of 1 stands for."""
+    data = np.empty(volume.shape, np.int16, order="F")
+    step = _round(volume.data, data)
+    return replace(volume, data=data), step
+
+
+def _round(data: np.ndarray, target: np.ndarray) -> float:
+    """Write voxels to ``target``, which has 16 bits. Returns what a voxel of 1 stands for."""
+    if data.dtype == np.int16:
+        np.copyto(target, data)
+        return 1.0
+    largest = max(float(data.max()), -float(data.min()))
+    step = largest / LARGEST if largest > 0 else 1.0
+    for first in range(0, data.shape[2], SLICES):
+        part = data[:, :, first : first + SLICES] * np.float32(1 / step)
+        np.copyto(target[:, :, first : first + SLICES], np.rint(part, out=part), casting="unsafe")
+    return step

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from common import files, geometry
+from common.drr import voxels
 from common.drr.renderer import Device
 from common.errors import InputError
 from common.training.patient import Layer, Patient
@@ -140,7 +141,5 @@ def _continued(volume: Volume, voxel_mm: float, beyond_mm: np.ndarray) -> Layer:
     data = np.pad(coarse.data, [(n, n) for n in more], mode="edge")
     box = index_box(data > 0) if data.any() else (slice(0, 1), slice(0, 1), slice(0, 1))
     affine = affine_of_box(coarse.affine @ geometry.translation(-more), box)
-    return Layer(
-        Volume(np.ascontiguousarray(data[box]), affine, volume.lineage, volume.path),
-        geometry.invert(volume.affine) @ affine,
-    )
+    chosen, unit = voxels.rounded(Volume(data[box], affine, volume.lineage, volume.path))
+    return Layer(chosen, unit, geometry.invert(volume.affine) @ affine)

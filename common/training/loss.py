@@ -10,7 +10,7 @@ import torch
 from common import geometry
 from common.drr import autodiff
 from common.pose_network import prediction
-from common.pose_network.xvr_parts import xvr_module
+from common.training.correlation import similarity
 from common.training.images import Scenes
 from common.training.patient import Patient
 from common.training.view import TrainingView
@@ -46,8 +46,6 @@ class ImageLoss:
 
     def __init__(self, view: TrainingView, image_weight: float, dice_weight: float):
         self.view, self.image_weight, self.dice_weight = view, image_weight, dice_weight
-        similarity = xvr_module("register/losses/gmncc.py")
-        self._similarity = similarity.GradientMultiscaleNormalizedCrossCorrelation2d()
 
     def __call__(self, poses: torch.Tensor, scenes: Sequence[Scenes]) -> torch.Tensor:
         """Mean of the weighted terms over a batch.
@@ -64,8 +62,7 @@ class ImageLoss:
         loss = found.new_zeros(())
         if self.image_weight:
             images = prediction.standardise_input(wanted), prediction.standardise_input(found)
-            similarity = self._similarity.to(found.device)(*images).mean()
-            loss = loss + self.image_weight * (1 - similarity)
+            loss = loss + self.image_weight * (1 - similarity(*images).mean())
         if self.dice_weight:
             overlap = dice(silhouette(wanted), silhouette(found)).mean()
             loss = loss + self.dice_weight * (1 - overlap)

@@ -16,11 +16,13 @@ from common.volume.volume import Volume, affine_of_box
 class Layer:
     """Attenuation (1/mm) of one part of a CT; its outermost slices are repeated beyond the CT.
 
-    ``ct_from_layer`` (4, 4) maps voxel indices, by scales and translations only. ``centre_mm`` (3,)
-    is the point that a labelled neighbour rotates about, in the canonical frame; None for others.
+    Voxels have 16 bits, ``unit`` is the attenuation of a voxel of 1. ``ct_from_layer`` (4, 4) maps
+    voxel indices, by scales and translations only. ``centre_mm`` (3,) is the point that a labelled
+    neighbour rotates about, in the canonical frame; None for others.
     """
 
     volume: Volume
+    unit: float
     ct_from_layer: np.ndarray
     centre_mm: np.ndarray | None = None
 
@@ -32,7 +34,7 @@ class Layer:
         last = np.clip(np.floor((high - shift) / scale), first, sizes - 1).astype(int)
         i, j, k = (slice(a, b + 1) for a, b in zip(first, last, strict=True))
         return Volume(
-            np.ascontiguousarray(self.volume.data[i, j, k]),
+            self.volume.data[i, j, k],
             affine_of_box(self.volume.affine, (i, j, k)),
             self.volume.lineage,
             self.volume.path,
@@ -96,7 +98,9 @@ class Patient:
         low, high = -0.5 - beyond[0], np.array(self.shape) - 0.5 + beyond[1]
 
         def renderer(layer: Layer) -> Renderer:
-            return make_renderer(layer.within(low, high), self.device, self.isocentre_mm)
+            return make_renderer(
+                layer.within(low, high), self.device, self.isocentre_mm, layer.unit
+            )
 
         return Renderers(
             renderer(self.bone),

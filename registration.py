@@ -58,7 +58,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import sys
 import time
@@ -107,7 +106,6 @@ def run(args: argparse.Namespace) -> int:
     with beside() as reader, beside() as writer:
         checkpoint = load_checkpoint(args.checkpoint) if args.checkpoint else None
         planned = repeated(args) if args.repeat else plan(args, checkpoint)
-        writer(importlib.import_module, "torch")  # to write results, and slow to import
         first = next((p.request for p in planned if p.request.init != "fixed"), planned[0].request)
         inputs = load_inputs(first, checkpoint)
         if args.check:

@@ -1,11 +1,13 @@
 """``parameters.pt``, the result of a registration: one schema, one writer, one reader.
 
-It contains plain types and tensors only, so that ``torch.load(..., weights_only=True)`` opens it.
+It contains plain types and tensors only, so that ``torch.load(..., weights_only=True)`` opens it;
+the suite reads and writes it without torch.
 Frames are those of `common.geometry`.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -15,9 +17,10 @@ import numpy as np
 
 from common import files, geometry
 from common.errors import InputError, reading
+from common.files import tensor_archive
 from common.results.pose_uncertainty import PoseUncertainty
 from common.results.result import DETECTOR_KEYS, TRAJECTORY_COLUMNS, Result, Verdict
-from common.results.scanner_view import ScannerView, as_tensor
+from common.results.scanner_view import ScannerView
 
 SCHEMA = "registration/1"
 MAX_PIXELS = 200_000_000
@@ -26,21 +29,17 @@ MAX_POINTS = 100_000
 
 def save(path: str | Path, result: Result) -> None:
     """Write ``parameters.pt``. Raises as `files.atomic`."""
-    import torch
-
     lengths = {name: len(result.trajectory[name]) for name in TRAJECTORY_COLUMNS}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"trajectory columns differ in length: {lengths}")
-    image = torch.as_tensor(np.ascontiguousarray(result.xray["image"]))
     content = {
         "schema": SCHEMA,
         "drr": result.drr,
-        "xray": {**result.xray, "image": image},
-        "init_pose": as_tensor(result.init_pose)[None],
-        "final_pose": as_tensor(result.final_pose)[None],
+        "xray": result.xray,
+        "init_pose": np.asarray(result.init_pose, float)[None],
+        "final_pose": np.asarray(result.final_pose, float)[None],
         "trajectory": {
-            name: torch.tensor(result.trajectory[name], dtype=torch.float64)
-            for name in TRAJECTORY_COLUMNS
+            name: np.array(result.trajectory[name], float) for name in TRAJECTORY_COLUMNS
         },
         "verdict": result.verdict.entries(),
         "metrics": result.metrics,
@@ -52,9 +51,9 @@ def save(path: str | Path, result: Result) -> None:
     if result.pose_uncertainty is not None:
         content["pose_uncertainty"] = result.pose_uncertainty.entries()
     if result.rival_poses:
-        content["rival_poses"] = as_tensor(np.stack(result.rival_poses))
+        content["rival_poses"] = np.stack(result.rival_poses).astype(float)
     with files.writing(path) as stream:
-        torch.save(content, stream)
+        tensor_archive.save(stream, content)
 
 
 def load(path: str | Path) -> Result:
@@ -62,12 +61,10 @@ def load(path: str | Path) -> Result:
 
     Raises InputError if the file does not have this schema, or if an entry is missing or invalid.
     """
-    from common.files import torch_files
-
     what = "parameters.pt of registration.py"
     path = files.existing_file(path, what)
-    content = torch_files.load(path, what)
-    schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
+    content = _content(path, what)
+    schema = _schema(content)
     if schema != SCHEMA:
         checkpoint = isinstance(content, dict) and "model_state_dict" in content
         found = "a model checkpoint" if checkpoint else f"schema {schema!r}"
@@ -91,6 +88,20 @@ def load(path: str | Path) -> Result:
     return result
 
 
+def _content(path: Path, what: str) -> Any:
+    with contextlib.suppress(tensor_archive.NotPlainError):
+        content = tensor_archive.load(path)
+        if _schema(content) == SCHEMA:
+            return content
+    from common.files import torch_files
+
+    return torch_files.load(path, what)  # says what it is instead
+
+
+def _schema(content: Any) -> str | None:
+    return content.get("schema") if isinstance(content, dict) else type(content).__name__
+
+
 def _holds_views(views: Any) -> bool:
     return isinstance(views, list) and bool(views) and all(isinstance(view, dict) for view in views)
 
@@ -98,9 +109,9 @@ def _holds_views(views: Any) -> bool:
 def _result_of(content: dict[str, Any]) -> Result:
     return Result(
         drr=content["drr"],
-        xray={**content["xray"], "image": content["xray"]["image"].numpy()},
-        init_pose=content["init_pose"][0].double().numpy(),
-        final_pose=content["final_pose"][0].double().numpy(),
+        xray={**content["xray"], "image": np.asarray(content["xray"]["image"])},
+        init_pose=np.array(content["init_pose"][0], float),
+        final_pose=np.array(content["final_pose"][0], float),
         trajectory={name: content["trajectory"][name].tolist() for name in TRAJECTORY_COLUMNS},
         verdict=Verdict.from_entries(content["verdict"]),
         metrics=content["metrics"],
@@ -114,7 +125,7 @@ def _result_of(content: dict[str, Any]) -> Result:
             else None
         ),
         rival_poses=(
-            list(content["rival_poses"].double().numpy()) if "rival_poses" in content else []
+            list(np.array(content["rival_poses"], float)) if "rival_poses" in content else []
         ),
     )
 

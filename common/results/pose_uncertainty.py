@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from common.results.scanner_view import as_matrix, as_tensor
-
 FRAME = (
     "RAS millimetres of the original CT: left twists of scanner_from_camera, a rotation vector "
     "(radians) about the centre of each bone, then a translation (mm)"
@@ -74,8 +72,8 @@ class PoseUncertainty:
         return {
             "frame": FRAME,
             "bones": list(self.bones),
-            "centres_mm": as_tensor(self.centres_mm),
-            "covariance": as_tensor(self.covariance),
+            "centres_mm": np.asarray(self.centres_mm, float),
+            "covariance": np.asarray(self.covariance, float),
         }
 
     @classmethod
@@ -87,8 +85,8 @@ class PoseUncertainty:
         bones = tuple(map(str, entries["bones"]))
         if not 0 < len(bones) <= MOST_BONES:
             raise ValueError(f"covariance of {len(bones)} bones")
-        covariance = as_matrix(entries["covariance"])
-        centres = as_matrix(entries["centres_mm"])
+        covariance = np.array(entries["covariance"], float)
+        centres = np.array(entries["centres_mm"], float)
         size = 6 * len(bones)
         if covariance.shape != (size, size) or centres.shape != (len(bones), 3):
             raise ValueError(f"covariance of shape {covariance.shape} for {len(bones)} bones")

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from common import geometry
 from common.geometry import Detector
-
-if TYPE_CHECKING:
-    import torch
 
 PIXEL_FRAME = (
     "RAS millimetres of the original CT; pixels (column, row) of the picture on disk, from 0, "
@@ -44,8 +41,8 @@ class BoneMotion:
         return {
             "name": self.name,
             "side": self.side,
-            "motion": as_tensor(self.motion),
-            "scanner_from_volume": as_tensor(self.scanner_from_volume),
+            "motion": self.motion,
+            "scanner_from_volume": self.scanner_from_volume,
         }
 
     @classmethod
@@ -54,8 +51,8 @@ class BoneMotion:
         return cls(
             entries["name"],
             entries["side"],
-            as_matrix(entries["motion"]),
-            as_matrix(entries["scanner_from_volume"]),
+            np.array(entries["motion"], float),
+            np.array(entries["scanner_from_volume"], float),
         )
 
 
@@ -130,7 +127,7 @@ class ScannerView:
     def entries(self) -> dict[str, Any]:
         """Return the view as stored in ``scanner_pose`` of ``parameters.pt``."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        matrices = {name: as_tensor(plain[name]) for name in _MATRICES}
+        matrices = {name: np.asarray(plain[name], float) for name in _MATRICES}
         kept = {name: plain[name] for name in plain if name not in (*_MATRICES, *_OTHERS)}
         xray = {"xray": self.xray} if self.xray is not None else {}
         bones = [bone.entries() for bone in self.bones]
@@ -143,7 +140,7 @@ class ScannerView:
         Raises KeyError, TypeError, AttributeError or ValueError if an entry is missing or invalid.
         """
         names = [each.name for each in fields(cls) if each.name not in (*_MATRICES, *_OTHERS)]
-        values: dict[str, Any] = {name: as_matrix(entries[name]) for name in _MATRICES}
+        values: dict[str, Any] = {name: np.array(entries[name], float) for name in _MATRICES}
         values |= {name: entries[name] for name in names}
         bones = tuple(BoneMotion.from_entries(bone) for bone in entries.get("bones", ()))
         return cls(**values, bones=bones, xray=entries.get("xray"))
@@ -155,15 +152,3 @@ def bone_motion(reference_camera: np.ndarray, camera: np.ndarray) -> np.ndarray:
     The arguments are scanner_from_camera (4, 4) of the reference bone and of the bone.
     """
     return reference_camera @ geometry.invert(camera)
-
-
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """Return a float64 tensor, as matrices are stored."""
-    import torch
-
-    return torch.as_tensor(np.asarray(array), dtype=torch.float64)
-
-
-def as_matrix(tensor: torch.Tensor) -> np.ndarray:
-    """Return a stored matrix as a float64 array."""
-    return np.array(tensor.tolist(), dtype=np.float64)

@@ -44,7 +44,6 @@ def begin(leave_cores: int = 0) -> None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # imported now, not at the first picture
     import numba
-    import torch  # noqa: F401
 
     from common.drr import joseph_kernel  # noqa: F401
 

@@ -326,7 +326,7 @@ def test_aiming_turns_the_axis_to_the_pixel_and_keeps_the_source(column, row):
 def test_a_basis_keeps_most_of_each_template(bone):
     rotations = viewing_rotations(UP, UPRIGHT_TILT_DEG)
     bank = make_bank(bone.body, rotations, USUAL_DEPTHS, 1000.0)
-    assert len(bank.own) == len(bank.templates) == len(rotations) * len(USUAL_DEPTHS)
+    assert len(bank.own) == bank.pictures.shape[1] == len(rotations) * len(USUAL_DEPTHS)
     kept = (bank.weights**2).sum(axis=1)
     assert np.median(kept) > 0.8
     assert kept.max() < 1.01
@@ -337,9 +337,10 @@ def test_a_basis_keeps_most_of_each_template(bone):
 
 def tiny_bank(value: float = 1.0) -> Bank:
     """A bank of two templates of 3 x 3 pixels."""
-    images, rows = np.full((2, 3, 3), value, np.float32), np.full((2, 4), value, np.float32)
+    rows = np.full((2, 4), value, np.float32)
     return Bank(
-        3.2, np.zeros(3), np.array([0.7]), np.stack([np.eye(3)] * 2), images, images,
+        3.2, np.zeros(3), np.array([0.7]), np.stack([np.eye(3)] * 2),
+        np.full((2, 2, 3, 3), value, np.int16), np.ones(2, np.float32),
         np.ones(2), np.ones(2), np.ones((4, 9), np.float32), rows,
         np.ones((4, 9), np.float32), rows,
     )  # fmt: skip
@@ -353,26 +354,30 @@ def test_a_bank_is_made_once_and_anew_where_its_file_is_damaged(tmp_path, monkey
         made.append(1)
         return tiny_bank(len(made))
 
-    assert bank_cache.cached("key", make).templates[0, 0, 0] == 1
-    assert bank_cache.cached("key", make).templates[0, 0, 0] == 1
+    assert bank_cache.cached("key", make).pictures[1, 1, 0, 0] == 1
+    assert bank_cache.cached("key", make).pictures[1, 1, 0, 0] == 1
     (path,) = tmp_path.glob("*.npz")
     path.write_bytes(path.read_bytes()[:200])
-    assert bank_cache.cached("key", make).templates[0, 0, 0] == 2
-    assert bank_cache.cached("key", make).templates[0, 0, 0] == 2
+    assert bank_cache.cached("key", make).pictures[1, 1, 0, 0] == 2
+    assert bank_cache.cached("key", make).pictures[1, 1, 0, 0] == 2
     assert len(made) == 2
+    (path,) = tmp_path.glob("*.npy")
+    path.write_bytes(path.read_bytes()[:150])
+    assert bank_cache.cached("key", make).pictures[1, 1, 0, 0] == 3
 
 
 def test_the_cache_removes_what_was_not_used_for_longest(tmp_path, monkeypatch):
     monkeypatch.setenv("BONE_CACHE", str(tmp_path))
     bank_cache.cached("old", tiny_bank)
-    size = next(tmp_path.glob("old.npz")).stat().st_size
+    size = sum(path.stat().st_size for path in tmp_path.glob("old.*"))
     monkeypatch.setattr(bank_cache, "LIMIT_BYTES", 2 * size)
     import os
 
     os.utime(tmp_path / "old.npz", (1, 1))
     bank_cache.cached("newer", tiny_bank)
     bank_cache.cached("newest", tiny_bank)
-    assert sorted(path.stem for path in tmp_path.glob("*.npz")) == ["newer", "newest"]
+    for ending in ("npz", "npy"):
+        assert sorted(path.stem for path in tmp_path.glob(f"*.{ending}")) == ["newer", "newest"]
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path, monkeypatch):

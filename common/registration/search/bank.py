@@ -43,8 +43,8 @@ class Bank:
     centre: np.ndarray  # (3,) of the body, mm
     depths: np.ndarray  # (D,) of the SDD
     rotations: np.ndarray  # (V, 3, 3) volume_from_camera
-    templates: np.ndarray  # (N, h, h) contrast under the mask
-    masks: np.ndarray  # (N, h, h)
+    pictures: np.ndarray  # (2, N, h, h) int16: contrast under the mask, and the mask
+    units: np.ndarray  # (2,) float32, what 1 stands for in either
     own: np.ndarray  # (N,) energy of a template
     area: np.ndarray  # (N,) of its mask
     basis: np.ndarray  # (C, h h)
@@ -54,7 +54,7 @@ class Bank:
 
     @property
     def half(self) -> int:
-        return self.templates.shape[1] // 2
+        return self.pictures.shape[2] // 2
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {each.name: np.asarray(getattr(self, each.name)) for each in fields(self)}
@@ -125,10 +125,19 @@ def make_bank(body: Body, rotations: np.ndarray, depths: Sequence[float], sdd_mm
     with single_threaded_blas():
         basis, mask_basis = _eigenbasis(normed, COMPONENTS), _eigenbasis(mask_rows, MASK_COMPONENTS)
         weights, mask_weights = normed @ basis.T, mask_rows @ mask_basis.T
+    pictures, units = _in_16_bits(np.stack([templates, masks]))
     return Bank(
-        pixel_mm, body.centre_mm, np.array(depths), rotations, templates, masks, own, area,
+        pixel_mm, body.centre_mm, np.array(depths), rotations, pictures, units, own, area,
         basis, weights, mask_basis, mask_weights,
     )  # fmt: skip
+
+
+def _in_16_bits(stacks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return stacks (S, ...) as int16, which is overwritten, and the units (S,) of each."""
+    units = np.array([max(stack.max(), -stack.min(), 1e-9) for stack in stacks]) / 32767
+    for stack, unit in zip(stacks, units, strict=True):
+        np.rint(stack / np.float32(unit), out=stack)
+    return stacks.astype(np.int16), units.astype(np.float32)
 
 
 def _templates_at(

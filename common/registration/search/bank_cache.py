@@ -1,7 +1,8 @@
 """Template banks kept between calls in the user's cache folder, by the content they come from.
 
-A file is complete or absent; a damaged one is made again. The folder is kept below `LIMIT_BYTES`:
-the banks that were not used for longest are removed.
+A bank is two files: the pictures, of which a search reads those that it needs (memory-mapped), and
+the rest. A file is complete or absent; a damaged bank is made again. The folder is kept below
+`LIMIT_BYTES`: the banks that were not used for longest are removed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,9 +23,8 @@ from common.registration.search.bank import Bank
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "bank/1"
+FORMAT = "bank/2"
 LIMIT_BYTES = 2_000_000_000
-STORED_HALF = ("templates", "masks", "weights", "mask_weights")  # as float16
 
 
 def cache_folder() -> Path:
@@ -73,18 +72,23 @@ def cached(key: str, make: Callable[[], Bank]) -> Bank:
 def _read(path: Path) -> Bank:
     with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    for name in STORED_HALF:
-        arrays[name] = arrays[name].astype(np.float32)
-    return Bank.from_arrays(arrays)
+    # copy on write, as kernels are compiled for arrays that may be written to
+    pictures = np.load(_pictures(path), mmap_mode="c", allow_pickle=False)
+    return Bank.from_arrays({**arrays, "pictures": np.asarray(pictures)})
 
 
 def _write(path: Path, bank: Bank) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = bank.arrays()
-    for name in STORED_HALF:
-        arrays[name] = arrays[name].astype(np.float16)
+    arrays = bank.arrays()
+    pictures = arrays.pop("pictures")
+    with files.atomic(_pictures(path)) as partial:
+        np.save(partial, pictures)
     with files.atomic(path) as partial, open(partial, "wb") as stream:
         np.savez(stream, **arrays)
+
+
+def _pictures(path: Path) -> Path:
+    return path.with_suffix(".npy")
 
 
 def _trim(folder: Path) -> None:
@@ -93,10 +97,12 @@ def _trim(folder: Path) -> None:
     for path in folder.glob("*.npz"):
         with contextlib.suppress(FileNotFoundError):  # another run trims too
             status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
+            size = status.st_size + _pictures(path).stat().st_size
+            found.append((status.st_mtime, size, path))
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
         if total <= LIMIT_BYTES:
             break
         path.unlink(missing_ok=True)
+        _pictures(path).unlink(missing_ok=True)
         total -= size

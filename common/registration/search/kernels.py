@@ -36,22 +36,25 @@ def best_places(likeness, energy, overlap, own, area, allowed, depth_of, values,
 
 
 @numba.njit(fastmath=True, cache=True, nogil=True)
-def exact_scores(templates, masks, which, places, picture, valid, out):
-    """Masked normalised correlation of templates ``which``, the best of 3 x 3 places each."""
+def exact_scores(pictures, units, which, places, picture, valid, out):
+    """Masked normalised correlation of templates ``which``, the best of 3 x 3 places each.
+
+    ``pictures`` and ``units`` are those of a `bank.Bank`.
+    """
     height, width = picture.shape
-    side = templates.shape[1]
+    side = pictures.shape[2]
     c = side // 2
     for n in range(len(which)):
-        mask, template = masks[which[n]], templates[which[n]]
+        template, mask = pictures[0, which[n]], pictures[1, which[n]]
         row, column = places[n, 0], places[n, 1]
         area = np.float32(0.0)
         own = np.float32(0.0)
         sums = np.zeros((9, 4), np.float32)  # overlap, mean, square, product
         for r in range(side):
             for q in range(side):
-                m, t = mask[r, q], template[r, q]
-                if m <= np.float32(1e-4):
+                if mask[r, q] <= 0:
                     continue
+                m, t = mask[r, q] * units[1], template[r, q] * units[0]
                 area += m
                 own += t * t
                 for shift in range(9):

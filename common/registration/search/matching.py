@@ -193,7 +193,7 @@ def _scored(bank: Bank, image: SmallImage, placed: _Placed) -> list[Match]:
 
     scores = np.empty(len(placed.values), np.float32)
     exact_scores(
-        bank.templates, bank.masks, placed.templates, placed.places, image.contrast, image.valid,
+        bank.pictures, bank.units, placed.templates, placed.places, image.contrast, image.valid,
         scores,
     )  # fmt: skip
     straight = bank.cameras(placed.templates, image.detector.sdd_mm)

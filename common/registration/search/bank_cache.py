@@ -14,6 +14,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def _read(path: Path) -> Bank:
 
 def _write(path: Path, bank: Bank) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = bank.arrays()
+    arrays: dict[str, Any] = bank.arrays()
     pictures = arrays.pop("pictures")
     with files.atomic(_pictures(path)) as partial:
         np.save(partial, pictures)

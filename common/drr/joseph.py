@@ -15,7 +15,6 @@ from common.volume.volume import Volume, block_average, voxel_edge_mm
 
 # larger volumes do not stay in the cache of a core: their voxels are prefetched
 CACHED_BYTES = 8_000_000
-NEAREST_MM = 1.0
 
 
 class FusedRenderer:
@@ -26,9 +25,10 @@ class FusedRenderer:
 
     def __init__(self, volume: Volume, centre_mm: np.ndarray, unit: float = 1.0):
         """Take the voxels of a volume, times ``unit``, about ``centre_mm`` (3,)."""
-        from common.drr import joseph_kernel
+        from common.drr import bricks, joseph_kernel
 
-        self._kernel = joseph_kernel
+        self._kernel, self._bricks = joseph_kernel, bricks
+        self._surface: tuple[np.ndarray, int] | None = None
         self._voxels = Voxels.of(volume, unit)
         self._grid = replace(volume, data=self._voxels.inside)
         self._coarser: dict[tuple[int, ...], FusedRenderer] = {}
@@ -37,9 +37,7 @@ class FusedRenderer:
         self._strides = np.array(padded.strides) // padded.itemsize
         self._ahead = padded.nbytes > CACHED_BYTES
         self._voxel_from_world = geometry.translation(np.ones(3)) @ geometry.invert(volume.affine)
-        corners = np.array(np.meshgrid(*[(0, n - 1) for n in padded.shape])).reshape(3, -1).T
-        corners = geometry.apply(geometry.invert(self._voxel_from_world), corners)
-        self._corners = np.c_[corners, np.ones(8)][:, :, None]  # (8, 4, 1) of the layer of zeros
+        self._world_from_voxel = geometry.invert(self._voxel_from_world)
         self.voxel_mm = voxel_edge_mm(volume)
         self.centre_mm = centre_mm
 
@@ -48,8 +46,9 @@ class FusedRenderer:
         each = one_per_camera(detectors, len(cameras))
         rays = np.stack([_rays(*pair) for pair in zip(cameras, each, strict=True)])
         out = np.zeros((len(cameras), each[0].height, each[0].width), np.float32)
-        boxes = self._boxes(cameras, each)
-        self._kernel.integrate(*self._stored, boxes, self._to_voxels(rays), _table(each), out)
+        table = _table(each)
+        tiles = self._tiles(cameras, table, out.shape[1:])
+        self._kernel.integrate(*self._stored, tiles, self._to_voxels(rays), table, out)
         return out
 
     def render_with_jacobian(
@@ -61,11 +60,12 @@ class FusedRenderer:
         shape = each[0].height, each[0].width
         out = np.zeros((len(cameras), *shape), np.float32)
         jacobian = np.zeros((len(cameras), 6, *shape), np.float32)
+        table = _table(each)
         self._kernel.integrate_with_jacobian(
             *self._stored,
-            self._boxes(cameras, each),
+            self._tiles(cameras, table, shape),
             self._to_voxels(rays),
-            _table(each),
+            table,
             rays,
             np.ascontiguousarray(self._voxel_from_world[:3, :3]),
             self.centre_mm,
@@ -96,20 +96,11 @@ class FusedRenderer:
         voxels = self._voxels
         return voxels.flat, voxels.scale, self._sizes, self._strides, self._ahead
 
-    def _boxes(self, cameras: np.ndarray, detectors: Sequence[Detector]) -> np.ndarray:
-        """Return which pixels can see the volume (B, 4), see `joseph_kernel.integrate`."""
-        seen = np.linalg.inv(cameras)[:, None, :3, :] @ self._corners  # (B, 8, 3, 1)
-        depths = seen[:, :, 2]
-        # beside the source, the volume has no outline
-        beside = depths.min(axis=1, keepdims=True) < NEAREST_MM
-        table = _table(detectors)[:, None, :]
-        at = table[..., :2] + table[..., 4:] / table[..., 2:4] * (
-            seen[:, :, :2, 0] / np.where(beside, 1.0, depths)
-        )
-        size = np.array([[detector.width, detector.height] for detector in detectors])
-        low = np.where(beside[:, 0], 0, np.clip(np.floor(at.min(1)), 0, size))
-        high = np.where(beside[:, 0], size, np.clip(np.ceil(at.max(1)) + 1, low, size))
-        return np.concatenate([low[:, ::-1], high[:, ::-1]], axis=1).astype(np.int64)
+    def _tiles(self, cameras: np.ndarray, table: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Return where the rays of each tile may meet something, see `bricks.reached`."""
+        if self._surface is None:
+            self._surface = self._bricks.surface(self._voxels.padded)
+        return self._bricks.reached(*self._surface, self._world_from_voxel, cameras, table, shape)
 
     def _to_voxels(self, rays: np.ndarray) -> np.ndarray:
         """Return the rays (B, 4, 3) of `_rays` in indices of the padded volume."""

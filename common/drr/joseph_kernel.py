@@ -24,6 +24,7 @@ import math
 import numba
 import numpy as np
 
+from common.drr.bricks import TILE
 from common.drr.loads import pair, plus, prefetch, times
 from common.drr.parallel import parallel
 
@@ -89,8 +90,11 @@ def _in_plane(m):
 
 
 @numba.njit(inline="always")
-def _planes(rays, b, r, c, m, u, v, sizes):
-    """Return first plane, number of planes, in-plane start and slope of a ray, and 1 / d_m."""
+def _planes(rays, b, r, c, m, u, v, sizes, near, far):
+    """Return first plane, number of planes, in-plane start and slope of a ray, and 1 / d_m.
+
+    The planes lie between the shares ``near`` and ``far`` of the way from source to pixel.
+    """
     d = _step(rays, b, r, c, m)
     inverse = 1.0 / d
     hu = _step(rays, b, r, c, u) * inverse
@@ -98,8 +102,9 @@ def _planes(rays, b, r, c, m, u, v, sizes):
     source = rays[b, 0, m]
     xu = rays[b, 0, u] - source * hu
     xv = rays[b, 0, v] - source * hv
-    low = max(0.0, min(source, source + d))
-    high = min(sizes[m] - 1.0, max(source, source + d))
+    enters, leaves = source + max(0.0, near) * d, source + min(1.0, far) * d
+    low = max(0.0, min(enters, leaves))
+    high = min(sizes[m] - 1.0, max(enters, leaves))
     low, high = _interval(xu, hu, sizes[u] - 1.0 - EPSILON, low, high)
     low, high = _interval(xv, hv, sizes[v] - 1.0 - EPSILON, low, high)
     if high < low:
@@ -191,9 +196,9 @@ def _sums(voxels, base, count, sm, su, sv, pu, pv, hu, hv):
 
 
 @numba.njit(cache=True)
-def _fetch(voxels, sizes, strides, rays, b, r, c, m, u, v):
+def _fetch(voxels, sizes, strides, rays, b, r, c, m, u, v, near, far):
     """Prefetch the voxels around a ray, of a volume that no cache holds."""
-    first, count, pu, pv, hu, hv, _ = _planes(rays, b, r, c, m, u, v, sizes)
+    first, count, pu, pv, hu, hv, _ = _planes(rays, b, r, c, m, u, v, sizes, near, far)
     su, sv, sm = strides[u], strides[v], strides[m]
     for k in range(count):
         i, j = np.int32(pu + hu * k), np.int32(pv + hv * k)
@@ -209,33 +214,37 @@ def _sharing(rays, b):
 
 
 @parallel(fastmath=True)
-def integrate(voxels, scale, sizes, strides, ahead, boxes, rays, detectors, out):
+def integrate(voxels, scale, sizes, strides, ahead, tiles, rays, detectors, out):
     """Compute the line integrals of B views.
 
     voxels: (n,) int16, the padded array, flat; scale: of a voxel; sizes, strides: (3,) of that
     array, the first stride is 1; ahead: whether to prefetch the voxels of the next row.
-    boxes: (B, 4) first row, first column, and row and column after the last that see the volume.
+    tiles: where the rays of each tile may meet something, see `bricks.reached`.
     rays: (B, 4, 3) in voxels: source, step from source to pixel (0, 0), steps to the next column
     and to the next row.
     detectors: (B, 5) principal point (column, row), pixel width and height in mm, SDD in mm.
     out: (B, H, W) zeros, voxel value times mm.
     """
-    batch, height, _ = out.shape
+    batch, height, width = out.shape
     for job in numba.prange(batch * height):
         b = job // height
         r = job - b * height
-        if r < boxes[b, 0] or r >= boxes[b, 2]:
-            continue
         sharing = _sharing(rays, b)
-        begin, width = boxes[b, 1], boxes[b, 3]
+        begin = 0
         while begin < width:
             m, end = _same_axis(rays, b, r, begin, width)
             u, v = _in_plane(m)
             su, sv, sm = np.int32(strides[u]), np.int32(strides[v]), np.int32(strides[m])
             for c in range(begin, end):
+                near, far = tiles[b, r // TILE, c // TILE]
+                if near > far:
+                    continue
                 if ahead and (c - begin) % sharing == 0:
-                    _fetch(voxels, sizes, strides, rays, b, r + 1, c + sharing // 2, m, u, v)
-                first, count, pu, pv, hu, hv, inverse = _planes(rays, b, r, c, m, u, v, sizes)
+                    middle = c + sharing // 2
+                    _fetch(voxels, sizes, strides, rays, b, r + 1, middle, m, u, v, near, far)
+                first, count, pu, pv, hu, hv, inverse = _planes(
+                    rays, b, r, c, m, u, v, sizes, near, far
+                )
                 base = times(first, sm)
                 x, y = np.float32(pu), np.float32(pv)
                 dx, dy = np.float32(hu), np.float32(hv)
@@ -256,7 +265,7 @@ def integrate_with_jacobian(
     sizes,
     strides,
     ahead,
-    boxes,
+    tiles,
     rays,
     detectors,
     world_rays,
@@ -273,17 +282,15 @@ def integrate_with_jacobian(
     jacobian: (B, 6, H, W) zeros, per radian (rotation vector) and per mm (translation), along the
     axes of the volume frame.
     """
-    batch, height, _ = out.shape
+    batch, height, width = out.shape
     for job in numba.prange(batch * height):
         b = job // height
         r = job - b * height
         lever_x = world_rays[b, 0, 0] - centre[0]
         lever_y = world_rays[b, 0, 1] - centre[1]
         lever_z = world_rays[b, 0, 2] - centre[2]
-        if r < boxes[b, 0] or r >= boxes[b, 2]:
-            continue
         sharing = _sharing(rays, b)
-        begin, width = boxes[b, 1], boxes[b, 3]
+        begin = 0
         while begin < width:
             m, end = _same_axis(rays, b, r, begin, width)
             u, v = _in_plane(m)
@@ -292,9 +299,15 @@ def integrate_with_jacobian(
             vx, vy, vz = voxel_from_world[v, 0], voxel_from_world[v, 1], voxel_from_world[v, 2]
             mx, my, mz = voxel_from_world[m, 0], voxel_from_world[m, 1], voxel_from_world[m, 2]
             for c in range(begin, end):
+                near, far = tiles[b, r // TILE, c // TILE]
+                if near > far:
+                    continue
                 if ahead and (c - begin) % sharing == 0:
-                    _fetch(voxels, sizes, strides, rays, b, r + 1, c + sharing // 2, m, u, v)
-                first, count, pu, pv, hu, hv, inverse = _planes(rays, b, r, c, m, u, v, sizes)
+                    middle = c + sharing // 2
+                    _fetch(voxels, sizes, strides, rays, b, r + 1, middle, m, u, v, near, far)
+                first, count, pu, pv, hu, hv, inverse = _planes(
+                    rays, b, r, c, m, u, v, sizes, near, far
+                )
                 if count <= 0:
                     continue
                 base = times(first, sm)

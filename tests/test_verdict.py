@@ -11,7 +11,7 @@ from common import geometry
 from common.registration.competition import Solution
 from common.registration.gauss_newton import Fit
 from common.registration.scene import Body, View
-from common.registration.verdict import Surroundings, judge
+from common.registration.verdict import Surroundings, judge, least_evidence
 from common.results.result import Verdict
 from common.volume.lineage import Lineage
 
@@ -104,6 +104,15 @@ def test_a_bone_outside_the_image_has_failed_and_half_outside_is_suspect_but_a_w
     assert verdict.code == "suspect"
     assert "inside the image" in verdict.reasons[0]
     assert judged(sideways(half), view, body, lone_bone=False).code == "ok"
+
+
+@pytest.mark.parametrize(
+    ("best", "least"),
+    # of bones; of metal, which has 0.85 to 0.80 in correct frames; without a sequence
+    [(0.98, 0.93), (0.92, 0.87), (0.85, 0.764), (0.0, -0.05)],
+)
+def test_a_frame_may_have_less_evidence_where_less_is_explained(best, least):
+    assert least_evidence(best) == pytest.approx(least, abs=1e-3)
 
 
 def test_a_geometry_from_the_checkpoint_makes_it_suspect(winner, view, body):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common import files
+from common.command_line.camera_names import in_order_of_cameras
 from common.command_line.flags import pose_range_from
 from common.command_line.registration_flags import KEY_POSE
 from common.errors import InputError
@@ -35,8 +36,7 @@ def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planne
     """Return the requests of a call, in order.
 
     A folder or a DICOMDIR becomes its pictures, and with --sequence, a multi-frame file one request
-    per frame. Raises InputError if X-rays
-    do not belong together, or if results exist.
+    per frame. Raises InputError if X-rays do not belong together, or if results exist.
     """
     args.labels = _labels(args)
     folders = structure_folders(args)
@@ -44,7 +44,7 @@ def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planne
     together = cameras if args.views else 1
     base = _request(args, checkpoint)
     planned = []
-    pictures = runs.expanded(args.xray, cameras)
+    pictures = in_order_of_cameras(runs.expanded(args.xray, cameras), args.calibration or [])
     for number, (paths, folder) in enumerate(_sets(args, pictures, together)):
         frames = _frames(paths) if args.sequence and args.frame is None else [args.frame]
         for frame in frames:

@@ -15,25 +15,19 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from common.registration import contrast_kernel
+from common.registration import contrast_kernel, tone_kernel
 
-# the tone curve is a sum of these functions of the X-ray's attenuation (0..1), with their slopes
+# the tone curve is a sum of these functions of the X-ray's attenuation (0..1); their slopes are in
+# `tone_kernel`
 TONE_BASIS = (
-    (lambda g: g, np.ones_like),
-    (lambda g: np.sqrt(np.maximum(g, 0) + 0.05), lambda g: 0.5 / np.sqrt(np.maximum(g, 0) + 0.05)),
-    (lambda g: g**2, lambda g: 2 * g),
-    (lambda g: g**3, lambda g: 3 * g**2),
+    lambda g: g,
+    lambda g: np.sqrt(np.maximum(g, 0) + tone_kernel.ROOT_OFFSET),
+    lambda g: g**2,
+    lambda g: g**3,
 )
-# ridge on all functions but the straight line, times (unexplained / explained contrast)^2: at a
-# poor fit, a tone curve cannot be told from missing structures
-TONE_STIFFNESS = 16.0
-RIDGE_STEPS = 3
-TONE_POINTS = 9  # of the grey range at which the curve has to rise
 # residuals above this many robust standard deviations have less weight
 # (benchmarks/README.md, 'What was tried for the refinement, and what it gave')
 CAUCHY = 2.5
-MIN_ZONE_PX = 20  # pixels; fewer are not compared
-LEAST_ENERGY = 1e-9  # of a DRR's contrast; below, there is nothing to compare
 
 
 @dataclass(frozen=True)
@@ -99,34 +93,20 @@ def compare(
     sums = np.zeros((trials, contrast_kernel.CHUNKS, 1 + rows))
     products = np.zeros((trials, contrast_kernel.CHUNKS, rows, rows))
     contrast_kernel.moments(contrast, features, which, weights, counts, sums, products)
-    total = sums.sum(1)
-    lower = products.sum(1)
-    weight = np.maximum(total[:, :1], 1e-30)
-    means = total[:, 1:] / weight
-    squares = (lower + np.tril(lower, -1).transpose(0, 2, 1)) / weight[:, :, None]
-    covariance = squares - means[:, :, None] * means[:, None]
-    energy = np.sqrt(np.maximum(covariance[:, 0, 0], 0))
-    seen = (counts.sum(1) >= MIN_ZONE_PX) & (energy > LEAST_ENERGY)
-    scale = np.where(seen, energy, 1.0)[:, None]
-    # z is the DRR's contrast of energy 1, s its derivatives, f the functions of the X-ray
-    sz = covariance[:, 1:first, 0] / scale**2
-    ss = covariance[:, 1:first, 1:first] / scale[:, :, None] ** 2 - sz[:, :, None] * sz[:, None]
-    fz = covariance[:, first:, 0] / scale
-    ff = covariance[:, first:, first:]
-    fs = covariance[:, first:, 1:first] / scale[:, :, None] - fz[:, :, None] * sz[:, None]
-    tone, gram, used = fit_tone(ff, fz, grey_ranges)
-    solved = np.linalg.solve(gram, fs * used[:, :, None])  # (N, F, 6 M) tone of each derivative
-    cross = solved.transpose(0, 2, 1) @ fs
-    normal = ss - cross - cross.transpose(0, 2, 1) + solved.transpose(0, 2, 1) @ ff @ solved
-    right = -np.einsum("nfk,nf->nk", fs, tone) + np.einsum(
-        "nfk,nf->nk", solved, np.einsum("nfg,ng->nf", ff, tone) - fz
+    found = Compared.empty(trials, first - 1, features.shape[1])
+    tone_kernel.reduce(
+        counts,
+        sums,
+        products,
+        grey_ranges,
+        found.seen,
+        found.cost,
+        found.normal,
+        found.right,
+        found.parts,
+        found.offsets,
     )
-    cost = 1 - np.einsum("nf,nf->n", tone, 2 * fz - np.einsum("nfg,ng->nf", ff, tone))
-    parts = np.concatenate([1 / scale, -tone], axis=1)
-    offsets = -(parts[:, :1] * means[:, :1]).sum(1) - (parts[:, 1:] * means[:, first:]).sum(1)
-    for array in (cost, normal, right, parts, offsets):
-        array[~seen] = 0
-    return Compared(seen, cost, normal, right, parts, offsets)
+    return found
 
 
 def robust_weights(
@@ -150,63 +130,3 @@ def robust_weights(
 def similarity_of(cost: float) -> float:
     """Return the similarity of DRR and X-ray: their multiple correlation, 0..1, from the cost."""
     return float(np.sqrt(max(0.0, 1 - cost))) if np.isfinite(cost) else 0.0
-
-
-def fit_tone(
-    gram: np.ndarray, right: np.ndarray, grey_ranges: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fit the tone curves of N trials by least squares.
-
-    ``gram`` (N, F, F) and ``right`` (N, F) are the covariances of the functions with each other and
-    with the DRR. Returns the coefficients (N, F), the matrices that they solve, and which functions
-    are used (N, F). The ridge follows from the quality of the fit (empirical Bayes). If a curve
-    falls within the grey range (N, 2) of the image, fewer functions are used, and none if even the
-    straight line falls: bone dark in the X-ray but bright in the DRR is not explained.
-    """
-    trials, functions = right.shape
-    tone = np.zeros((trials, functions))
-    solved = np.tile(np.eye(functions), (trials, 1, 1))
-    used = np.zeros((trials, functions), bool)
-    rising = (gram[:, 0, 0] >= 1e-14) & (right[:, 0] > 0)
-    straight = np.where(rising, gram[:, 0, 0], 1.0)
-    tone[rising, 0] = (right[:, 0] / straight)[rising]
-    solved[rising, 0, 0] = straight[rising]
-    used[rising, 0] = True
-    explained = right[:, 0] ** 2 / straight
-    low, high = grey_ranges.T[:, :, None]
-    at = low + (high - low) * np.linspace(0, 1, TONE_POINTS)  # (N, 9)
-    slopes = np.stack([derivative(at) for _, derivative in TONE_BASIS], axis=1)
-    left = np.flatnonzero(rising)
-    for count in range(functions, 1, -1):
-        if not len(left):
-            break
-        fitted, block, explained[left] = _stiff_fit(
-            gram[left, :count, :count], right[left, :count], explained[left]
-        )
-        rises = (np.einsum("nf,nfp->np", fitted, slopes[left, :count]) > 0).all(1)
-        done = left[rises]
-        tone[done, :count] = fitted[rises]
-        solved[done, :count, :count] = block[rises]
-        used[done, :count] = True
-        left = left[~rises]
-    return tone, solved, used
-
-
-def _stiff_fit(
-    gram: np.ndarray, right: np.ndarray, explained: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Solve with a ridge that depends on the explained fraction: (coefficients, matrix, fraction).
-
-    The fraction never falls below that of the straight line.
-    """
-    block = gram.copy()
-    others = np.arange(1, right.shape[1])
-    tone = right
-    for _ in range(RIDGE_STEPS):
-        ridge = 1 + TONE_STIFFNESS * ((1 - explained) / explained) ** 2 + 1e-6
-        block[:, others, others] = gram[:, others, others] * ridge[:, None]
-        tone = np.linalg.solve(block, right[:, :, None])[:, :, 0]
-        bent = np.einsum("nfg,ng->nf", gram, tone)
-        gain = np.einsum("nf,nf->n", tone, 2 * right - bent)
-        explained = np.clip(gain, explained, 1 - 1e-6)
-    return tone, block, explained

@@ -142,7 +142,7 @@ class LevelView:
         if not any(body.metal for body in bodies):
             self._restrict(valid & ~self._metal())
         self.features = self.highpass(
-            np.stack([function(self.image) for function, _ in TONE_BASIS], axis=1)
+            np.stack([function(self.image) for function in TONE_BASIS], axis=1)
         )
 
     def _restrict(self, valid: np.ndarray) -> None:

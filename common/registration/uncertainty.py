@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.registration.contrast import MIN_ZONE_PX
+from common.registration.tone_kernel import MIN_ZONE_PX
 
 
 def covariance_of(

@@ -5,7 +5,7 @@ Many trials, which are poses of the same bodies, are rendered and compared side 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -197,26 +197,31 @@ class LevelView:
     def render(self, bodies: Sequence[Body], which: np.ndarray, trials: np.ndarray) -> Rendered:
         """Render the bodies at (N, M, 4, 4) volume_from_rig.
 
-        Attenuations add along rays, and metal parts take their shares of what the others let pass.
+        Attenuations add along rays. Beside metal, which saturates, an image is the share of the
+        beam that is taken: each body takes its own of what the others let pass.
         """
         detectors = [self.detectors[number] for number in which]
         shape = (len(which), *self.image.shape[1:])
         images = np.zeros((len(which), 1 + 6 * len(bodies), *shape[1:]), np.float32)
         silhouettes = np.zeros(shape, np.float32)
-        metal: dict[int, np.ndarray] = {}
+        shares = len(bodies) > 1 and any(body.metal for body in bodies)
+        each = []
         for number, body in enumerate(bodies):
             cameras = trials[:, number] @ self.rig_from_camera
             image, jacobian = body.renderer.render_with_jacobian(cameras, detectors)
-            images[:, 0] += image
+            if shares and not body.metal:
+                passed = np.exp(-image)
+                image, jacobian = 1 - passed, jacobian * passed[:, None]
+            each.append(image)
             images[:, 1 + 6 * number : 7 + 6 * number] = jacobian
-            if body.metal:
-                metal[number] = image
             if body.outline is None:
                 silhouettes += image
             else:
                 silhouettes += body.outline.render(cameras, detectors)
-        if len(metal) > 1:
-            _overlap(images, metal)
+        if shares:
+            _combine(images, np.array(each))
+        else:
+            images[:, 0] = sum(each)
         return Rendered(self, bodies, which, trials, silhouettes, self.highpass(images, which))
 
     def zone(self, rendered: Rendered) -> np.ndarray:
@@ -251,17 +256,17 @@ class LevelView:
         return grown[:, reach[0] : -reach[0], reach[1] : -reach[1]] > 0
 
 
-def _overlap(images: np.ndarray, metal: Mapping[int, np.ndarray]) -> None:
-    """Let several metal parts take their shares of what the others let pass, not of the beam.
+def _combine(images: np.ndarray, taken: np.ndarray) -> None:
+    """Put together what bodies take of the beam, where each hides what is behind it.
 
-    ``images`` (N, C, H, W) are those of `LevelView.render`, ``metal`` the images (N, H, W) of the
-    parts by the number of the body.
+    ``taken`` (M, N, H, W) are their shares; the derivatives in ``images`` (N, 1 + 6 M, H, W) are
+    those of each body by itself, and become those of the sum, which is written too.
     """
-    passed = {number: 1 - image for number, image in metal.items()}
-    for number in metal:
-        others = np.prod([passed[other] for other in metal if other != number], axis=0)
+    passed = 1 - taken
+    for number in range(len(taken)):
+        others = np.delete(passed, number, axis=0).prod(axis=0)
         images[:, 1 + 6 * number : 7 + 6 * number] *= others[:, None]
-    images[:, 0] += 1 - np.prod(list(passed.values()), axis=0) - sum(metal.values())
+    images[:, 0] = 1 - passed.prod(axis=0)
 
 
 @dataclass(frozen=True)

@@ -29,22 +29,20 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from common import files
 from common.command_line import flags, script
 from common.errors import InputError, going_on, raise_all
 from common.geometry import MIRROR
 from common.progress import track
-from common.volume.cropping import crop_bone, mirror, onto_grid, x_of_body, x_of_label
-from common.volume.hounsfield import BELOW_FAT_HU, NO_AIR_ABOVE_HU
+from common.volume import crop_checks
+from common.volume.crop_targets import Target, attached_of, targets_of
+from common.volume.cropping import crop_bone, mirror, onto_grid
 from common.volume.label_names import number_or_name
-from common.volume.units import are_raw
 
 if TYPE_CHECKING:
     from common.volume.volume import Volume
@@ -55,27 +53,6 @@ LABELS = (3, 4, 1, 2)
 BONES = ("femur", "tibia")
 PADDING_MM = 5.0
 MOST_PADDING_MM = 1000
-# from the middle of the body, on the wrong side: a single knee lies closer to it
-WRONG_SIDE_MM = 30.0
-
-
-@dataclass(frozen=True)
-class Target:
-    """A bone to crop, with its label and output files."""
-
-    bone: str
-    side: str  # "left" or "right"; right bones are mirrored
-    label: int
-    ct: Path
-    mask: Path
-    attached: tuple[int, ...] = ()  # labels that move with the bone
-
-    @property
-    def mirrored(self) -> bool:
-        return self.side == "right"
-
-    def __str__(self) -> str:
-        return f"{self.side} {self.bone} (label {self.label})"
 
 
 def build_parser() -> script.Parser:
@@ -146,7 +123,7 @@ def crop_and_save(
     if cropped is None:
         logger.warning(f"{labelmap.name}: {target} is missing; it is skipped")
         return []
-    _check_bone(source, target, *cropped)
+    crop_checks.check_bone(source, target, *cropped)
     cuts = cut_ends.cuts_of(labelmap.data, [target.label, *target.attached], ct)
     if cuts:
         logger.info(
@@ -195,12 +172,12 @@ def run(args: argparse.Namespace) -> int | None:
     files.check_outputs(outputs, args.overwrite, [ct_path, seg_path])
 
     labelmap = nifti.load_labelmap(seg_path)
-    _check_labels(seg_path, labelmap.data, args.labels)
+    crop_checks.check_labels(seg_path, labelmap.data, args.labels)
     ct = nifti.load_ct(ct_path, fill=False, series=args.series)  # voxels are copied
-    _check_units(ct_path, ct)
-    _log_islands(labelmap, seg_path)
+    crop_checks.check_units(ct_path, ct)
+    crop_checks.log_islands(labelmap, seg_path)
     labelmap = onto_grid(labelmap, ct, args.labels)
-    _warn_if_swapped(ct, labelmap, targets)
+    crop_checks.warn_if_swapped(ct, labelmap, targets)
 
     names = label_names.names_of(seg_path)
     written: list[Path] = []
@@ -212,56 +189,6 @@ def run(args: argparse.Namespace) -> int | None:
         print(*written, sep="\n")
     raise_all(problems)
     return None
-
-
-def attached_of(
-    words: Sequence[str], bones: Sequence[str], labels: Sequence[int], source: Path
-) -> dict[tuple[str, str], tuple[int, ...]]:
-    """Return the labels that move with each bone and side, of words BONE=RIGHT,LEFT.
-
-    Raises InputError for words of another form, or a label that a bone has already.
-    """
-    from common.volume import label_names
-
-    found: dict[tuple[str, str], tuple[int, ...]] = {}
-    for word in words:
-        bone, _, stated = word.partition("=")
-        pair = stated.split(",")
-        if bone not in bones or len(pair) != 2:
-            raise InputError(
-                "--attached",
-                f"found {word}",
-                f"BONE=RIGHT,LEFT with one of {', '.join(bones)}",
-                "correct it",
-            )
-        resolved = label_names.resolve([number_or_name(each) for each in pair], source)
-        for side, label in zip(("right", "left"), resolved, strict=True):
-            if label < 1 or label in labels:
-                raise InputError(
-                    "--attached", f"found label {label}", "a label of no other bone", "correct it"
-                )
-            found[bone, side] = (*found.get((bone, side), ()), label)
-    return found
-
-
-def targets_of(
-    base: Path,
-    patient: str,
-    bones: Sequence[str],
-    labels: Sequence[int],
-    attached: Mapping[tuple[str, str], tuple[int, ...]] | None = None,
-) -> list[Target]:
-    """Return the left and the right target of each bone; ``labels`` are right and left of each."""
-    targets = []
-    for bone, right, left in zip(bones, labels[::2], labels[1::2], strict=True):
-        for side, label, ending in (("left", left, ""), ("right", right, "_mirrored")):
-            ct, mask = (
-                base / f"{bone}_{kind}_cropped" / f"{patient}_{bone}{ending}.nii.gz"
-                for kind in ("cts", "masks")
-            )
-            others = (attached or {}).get((bone, side), ())
-            targets.append(Target(bone, side, label, ct, mask, others))
-    return targets
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -294,100 +221,6 @@ def _check_flags(args: argparse.Namespace) -> None:
             f"0 to {MOST_PADDING_MM} mm",
             "choose another margin",
         )
-
-
-def _check_labels(path: Path, data: np.ndarray, labels: Sequence[int]) -> None:
-    """Raise InputError if the labelmap has none of the labels."""
-    if not any((data == label).any() for label in labels):
-        found = [int(label) for label in np.unique(data) if label]
-        raise InputError(
-            path,
-            f"contains none of the labels {labels}",
-            "at least one",
-            f"set --labels to labels in the file, {found}",
-        )
-
-
-def _check_units(path: Path, ct: Volume) -> None:
-    """Raise InputError if the CT has neither air nor fat; warn if it has no air."""
-    lowest = ct.data.min()
-    if lowest >= 0 or are_raw(ct.data):
-        raise InputError(
-            path,
-            "contains neither air nor fat, and no value below 0 but padding",
-            "Hounsfield units (air -1000, water 0)",
-            "rescale it, raw values of the scanner are 1024 higher",
-        )
-    if lowest > NO_AIR_ABOVE_HU:
-        logger.warning(
-            f"{ct.name}: lowest voxel is {lowest}, so it contains no air; expected Hounsfield units"
-            " (air -1000, water 0); rescale it if it has other units"
-        )
-
-
-def _check_bone(source: Path, target: Target, ct: Volume, mask: Volume) -> None:
-    """Raise InputError if the crop is too thin to be a volume, or the label is in air."""
-    if min(ct.shape) < 2:
-        raise InputError(
-            source,
-            f"{target} is one voxel thin",
-            "at least 2 slices in every direction",
-            "increase --padding",
-        )
-    mean = float(ct.data[mask.data > 0].mean())
-    if mean < BELOW_FAT_HU:
-        raise InputError(
-            source,
-            f"{target} has {mean:.0f} HU on average, which is air",
-            "bone",
-            "check that labelmap and CT belong to one patient and one CT",
-        )
-
-
-def _log_islands(labelmap: Volume, path: Path) -> None:
-    """Log that the labelmap has not been cleaned; warn if the cleaned one is next to it."""
-    if any(entry["step"] == "segmentation_preprocessing" for entry in labelmap.lineage.history):
-        return
-    cleaned = path.with_name(f"{files.stem(path)}_cleaned.nii.gz")
-    level, remedy = logging.INFO, "run segmentation_preprocessing.py first if it has islands"
-    if cleaned.exists():
-        level, remedy = logging.WARNING, f"use {cleaned.name} next to it"
-    logger.log(
-        level,
-        f"{path.name}: not cleaned by step 1; an island of a label enlarges the box of the bone;"
-        f" {remedy}",
-    )
-
-
-def _warn_if_swapped(ct: Volume, labelmap: Volume, targets: Sequence[Target]) -> None:
-    """Warn if a right bone is to the left of its left partner in the scanner frame.
-
-    A bone whose partner is missing is compared with the middle of the body.
-    """
-    scanner_from_index = ct.lineage.scanner_from_volume @ ct.affine
-    for left, right in zip(targets[::2], targets[1::2], strict=True):
-        x_left, x_right = (
-            x_of_label(labelmap.data, target.label, scanner_from_index) for target in (left, right)
-        )
-        if x_right <= x_left:  # false if one is missing (NaN)
-            logger.warning(
-                f"{left.bone}: label {right.label} (right) is at x = {x_right:.0f} mm and label"
-                f" {left.label} (left) at {x_left:.0f} mm, but x increases towards the patient's"
-                " right; the labels look swapped, or the orientation of the CT is wrong"
-            )
-        for target, x in ((left, x_left), (right, x_right)):
-            if np.isnan([x_left, x_right]).sum() != 1 or np.isnan(x):
-                continue
-            off_mm = (x - x_of_body(ct, labelmap.data == target.label)) * (
-                1 if target.side == "left" else -1
-            )
-            if off_mm > WRONG_SIDE_MM:
-                other = "right" if target.side == "left" else "left"
-                logger.warning(
-                    f"{target}: lies {off_mm:.0f} mm on the {other} of the middle of the body, and"
-                    f" its {other} partner is missing; the labels look swapped, one label may stand"
-                    " for both sides, or the orientation of the CT is wrong"
-                )
 
 
 main = script.script(run, build_parser)

@@ -68,7 +68,8 @@ from typing import TYPE_CHECKING
 from common import files
 from common.command_line import log, script
 from common.command_line.beside import Submit, beside, share_heaps
-from common.command_line.registration_flags import add_registration_flags, check_flags
+from common.command_line.registration_flag_checks import check_flags
+from common.command_line.registration_flags import add_registration_flags
 from common.errors import InputError, going_on, raise_all
 
 if TYPE_CHECKING:

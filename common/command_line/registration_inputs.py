@@ -10,7 +10,7 @@ from pathlib import Path
 from common import files
 from common.command_line.camera_names import in_order_of_cameras
 from common.command_line.flags import pose_range_from
-from common.command_line.registration_flags import KEY_POSE
+from common.command_line.registration_flag_checks import KEY_POSE
 from common.errors import InputError
 from common.geometry.pose_range import NAMES, PoseRange
 from common.pose_network.checkpoint import Checkpoint

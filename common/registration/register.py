@@ -162,6 +162,29 @@ def _register(
     mirrored: bool = False,
 ) -> list[Registration]:
     before = list(last) if last else [None] * len(structures)
+    found, lost = _found_by_themselves(views, structures, starter, seed, before)
+    found = _searched_on(views, structures, starter, seed, found, lost, stages)
+    _log_searched(views, structures, found)
+    found = [
+        replace(one, solution=with_twin(views, structure, one.solution, seed))
+        for structure, one in zip(structures, found, strict=True)
+    ]
+    found = [
+        _finished(views, structure, one) for structure, one in zip(structures, found, strict=True)
+    ]
+    if len(structures) > 1:
+        found = refine_together(views, structures, found)
+    return _judged(views, structures, found, before, mirrored)
+
+
+def _found_by_themselves(
+    views: Sequence[View],
+    structures: Sequence[Structure],
+    starter: Starter,
+    seed: int,
+    before: Sequence[Followed | None],
+) -> tuple[list[Found], list[int]]:
+    """Return each structure where it is found, and the numbers of those lost since ``before``."""
     found: list[Found] = []
     lost: list[int] = []
     for number, (structure, previous) in enumerate(zip(structures, before, strict=True)):
@@ -175,6 +198,20 @@ def _register(
             found.append(Found(tracked.start, tracked, ("near the previous frame",)))
             if not is_ok(tracked, views, structure):
                 lost.append(number)
+    return found, lost
+
+
+def _searched_on(
+    views: Sequence[View],
+    structures: Sequence[Structure],
+    starter: Starter,
+    seed: int,
+    before: Sequence[Found],
+    lost: Sequence[int],
+    stages: Sequence[Stage],
+) -> list[Found]:
+    """Search for what is not certain: beside what is found, again, and by further stages."""
+    found = list(before)
     several = len(structures) > 1
     beside = several and any(
         is_found(o.solution, views, s) for s, o in zip(structures, found, strict=True)
@@ -196,16 +233,17 @@ def _register(
         beside = False
     if several and not beside:  # beside a bone found only now, or else the most certain one
         found = search_beside(views, structures, starter, seed, found)
-    _log_searched(views, structures, found)
-    found = [
-        replace(one, solution=with_twin(views, structure, one.solution, seed))
-        for structure, one in zip(structures, found, strict=True)
-    ]
-    found = [
-        _finished(views, structure, one) for structure, one in zip(structures, found, strict=True)
-    ]
-    if len(structures) > 1:
-        found = refine_together(views, structures, found)
+    return found
+
+
+def _judged(
+    views: Sequence[View],
+    structures: Sequence[Structure],
+    found: Sequence[Found],
+    before: Sequence[Followed | None],
+    mirrored: bool,
+) -> list[Registration]:
+    """Return each structure with its verdict, which also follows from the others."""
     poses = [one.solution.fit.poses[0] for one in found]
     registrations = []
     for number, (structure, one, previous) in enumerate(

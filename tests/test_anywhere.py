@@ -373,7 +373,9 @@ def test_the_cache_removes_what_was_not_used_for_longest(tmp_path, monkeypatch):
     monkeypatch.setattr(bank_cache, "LIMIT_BYTES", 2 * size)
     import os
 
-    os.utime(tmp_path / "old.npz", (1, 1))
+    (tmp_path / "left.npy").write_bytes(bytes(2 * size))  # of a run that ended between both files
+    for name in ("old.npz", "old.npy", "left.npy"):
+        os.utime(tmp_path / name, (1, 1))
     bank_cache.cached("newer", tiny_bank)
     bank_cache.cached("newest", tiny_bank)
     for ending in ("npz", "npy"):

@@ -133,7 +133,7 @@ def make_bank(body: Body, rotations: np.ndarray, depths: Sequence[float], sdd_mm
 
 
 def _in_16_bits(stacks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return stacks (S, ...) as int16, which is overwritten, and the units (S,) of each."""
+    """Return stacks (S, ...), which are overwritten, as int16, and what 1 stands for in each."""
     units = np.array([max(stack.max(), -stack.min(), 1e-9) for stack in stacks]) / 32767
     for stack, unit in zip(stacks, units, strict=True):
         np.rint(stack / np.float32(unit), out=stack)

@@ -94,14 +94,17 @@ def _pictures(path: Path) -> Path:
 
 def _trim(folder: Path) -> None:
     """Remove the banks that were not used for longest until the rest fits."""
-    found = []
-    for path in folder.glob("*.npz"):
+    found: dict[Path, list[os.stat_result]] = {}
+    for path in folder.glob("*.np[yz]"):
         with contextlib.suppress(FileNotFoundError):  # another run trims too
-            status = path.stat()
-            size = status.st_size + _pictures(path).stat().st_size
-            found.append((status.st_mtime, size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
+            found.setdefault(path.with_suffix(".npz"), []).append(path.stat())
+    # used last when one of its files was; what is left of a bank without the other counts too
+    banks = sorted(
+        (max(each.st_mtime for each in files_of), sum(each.st_size for each in files_of), path)
+        for path, files_of in found.items()
+    )
+    total = sum(size for _, size, _ in banks)
+    for _, size, path in banks:
         if total <= LIMIT_BYTES:
             break
         path.unlink(missing_ok=True)

@@ -216,7 +216,7 @@ def record(
 def refined_together(attempts: Sequence[Attempt], solutions: Sequence[Solution]) -> list[Solution]:
     """Refine near fits of femur and tibia together."""
     from common.registration.found import Found
-    from common.registration.register import refine_together
+    from common.registration.together import refine_together
 
     found = [Found(each.start, each) for each in solutions]
     structures = [attempt.structure for attempt in attempts]

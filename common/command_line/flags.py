@@ -25,7 +25,7 @@ def add_material_flag(
     parser: argparse.ArgumentParser, nargs: str | None = None, default: str = "bone, with a warning"
 ) -> None:
     """Add --material; ``nargs`` "+" for several volumes, ``default`` is that in words."""
-    several = ", one per volume or one for all" if nargs else ""
+    several = ", one per surface or one for all" if nargs else ""
     parser.add_argument(
         "--material",
         choices=MATERIALS,

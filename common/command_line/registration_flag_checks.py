@@ -6,6 +6,7 @@ import argparse
 import re
 
 from common.errors import InputError
+from common.volume.mesh import is_surface
 
 KEY_POSE = re.compile(r"(\d+)=(.+)")  # of --init_pose for some frames of a sequence
 
@@ -38,26 +39,29 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def _check_structures(args: argparse.Namespace) -> None:
     count = len(args.volume)
-    if args.mask and len(args.mask) != count:
+    surfaces = sum(is_surface(path) for path in args.volume)
+    cts = count - surfaces
+    volumes = f"{count} volumes" + (f", {surfaces} of them surfaces" if surfaces else "")
+    if args.mask and len(args.mask) != cts:
         raise InputError(
             "--mask",
-            f"{len(args.mask)} labelmaps for {count} volumes",
-            "one per volume, in their order",
+            f"{len(args.mask)} labelmaps for {volumes}",
+            "one per volume, in their order; a surface has none",
             "correct the flags",
         )
-    if args.material and len(args.material) not in (1, count):
+    if args.material and len(args.material) not in (1, surfaces, count):
         raise InputError(
             "--material",
-            f"{len(args.material)} materials for {count} volumes",
-            "one per volume, in their order, or one for all",
+            f"{len(args.material)} materials for {volumes}",
+            "one per surface, in their order, or one for all",
             "correct the flags",
         )
     if args.labels and not args.mask:
         raise InputError("--labels", "given without --mask", "--mask with it", "add --mask FILE")
-    if args.labels and count > 1 and len(args.labels) != count:
+    if args.labels and cts > 1 and len(args.labels) != cts:
         raise InputError(
             "--labels",
-            f"{len(args.labels)} labels for {count} volumes",
+            f"{len(args.labels)} labels for {volumes}",
             "one label per volume",
             "correct the flags",
         )

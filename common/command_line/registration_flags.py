@@ -84,7 +84,10 @@ def _add_inputs(parser: Parser) -> None:
         "--mask",
         nargs="+",
         type=Path,
-        help="labelmap on the grid of the volume, one per volume: render only its structures",
+        help=(
+            "labelmap on the grid of the volume, one per volume that is no surface: render only its"
+            " structures"
+        ),
     )
     flags.add_labels_flag(
         parser, "labels of --mask to render (default: all), with several volumes one label each"

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from common import files
 from common.command_line.camera_names import in_order_of_cameras
@@ -38,11 +39,11 @@ def plan(args: argparse.Namespace, checkpoint: Checkpoint | None) -> list[Planne
     A folder or a DICOMDIR becomes its pictures, and with --sequence, a multi-frame file one request
     per frame. Raises InputError if X-rays do not belong together, or if results exist.
     """
-    args.labels = _labels(args)
-    folders = structure_folders(args)
+    given = structures_of(args)
+    folders = _folders(args.volume, [each.labels for each in given])
     cameras = len(args.calibration or [None])
     together = cameras if args.views else 1
-    base = _request(args, checkpoint)
+    base = _request(args, given, checkpoint)
     planned = []
     pictures = in_order_of_cameras(runs.expanded(args.xray, cameras), args.calibration or [])
     for number, (paths, folder) in enumerate(_sets(args, pictures, together)):
@@ -154,16 +155,11 @@ def repeated(args: argparse.Namespace) -> list[Planned]:
     return planned
 
 
-def structure_folders(args: argparse.Namespace) -> list[str]:
+def _folders(volumes: Sequence[Path], labels: Sequence[tuple[int, ...] | None]) -> list[str]:
     """Return the subfolder of each volume, "" for a single one.
 
     It is the stem of the file, with the label if stems are equal.
     """
-    labels = [(label,) for label in args.labels] if args.labels else [None] * len(args.volume)
-    return _folders(args.volume, labels if len(args.volume) > 1 else [None])
-
-
-def _folders(volumes: Sequence[Path], labels: Sequence[tuple[int, ...] | None]) -> list[str]:
     if len(volumes) == 1:
         return [""]
     stems = [files.stem(path) for path in volumes]
@@ -179,14 +175,39 @@ def _folders(volumes: Sequence[Path], labels: Sequence[tuple[int, ...] | None]) 
     return named
 
 
-def _labels(args: argparse.Namespace) -> list[int] | None:
-    """Return the labels as numbers; those of several volumes are named by their own labelmaps."""
-    if not args.labels or not args.mask:
-        return args.labels
-    if len(args.volume) == 1:
-        return label_names.resolve(args.labels, args.mask[0])
-    pairs = zip(args.labels, args.mask, strict=True)
-    return [label_names.resolve([label], mask)[0] for label, mask in pairs]
+class Given(NamedTuple):
+    """What the flags state of one volume."""
+
+    mask: Path | None
+    labels: tuple[int, ...] | None
+    material: Material | None
+
+
+def structures_of(args: argparse.Namespace) -> list[Given]:
+    """Return what is stated of each volume.
+
+    Labelmaps and labels belong to the CTs, in their order, and materials to the surfaces. A single
+    CT may have several labels, and one material may be that of all.
+    """
+    surfaces = [is_surface(path) for path in args.volume]
+    cts = surfaces.count(False)
+    masks, stated = list(args.mask or []), list(args.labels or [])
+    chosen = [stated] if cts == 1 else [[label] for label in stated]
+    materials: list[Material | None] = list(args.material or [None])
+    if len(materials) == 1:
+        materials *= sum(surfaces)
+    elif len(materials) == len(surfaces):
+        materials = [each for each, is_one in zip(materials, surfaces, strict=True) if is_one]
+    given = []
+    for is_one in surfaces:
+        if is_one:
+            given.append(Given(None, None, materials.pop(0)))
+            continue
+        mask = masks.pop(0) if masks else None
+        labels = chosen.pop(0) if mask and chosen else []
+        numbers = tuple(label_names.resolve(labels, mask)) if mask and labels else None
+        given.append(Given(mask, numbers, None))
+    return given
 
 
 def _volume(path: Path, series: Sequence[str]) -> Path:
@@ -203,20 +224,18 @@ def _volume(path: Path, series: Sequence[str]) -> Path:
     return dicom_series.file_of(path, nifti.CT, series)
 
 
-def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request:
+def _request(
+    args: argparse.Namespace, given: Sequence[Given], checkpoint: Checkpoint | None
+) -> Request:
     """Return the request without X-rays, which is the same for all instants of the call."""
     keyed = bool(key_poses(args))
     cameras = [] if keyed else [read_start_camera(path) for path in args.init_pose or []]
     structures = []
-    for number, volume in enumerate(args.volume):
-        labels = args.labels if len(args.volume) == 1 or not args.labels else [args.labels[number]]
+    for number, (volume, stated) in enumerate(zip(args.volume, given, strict=True)):
+        start = cameras[number if len(cameras) > 1 else 0] if cameras else None
         structures.append(
             StructureRequest(
-                _volume(volume, args.series),
-                args.mask[number] if args.mask else None,
-                tuple(labels) if labels else None,
-                cameras[number if len(cameras) > 1 else 0] if cameras else None,
-                _material_for(number, args.material),
+                _volume(volume, args.series), stated.mask, stated.labels, start, stated.material
             )
         )
     return Request(
@@ -237,13 +256,6 @@ def _request(args: argparse.Namespace, checkpoint: Checkpoint | None) -> Request
         device=args.device,
         sequence=args.sequence,
     )
-
-
-def _material_for(number: int, materials: Sequence[Material] | None) -> Material | None:
-    """Return the stated material of a volume."""
-    if not materials:
-        return None
-    return materials[number if len(materials) > 1 else 0]
 
 
 def _stated_range(args: argparse.Namespace) -> PoseRange | None:

@@ -131,8 +131,16 @@ def same_scan(one: Structure, other: Structure) -> bool:
 def largest_overlap(
     number: int, structures: Sequence[Structure], poses: Sequence[np.ndarray]
 ) -> float:
-    """Return the largest fraction of one structure inside any other; 0 if acceptable."""
-    others = [other for other in range(len(structures)) if other != number]
+    """Return the largest fraction of one structure inside any other; 0 if acceptable.
+
+    Metal may be inside bone: a component is, and a bone from before the operation is not cut.
+    """
+    metal = structures[number].body.metal
+    others = [
+        other
+        for other, structure in enumerate(structures)
+        if other != number and structure.body.metal == metal
+    ]
     shares = [
         overlap(structures[number], poses[number], structures[other], poses[other])
         for other in others

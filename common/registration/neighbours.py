@@ -13,6 +13,7 @@ from common.registration.competition import (
     MIDDLE,
     Solution,
     advance,
+    better,
     compete,
     follow,
 )
@@ -28,6 +29,7 @@ from common.registration.search.anywhere import (
     alongside_starts,
     stage_starts,
 )
+from common.registration.search.attached import attached_starts
 from common.registration.search.in_space import Alongside
 from common.registration.search.limits import Near
 from common.registration.starts import Starter
@@ -38,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 # two bones side by side, such as those of a forearm (benchmarks/README.md, 'Two views of a wrist')
 ALONGSIDE_MM, ALONGSIDE_DEG = 45.0, 25.0  # between their centres and long axes, at most
+HIDDEN_RIM_MM = 2.0  # around metal at the detector: its blur
+
+Placed = tuple[Structure, np.ndarray]  # a structure at its pose (volume_from_rig)
 
 
 def search_beside(
@@ -88,6 +93,37 @@ def search_beside(
         # the bone that the others were searched beside is uncertain itself: now it has its turn
         return search_beside(views, structures, starter, seed, again)
     return again
+
+
+def search_beside_metal(
+    views: Sequence[View],
+    structure: Structure,
+    starter: Starter,
+    seed: int,
+    metal: Sequence[Placed],
+) -> Found | None:
+    """Search for a bone around metal parts, in the views `behind` them; None without parts.
+
+    Each view is searched by itself, and the ends are compared in all.
+    """
+    if not (metal and starter.method == "search" and starter.anywhere()):
+        return None
+    body, best = structure.body, None
+    searched = tuple(f"around {part.ct.name}" for part, _ in metal)
+    for (part, pose), words in zip(metal, searched, strict=True):
+        logger.info(f"{views[0].xray.path.name}: searching {structure.ct.name} {words}")
+        point = geometry.apply(geometry.invert(pose), part.body.centre_mm)
+        ends = []
+        for view in views:
+            starts = attached_starts(view, structure, point)
+            field = advance([view], body, starts, 0, len(starts), seed)
+            ends += [run.pose for run in field.finals] if field else []
+        chosen = follow(views, body, ends, MIDDLE)
+        if chosen is not None:
+            best = better(best, compete(views, body, [chosen.fit.poses[0]], seed=seed))
+        if best is not None and is_found(best, views, structure):
+            break
+    return Found(best.start, best, searched) if best else None
 
 
 def _most_certain(
@@ -223,3 +259,22 @@ def without(view: View, body: Body, pose: np.ndarray) -> View:
     scale = max(0.0, float(rendered @ seen) / max(float(rendered @ rendered), 1e-12))
     image = xray.image - scale * body.renderer.render(camera[None], xray.detector)[0]
     return replace(view, xray=replace(xray, image=image))
+
+
+def behind(views: Sequence[View], metal: Sequence[Placed]) -> tuple[View, ...]:
+    """Return views that are not valid where metal parts hide what is behind them, with a rim."""
+    from scipy.ndimage import binary_dilation
+
+    if not metal:
+        return tuple(views)
+    clear = []
+    for view in views:
+        xray = view.xray
+        hidden = np.zeros(xray.valid.shape, bool)
+        for part, pose in metal:
+            drr = part.body.renderer.render((pose @ view.rig_from_camera)[None], xray.detector)[0]
+            hidden |= silhouette(drr, COMPARED_SHARE)
+        rim = max(1, round(HIDDEN_RIM_MM / max(xray.detector.pixel_mm)))
+        hidden = binary_dilation(hidden, iterations=rim)
+        clear.append(view.behind(hidden))
+    return tuple(clear)

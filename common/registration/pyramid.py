@@ -197,28 +197,24 @@ class LevelView:
     def render(self, bodies: Sequence[Body], which: np.ndarray, trials: np.ndarray) -> Rendered:
         """Render the bodies at (N, M, 4, 4) volume_from_rig.
 
-        Attenuations add along rays. Beside metal, which saturates, an image is the share of the
-        beam that is taken: each body takes its own of what the others let pass.
+        Attenuations add along rays. The image of metal, which saturates, is the share of the beam
+        that is taken: each part takes its own of what the others let pass.
         """
         detectors = [self.detectors[number] for number in which]
         shape = (len(which), *self.image.shape[1:])
         images = np.zeros((len(which), 1 + 6 * len(bodies), *shape[1:]), np.float32)
         silhouettes = np.zeros(shape, np.float32)
-        shares = len(bodies) > 1 and any(body.metal for body in bodies)
         each = []
         for number, body in enumerate(bodies):
             cameras = trials[:, number] @ self.rig_from_camera
             image, jacobian = body.renderer.render_with_jacobian(cameras, detectors)
-            if shares and not body.metal:
-                passed = np.exp(-image)
-                image, jacobian = 1 - passed, jacobian * passed[:, None]
             each.append(image)
             images[:, 1 + 6 * number : 7 + 6 * number] = jacobian
             if body.outline is None:
                 silhouettes += image
             else:
                 silhouettes += body.outline.render(cameras, detectors)
-        if shares:
+        if bodies[0].metal and len(bodies) > 1:
             _combine(images, np.array(each))
         else:
             images[:, 0] = sum(each)

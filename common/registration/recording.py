@@ -185,16 +185,31 @@ def pose_uncertainty(
     """
     from scipy.linalg import block_diag
 
-    fit = registrations[0].solution.fit
-    covariance = fit.covariance if fit.joint_covariance is None else fit.joint_covariance
-    together = registrations[: len(covariance) // 6]
+    one = registrations[0]
+    joint = one.solution.fit.joint_covariance
+    covariance = one.solution.fit.covariance if joint is None else joint
+    numbers = [0] if joint is None else refined_with(registrations)
+    together = [registrations[number] for number in numbers]
     widening = block_diag(*(trust.widening(each.verdict, each.camera()) for each in together))
     return PoseUncertainty.in_scanner(
         widening @ covariance @ widening,
         np.array([each.structure.body.centre_mm for each in together]),
         np.array([each.structure.ct.lineage.scanner_from_volume for each in together]),
-        tuple(bones[: len(together)]),
+        tuple(bones[number] for number in numbers),
     )
+
+
+def refined_with(registrations: Sequence[Registration]) -> list[int]:
+    """Return the numbers of the first of ``registrations`` and of those refined together with it.
+
+    Metal and bones are refined apart, and what is not found by itself.
+    """
+    metal = registrations[0].structure.body.metal
+    return [
+        number
+        for number, each in enumerate(registrations)
+        if each.structure.body.metal == metal and each.solution.fit.joint_covariance is not None
+    ]
 
 
 def _extrinsics(one: Registration, volume_from_rig: np.ndarray) -> np.ndarray:

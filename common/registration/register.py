@@ -21,16 +21,15 @@ from common.registration.cues import of_bone
 from common.registration.finding import any_clear, find, search_further
 from common.registration.following import follow_frame, moved_alike
 from common.registration.found import Found
-from common.registration.gauss_newton import Fit, assess_fit, continued, refine
 from common.registration.joints import is_alone, largest_apart_mm, largest_overlap
-from common.registration.neighbours import search_beside
-from common.registration.pyramid import JUDGED, LEVELS
+from common.registration.neighbours import Placed, behind, search_beside, search_beside_metal
+from common.registration.pyramid import LEVELS
 from common.registration.request import Followed
 from common.registration.scene import Structure, View
 from common.registration.search.anywhere import STAGES, Stage
 from common.registration.starts import Starter
+from common.registration.together import refine_together
 from common.registration.twins import with_twin
-from common.registration.uncertainty import own_first
 from common.registration.verdict import Surroundings, is_found, is_ok, judge
 from common.results.result import Verdict
 from common.results.scanner_view import BoneMotion, ScannerView
@@ -122,9 +121,9 @@ def _register_mirrored(
     name, flipped = views[0].xray.path.name, [view.flip() for view in views]
     certain = any(is_found(one.solution, views, one.structure) for one in as_it_is)
     if certain:
-        behind = [
-            advance(flipped, body, [behind], SCATTER_COUNT, KEEP, seed)
-            for body, behind in (
+        from_behind = [
+            advance(flipped, body, [start], SCATTER_COUNT, KEEP, seed)
+            for body, start in (
                 (
                     one.structure.body,
                     geometry.from_behind(one.camera(), one.structure.body.centre_mm),
@@ -132,7 +131,7 @@ def _register_mirrored(
                 for one in as_it_is
             )
         ]
-        similarities = [field.finals[0].fit.similarity if field else 0.0 for field in behind]
+        similarities = [field.finals[0].fit.similarity if field else 0.0 for field in from_behind]
         before = [one.solution.fit.similarity for one in as_it_is]
         if _unexplained(before) < _unexplained(similarities):
             return None
@@ -162,19 +161,55 @@ def _register(
     mirrored: bool = False,
 ) -> list[Registration]:
     before = list(last) if last else [None] * len(structures)
-    found, lost = _found_by_themselves(views, structures, starter, seed, before)
+    metal = [number for number, structure in enumerate(structures) if structure.body.metal]
+    others = [number for number in range(len(structures)) if number not in metal]
+    found: dict[int, Found] = {}
+    seen: dict[int, tuple[View, ...]] = {}
+    hiding: list[Placed] = []
+    for numbers in filter(None, (metal, others)):  # metal first, which hides the others
+        clear = behind(views, hiding)
+        some, earlier = [structures[n] for n in numbers], [before[n] for n in numbers]
+        now = _found(clear, some, starter, seed, earlier, stages, hiding)
+        found |= zip(numbers, now, strict=True)
+        seen |= dict.fromkeys(numbers, clear)
+        hiding = [
+            (structure, one.solution.fit.poses[0])
+            for structure, one in zip(some, now, strict=True)
+            if is_found(one.solution, clear, structure)
+        ]
+    in_order = range(len(structures))
+    return _judged(
+        views,
+        [seen[number] for number in in_order],
+        structures,
+        [found[number] for number in in_order],
+        before,
+        mirrored,
+    )
+
+
+def _found(
+    views: Sequence[View],
+    structures: Sequence[Structure],
+    starter: Starter,
+    seed: int,
+    before: Sequence[Followed | None],
+    stages: Sequence[Stage],
+    hiding: Sequence[Placed],
+) -> list[Found]:
+    """Return structures of one kind, metal or bone, where they are found.
+
+    Parts that are ``hiding`` them are metal that is found. Metal and bone are not refined together:
+    bones end nearer to the truth if they are compared beside it (benchmarks/README.md, 'Implants').
+    """
+    found, lost = _found_by_themselves(views, structures, starter, seed, before, hiding)
     found = _searched_on(views, structures, starter, seed, found, lost, stages)
     _log_searched(views, structures, found)
-    found = [
-        replace(one, solution=with_twin(views, structure, one.solution, seed))
-        for structure, one in zip(structures, found, strict=True)
-    ]
-    found = [
-        _finished(views, structure, one) for structure, one in zip(structures, found, strict=True)
-    ]
-    if len(structures) > 1:
-        found = refine_together(views, structures, found)
-    return _judged(views, structures, found, before, mirrored)
+    finished = []
+    for structure, one in zip(structures, found, strict=True):
+        twins = replace(one, solution=with_twin(views, structure, one.solution, seed))
+        finished.append(_finished(views, structure, twins))
+    return refine_together(views, structures, finished)
 
 
 def _found_by_themselves(
@@ -183,6 +218,7 @@ def _found_by_themselves(
     starter: Starter,
     seed: int,
     before: Sequence[Followed | None],
+    hiding: Sequence[Placed],
 ) -> tuple[list[Found], list[int]]:
     """Return each structure where it is found, and the numbers of those lost since ``before``."""
     found: list[Found] = []
@@ -193,12 +229,29 @@ def _found_by_themselves(
             carried = moved_alike(found, before, previous)
             tracked = follow_frame(views, structure, seed, previous, carried)
         if tracked is None:
-            found.append(find(views, structure, starter, seed))
+            found.append(_found_from_nothing(views, structure, starter, seed, hiding))
         else:
             found.append(Found(tracked.start, tracked, ("near the previous frame",)))
             if not is_ok(tracked, views, structure):
                 lost.append(number)
     return found, lost
+
+
+def _found_from_nothing(
+    views: Sequence[View],
+    structure: Structure,
+    starter: Starter,
+    seed: int,
+    hiding: Sequence[Placed],
+) -> Found:
+    """Return a structure where it is found, first around metal parts that are ``hiding`` it."""
+    around = search_beside_metal(views, structure, starter, seed, hiding)
+    if around is not None and is_found(around.solution, views, structure):
+        return around
+    anywhere = find(views, structure, starter, seed)
+    if around is None:
+        return anywhere
+    return around.after("; ".join(anywhere.searched), anywhere.solution)
 
 
 def _searched_on(
@@ -238,12 +291,16 @@ def _searched_on(
 
 def _judged(
     views: Sequence[View],
+    seen: Sequence[Sequence[View]],
     structures: Sequence[Structure],
     found: Sequence[Found],
     before: Sequence[Followed | None],
     mirrored: bool,
 ) -> list[Registration]:
-    """Return each structure with its verdict, which also follows from the others."""
+    """Return each structure with its verdict, which also follows from the others.
+
+    ``seen`` are the views in which each was registered.
+    """
     poses = [one.solution.fit.poses[0] for one in found]
     registrations = []
     for number, (structure, one, previous) in enumerate(
@@ -254,11 +311,11 @@ def _judged(
             expected_evidence=previous.evidence if previous else 0.0,
             mirrored=mirrored,
             apart_mm=largest_apart_mm(number, structures, found),
-            alone=is_alone(number, views, structures, found),
+            alone=is_alone(number, seen[number], structures, found),
             # not worth their time in frames that follow others
-            cues=None if previous else of_bone(one.solution, views, structure),
+            cues=None if previous else of_bone(one.solution, seen[number], structure),
         )
-        verdict = judge(one.solution, views, structure, around)
+        verdict = judge(one.solution, seen[number], structure, around)
         registrations.append(
             Registration(structure, tuple(views), one.start, one.solution, verdict)
         )
@@ -294,32 +351,3 @@ def check_sizes(views: Sequence[View]) -> None:
                 f"at least {least_mm:.0f} mm per side",
                 "correct the pixel spacing, or give the whole image",
             )
-
-
-def refine_together(
-    views: Sequence[View], structures: Sequence[Structure], found: Sequence[Found]
-) -> list[Found]:
-    """Refine all structures jointly from their separate solutions.
-
-    Where two of them overlap in the image, neither then displaces the other. Each keeps its own
-    similarity, assessed without the others.
-    """
-    alone = [one.solution.fit for one in found]
-    joint = refine(views, [s.body for s in structures], [f.poses[0] for f in alone], LEVELS[2:])
-    if joint is None:
-        return list(found)
-    together = []
-    for index, one in enumerate(found):
-        pose = joint.poses[index]
-        judged = assess_fit(views, [structures[index].body], [pose], JUDGED)
-        block = slice(6 * index, 6 * index + 6)
-        own = [replace(each, poses=[each.poses[index]]) for each in joint.trace]
-        fit = Fit(
-            [pose],
-            judged.similarity if judged else 0.0,
-            joint.covariance[block, block],
-            continued(alone[index].trace, own),
-            own_first(joint.covariance, index),
-        )
-        together.append(Found(one.start, replace(one.solution, fit=fit)))
-    return together

@@ -31,6 +31,8 @@ class View:
     # (4, 4); the identity for a single view
     rig_from_camera: np.ndarray = field(default_factory=lambda: np.eye(4))
     request: XrayRequest | None = None  # what it was read by, to read it with another polarity
+    # (H, W) bool: not valid, but only because metal hides there what is behind it
+    hidden: np.ndarray | None = None
 
     def flip(self) -> View:
         """Return the view flipped left to right, with its place in the rig.
@@ -39,12 +41,26 @@ class View:
         """
         mirror = geometry.MIRROR
         rig_from_camera = mirror @ self.rig_from_camera @ mirror
-        return replace(self, xray=self.xray.flip(), rig_from_camera=rig_from_camera)
+        hidden = None if self.hidden is None else self.hidden[:, ::-1]
+        return replace(self, xray=self.xray.flip(), rig_from_camera=rig_from_camera, hidden=hidden)
+
+    def behind(self, hidden: np.ndarray) -> View:
+        """Return the view where metal hides pixels (H, W) bool: nothing is compared there."""
+        xray = self.xray
+        hidden = hidden & xray.valid
+        if self.hidden is not None:
+            hidden = hidden | self.hidden
+        return replace(self, xray=replace(xray, valid=xray.valid & ~hidden), hidden=hidden)
 
     def share_in_view(self, body: Body, pose: np.ndarray) -> float:
-        """Return the fraction of a body's points in the valid field at a pose (volume_from_rig)."""
-        camera = pose @ self.rig_from_camera
-        return geometry.share_in_view(body.points, self.xray.detector, camera, self.xray.valid)
+        """Return the fraction of a body's points in the valid field at a pose (volume_from_rig).
+
+        What metal hides is in it.
+        """
+        camera, valid = pose @ self.rig_from_camera, self.xray.valid
+        if self.hidden is not None:
+            valid = valid | self.hidden
+        return geometry.share_in_view(body.points, self.xray.detector, camera, valid)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from common import geometry
 from common.errors import InputError
 from common.registration.inputs import Inputs, load_structures, placed_views, read_views
+from common.registration.neighbours import Placed, behind
 from common.registration.request import AttenuationMode, Request, Side, StructureRequest
 from common.registration.scene import Structure, View
 from common.registration.starts import Starter
@@ -36,6 +37,7 @@ class Opened:
     request: Request  # of this structure alone, in its X-rays
     structure: Structure
     views: tuple[View, ...]
+    seen: tuple[View, ...]  # without what metal beside it hides: what it is compared with
 
     @property
     def pose(self) -> np.ndarray:
@@ -82,7 +84,22 @@ def open_result(folder: Path) -> Opened:
     views = placed_views(seen, request, Inputs([structure], None, Starter("fixed")))
     views = [_with_assumed(view, result) for view in views]
     _check_detector(views[0], result)
-    return Opened(folder, result, request, structure, tuple(views))
+    metal = [] if structure.body.metal else _metal_beside(folder, result)
+    return Opened(folder, result, request, structure, tuple(views), behind(views, metal))
+
+
+def _metal_beside(folder: Path, result: Result) -> list[Placed]:
+    """Return the metal parts that were registered with a bone, which hide it, at their poses."""
+    found = []
+    for bone in result.scanner_pose[0].bones[1:]:
+        beside = folder.parent / bone.name
+        if not (beside / names.PARAMETERS).exists():
+            continue
+        other = parameters_file.load(beside / names.PARAMETERS)
+        if other.drr.get("material") == "metal" and other.verdict.code != "failed":
+            opened = open_result(beside)
+            found.append((opened.structure, opened.pose))
+    return found
 
 
 @dataclass(frozen=True)

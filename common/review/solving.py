@@ -52,7 +52,7 @@ def refine(opened: Opened, pose: np.ndarray, seed: int = 0) -> Solution:
     Candidates around it compete: a refinement of the pose alone ended at another place in half of
     the trials from 8 mm and 6 degrees away. Raises InputError if the structure is out of view.
     """
-    solution = compete(opened.views, opened.structure.body, [pose], seed=seed)
+    solution = compete(opened.seen, opened.structure.body, [pose], seed=seed)
     if solution is None:
         raise _out_of_view(opened)
     return solution
@@ -69,7 +69,7 @@ def search_again(opened: Opened) -> Solved:
         mirrored=False,  # the page shows the X-ray as it was registered
         banks=Banks(request.cache),
     )
-    (found,) = register(opened.views, [opened.structure], starter, request.seed)
+    (found,) = register(opened.seen, [opened.structure], starter, request.seed)
     return judged(opened, found.solution)
 
 
@@ -78,7 +78,7 @@ def follow(opened: Opened, last: Followed) -> tuple[Solved, Followed]:
 
     Returns the state after it too. Raises InputError if the structure is out of view.
     """
-    views, structure = opened.views, opened.structure
+    views, structure = opened.seen, opened.structure
     solution = follow_frame(views, structure, opened.request.seed, last)
     if solution is None:
         raise _out_of_view(opened)
@@ -105,7 +105,7 @@ def registration_at(
 
     ``neighbours`` count as obstacles in its verdict. Raises InputError if it is out of view.
     """
-    views, body = opened.views, opened.structure.body
+    views, body = opened.seen, opened.structure.body
     fit = assess_fit(views, [body], [pose], LEVELS[-1])
     at_level = assess_fit(views, [body], [pose], JUDGED)
     if fit is None or at_level is None:
@@ -116,7 +116,7 @@ def registration_at(
     overlap = largest_overlap(0, structures, [pose, *(each.pose for each in neighbours)])
     cues = of_bone(solution, views, opened.structure)
     verdict = judge(solution, views, opened.structure, Surroundings(overlap=overlap, cues=cues))
-    return Registration(opened.structure, tuple(views), start, solution, verdict)
+    return Registration(opened.structure, opened.views, start, solution, verdict)
 
 
 def _trace(pose: np.ndarray, similarity: float) -> tuple[Any, ...]:
@@ -127,7 +127,7 @@ def _trace(pose: np.ndarray, similarity: float) -> tuple[Any, ...]:
 
 def judged(opened: Opened, solution: Solution) -> Solved:
     """Return a solution with its verdict."""
-    views, structure = opened.views, opened.structure
+    views, structure = opened.seen, opened.structure
     around = Surroundings(cues=of_bone(solution, views, structure))
     return Solved(
         solution.fit.poses[0],

@@ -24,8 +24,8 @@ SCANNERS_OWN = [
         ("text.gii", "cannot be read|export it again"),
         ("cut.stl", "cut.stl"),
     ]],
-    Row("registration", "xray.png -v ball.stl -o out --sdd 900 --pixel_spacing 1 --material metal bone", "--material|2 materials for 1 volumes|one per volume"),
-    Row("registration", "xray.png -v ball.stl -o out --sdd 900 --pixel_spacing 1 --mask seg.nii.gz", "seg.nii.gz|another grid"),
+    Row("registration", "xray.png -v ball.stl -o out --sdd 900 --pixel_spacing 1 --material metal bone", "--material|2 materials for 1 volumes|one per surface"),
+    Row("registration", "xray.png -v ball.stl -o out --sdd 900 --pixel_spacing 1 --mask seg.nii.gz", "--mask|a surface has none"),
     Row("create_drr", "--volume open.stl --pose_path result/parameters.pt --output_path out/drr.png", "open.stl|is open"),
     Row("registration", "xray.png -v ct.nii.gz -o out --sdd 90 --pixel_spacing 0.1", "SDD 90 mm|is the distance in centimetres?"),
     *[Row("center_isometric", f"-i {name} -o out", f"{name}|{words}") for name, words in [

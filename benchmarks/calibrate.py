@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from common.registration.trust import Model
 
 HOPELESS = ("other_patient", "other_leg", "flipped", "absent", "search_absent")
+# what is stated is false, and nothing is learned from it
+FALSE = ("wrong_sdd", "tilted", "fat", "thin")
 DIRECTIONS = {"in_plane": "in_plane_mm", "depth": "depth_mm", "rotation": "rotation_deg"}
 # how far surfaces are off, in half voxels: with these, bones refined alone and together have the
 # same quantiles (benchmarks/README.md, 'The verdict put to the test')
@@ -291,6 +293,38 @@ def searches(rows: Sequence[Row]) -> list[str]:
     return [f"| {' | '.join(what)} | {number} |" for what, number in sorted(counts.items())]
 
 
+def falsities(rows: Sequence[Row]) -> list[str]:
+    """Return a table of fits where the geometry or the labelmap is not as stated.
+
+    Bounds and verdicts are those that the fits were given.
+    """
+    from common.registration.trust import Directions, model
+
+    lines = [
+        "| stated wrong | fits | right | `ok` of them | `ok` of the wrong | in plane, mm | depth, mm"
+        " | rotation, degrees |"
+    ]
+    for kind in FALSE:
+        chosen = [row for row in rows if row["kind"] == kind]
+        right = [row for row in chosen if not is_wrong(row)]
+        if not right:
+            continue
+        ok = [sum(row["code"] == "ok" for row in some) for some in (right, chosen)]
+        bounds = [
+            model().bounds(
+                Directions(**row["deviations"]), Directions(**row["half_voxel"]), row["bounds_of"]
+            )
+            for row in right
+        ]
+        cells = [kind, str(len(chosen)), str(len(right)), str(ok[0]), str(ok[1] - ok[0])]
+        for name, error in DIRECTIONS.items():
+            errors = np.array([row[error] for row in right])
+            inside = errors <= [getattr(bound, name) for bound in bounds]
+            cells.append(f"{np.median(errors):.2f} ({100 * np.mean(inside):.0f} % inside)")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def check(work: Path, rows: Sequence[Row]) -> None:
     """Raise InputError if phantoms with even numbers do not have enough fits of each kind."""
     from common.registration import trust
@@ -313,11 +347,13 @@ def check(work: Path, rows: Sequence[Row]) -> None:
 def run(args: argparse.Namespace) -> None:
     paths = sorted(args.work.glob("fits_*.jsonl"))
     lines = [row for path in paths for _, row in files.read_lines(path, "fits of fits.py")]
-    rows = [row for row in lines if "cues" in row]
+    made = [row for row in lines if "cues" in row]
+    rows = [row for row in made if row["kind"] not in FALSE]
     check(args.work, rows)
     tests = held_out(rows)
     stated = chances(tests)
-    print("\n".join([*coverage(tests), "", *reliability(stated), "", *searches(rows)]))
+    tables = [coverage(tests), reliability(stated), searches(rows), falsities(made)]
+    print("\n\n".join("\n".join(lines) for lines in tables))
     draw(stated, args.work / "reliability.png")
     if args.write:
         files.write_json(TRUST, make_model(rows))

@@ -3,9 +3,10 @@
 Phantom patients are X-rayed from all sides (common/synthetic/legs.py). In each X-ray, bones are
 registered in ways that have a right answer (from a near start pose, from a far one, in two views,
 femur and tibia together with nothing known, a whole CT, an implant) and in ways that have none: the
-bone of another patient, the bone of the other leg, a flipped X-ray, a bone that is not there. What
-is kept of each fit is its error, its cues and what its bounds rest on. A stopped run goes on where
-it was.
+bone of another patient, the bone of the other leg, a flipped X-ray, a bone that is not there. In
+others, what is stated is false: the SDD, a detector that is tilted, a labelmap that is too large or
+too small. What is kept of each fit is its error, its cues, its verdict and what its bounds rest on.
+A stopped run goes on where it was.
 
 writes  WORK/  patients, X-rays and fits*.jsonl, one line per fit
 example
@@ -43,12 +44,17 @@ logger = logging.getLogger("common.script")
 # of start poses, at most: degrees, mm in plane, mm in depth
 NEAR, FAR = (8.0, 10.0, 25.0), (60.0, 40.0, 60.0)
 ALONE = ("near", "far", "two_views", "other_patient", "other_leg", "flipped", "absent")
+# the X-ray or the labelmap is not as stated: by a share, in degrees, by a voxel
+FALSE_SDD, TILT_DEG = 0.03, 5.0
+FALSE_XRAY, FALSE_LABELMAP = ("wrong_sdd", "tilted"), ("fat", "thin")
+FALSE = (*FALSE_XRAY, *FALSE_LABELMAP)
 TOGETHER = ("joint", "search")  # of femur and tibia
 WHOLE, METAL = "whole", "metal"  # a whole CT, also instead of a label; parts of an implant
-KINDS = (*ALONE, *TOGETHER, WHOLE, METAL)
+KINDS = (*ALONE, *FALSE, *TOGETHER, WHOLE, METAL)
 PICTURES, WHOLE_PICTURES, METAL_PICTURES = 4, 4, 2  # of each leg, a whole CT, an implant
 SIDES = ("right", "left")
 OTHER = -1  # number of the patient of other X-rays
+FULLY = 0.999  # of a warped pixel, valid
 
 Row = dict[str, Any]
 
@@ -110,7 +116,7 @@ class Bones:
 
     def __init__(self, work: Path):
         self._work = work
-        self._loaded: dict[tuple[int, str, str], Structure] = {}
+        self._loaded: dict[tuple[int, str, str, str], Structure] = {}
 
     def folder(self, number: int) -> Path:
         """Return the folder of a patient."""
@@ -120,15 +126,51 @@ class Bones:
         """Return a patient, made if it is not there."""
         return legs.make_patient(number, self.folder(number))
 
-    def of(self, patient: legs.Patient, bone: str, side: str) -> Structure:
-        """Return the structure of a bone."""
+    def of(self, patient: legs.Patient, bone: str, side: str, shape: str = "") -> Structure:
+        """Return the structure of a bone, of another ``shape`` than it has: "fat" or "thin"."""
         from common.registration.structures import load_structure
 
-        key = (patient.number, bone, side)
+        key = (patient.number, bone, side, shape)
         if key not in self._loaded:
             ct, mask, label = patient.bones[bone, side]
+            mask = reshaped(mask, label, shape) if shape else mask
             self._loaded[key] = load_structure(ct, mask, [label])
         return self._loaded[key]
+
+
+def reshaped(mask: Path, label: int, shape: str) -> Path:
+    """Write a labelmap that is larger ("fat") or smaller ("thin") by a voxel, and return it."""
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    from common.volume.nifti import load_labelmap, save
+
+    path = mask.with_name(f"{shape}_{mask.name}")
+    if not path.exists():
+        labels = load_labelmap(mask)
+        change = binary_dilation if shape == "fat" else binary_erosion
+        data = change(labels.data == label).astype(np.uint8) * label
+        save(path, replace(labels, data=data))
+    return path
+
+
+def falsified(view: View, kind: str) -> View:
+    """Return a view whose SDD is stated wrong, or whose detector is tilted about its columns."""
+    from skimage.transform import warp
+
+    xray, detector = view.xray, view.xray.detector
+    if kind == "wrong_sdd":
+        wrong = replace(detector, sdd_mm=detector.sdd_mm * (1 + FALSE_SDD))
+        return replace(view, xray=replace(xray, detector=wrong))
+    # where the tilted detector has a pixel, the ray meets the detector that is not tilted:
+    # homography of pixels about the principal point (Hartley & Zisserman 2004, 8.1)
+    (column, row), (width, height) = detector.principal_px, detector.pixel_mm
+    mm_from_px = np.array([[width, 0, -width * column], [0, height, -height * row], [0, 0, 1]])
+    angle = np.radians(TILT_DEG)
+    tilted = np.array([[np.cos(angle), 0, 0], [0, 1, 0], [np.sin(angle) / detector.sdd_mm, 0, 1]])
+    px_from_px = np.linalg.inv(mm_from_px) @ tilted @ mm_from_px
+    image = warp(xray.image, px_from_px, order=1, preserve_range=True).astype(np.float32)
+    valid = warp(xray.valid.astype(np.float32), px_from_px, order=1) > FULLY
+    return replace(view, xray=replace(xray, image=image, valid=valid))
 
 
 def views_of(picture: legs.Picture) -> tuple[View, ...]:
@@ -167,6 +209,10 @@ def attempts(
             yield Attempt(kind, bone, wrong, one, truth, there)
         behind = geometry.from_behind(truth, own.body.centre_mm)
         yield Attempt("flipped", bone, own, (one[0].flip(),), truth, behind)
+        for kind in FALSE_XRAY:
+            yield Attempt(kind, bone, own, (falsified(one[0], kind),), truth, truth)
+        for kind in FALSE_LABELMAP:
+            yield Attempt(kind, bone, bones.of(patient, bone, side, kind), one, truth, truth)
 
 
 def fit(attempt: Attempt, name: str) -> Solution | None:
@@ -188,6 +234,7 @@ def record(
 ) -> Row:
     """Return what is kept of a fit: error, cues, what its bounds rest on, and its verdict."""
     from common.registration import cues, trust
+    from common.registration.verdict import Surroundings, judge
 
     row: Row = {
         "patient": patient,
@@ -202,14 +249,18 @@ def record(
     found, truth = solution.fit.poses[0] @ rig, attempt.truth @ rig
     error = geometry.pose_error(found, truth, attempt.structure.body.points, detector)
     views, structure = attempt.views, attempt.structure
+    measured = cues.measure(solution, views, structure.body)
+    if verdict is None:
+        known = measured if structure.excess else None
+        verdict = judge(solution, views, structure, Surroundings(cues=known))
     return {
         **row,
         **error.as_dict(),
         "bounds_of": trust.kind_of(structure, views),
         "deviations": trust.deviations(solution, views, structure)._asdict(),
         "half_voxel": trust.surface_errors(solution, views, structure)._asdict(),
-        "cues": asdict(cues.measure(solution, views, structure.body)),
-        "code": verdict.code if verdict else None,
+        "cues": asdict(measured),
+        "code": verdict.code,
     }
 
 
@@ -239,12 +290,14 @@ def fits_of_picture(
     """Make the fits of one picture."""
     near: list[tuple[Attempt, Solution]] = []
     for attempt in chosen:
-        if attempt.kind in kinds:
+        first = attempt.kind == "near" and "joint" in kinds  # of the fit of both
+        if attempt.kind in kinds or first:
             solution = fit(attempt, picture.name)
-            yield record(attempt, solution, picture.name, number)
-            if attempt.kind == "near" and solution:
+            if attempt.kind in kinds:
+                yield record(attempt, solution, picture.name, number)
+            if first and solution:
                 near.append((attempt, solution))
-    if len(near) > 1 and "joint" in kinds:
+    if len(near) > 1:
         pair, alone = zip(*near, strict=True)
         for attempt, solution in zip(pair, refined_together(pair, alone), strict=True):
             yield record(replace(attempt, kind="joint"), solution, picture.name, number)
@@ -279,28 +332,29 @@ def fits_of_metal(picture: legs.Picture, number: int) -> Iterator[Row]:
 
 
 def make_fits(work: Path, numbers: range, kinds: Sequence[str], output: Path) -> None:
-    """Make the fits of some patients, and append those of pictures that are not there yet."""
+    """Make the fits of some patients, and append those that are not there yet."""
     from common.registration.search.anywhere import Banks
     from common.registration.structures import load_structure
 
     bones = Bones(work)
-    done = {row["picture"] for row in read_rows(output)}
+    done = {(row["picture"], row["kind"]) for row in read_rows(output)}
     for number in track(numbers, what="patients", unit="patient"):
         patient, other = bones.patient(number), bones.patient(number + 1)
         folder, banks = bones.folder(number), Banks()
         for posture, side in enumerate(SIDES, 1):
             for picture in legs.make_pictures(patient, posture, side, PICTURES, folder):
-                if picture.name not in done:
+                missing = [kind for kind in kinds if (picture.name, kind) not in done]
+                if missing:
                     chosen = list(attempts(picture, patient, other, bones))
-                    append(output, fits_of_picture(picture, chosen, number, kinds, banks))
+                    append(output, fits_of_picture(picture, chosen, number, missing, banks))
         if WHOLE in kinds:
             structure = load_structure(patient.ct)
             for picture in legs.make_whole_pictures(patient, WHOLE_PICTURES, folder):
-                if picture.name not in done:
+                if (picture.name, WHOLE) not in done:
                     append(output, fits_of_whole(picture, structure, number))
         if METAL in kinds:
             for picture in legs.make_metal_pictures(patient, METAL_PICTURES, folder):
-                if picture.name not in done:
+                if (picture.name, METAL) not in done:
                     append(output, fits_of_metal(picture, number))
 
 

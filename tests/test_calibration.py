@@ -76,6 +76,28 @@ def test_mayacam_2_projects_as_its_definition_says(tmp_path):
     np.testing.assert_allclose(projected(camera), pinhole(POINTS), atol=1e-6)
 
 
+def test_jointtrack_states_distance_and_pixels_of_one_camera_about_the_middle(tmp_path):
+    path = tmp_path / "calibration.txt"
+    path.write_text("JT_INTCALIB\r\n1198\r\n0\r\n0\r\n0.373")
+    found = calibration.read(path, pixel_mm=0.5, image_size=(1024, 768))
+    detector = found.detector
+    assert detector.sdd_mm == pytest.approx(1198)
+    assert detector.pixel_mm == pytest.approx((0.373, 0.373))
+    assert detector.principal_px == (511.5, 383.5)
+    np.testing.assert_array_equal(found.rig_from_camera, np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [("1198 0 0", "3 words"), ("1198 2 0 0.373", "2 and 0 mm"), ("0 0 0 0.373", "0 and 0.373 mm")],
+)
+def test_a_jointtrack_calibration_that_leaves_something_open_is_refused(tmp_path, numbers, message):
+    path = tmp_path / "calibration.txt"
+    path.write_text(f"JT_INTCALIB {numbers}")
+    with pytest.raises(InputError, match=message):
+        calibration.read(path, image_size=(1024, 1024))
+
+
 def test_unequal_focal_lengths_and_the_principal_point_are_kept_exactly(tmp_path):
     matrix = K * [[1.0], [1.03], [1.0]]
     matrix[1, 2] = K[1, 2]

@@ -133,7 +133,7 @@ def _add_geometry(parser: Parser) -> None:
         help=(
             "calibrated cameras in the order of the X-rays, repeated in sequence if there are more"
             " X-rays (cam1_*.tif cam2_*.tif are paired by names, with cam1.txt cam2.txt): XMALab"
-            " text (MayaCam 2.0 or 1), or JSON with K, R, t in mm"
+            " text (MayaCam 2.0 or 1), JSON with K, R, t in mm, or JointTrack's (one camera)"
         ),
     )
     detector = parser.add_argument_group(

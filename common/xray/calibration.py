@@ -71,7 +71,7 @@ def read(
     with reading(path, EXPECTED, "export it again"):
         camera, remarks, doubts = parse(path)
         if camera.width == 0 and image_size:
-            camera = replace(camera, width=image_size[0], height=image_size[1])
+            camera = _sized(camera, *image_size)
         _check(path, camera)
     _log(path, camera, remarks, doubts)
     if image_size is not None and tuple(image_size) != (camera.width, camera.height):
@@ -84,7 +84,16 @@ def read(
     camera_from_rig = np.eye(4)
     camera_from_rig[:3, :3] = _nearest_rotation(camera.rotation)
     camera_from_rig[:3, 3] = camera.shift
-    return Calibration(_detector(camera, pixel_mm), invert(camera_from_rig), camera.lens)
+    detector = _detector(camera, camera.pixel_mm or pixel_mm)
+    return Calibration(detector, invert(camera_from_rig), camera.lens)
+
+
+def _sized(camera: Pinhole, width: int, height: int) -> Pinhole:
+    """Return a camera of which the file does not state the size of its images."""
+    matrix = camera.matrix.copy()
+    if camera.pixel_mm:
+        matrix[:2, 2] = (width - 1) / 2, (height - 1) / 2
+    return replace(camera, width=width, height=height, matrix=matrix)
 
 
 def _log(path: Path, camera: Pinhole, remarks: list[str], doubts: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Formats of an X-ray calibration, each as a pinhole camera.
 
-MayaCam 2.0 and 1 (XMALab), JSON with K, R and t, the camera JSON of SlicerAutoscoperM (VTK), YAML
-of OpenCV, and a 3x4 projection matrix as text, JSON, NumPy or MATLAB file.
+MayaCam 2.0 and 1 (XMALab), JointTrack, JSON with K, R and t, the camera JSON of SlicerAutoscoperM
+(VTK), YAML of OpenCV, and a 3x4 projection matrix as text, JSON, NumPy or MATLAB file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from common import files
 from common.errors import InputError, reading
 from common.xray.camera_entries import camera_of_json, camera_of_opencv, entries_of_yaml
+from common.xray.jointtrack import HEADER, jointtrack
 from common.xray.mayacam import mayacam_1, mayacam_2
 from common.xray.pinhole import EXPECTED, Pinhole, camera_of_matrix, table_of
 
@@ -32,6 +33,8 @@ def parse(path: Path) -> tuple[Pinhole, list[str], list[str]]:
         return camera_of_json(path, files.read_json(path, EXPECTED))
     if start.startswith("%YAML"):
         return camera_of_opencv(path, entries_of_yaml(path, text)), ["OpenCV YAML"], []
+    if start.startswith(HEADER):
+        return jointtrack(path, start), ["JointTrack"], []
     if start.lower().startswith("image size"):
         return mayacam_2(path, text), ["MayaCam 2.0"], []
     lines = [line for line in text.splitlines() if line.strip()]

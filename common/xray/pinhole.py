@@ -14,8 +14,8 @@ from common.errors import InputError
 from common.xray.lens import Lens
 
 EXPECTED = (
-    "an X-ray calibration (MayaCam 2.0 or 1, JSON with K, R, t, JSON of a VTK camera, OpenCV YAML,"
-    " or a 3x4 matrix)"
+    "an X-ray calibration (MayaCam 2.0 or 1, JointTrack, JSON with K, R, t, JSON of a VTK camera,"
+    " OpenCV YAML, or a 3x4 matrix)"
 )
 KEYS_EXPECTED = "K (3x3), R (3x3), t (3, mm) and image_size [width, height]"
 SKEW_PX = 1.0  # largest skew of a 3x4 matrix that counts as none
@@ -31,6 +31,8 @@ class Pinhole:
     rotation: np.ndarray  # (3, 3) R
     shift: np.ndarray  # (3,) t, mm
     lens: Lens | None = None
+    # if it is stated; the principal point is then in the middle of the image, whatever its size
+    pixel_mm: float | None = None
 
 
 def camera_of_matrix(path: Path, projection: np.ndarray) -> Pinhole:

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -86,6 +87,22 @@ def finished(slurm: Path) -> list[str]:
     return re.findall(r"JobState=(\w+)", (slurm / "finished.txt").read_text())
 
 
+def wait_for(condition, run: subprocess.Popen, folder: Path, seconds: float = 400) -> None:
+    """Wait until a condition holds while a run of Snakemake goes on."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert run.poll() is None, (folder / "snakemake.log").read_text()
+        assert time.monotonic() < until, (folder / "snakemake.log").read_text()
+        time.sleep(0.5)
+
+
+def registering(folder: Path) -> list[int]:
+    """Return the processes that register X-rays in a folder now."""
+    found = subprocess.run(["pgrep", "-f", "registration.py"], capture_output=True, text=True)
+    running = (Path("/proc", line) for line in found.stdout.split())
+    return [int(each.name) for each in running if (each / "cwd").resolve() == folder.resolve()]
+
+
 def benchmarks(folder: Path) -> dict[Path, str]:
     """Return time and memory of the jobs that are done: a job that is repeated has others."""
     return {path: path.read_text() for path in folder.glob("out/benchmarks/*/*.tsv")}
@@ -96,10 +113,8 @@ def test_a_cohort_runs_in_few_entries_and_after_scancel_of_all_nothing_done_is_r
 ):
     first = snakemake(cohort)
     until = time.monotonic() + 400
-    while len(finished(slurm)) < 3:  # headers, crop, align: the patients' jobs come next
-        assert first.poll() is None, (cohort / "snakemake.log").read_text()
-        assert time.monotonic() < until, (cohort / "snakemake.log").read_text()
-        time.sleep(1)
+    # headers, crop, align: the patients' jobs come next
+    wait_for(lambda: len(finished(slurm)) >= 3, first, cohort)
     before = benchmarks(cohort)
     subprocess.run(["scancel", "--user", str(os.getuid())], check=True)
     while not finished(slurm)[3:]:  # the first of the patients' jobs
@@ -121,3 +136,54 @@ def test_a_cohort_runs_in_few_entries_and_after_scancel_of_all_nothing_done_is_r
     # 21 jobs in 6 entries: header, crop, align, two patients, the cohort's page
     assert finished(slurm)[entries:] == ["COMPLETED"] * 3
     assert finished(slurm)[:3] == ["COMPLETED"] * 3
+
+
+def test_jobs_killed_for_memory_and_for_time_end_the_run_and_only_they_are_repeated(slurm, cohort):
+    starved = SETTINGS.replace(
+        "register: {threads: 1, mem_mb: 3000", "register: {threads: 1, mem_mb: 150"
+    )
+    starved = starved.replace(
+        "picture: {threads: 1, mem_mb: 3000", "picture: {threads: 1, mem_mb: 150"
+    )
+    (cohort / "own.yaml").write_text(starved)
+    assert snakemake(cohort).wait(600) != 0
+    assert set(finished(slurm)[3:]) & {"OUT_OF_MEMORY", "FAILED", "CANCELLED"}
+    assert not list(cohort.glob("out/results/*/*/*/parameters.pt"))
+    kept = benchmarks(cohort)
+    assert kept
+
+    # a job that hangs is killed for its time: one minute instead of three
+    (cohort / "own.yaml").write_text(SETTINGS.replace("runtime: 3}", "runtime: 1}"))
+    entries, hung = len(finished(slurm)), snakemake(cohort)
+    wait_for(lambda: registering(cohort), hung, cohort)
+    for process in registering(cohort):
+        os.kill(process, signal.SIGSTOP)
+    assert hung.wait(600) != 0
+    assert "TIMEOUT" in finished(slurm)[entries:]
+    assert benchmarks(cohort).items() >= kept.items()
+    kept = benchmarks(cohort)
+
+    (cohort / "own.yaml").write_text(SETTINGS)
+    assert snakemake(cohort).wait(600) == 0, (cohort / "snakemake.log").read_text()
+    assert benchmarks(cohort).items() >= kept.items()
+    assert len(list(cohort.glob("out/results/*/*/*/parameters.pt"))) == 8
+
+
+def test_a_drained_node_and_a_restarted_controller_delay_a_run_and_lose_nothing(slurm, cohort):
+    node = subprocess.check_output(["sinfo", "--noheader", "--format", "%n"], text=True).strip()
+    run = snakemake(cohort)
+    wait_for(lambda: finished(slurm), run, cohort)  # the headers
+    drain = ["scontrol", "update", f"nodename={node}"]
+    subprocess.run([*drain, "state=drain", "reason=test"], check=True)
+    pid = int((slurm / "slurmctld.pid").read_text())
+    os.kill(pid, signal.SIGTERM)
+    time.sleep(15)  # Snakemake asks for its jobs in vain
+    configuration = ["-f", str(slurm / "slurm.conf")]
+    with (slurm / "slurmctld.log").open("a") as log:
+        subprocess.run(["slurmctld", *configuration], check=True, stdout=log, stderr=log)
+    time.sleep(10)  # nothing new starts on a drained node
+    subprocess.run([*drain, "state=resume"], check=True)
+    assert run.wait(600) == 0, (cohort / "snakemake.log").read_text()
+    assert set(finished(slurm)) == {"COMPLETED"}
+    assert len(finished(slurm)) == 6  # none was submitted twice
+    assert len(list(cohort.glob("out/results/*/*/*/parameters.pt"))) == 8

@@ -32,7 +32,7 @@ SECONDS ?= 600
 soak: env
 	SOAK_SECONDS=$(SECONDS) "$(PYTHON)" -m pytest tests/soak --durations=0
 
-# the cohort on a real SLURM, which it starts on this machine: about ten minutes
+# the cohort on a real SLURM, which it starts on this machine: about 25 minutes
 slurm: env
 	SLURM_TESTS=1 "$(PYTHON)" -m pytest tests/slurm
 

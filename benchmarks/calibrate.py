@@ -301,8 +301,8 @@ def falsities(rows: Sequence[Row]) -> list[str]:
     from common.registration.trust import Directions, model
 
     lines = [
-        "| stated wrong | fits | right | `ok` of them | `ok` of the wrong | in plane, mm | depth, mm"
-        " | rotation, degrees |"
+        "| stated wrong | fits | right | `ok` of them | `ok` of the wrong | in plane, mm"
+        " | depth, mm | rotation, degrees |"
     ]
     for kind in FALSE:
         chosen = [row for row in rows if row["kind"] == kind]

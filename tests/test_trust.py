@@ -137,13 +137,27 @@ def test_the_chance_of_a_wrong_pose_is_a_reason_and_is_said_with_what_speaks_for
     assert wrong.code == "failed"
     assert "the X-ray does not show 80 % of the bone's contrast there" in wrong.reasons[-1]
     assert judge(solution, views, structure).wrong_probability is None
-    # the model knows knees: a small chance does not outweigh a low similarity
+    # the model knows knees: a small chance does not outweigh a very low similarity
     low = judge(solution_at(truth, 0.6), views, structure, Surroundings(cues=SURE))
     assert (low.code, low.reasons) == (
         "suspect",
         ("the DRR matches the X-ray poorly (similarity 0.60)",),
     )
     assert low.wrong_probability is None, "a chance of 0.1 % would contradict the verdict"
+
+
+def test_a_low_similarity_is_enough_where_the_chance_is_small_and_candidates_agree(body, truth):
+    views, structure = [View(take_xray([body], [truth]))], structure_of(body)
+
+    def code(agreement, structure, measured=SURE):
+        solution = replace(solution_at(truth, 0.7), agreement=agreement)
+        return judge(solution, views, structure, Surroundings(cues=measured)).code
+
+    assert code(0.5, structure) == "ok"
+    assert code(0.4, structure) == "suspect"
+    assert code(0.5, structure, None) == "suspect"
+    structure.context = structure_of(body)
+    assert code(0.5, structure) == "suspect"
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import files, geometry
 from common.command_line import script
 from common.progress import track
-from common.synthetic import legs
+from common.synthetic import falsities, legs
 
 if TYPE_CHECKING:
     from common.registration.competition import Solution
@@ -44,17 +44,13 @@ logger = logging.getLogger("common.script")
 # of start poses, at most: degrees, mm in plane, mm in depth
 NEAR, FAR = (8.0, 10.0, 25.0), (60.0, 40.0, 60.0)
 ALONE = ("near", "far", "two_views", "other_patient", "other_leg", "flipped", "absent")
-# the X-ray or the labelmap is not as stated: by a share, in degrees, by a voxel
-FALSE_SDD, TILT_DEG = 0.03, 5.0
-FALSE_XRAY, FALSE_LABELMAP = ("wrong_sdd", "tilted"), ("fat", "thin")
-FALSE = (*FALSE_XRAY, *FALSE_LABELMAP)
+FALSE = (*falsities.XRAYS, *falsities.LABELMAPS)
 TOGETHER = ("joint", "search")  # of femur and tibia
 WHOLE, METAL = "whole", "metal"  # a whole CT, also instead of a label; parts of an implant
 KINDS = (*ALONE, *FALSE, *TOGETHER, WHOLE, METAL)
 PICTURES, WHOLE_PICTURES, METAL_PICTURES = 4, 4, 2  # of each leg, a whole CT, an implant
 SIDES = ("right", "left")
 OTHER = -1  # number of the patient of other X-rays
-FULLY = 0.999  # of a warped pixel, valid
 
 Row = dict[str, Any]
 
@@ -133,44 +129,9 @@ class Bones:
         key = (patient.number, bone, side, shape)
         if key not in self._loaded:
             ct, mask, label = patient.bones[bone, side]
-            mask = reshaped(mask, label, shape) if shape else mask
+            mask = falsities.reshaped(mask, label, shape) if shape else mask
             self._loaded[key] = load_structure(ct, mask, [label])
         return self._loaded[key]
-
-
-def reshaped(mask: Path, label: int, shape: str) -> Path:
-    """Write a labelmap that is larger ("fat") or smaller ("thin") by a voxel, and return it."""
-    from scipy.ndimage import binary_dilation, binary_erosion
-
-    from common.volume.nifti import load_labelmap, save
-
-    path = mask.with_name(f"{shape}_{mask.name}")
-    if not path.exists():
-        labels = load_labelmap(mask)
-        change = binary_dilation if shape == "fat" else binary_erosion
-        data = change(labels.data == label).astype(np.uint8) * label
-        save(path, replace(labels, data=data))
-    return path
-
-
-def falsified(view: View, kind: str) -> View:
-    """Return a view whose SDD is stated wrong, or whose detector is tilted about its columns."""
-    from skimage.transform import warp
-
-    xray, detector = view.xray, view.xray.detector
-    if kind == "wrong_sdd":
-        wrong = replace(detector, sdd_mm=detector.sdd_mm * (1 + FALSE_SDD))
-        return replace(view, xray=replace(xray, detector=wrong))
-    # where the tilted detector has a pixel, the ray meets the detector that is not tilted:
-    # homography of pixels about the principal point (Hartley & Zisserman 2004, 8.1)
-    (column, row), (width, height) = detector.principal_px, detector.pixel_mm
-    mm_from_px = np.array([[width, 0, -width * column], [0, height, -height * row], [0, 0, 1]])
-    angle = np.radians(TILT_DEG)
-    tilted = np.array([[np.cos(angle), 0, 0], [0, 1, 0], [np.sin(angle) / detector.sdd_mm, 0, 1]])
-    px_from_px = np.linalg.inv(mm_from_px) @ tilted @ mm_from_px
-    image = warp(xray.image, px_from_px, order=1, preserve_range=True).astype(np.float32)
-    valid = warp(xray.valid.astype(np.float32), px_from_px, order=1) > FULLY
-    return replace(view, xray=replace(xray, image=image, valid=valid))
 
 
 def views_of(picture: legs.Picture) -> tuple[View, ...]:
@@ -183,6 +144,13 @@ def views_of(picture: legs.Picture) -> tuple[View, ...]:
         View(reading.read(path, bone="bright"), rig @ camera)
         for path, camera in zip(picture.xrays, picture.cameras, strict=True)
     )
+
+
+def falsified(view: View, kind: str) -> View:
+    """Return a view whose X-ray is not as stated."""
+    xray = view.xray
+    image, valid, detector = falsities.falsified(xray.image, xray.valid, xray.detector, kind)
+    return replace(view, xray=replace(xray, image=image, valid=valid, detector=detector))
 
 
 def attempts(
@@ -209,9 +177,9 @@ def attempts(
             yield Attempt(kind, bone, wrong, one, truth, there)
         behind = geometry.from_behind(truth, own.body.centre_mm)
         yield Attempt("flipped", bone, own, (one[0].flip(),), truth, behind)
-        for kind in FALSE_XRAY:
+        for kind in falsities.XRAYS:
             yield Attempt(kind, bone, own, (falsified(one[0], kind),), truth, truth)
-        for kind in FALSE_LABELMAP:
+        for kind in falsities.LABELMAPS:
             yield Attempt(kind, bone, bones.of(patient, bone, side, kind), one, truth, truth)
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from test_benchmarks import benchmark, write_case
 
+from common.geometry import Detector
 from common.registration import trust
+from common.synthetic import falsities
 
 CUES = {
     "similarity": 0.9,
@@ -151,3 +153,17 @@ def test_fits_of_a_whole_ct_are_kept_once(tmp_path):
     row = json.loads(line)
     assert (row["kind"], row["bounds_of"], row["bone"]) == ("whole", "whole", "whole")
     assert row["in_plane_mm"] < 0.2
+
+
+def test_a_tilted_detector_sees_a_point_where_its_plane_meets_the_ray():
+    detector = Detector.centred(101, 201, 500.0, (1.0, 1.0))
+    angle = np.radians(falsities.TILT_DEG)
+    along = 70.0  # mm on the tilted detector, right of the principal point
+    ray = along * np.cos(angle) / (1 + along * np.sin(angle) / 500)  # where the straight one has it
+    image = np.exp(-0.5 * ((np.arange(201) - 100 - ray) / 2) ** 2) * np.ones((101, 1))
+    valid = np.ones(image.shape, bool)
+    seen, _, _ = falsities.falsified(image, valid, detector, "tilted")
+    assert np.average(np.arange(201) - 100, weights=seen[50]) == pytest.approx(along, abs=0.05)
+    same, _, wrong = falsities.falsified(image, valid, detector, "wrong_sdd")
+    assert wrong.sdd_mm == pytest.approx(515)
+    assert same is image

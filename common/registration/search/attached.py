@@ -1,8 +1,8 @@
 """Start poses of a bone beside a metal part: one end of the bone is near the part.
 
 What a part leaves of a bone to see matches other bones too, so templates do not find it. But a part
-whose pose is known holds the bone in five of six directions roughly: what is left to try are the
-sides from which the bone is seen (benchmarks/README.md, 'Bones around metal').
+whose pose is known says where one end of the bone is: what is left to try are the sides from which
+it is seen (benchmarks/README.md, 'Implants').
 """
 
 from __future__ import annotations

@@ -90,14 +90,15 @@ def open_result(folder: Path) -> Opened:
 
 def _metal_beside(folder: Path, result: Result) -> list[Placed]:
     """Return the metal parts that were registered with a bone, which hide it, at their poses."""
-    found = []
-    for bone in result.scanner_pose[0].bones[1:]:
-        beside = folder.parent / bone.name
-        if not (beside / names.PARAMETERS).exists():
-            continue
-        other = parameters_file.load(beside / names.PARAMETERS)
-        if other.drr.get("material") == "metal" and other.verdict.code != "failed":
-            opened = open_result(beside)
+    found: list[Placed] = []
+    if len(result.scanner_pose[0].bones) < 2:
+        return found
+    for path in sorted(folder.parent.glob(f"*/{names.PARAMETERS}")):
+        other = parameters_file.load(path)
+        same_xray = other.xray["sha256"] == result.xray["sha256"]
+        metal = other.drr.get("material") == "metal" and other.verdict.code != "failed"
+        if metal and same_xray and path.parent != folder:
+            opened = open_result(path.parent)
             found.append((opened.structure, opened.pose))
     return found
 

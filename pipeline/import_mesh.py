@@ -9,7 +9,7 @@ reads   closed surfaces of triangles: STL, PLY, OBJ, VTP or GIFTI
         surface, one that crosses itself, and one of a size that no bone or implant has are refused.
 writes  OUT/NAME.nii.gz in Hounsfield units, each voxel by the share of it that is inside, in soft
         tissue; and its lineage OUT/NAME.json, which records file, unit and material
-frame   that of the surface, taken as RAS
+frame   that of the surface, in RAS unless the file states SPACE=LPS, which the lineage then undoes
 units   mm
 next    registration.py (step 7), which compares metal by its silhouette and edges
 

@@ -7,24 +7,28 @@ import numpy as np
 import pytest
 
 import registration
-from common import geometry
+from common import files, geometry
 from common.command_line.registration_flag_checks import check_flags
 from common.command_line.registration_inputs import structures_of
 from common.drr.renderer import make_renderer
 from common.errors import InputError
+from common.files.pictures import write_png
 from common.geometry import Detector
 from common.registration.joints import largest_overlap, overlap
 from common.registration.neighbours import behind
-from common.registration.recording import pose_uncertainty
+from common.registration.recording import pose_uncertainty, save
 from common.registration.register import register
 from common.registration.scene import View
 from common.registration.starts import Starter
 from common.registration.structures import load_structure
+from common.results import parameters_file
+from common.review.reopening import open_result
+from common.review.solving import registration_at
 from common.synthetic import phantom, xray_simulation
+from common.volume import nifti
 from common.volume.attenuation import attenuation
 from common.volume.lineage import Lineage
 from common.volume.mesh import write_mesh
-from common.volume.nifti import save
 from common.volume.volume import Volume
 from common.xray.xray import Xray
 
@@ -40,8 +44,8 @@ def replaced(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replaced")
     made = phantom.make(seed=4, spacing_mm=1.5, implant=True)
     lineage = Lineage(source={"name": "knee", "sha256": "knee"})
-    save(folder / "ct.nii.gz", replace(made.ct, lineage=lineage))
-    save(folder / "seg.nii.gz", replace(made.segmentation, lineage=lineage))
+    nifti.save(folder / "ct.nii.gz", replace(made.ct, lineage=lineage))
+    nifti.save(folder / "seg.nii.gz", replace(made.segmentation, lineage=lineage))
     paths = []
     for name, surface in made.implant.items():
         paths.append(folder / f"{name}.stl")
@@ -89,6 +93,33 @@ def test_a_bone_is_found_around_its_component_with_nothing_known(replaced):
     metal = [found[1], found[0], found[2]]
     names = ["component", "femur", "tray"]
     assert pose_uncertainty(metal, names).bones == ("component", "tray")
+
+
+def test_a_reopened_bone_is_hidden_by_the_parts_that_hid_it_when_it_was_registered(
+    replaced, tmp_path
+):
+    (component, tray, femur), view, camera = replaced
+    xray = tmp_path / "knee.png"
+    write_png(xray, view.xray.image.astype(np.uint16))
+    files.write_json(tmp_path / "start.json", {"camera": camera.tolist()})
+    words = ["-v", component.ct.path, tray.ct.path, femur.ct.path, "--mask", femur.mask]
+    words += ["--labels", femur.labels[0], "--material", "metal", "--sdd", DETECTOR.sdd_mm]
+    words += ["--pixel_spacing", DETECTOR.pixel_mm[0], "--bone", "bright", "--flip", "no"]
+    words += ["--init", "fixed", "--init_pose", tmp_path / "start.json", "--quiet"]
+    out = tmp_path / "out"
+    assert registration.main([str(word) for word in (xray, *words, "-o", out)]) == 0
+    femurs = out / "ct"
+    opened = open_result(femurs)
+    metal = xray_simulation.metal_integrals([component.ct.path, tray.ct.path], camera, DETECTOR)
+    assert opened.seen[0].hidden[metal > 0.5].mean() > 0.99
+    corrected = registration_at(opened, opened.pose, opened.pose)
+    assert abs(corrected.solution.fit.similarity - opened.result.verdict.similarity) < 0.01
+    save(femurs, [corrected], 0, opened.stored_request)
+    assert open_result(femurs).hidden_by == opened.hidden_by
+    opened.result.drr["hidden_by"] = []  # as if they had not been found
+    parameters_file.save(femurs / "parameters.pt", opened.result)
+    (alone,) = open_result(femurs).seen
+    assert alone.hidden is None
 
 
 def test_a_bone_inside_its_component_does_not_overlap_it(replaced):

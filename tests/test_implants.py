@@ -194,3 +194,10 @@ def test_the_posed_surface_of_a_result_is_the_surface_at_its_pose(parts, tmp_pat
     expected = geometry.apply(pose, structure.surface[0])
     np.testing.assert_allclose(posed.vertices.min(axis=0), expected.min(axis=0), atol=1e-2)
     np.testing.assert_allclose(posed.vertices.max(axis=0), expected.max(axis=0), atol=1e-2)
+    # and in 3D Slicer, which turns what is stated to be LPS
+    shown = read_mesh(tmp_path / "slicer" / "femoral_component_surface.ply")
+    in_scanner = geometry.apply(shown.scanner_from_file, shown.vertices)
+    original = read_mesh(parts[0]).vertices
+    np.testing.assert_allclose(in_scanner.min(axis=0), original.min(axis=0), atol=1e-3)
+    np.testing.assert_allclose(in_scanner.max(axis=0), original.max(axis=0), atol=1e-3)
+    assert not np.allclose(shown.scanner_from_file, np.eye(4))

@@ -60,6 +60,34 @@ def test_every_format_gives_the_same_voxels(tmp_path, ending):
     assert volume_mm3(path) == pytest.approx(surface.volume, rel=2e-3)
 
 
+def slicer_export(path, points, triangles, space: str) -> None:
+    """A surface whose axes are stated as 3D Slicer states them."""
+    if path.suffix == ".vtp":
+        surface = pyvista.PolyData.from_regular_faces(points, triangles)
+        surface.add_field_data([space], "SPACE")
+        surface.save(path)
+    elif path.suffix == ".obj":
+        lines = [f"# 3D Slicer output. SPACE={space}"]
+        lines += [f"v {x} {y} {z}" for x, y, z in points]
+        lines += ["f {} {} {}".format(*corners) for corners in triangles + 1]
+        path.write_text("\n".join(lines))
+    else:
+        write_mesh(path, points, triangles, space)
+
+
+@pytest.mark.parametrize("ending", ["stl", "ply", "obj", "vtp"])
+def test_a_surface_in_lps_is_where_3d_slicer_shows_it(tmp_path, ending):
+    surface = part()
+    for space, signs in (("LPS", [-1, -1, 1]), ("RAS", [1, 1, 1])):
+        path = tmp_path / f"{space}.{ending}"
+        slicer_export(path, surface.points * signs, surface.regular_faces, space)
+        ct = load_surface(path, "metal", 1.0)
+        inside = np.argwhere(ct.data > ct.data.max() / 2)
+        centre = geometry.apply(ct.affine, inside).mean(axis=0)
+        placed = geometry.apply(ct.lineage.scanner_from_volume, centre)
+        assert np.allclose(placed, [3.13, -40.27, 11.31], atol=0.05)
+
+
 def test_a_voxel_at_the_surface_holds_the_share_that_is_inside(tmp_path):
     box = pyvista.Box(bounds=(0, 10.25, 0, 10.25, 0, 10.25)).triangulate()
     share, affine = occupancy(read_mesh(saved(tmp_path, box)), 0.5)

@@ -16,7 +16,7 @@ from common.registration import trust
 from common.registration.competition import rivals
 from common.registration.register import Registration
 from common.registration.request import Request
-from common.registration.scene import Body, View
+from common.registration.scene import Body, Structure, View
 from common.results import names, parameters_file, slicer
 from common.results.pose_uncertainty import PoseUncertainty
 from common.results.result import TRAJECTORY_COLUMNS, Result, detector_entries
@@ -109,6 +109,7 @@ def save(
     save_for_slicer(folder / names.SLICER_FOLDER, one.views, result, drawn.bones)
     if one.structure.ct.path and is_surface(one.structure.ct.path):
         _save_surface(folder / names.POSED_SURFACE, one)
+        _save_slicer_surface(folder / names.SLICER_FOLDER, result, one.structure)
     parameters_file.save(folder / names.PARAMETERS, result)
     return result
 
@@ -150,6 +151,7 @@ def as_result(
             "mask_sha256": _sha256(structure.mask) if structure.mask else None,
             "labels": list(structure.labels) if structure.labels else None,
             "material": material_of(ct.lineage),
+            "hidden_by": [str(part.ct.path) for part in one.hidden_by],
             **detector_entries(xray.detector, ct.isocentre_mm),
             "scanner_from_volume": ct.lineage.scanner_from_volume.tolist(),
             "points_mm": structure.body.points.tolist(),
@@ -296,6 +298,14 @@ def _save_surface(path: Path, one: Registration) -> None:
     if np.linalg.det(rig_from_volume[:3, :3]) < 0:
         triangles = triangles[:, ::-1]
     write_mesh(path, geometry.apply(rig_from_volume, vertices), triangles)
+
+
+def _save_slicer_surface(folder: Path, result: Result, structure: Structure) -> None:
+    """Write the surface of a structure where it is in the scanner's frame."""
+    vertices, triangles = structure.surface
+    lps_from_volume = geometry.RAS_FROM_LPS @ structure.ct.lineage.scanner_from_volume
+    path = folder / f"{result.scanner_pose[0].bones[0].name}_surface.ply"
+    write_mesh(path, geometry.apply(lps_from_volume, vertices), triangles, "LPS")
 
 
 def save_for_slicer(

@@ -48,6 +48,7 @@ class Registration:
     start: np.ndarray  # (4, 4) volume_from_rig: the given start pose, or that of the search
     solution: Solution
     verdict: Verdict
+    hidden_by: tuple[Structure, ...] = ()  # metal, in whose silhouettes it is not compared
 
     @property
     def pose(self) -> np.ndarray:
@@ -166,8 +167,10 @@ def _register(
     found: dict[int, Found] = {}
     seen: dict[int, tuple[View, ...]] = {}
     hiding: list[Placed] = []
+    hidden_by: dict[int, tuple[Structure, ...]] = {}
     for numbers in filter(None, (metal, others)):  # metal first, which hides the others
         clear = behind(views, hiding)
+        hidden_by |= dict.fromkeys(numbers, tuple(part for part, _ in hiding))
         some, earlier = [structures[n] for n in numbers], [before[n] for n in numbers]
         now = _found(clear, some, starter, seed, earlier, stages, hiding)
         found |= zip(numbers, now, strict=True)
@@ -178,7 +181,7 @@ def _register(
             if is_found(one.solution, clear, structure)
         ]
     in_order = range(len(structures))
-    return _judged(
+    judged = _judged(
         views,
         [seen[number] for number in in_order],
         structures,
@@ -186,6 +189,7 @@ def _register(
         before,
         mirrored,
     )
+    return [replace(one, hidden_by=hidden_by[number]) for number, one in enumerate(judged)]
 
 
 def _found(

@@ -37,7 +37,8 @@ class Opened:
     request: Request  # of this structure alone, in its X-rays
     structure: Structure
     views: tuple[View, ...]
-    seen: tuple[View, ...]  # without what metal beside it hides: what it is compared with
+    hidden_by: tuple[Structure, ...]  # metal parts, registered with it
+    seen: tuple[View, ...]  # without what they hide: what it is compared with
 
     @property
     def pose(self) -> np.ndarray:
@@ -82,22 +83,22 @@ def open_result(folder: Path) -> Opened:
         structure = _structure(named)
         seen = reading.result()
     views = placed_views(seen, request, Inputs([structure], None, Starter("fixed")))
-    views = [_with_assumed(view, result) for view in views]
+    views = tuple(_with_assumed(view, result) for view in views)
     _check_detector(views[0], result)
-    metal = [] if structure.body.metal else _metal_beside(folder, result)
-    return Opened(folder, result, request, structure, tuple(views), behind(views, metal))
+    hiding = _hiding(folder, result)
+    parts = tuple(part for part, _ in hiding)
+    return Opened(folder, result, request, structure, views, parts, behind(views, hiding))
 
 
-def _metal_beside(folder: Path, result: Result) -> list[Placed]:
-    """Return the metal parts that were registered with a bone, which hide it, at their poses."""
+def _hiding(folder: Path, result: Result) -> list[Placed]:
+    """Return the metal parts that hide a bone, at their poses in the results beside it."""
+    hidden_by = result.drr.get("hidden_by", [])
     found: list[Placed] = []
-    if len(result.scanner_pose[0].bones) < 2:
+    if not hidden_by:
         return found
     for path in sorted(folder.parent.glob(f"*/{names.PARAMETERS}")):
         other = parameters_file.load(path)
-        same_xray = other.xray["sha256"] == result.xray["sha256"]
-        metal = other.drr.get("material") == "metal" and other.verdict.code != "failed"
-        if metal and same_xray and path.parent != folder:
+        if other.drr["volume"] in hidden_by and other.xray["sha256"] == result.xray["sha256"]:
             opened = open_result(path.parent)
             found.append((opened.structure, opened.pose))
     return found

@@ -116,7 +116,8 @@ def registration_at(
     overlap = largest_overlap(0, structures, [pose, *(each.pose for each in neighbours)])
     cues = of_bone(solution, views, opened.structure)
     verdict = judge(solution, views, opened.structure, Surroundings(overlap=overlap, cues=cues))
-    return Registration(opened.structure, opened.views, start, solution, verdict)
+    hidden_by = opened.hidden_by
+    return Registration(opened.structure, opened.views, start, solution, verdict, hidden_by)
 
 
 def _trace(pose: np.ndarray, similarity: float) -> tuple[Any, ...]:

@@ -103,7 +103,7 @@ def render_strips(
 
 
 def metal_integrals(surfaces: Sequence[Path], camera: np.ndarray, detector: Detector) -> np.ndarray:
-    """Return line integrals (H, W) of metal parts in the frame of the camera (4x4).
+    """Return line integrals (H, W) of metal parts; ``camera`` (4, 4) is scanner_from_camera.
 
     The beam that passes is averaged over the rays of a pixel, as by a detector.
     """
@@ -115,9 +115,11 @@ def metal_integrals(surfaces: Sequence[Path], camera: np.ndarray, detector: Dete
 
     total = np.zeros((detector.height, detector.width), np.float32)
     for path in surfaces:
-        share, affine = occupancy(read_mesh(path), METAL_VOXEL_MM)
+        mesh = read_mesh(path)
+        share, affine = occupancy(mesh, METAL_VOXEL_MM)
         renderer = FusedRenderer(Volume(share * METAL_PER_MM, affine, Lineage()), np.zeros(3))
-        rays = renderer.render(camera[None], detector.supersampled(METAL_RAYS))[0]
+        placed = geometry.invert(mesh.scanner_from_file) @ camera
+        rays = renderer.render(placed[None], detector.supersampled(METAL_RAYS))[0]
         total -= np.log(np.maximum(block_mean(np.exp(-rays), (METAL_RAYS,) * 2), 1e-30))
     return total
 

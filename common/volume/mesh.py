@@ -1,12 +1,14 @@
 """Surfaces of triangles: read with pyvista and nibabel, checked, closed and turned outside out.
 
 STL, PLY, OBJ, VTP and GIFTI, in millimetres. Coordinates stay those of the file, and its frame
-becomes the volume frame.
+becomes the volume frame. Where the file states, as 3D Slicer does, that its axes are LPS, the
+scanner's frame has others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from common import files
 from common.errors import InputError, reading
+from common.geometry import RAS_FROM_LPS
 
 if TYPE_CHECKING:
     import pyvista
@@ -28,6 +31,9 @@ MOST_TRIANGLES = 5_000_000
 # free edges that are closed, as a share of the surface's diagonal: gaps of an export, not a cut
 MOST_HOLE = 0.05
 LEAST_PART = 1e-3  # of the volume of all parts; smaller ones are debris
+# 3D Slicer states the axes in the header of STL, in a comment of PLY and OBJ, in a field of VTP
+SPACE = "SPACE"
+STATED_SPACE, HEADER_BYTES = re.compile(rb"SPACE=(RAS|LPS)"), 2000
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Mesh:
     triangles: np.ndarray  # (T, 3) vertex numbers
     path: Path
     remarks: tuple[str, ...] = ()  # what was repaired
+    scanner_from_file: np.ndarray = field(default_factory=lambda: np.eye(4))  # (4, 4), RAS mm
 
     @property
     def volume_mm3(self) -> float:
@@ -59,27 +66,51 @@ def read_mesh(path: str | Path, unit: str | None = None) -> Mesh:
     """
     path = files.existing_file(path, SURFACE)
     with reading(path, SURFACE, "export it again"):
-        vertices, triangles = _gifti(path) if path.suffix.lower() == GIFTI else _polydata(path)
+        if path.suffix.lower() == GIFTI:
+            (vertices, triangles), space = _gifti(path), "RAS"
+        else:
+            vertices, triangles, space = _polydata(path)
     _check(path, vertices, triangles)
     vertices = vertices * UNITS_MM[unit or "mm"]
     _check_size(path, vertices, unit)
     closed, holes = _closed(path, vertices, triangles)
     vertices, triangles, parts = _outside_out(closed)
     remarks = [remark for remark in (holes, *parts) if remark]
-    return Mesh(vertices, triangles, path, tuple(remarks))
+    placed = RAS_FROM_LPS if space == "LPS" else np.eye(4)
+    return Mesh(vertices, triangles, path, tuple(remarks), placed)
 
 
-def write_mesh(path: Path, vertices: np.ndarray, triangles: np.ndarray) -> None:
-    """Write vertices (V, 3) and triangles (T, 3) as binary STL or PLY, by the ending."""
+def write_mesh(
+    path: Path, vertices: np.ndarray, triangles: np.ndarray, space: str | None = None
+) -> None:
+    """Write vertices (V, 3) and triangles (T, 3) as binary STL or PLY, by the ending.
+
+    ``space``, "RAS" or "LPS", is stated in the file as by 3D Slicer.
+    """
     import pyvista
+    import vtk
 
+    surface = pyvista.PolyData.from_regular_faces(vertices.astype(np.float32), triangles)
+    stated = f"{SPACE}={space}" if space else "surface"
+    if path.suffix.lower() == ".stl":
+        writer = vtk.vtkSTLWriter()
+        writer.SetHeader(stated)
+    else:
+        writer = vtk.vtkPLYWriter()
+        writer.AddComment(stated)
+    writer.SetInputData(surface)
+    writer.SetFileTypeToBinary()
     with files.atomic(path) as partial:
-        surface = pyvista.PolyData.from_regular_faces(vertices.astype(np.float32), triangles)
-        surface.save(partial, binary=True)
+        writer.SetFileName(str(partial))
+        if not writer.Write():
+            raise OSError(f"{path} cannot be written")
 
 
-def _polydata(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return vertices (V, 3) and triangles (T, 3) of any format of VTK, equal vertices merged."""
+def _polydata(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return vertices (V, 3) and triangles (T, 3) of any format of VTK, equal vertices merged.
+
+    The third value is the space that the file states, "RAS" if it states none.
+    """
     import pyvista
     import vtk
 
@@ -91,7 +122,20 @@ def _polydata(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if surface.n_faces == 0:
         raise InputError(path, "holds no triangles", SURFACE, "export the surface, not points")
     triangles = surface.faces.reshape(-1, 4)[:, 1:]
-    return np.asarray(surface.points, float), np.asarray(triangles, np.int64)
+    return (
+        np.asarray(surface.points, float),
+        np.asarray(triangles, np.int64),
+        _stated_space(path, found),
+    )
+
+
+def _stated_space(path: Path, found: pyvista.PolyData) -> str:
+    """Return the space of the coordinates, "RAS" or "LPS", that a file states."""
+    if SPACE in found.field_data:
+        return str(found.field_data[SPACE][0])
+    with open(path, "rb") as stream:
+        stated = STATED_SPACE.search(stream.read(HEADER_BYTES))
+    return stated[1].decode() if stated else "RAS"
 
 
 def _gifti(path: Path) -> tuple[np.ndarray, np.ndarray]:

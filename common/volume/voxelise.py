@@ -53,7 +53,8 @@ def load_surface(
     size = voxel_mm or _voxel_mm(mesh)
     share, affine = occupancy(mesh, size)
     _check_volume(mesh, float(share.sum()) * size**3)
-    lineage = Lineage(source={"name": mesh.path.name, "sha256": files.sha256(mesh.path)}).then(
+    source = {"name": mesh.path.name, "sha256": files.sha256(mesh.path)}
+    lineage = Lineage(mesh.scanner_from_file, source).then(
         VOXELISED_STEP, _settings(mesh, made_of, size, unit)
     )
     hu = SOFT_TISSUE_HU + share * (inside_hu(made_of) - SOFT_TISSUE_HU)

@@ -75,6 +75,29 @@ def decided():
 # -------------------------------------------------------------------------------------- simulations
 
 
+class WindowsLocks:
+    """`msvcrt.locking`: a byte belongs to one open file, in this process too."""
+
+    LK_UNLCK, LK_NBLCK = 0, 2
+
+    def __init__(self):
+        self.held: dict[tuple[int, int], int] = {}
+
+    def locking(self, handle: int, mode: int, count: int) -> None:
+        assert count == 1
+        position = os.lseek(handle, 0, os.SEEK_CUR)
+        assert position < 2**31
+        byte = os.fstat(handle).st_ino, position
+        if mode == self.LK_UNLCK:
+            if self.held.get(byte) != handle:
+                raise PermissionError(13, "Permission denied")
+            del self.held[byte]
+        elif byte in self.held:
+            raise PermissionError(13, "Permission denied")
+        else:
+            self.held[byte] = handle
+
+
 @pytest.fixture
 def windows(monkeypatch):
     """Line ends become CR LF in text mode, open files cannot be removed, and calls are missing."""
@@ -110,6 +133,7 @@ def windows(monkeypatch):
         plain_unlink(path, missing_ok=missing_ok)
 
     monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "msvcrt", WindowsLocks(), raising=False)
     monkeypatch.setattr(io, "open", open_file)
     monkeypatch.setattr(builtins, "open", open_file)
     monkeypatch.setattr(Path, "unlink", unlink)
@@ -133,7 +157,20 @@ def test_the_simulation_does_what_windows_does(windows, tmp_path):
     (tmp_path / "b.txt").unlink()
 
 
-def test_a_run_without_record_locks_ends_and_leaves_its_output_alone(windows, tmp_path):
+def test_two_runs_that_write_one_file_are_kept_apart_on_windows(windows, tmp_path):
+    first, second = locks.Claims(), locks.Claims()
+    assert first.claim(tmp_path / "a.txt")
+    assert first.claim(tmp_path / "a.txt")
+    assert not second.claim(tmp_path / "a.txt")
+    assert second.claim(tmp_path / "b.txt")
+    first.release()
+    assert second.claim(tmp_path / "a.txt")
+    second.release()
+    assert not locks.msvcrt.held
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_on_windows_ends_and_leaves_its_output_alone(windows, tmp_path):
     with locks.claiming():
         files.check_outputs([tmp_path / "new/a.txt"], overwrite=False)
         files.write_text(tmp_path / "new/a.txt", "1\n")

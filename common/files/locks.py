@@ -11,17 +11,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import importlib.util
 import logging
 import os
 import time
 from collections.abc import Generator
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such record locks: two runs are not kept apart there
-    fcntl = None
+
+def _module(name: str) -> Any:
+    """Return a module of the standard library, None if this system lacks it."""
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
+fcntl, msvcrt = _module("fcntl"), _module("msvcrt")  # not on Windows, and only there
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +36,8 @@ PARTIAL = ".partial-"
 ATTEMPTS, WAIT_S = 5, 0.05
 # of a file system without record locks, such as NFS without its lock service
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+TEXT = b"in use\n"
+WINDOWS_BYTES = 2**30  # msvcrt.locking has positions of 31 bits
 
 
 class Claims:
@@ -38,6 +45,7 @@ class Claims:
 
     def __init__(self) -> None:
         self._held: dict[Path, int] = {}  # folder -> descriptor of its lock file
+        self._claimed: set[Path] = set()
         self._unlocked: set[Path] = set()  # folders whose file system has no locks
         self._made: list[Path] = []  # folders, outermost first
 
@@ -57,9 +65,12 @@ class Claims:
         folder = path.parent.resolve()
         if os.environ.get("RANK", "0") != "0":  # only the first process of torchrun writes
             return True
+        if folder / path.name in self._claimed:
+            return True
         for attempt in range(ATTEMPTS):
             time.sleep(WAIT_S * bool(attempt))
             if self._lock(folder, path.name):
+                self._claimed.add(folder / path.name)
                 if folder in self._unlocked:  # another run may be writing them
                     return True
                 for stale in folder.glob(f"{PARTIAL}*"):
@@ -72,6 +83,7 @@ class Claims:
         """Release all locks and remove empty folders that this run has made."""
         for folder, descriptor in self._held.items():
             if fcntl is None:  # Windows removes no file that a run has open, here or in another one
+                self._unlock(folder)
                 os.close(descriptor)
                 with contextlib.suppress(PermissionError, FileNotFoundError):
                     (folder / LOCK).unlink()
@@ -81,6 +93,7 @@ class Claims:
                 (folder / LOCK).unlink()
             os.close(descriptor)
         self._held.clear()
+        self._claimed.clear()
         for folder in reversed(self._made):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -89,12 +102,9 @@ class Claims:
     def _lock(self, folder: Path, name: str) -> bool:
         if folder not in self._held:
             self._held[folder] = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-            os.write(self._held[folder], b"in use\n")  # a full disk raises here
-        if fcntl is None:
-            return True
-        byte = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:7])
+            os.write(self._held[folder], TEXT)  # a full disk raises here
         try:
-            fcntl.lockf(self._held[folder], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            _lock_byte(self._held[folder], name)
         except (BlockingIOError, PermissionError):
             return False
         except OSError as error:
@@ -107,10 +117,17 @@ class Claims:
                     " same results from two runs at once"
                 )
             return True
-        if _is_current(folder, self._held[folder]):
+        if fcntl is None or _is_current(folder, self._held[folder]):
             return True
         os.close(self._held.pop(folder))  # removed by its last run after it was opened
         return False
+
+    def _unlock(self, folder: Path) -> None:
+        """Release the locks of a folder on Windows, which closing its lock file does only later."""
+        for path in self._claimed:
+            if path.parent == folder and folder not in self._unlocked:
+                _seek_byte(self._held[folder], path.name)
+                msvcrt.locking(self._held[folder], msvcrt.LK_UNLCK, 1)
 
 
 _current: ContextVar[Claims | None] = ContextVar("claims", default=None)
@@ -148,6 +165,22 @@ def tail(path: Path) -> str:
     return "-" + os.fsencode(path.name)[-80:].decode(errors="ignore")
 
 
+def _lock_byte(descriptor: int, name: str) -> None:
+    """Lock the byte of a name in a lock file. Raises OSError if another process holds it."""
+    if fcntl is None:
+        _seek_byte(descriptor, name)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        return
+    byte = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:7])
+    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+
+
+def _seek_byte(descriptor: int, name: str) -> None:
+    """Go to the byte of a name on Windows, where no other process writes what is locked."""
+    digest = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:4])
+    os.lseek(descriptor, len(TEXT) + digest % WINDOWS_BYTES, os.SEEK_SET)
+
+
 def _is_current(folder: Path, descriptor: int) -> bool:
     """Return whether the open lock file is still the one in the folder."""
     try:
@@ -158,8 +191,6 @@ def _is_current(folder: Path, descriptor: int) -> bool:
 
 def _alone(descriptor: int) -> bool:
     """Lock the whole lock file and return whether no other process holds a byte of it."""
-    if fcntl is None:
-        return True
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

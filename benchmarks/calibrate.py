@@ -1,7 +1,7 @@
 """Put the verdict to the test, and make the numbers that it rests on, from fits with known truth.
 
-The fits are those of `fits.py`. Each is tested by a model from other subjects: phantoms with odd
-numbers by those with even numbers, and the X-rays of others by all phantoms. The numbers in use are
+The fits are those of `fits.py`. Each is tested by a model from other subjects: phantoms in five
+groups, each by the other four, and the X-rays of others by all phantoms. The numbers in use are
 made from all of them.
 
 reads   WORK/fits*.jsonl
@@ -39,6 +39,7 @@ DIRECTIONS = {"in_plane": "in_plane_mm", "depth": "depth_mm", "rotation": "rotat
 # how far surfaces are off, in half voxels: with these, bones refined alone and together have the
 # same quantiles (benchmarks/README.md, 'The verdict put to the test')
 SURFACE = {"in_plane": 0.2, "depth": 0.2, "rotation": 0.15}
+FOLDS = 5  # groups of phantoms, each tested by a model from the others
 # of a kind, for its quantile to count; of less than 20, that is the largest
 LEAST_FITS = 7
 RIDGE = 1.0
@@ -165,7 +166,7 @@ def make_model(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def covered(model: Model, rows: Sequence[Row]) -> str:
+def covered(tested: Sequence[tuple[Model, Row]]) -> str:
     """Return how many errors of right poses are inside their bounds, with medians."""
     from common.registration.trust import Directions
 
@@ -173,12 +174,12 @@ def covered(model: Model, rows: Sequence[Row]) -> str:
         model.bounds(
             Directions(**row["deviations"]), Directions(**row["half_voxel"]), row["bounds_of"]
         )
-        for row in rows
+        for model, row in tested
     ]
-    cells = [str(len(rows))]
+    cells = [str(len(tested))]
     for name, error in DIRECTIONS.items():
         limits = np.array([getattr(bound, name) for bound in bounds])
-        errors = np.array([row[error] for row in rows])
+        errors = np.array([row[error] for _, row in tested])
         inside = 100 * np.mean(errors <= limits)
         cells.append(f"{inside:.0f} % ({np.median(limits):.2f}, {np.median(errors):.2f})")
     return " | ".join(cells)
@@ -187,29 +188,41 @@ def covered(model: Model, rows: Sequence[Row]) -> str:
 def held_out(rows: Sequence[Row]) -> list[tuple[Model, list[Row]]]:
     """Return models with fits of subjects that they were not made from.
 
-    A model from phantoms with even numbers and the other X-rays is tested on phantoms with odd
-    numbers, and one from all phantoms on the other X-rays.
+    Each of `FOLDS` groups of phantoms is tested by a model from the others and the X-rays of
+    others, and these are tested by a model from all phantoms.
     """
     from common.registration.trust import Model
 
     others = [row for row in rows if is_other(row)]
-    even, odd = (
-        [row for row in rows if not is_other(row) and row["patient"] % 2 == rest] for rest in (0, 1)
-    )
-    split = (([*even, *others], odd), ([*even, *odd], others))
+    split = [([*learned, *others], rest) for learned, rest in _folds(rows)]
+    split.append(([row for row in rows if not is_other(row)], others))
     return [(Model.from_entries(make_model(learned)), rest) for learned, rest in split if rest]
+
+
+def _folds(rows: Sequence[Row]) -> list[tuple[list[Row], list[Row]]]:
+    """Return the fits of phantoms outside each group, and in it."""
+    phantoms = [row for row in rows if not is_other(row)]
+    numbers = sorted({row["patient"] for row in phantoms})
+    groups = [set(numbers[fold::FOLDS]) for fold in range(min(FOLDS, len(numbers)))]
+    return [
+        (
+            [row for row in phantoms if row["patient"] not in group],
+            [row for row in phantoms if row["patient"] in group],
+        )
+        for group in groups
+    ]
 
 
 def coverage(tests: Sequence[tuple[Model, list[Row]]]) -> list[str]:
     """Return a table: errors inside their bounds, by what was registered, and how."""
-    lines = ["| bounds of | X-rays | fits | number | in plane | depth | rotation |"]
+    groups: dict[tuple[str, str, str], list[tuple[Model, Row]]] = {}
     for model, rest in tests:
-        groups: dict[tuple[str, str, str], list[Row]] = {}
         for row in filter(is_sure, rest):
             where = "other" if is_other(row) else "phantoms"
-            groups.setdefault((row["bounds_of"], where, row["kind"]), []).append(row)
-        for names, chosen in sorted(groups.items()):
-            lines.append(f"| {' | '.join(names)} | {covered(model, chosen)} |")
+            groups.setdefault((where, row["bounds_of"], row["kind"]), []).append((model, row))
+    lines = ["| X-rays | bounds of | fits | number | in plane | depth | rotation |"]
+    for names, tested in sorted(groups.items(), reverse=True):
+        lines.append(f"| {' | '.join(names)} | {covered(tested)} |")
     return lines
 
 
@@ -326,22 +339,19 @@ def falsities(rows: Sequence[Row]) -> list[str]:
 
 
 def check(work: Path, rows: Sequence[Row]) -> None:
-    """Raise InputError if phantoms with even numbers do not have enough fits of each kind."""
+    """Raise InputError if a model of a test would have too few fits of a kind."""
     from common.registration import trust
 
-    counts = Counter(
-        row["bounds_of"]
-        for row in rows
-        if is_sure(row) and not is_other(row) and row["patient"] % 2 == 0
-    )
-    for kind in trust.KINDS:
-        if counts[kind] < LEAST_FITS:
-            raise InputError(
-                work,
-                f"has {counts[kind]} right fits of `{kind}` in phantoms with even numbers",
-                f"at least {LEAST_FITS}",
-                "let fits.py make those of more patients",
-            )
+    for learned, _ in _folds(rows):
+        counts = Counter(row["bounds_of"] for row in learned if is_sure(row))
+        for kind in trust.KINDS:
+            if counts[kind] < LEAST_FITS:
+                raise InputError(
+                    work,
+                    f"has {counts[kind]} right fits of `{kind}` without a fifth of the phantoms",
+                    f"at least {LEAST_FITS}",
+                    "let fits.py make those of more patients",
+                )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -29,6 +29,9 @@ WRONG_IN_PLANE_MM, WRONG_ROTATION_DEG, WRONG_DEPTH_MM = 2.0, 3.0, 5.0
 # 95 % quantiles of the length of normal vectors of 1, 2 and 3 components of unit variance
 CHI_95 = {1: 1.960, 2: 2.448, 3: 2.795}
 LEAST_SD = 1e-9  # mm or degrees
+# a fit to the flipped X-ray that is worse by more than this says no more for a pose: wrong bones,
+# partly in view, are up to 0.65 worse (benchmarks/README.md, 'The verdict put to the test')
+CLEARLY_FLIPPED = 0.15
 
 # how the chance of a wrong pose is explained, not what decides it
 EQUAL_FLIPPED, MUCH_POOR, NARROW_GAP, FEW = -0.02, 0.15, 0.05, 0.1
@@ -105,8 +108,8 @@ def model() -> Model:
     return Model.from_entries(json.loads(text))
 
 
-# similarity, mean rise and contrast that is not shown add nothing to these (benchmarks/README.md,
-# 'The verdict put to the test')
+# similarity, mean rise, share in view and contrast that is not shown add nothing to these
+# (benchmarks/README.md, 'The verdict put to the test')
 FEATURES = ("least rise", "weakest", "flipped", "rival", "agreement", "several")
 
 
@@ -116,7 +119,7 @@ def features(cues: Cues, views: int) -> np.ndarray:
         [
             np.log(max(cues.least_rise, 1e-3)),
             np.clip(cues.weakest, -1, 1),
-            np.clip(cues.flipped, -1, 1),
+            np.clip(cues.flipped, -CLEARLY_FLIPPED, 1),
             min(cues.rival_gap, 0.1),
             cues.agreement,
             float(views > 1),

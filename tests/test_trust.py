@@ -146,7 +146,9 @@ def test_the_chance_of_a_wrong_pose_is_a_reason_and_is_said_with_what_speaks_for
     assert low.wrong_probability is None, "a chance of 0.1 % would contradict the verdict"
 
 
-def test_a_low_similarity_is_enough_where_the_chance_is_small_and_candidates_agree(body, truth):
+def test_a_small_chance_and_candidates_that_agree_outweigh_similarity_and_a_lost_partner(
+    body, truth
+):
     views, structure = [View(take_xray([body], [truth]))], structure_of(body)
 
     def code(agreement, structure, measured=SURE):
@@ -156,6 +158,10 @@ def test_a_low_similarity_is_enough_where_the_chance_is_small_and_candidates_agr
     assert code(0.5, structure) == "ok"
     assert code(0.4, structure) == "suspect"
     assert code(0.5, structure, None) == "suspect"
+    around = Surroundings(cues=SURE, alone=True)  # the other bone of the joint is not found
+    for agreement, expected in ((0.5, "ok"), (0.4, "suspect")):
+        solution = replace(solution_at(truth, 0.8), agreement=agreement)
+        assert judge(solution, views, structure, around).code == expected
     structure.context = structure_of(body)
     assert code(0.5, structure) == "suspect"
 

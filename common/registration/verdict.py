@@ -204,7 +204,7 @@ def _against_header(
 def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
     """Return the verdict, and the reasons against ``ok``."""
     rival = numbers.rival
-    enough = SURE_SIMILARITY if _is_sure(numbers) else numbers.enough
+    sure = _is_sure(numbers)
     holds = {
         Reason.RIVAL: rival is not None
         and (rival.in_plane_mm > LARGE_IN_PLANE_MM or rival.rotation_deg > LARGE_ROTATION_DEG)
@@ -217,11 +217,11 @@ def decide(numbers: Assessment) -> tuple[VerdictCode, tuple[Reason, ...]]:
         Reason.ASSUMED_GEOMETRY: bool(numbers.assumed),
         Reason.OVERLAP: numbers.around.overlap > 0,
         Reason.APART: numbers.around.apart_mm > 0,
-        Reason.ALONE: numbers.around.alone,
+        Reason.ALONE: numbers.around.alone and not sure,
         Reason.DOUBTFUL: numbers.chance is not None and numbers.chance >= OK_BELOW,
         Reason.LONELY: numbers.agreement < LONELY_AGREEMENT
         and SUSPECT_SIMILARITY <= numbers.similarity < LONELY_SIMILARITY,
-        Reason.LOW_SIMILARITY: numbers.similarity < enough,
+        Reason.LOW_SIMILARITY: numbers.similarity < numbers.enough and not sure,
         Reason.MIRRORED: numbers.around.mirrored,
         Reason.HEADER: bool(numbers.against_header),
     }
@@ -238,6 +238,7 @@ def _is_sure(numbers: Assessment) -> bool:
         numbers.chance is not None
         and numbers.chance < SURE_BELOW
         and numbers.agreement >= SURE_AGREEMENT
+        and numbers.similarity >= SURE_SIMILARITY
         and numbers.enough == SUSPECT_SIMILARITY  # neither a whole CT nor a bone within one
     )
 

@@ -46,7 +46,7 @@ RIDGE = 1.0
 WRONG_SHARE = 0.1  # of the poses of a user, before the X-ray is looked at
 STEPS = (0.0, 0.003, 0.01, 0.02, 0.04, 0.1, 0.3, 1.0)  # of the stated chance, in table and diagram
 LEAST_SHOWN = 1e-4  # of the diagram
-ABOVE: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 7}
+LABEL: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 7}
 # a cue that speaks against a pose raises the chance, whatever the fits it is learned from
 SIGNS = {"least rise": -1, "weakest": -1, "flipped": 1, "rival": -1, "agreement": -1}
 TRUST = Path(__file__).resolve().parents[1] / "common" / "registration" / "trust.json"
@@ -277,7 +277,7 @@ def draw(stated: Sequence[tuple[float, bool, str]], path: Path) -> None:
     axes = figure.add_subplot()
     axes.plot([LEAST_SHOWN, 1], [LEAST_SHOWN, 1], color=palette.FRAME, linewidth=0.8)
     overall = np.mean([wrong for _, wrong, _ in stated])
-    for low, high in itertools.pairwise(STEPS):
+    for number, (low, high) in enumerate(itertools.pairwise(STEPS)):
         within = [(chance, wrong) for chance, wrong, _ in stated if low <= chance < high]
         if not within:
             continue
@@ -291,7 +291,8 @@ def draw(stated: Sequence[tuple[float, bool, str]], path: Path) -> None:
         bottom, middle, top = (max(as_of_a_user(each, overall), LEAST_SHOWN) for each in shares)
         bars = [[middle - bottom], [top - middle]]
         axes.errorbar(mean, middle, bars, fmt="o", color=palette.BLUE, capsize=3)
-        axes.annotate(f"{count} of {len(within)}", (mean, top), (0, 4), **ABOVE)
+        place, offset = ((mean, top), 4) if number % 2 else ((mean, bottom), -11)
+        axes.annotate(f"{count} of {len(within)}", place, (0, offset), **LABEL)
     axes.set(xscale="log", yscale="log", xlim=(3e-4, 2), ylim=(LEAST_SHOWN, 2))
     axes.set(xlabel="stated chance of a wrong pose", ylabel="share of wrong poses")
     figure.savefig(path, dpi=150)

@@ -25,7 +25,6 @@ FILE = "trust.json"
 # a pose is wrong if its error is larger; in depth only if several views determine it
 WRONG_IN_PLANE_MM, WRONG_ROTATION_DEG, WRONG_DEPTH_MM = 2.0, 3.0, 5.0
 
-
 # 95 % quantiles of the length of normal vectors of 1, 2 and 3 components of unit variance
 CHI_95 = {1: 1.960, 2: 2.448, 3: 2.795}
 LEAST_SD = 1e-9  # mm or degrees
@@ -161,8 +160,7 @@ def deviations(solution: Solution, views: Sequence[View], structure: Structure) 
     shift = camera[:3, :3].T @ covariance[3:6, 3:6] @ camera[:3, :3]
     depth = shift[2, 2]
     if len(views) == 1:
-        depth_mm = geometry.apply(geometry.invert(camera), body.centre_mm)[2]
-        depth += (body.surface_sd_mm / max(body.half_width_mm, 1.0) * depth_mm) ** 2
+        depth += (body.surface_sd_mm * _depth_per_mm(solution, views, structure)) ** 2
     return Directions(
         float(np.sqrt((shift[0, 0] + shift[1, 1]) / 2)),
         float(np.sqrt(depth)),
@@ -177,13 +175,24 @@ def surface_errors(solution: Solution, views: Sequence[View], structure: Structu
     depth; one that is off on one side moves the bone or turns it.
     """
     half_mm = float(np.mean(structure.ct.spacing_mm)) / 2
-    width = max(structure.body.half_width_mm, 1.0)
-    depth = half_mm
-    if len(views) == 1:
-        camera = solution.fit.poses[0] @ views[0].rig_from_camera
-        depth_mm = geometry.apply(geometry.invert(camera), structure.body.centre_mm)[2]
-        depth *= float(depth_mm) / width
-    return Directions(half_mm, depth, float(np.degrees(half_mm / width)))
+    per_mm = _depth_per_mm(solution, views, structure) if len(views) == 1 else 1.0
+    turn_deg = float(np.degrees(half_mm / _half_width_mm(structure)))
+    return Directions(half_mm, half_mm * per_mm, turn_deg)
+
+
+def _depth_per_mm(solution: Solution, views: Sequence[View], structure: Structure) -> float:
+    """Return the depth in mm that a single view takes one mm of a bone's half width for."""
+    return _depth_mm(solution, views, structure) / _half_width_mm(structure)
+
+
+def _depth_mm(solution: Solution, views: Sequence[View], structure: Structure) -> float:
+    """Return the depth of a bone's centre in the first camera."""
+    camera = solution.fit.poses[0] @ views[0].rig_from_camera
+    return float(geometry.apply(geometry.invert(camera), structure.body.centre_mm)[2])
+
+
+def _half_width_mm(structure: Structure) -> float:
+    return max(structure.body.half_width_mm, 1.0)
 
 
 def detector_errors(solution: Solution, views: Sequence[View], structure: Structure) -> Directions:
@@ -194,10 +203,8 @@ def detector_errors(solution: Solution, views: Sequence[View], structure: Struct
     """
     if len(views) > 1:
         return EXACT
-    camera = solution.fit.poses[0] @ views[0].rig_from_camera
-    depth_mm = float(geometry.apply(geometry.invert(camera), structure.body.centre_mm)[2])
     percent = views[0].xray.reading.get("sdd_sd_percent", 0.0)
-    return Directions(0, depth_mm * percent / 100, 0)
+    return Directions(0, _depth_mm(solution, views, structure) * percent / 100, 0)
 
 
 def widening(verdict: Verdict, volume_from_camera: np.ndarray) -> np.ndarray:

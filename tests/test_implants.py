@@ -14,7 +14,7 @@ from common.registration.register import register
 from common.registration.scene import View
 from common.registration.starts import Starter
 from common.registration.structures import load_structure
-from common.registration.twins import twin
+from common.registration.twins import twin, with_twin
 from common.synthetic import xray_simulation
 from common.synthetic.implant_shape import COMPONENTS, components
 from common.synthetic.knee_shape import sample_shape
@@ -174,6 +174,23 @@ def test_the_twin_of_a_symmetric_part_has_nearly_its_silhouette(parts):
     covered = images > 0.5
     shared = (covered[0] & covered[1]).sum() / (covered[0] | covered[1]).sum()
     assert shared > 0.85
+
+
+def test_a_tray_that_is_followed_from_the_frame_before_still_names_its_twin(parts):
+    from common.registration.competition import follow
+
+    tray = load_structure(parts[1], material="metal")
+    true = camera_at(tray.body.centre_mm, (25.0, 6.0, 2.0))
+    views = [view_of([parts[1]], true)]
+    followed = follow(views, tray.body, [true], LEVELS)
+    assert followed.runner_up is None
+    twins = with_twin(views, tray, followed, seed=0)
+    assert twins.candidates == 1
+    turn, in_plane, _ = error(twins.fit.poses[0], true, tray.body.centre_mm)
+    assert (turn < 1.0) & (in_plane < 0.2)
+    rival = twins.runner_up.poses[0]
+    assert geometry.rotation_angle_deg(rival[:3, :3].T @ true[:3, :3]) > 10
+    assert twins.runner_up.similarity > 0.8
 
 
 def test_the_posed_surface_of_a_result_is_the_surface_at_its_pose(parts, tmp_path):

@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from common import geometry
-from common.registration.competition import SAME_EVIDENCE, Solution, compete
+from common.registration.competition import SAME_EVIDENCE, Solution, compete, follow
+from common.registration.pyramid import LEVELS
 from common.registration.scene import Structure, View
 from common.volume.symmetry import reflection
 
@@ -22,13 +23,18 @@ def with_twin(
 ) -> Solution:
     """Return the better of a solution and its mirror twins, with the other as its runner-up.
 
-    Only a metal part in a single view has twins: its inside does not tell front from back.
+    Only a metal part in a single view has twins: its inside does not tell front from back. The twin
+    of a solution that was followed from the frame before is refined as that was; else candidates
+    around it compete.
     """
     if len(views) > 1 or not structure.body.metal:
         return solution
     for plane in structure.mirror_planes:
         pose = twin(solution.fit.poses[0], views[0], plane, structure.body.centre_mm)
-        other = compete(views, structure.body, [pose], seed=seed)
+        if solution.candidates > 1:
+            other = compete(views, structure.body, [pose], seed=seed)
+        else:
+            other = follow(views, structure.body, [pose], LEVELS)
         if other is None or _same(solution, other):
             continue
         if other.evidence > solution.evidence + SAME_EVIDENCE:

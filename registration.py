@@ -35,7 +35,8 @@ for several volumes, a folder <name of the volume>/ in each):
                    calibration (of the camera, for a single X-ray: x along columns, y along rows, z
                    from the source)
   slicer/          for 3D Slicer: camera and bone transforms (.tfm, LPS), the X-ray on its detector,
-                   the outline of the bone (PNG, markups JSON)
+                   the outline of the bone (PNG, markups JSON), a given surface where it is in the
+                   scanner's frame (PLY)
 The last line on standard output is the path of parameters.pt. With --check, only check.png is
 written and a table printed: they show whether X-ray, geometry and CT are consistent. With --repeat
 parameters.pt, the registration that is recorded in that file is run again.

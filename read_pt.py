@@ -16,14 +16,20 @@ example
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from common import files
 from common.command_line import script
 from common.errors import InputError, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 logger = logging.getLogger("common.script")
 
@@ -62,20 +68,28 @@ def build_parser() -> script.Parser:
 
 
 def describe(
-    value: Any, name: str = "", depth: int = DEPTH, items: int = MANY_ITEMS, indent: int = 0
+    value: Any,
+    name: str = "",
+    depth: int = DEPTH,
+    items: int = MANY_ITEMS,
+    arrays: str = "ndarray",
+    indent: int = 0,
 ) -> Iterator[str]:
-    """Describe a value and its content, down to ``depth`` levels, in lines."""
+    """Describe a value and its content, down to ``depth`` levels, in lines.
+
+    ``arrays`` is what arrays are called; those of `tensor_archive.load` stand for tensors.
+    """
     lead = "  " * indent + (f"{name}: " if name else "")
     children = _children(value)
     if children is None:
-        yield lead + _leaf(value)
+        yield lead + _leaf(value, arrays)
         return
     kind = type(value).__name__
     yield f"{lead}{kind} of {len(children)}" + ("" if depth > 0 or not children else " ...")
     if depth <= 0:
         return
     for key, child in children[:items]:
-        yield from describe(child, str(key), depth - 1, items, indent + 1)
+        yield from describe(child, str(key), depth - 1, items, arrays, indent + 1)
     if len(children) > items:
         yield "  " * (indent + 1) + f"... {len(children) - items} more (--items {len(children)})"
 
@@ -95,12 +109,14 @@ def _children(value: Any) -> list[tuple[Any, Any]] | None:
     return None
 
 
-def _leaf(value: Any) -> str:
+def _leaf(value: Any, arrays: str) -> str:
     import numpy as np
-    import torch
 
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return _array(value)
+    if isinstance(value, np.ndarray):
+        return _array(arrays, value)
+    # without torch, a file has no objects of it
+    if "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor):
+        return _tensor(value)
     if isinstance(value, str | bytes) and len(value) > LONG_TEXT:
         return f"{type(value).__name__} of {len(value)}: {value[:LONG_TEXT]!r}..."
     text = _text(value)
@@ -115,28 +131,40 @@ def _text(value: Any) -> str:
         return "a number too long to print"
 
 
-def _array(value: Any) -> str:
-    import torch
-
-    shape = "x".join(map(str, value.shape)) or "scalar"
-    dtype = str(value.dtype).removeprefix("torch.")
-    head = f"{type(value).__name__} {shape} {dtype}"
-    tensor = torch.as_tensor(value).detach()
+def _tensor(value: torch.Tensor) -> str:
+    """Describe a tensor of any kind: it may be sparse, quantized or of a type that numpy lacks."""
+    kind, dtype = type(value).__name__, str(value.dtype).removeprefix("torch.")
+    tensor = value.detach()
     if not 0 < tensor.numel() <= MOST_ELEMENTS or tensor.is_quantized:
+        return _head(kind, value.shape, dtype)
+    if str(tensor.layout) != "torch.strided":
+        tensor = tensor.to_dense()
+    tensor = tensor.double() if tensor.dtype.is_floating_point else tensor
+    return _array(kind, tensor.resolve_conj().resolve_neg().numpy(), dtype)
+
+
+def _head(kind: str, shape: Sequence[int], dtype: str) -> str:
+    return f"{kind} {'x'.join(map(str, shape)) or 'scalar'} {dtype}"
+
+
+def _array(kind: str, array: np.ndarray, dtype: str = "") -> str:
+    import numpy as np
+
+    head = _head(kind, array.shape, dtype or str(array.dtype))
+    if not 0 < array.size <= MOST_ELEMENTS:
         return head
-    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
-    if tensor.numel() <= FEW:
-        rounded = tensor.double() if tensor.dtype.is_floating_point else tensor
-        return f"{head} = {_rounded(rounded.tolist())}"
-    if tensor.dtype == torch.bool or tensor.dtype.is_complex:
+    if array.size <= FEW:
+        shown = array.astype(np.float64) if array.dtype.kind == "f" else array
+        return f"{head} = {_rounded(shown.tolist())}"
+    if array.dtype.kind not in "iuf":  # truth values, complex numbers
         return head
-    numbers = tensor.double()
-    finite = numbers[numbers.isfinite()]
-    if not finite.numel():
+    finite = array[np.isfinite(array)]
+    if not finite.size:
         return f"{head}, no finite value"
-    broken = numbers.numel() - finite.numel()
-    numbers_text = f"{finite.min():.6g} to {finite.max():.6g}, mean {finite.mean():.6g}"
-    return f"{head}, {numbers_text}" + (f", {broken} NaN or infinite" if broken else "")
+    broken = array.size - finite.size
+    mean = finite.mean(dtype=np.float64)
+    numbers = f"{float(finite.min()):.6g} to {float(finite.max()):.6g}, mean {mean:.6g}"
+    return f"{head}, {numbers}" + (f", {broken} NaN or infinite" if broken else "")
 
 
 def _rounded(value: Any) -> str:
@@ -145,9 +173,22 @@ def _rounded(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def run(args: argparse.Namespace) -> int | None:
+def load(path: Path, unsafe: bool = False) -> tuple[Any, str]:
+    """Return the content of a file, and what its arrays are called in `describe`.
+
+    Raises InputError as `torch_files.load`.
+    """
+    from common.files import tensor_archive
+
+    # without torch, whose import takes longer than all else
+    with contextlib.suppress(tensor_archive.NotPlainError):
+        return tensor_archive.load(path), "Tensor"
     from common.files import torch_files
 
+    return torch_files.load(path, WHAT, unsafe), "ndarray"
+
+
+def run(args: argparse.Namespace) -> int | None:
     path = files.existing_file(args.file, WHAT)
     if args.depth < 0 or args.items < 1:
         raise InputError(
@@ -158,8 +199,8 @@ def run(args: argparse.Namespace) -> int | None:
         )
     if args.unsafe:
         logger.warning(f"{path}: opened with --unsafe; code in the file is executed")
-    content = torch_files.load(path, WHAT, args.unsafe)
-    for line in describe(content, path.name, args.depth, args.items):
+    content, arrays = load(path, args.unsafe)
+    for line in describe(content, path.name, args.depth, args.items, arrays):
         print(printable(line))
     return None
 

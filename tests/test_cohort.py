@@ -78,10 +78,7 @@ def test_the_first_unfinished_stage_names_itself_with_the_last_line_of_its_log(t
     def unfinished():
         return workflow_files.unfinished_stage(tmp_path, "P01", "femur", xray)
 
-    assert unfinished() == (
-        "clean",
-        "not run yet",
-    )
+    assert unfinished() == ("crop", "not run yet")
     for rule, stage in workflow_files.STAGES.items():
         if rule == "register":
             break

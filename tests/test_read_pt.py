@@ -4,7 +4,10 @@ import collections
 import datetime
 import os
 import pickle
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ import torch
 from helpers import save_registration
 
 import read_pt
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class RunsCode:
@@ -165,3 +170,26 @@ def test_a_torn_checkpoint_and_an_absent_file_are_one_line(tmp_path, capsys):
 def test_numpy_arrays_are_described_like_tensors():
     (line,) = read_pt.describe(np.arange(3), "a")
     assert line == "a: ndarray 3 int64 = [0, 1, 2]"
+
+
+def test_tensors_that_numpy_lacks_show_their_values(tmp_path, capsys):
+    content = {
+        "sparse": torch.eye(2).to_sparse(),
+        "brain float": torch.tensor([0.5], dtype=torch.bfloat16),
+        "conjugate": torch.tensor([1 + 2j]).conj(),
+    }
+    lines = show(saved(tmp_path, content), capsys)[1].splitlines()
+    assert lines[1:] == [
+        "  sparse: Tensor 2x2 float32 = [[1, 0], [0, 1]]",
+        "  brain float: Tensor 1 bfloat16 = [0.5]",
+        "  conjugate: Tensor 1 complex64 = [(1-2j)]",
+    ]
+
+
+def test_a_result_is_shown_without_importing_torch(tmp_path):
+    save_registration(tmp_path)
+    code = "import sys, read_pt; read_pt.main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    command = [sys.executable, "-c", code, str(tmp_path / "parameters.pt")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "final_pose: Tensor 1x4x4 float64 = [[[" in done.stdout

@@ -82,10 +82,8 @@ def test_a_dry_run_lists_every_job_in_words(planned):
     counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)}
     # 2 patients, 2 bones, 2 sides, one X-ray each; only DICOM files get a header
     assert counts == {
-        "clean": 2,
         "crop": 2,
-        "align": 4,
-        "centre": 4,
+        "align": 2,
         "agnostic": 2,
         "finetune": 8,
         "header": 2,
@@ -93,7 +91,7 @@ def test_a_dry_run_lists_every_job_in_words(planned):
         "report": 2,
         "cohort_report": 1,
         "all": 1,
-        "total": 30,
+        "total": 22,
     }
     assert ": P02, right tibia: finetune the model" in said
     png = next(
@@ -190,7 +188,15 @@ def test_commands_in_one_process_have_their_own_logs_and_outputs_and_a_failure_s
     assert "read_pt.py: gone.pt: not found" in (tmp_path / "logs/gone.log").read_text()
     assert not (tmp_path / "gone.txt").exists()
     assert "pose" in (tmp_path / "a.txt").read_text()
+    (tmp_path / "logs/a.log").write_text(before := "of an earlier command\n")
     assert together("read_pt.py a.pt > a.txt\n", tmp_path).returncode == 0
+    chain = "read_pt.py a.pt > b.txt 2> logs/b.log && read_pt.py gone.pt 2>> logs/a.log"
+    done = together(f"{chain} && read_pt.py a.pt > c.txt\nread_pt.py a.pt > d.txt\n", tmp_path)
+    assert done.returncode == 2
+    assert [(tmp_path / f"{name}.txt").exists() for name in "bcd"] == [True, False, True]
+    kept, added = (tmp_path / "logs/a.log").read_text(), "read_pt.py: gone.pt: not found"
+    assert kept.startswith(before)
+    assert added in kept[len(before) :]
     refused = together("rm a.pt\nread_pt.py a.pt 2> x y\n", tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.count("together.py: ") == 2
@@ -211,14 +217,7 @@ def test_slurm_gets_cores_memory_time_and_gpus_of_each_job(planned, tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     for name in ("P01", "P02"):  # prepared already, so that training comes first
-        for stage in (
-            "clean",
-            "crop",
-            "femur_align",
-            "femur_centre",
-            "tibia_align",
-            "tibia_centre",
-        ):
+        for stage in ("crop", "femur_align", "tibia_align"):
             path = planned / f"cohort/patients/{name}/{stage}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("ok\n")
@@ -301,7 +300,7 @@ def test_a_tiny_cohort_is_processed_without_its_invalid_patient(tmp_path):
     assert (output / "reports/P01.html").stat().st_size > 1e6
     page = (output / "index.html").read_text()
     assert page.index("P02, femur, left_1") < page.index("P01, femur, left_1")
-    assert "clean: segmentation_preprocessing.py: " in page
+    assert "crop: segmentation_preprocessing.py: " in page
     assert len((output / "benchmarks/register/P01.tsv").read_text().splitlines()) == 2
     planned_again = "".join(re.findall(r"Job \d+: .*", snakemake(tmp_path, *run, "-n").stdout))
     assert "P01" not in planned_again, "a finished job would be done again"
@@ -330,8 +329,12 @@ def test_an_invalid_xray_and_an_unprepared_bone_block_nothing_else_of_their_pati
     xray.write_bytes(b"no X-ray")
     run = ["--cores", "2", "--configfile", tmp_path / "own.yaml"]
     output = tmp_path / "cohort"
-    assert snakemake(tmp_path, *run, "--until", "centre").returncode == 0
-    (output / "patients/P01/tibia_align.txt").write_text("failed\n")
+    assert snakemake(tmp_path, *run, "--until", "align").returncode == 0
+    assert len(list((output / "tibia_cts").glob("*.nii.gz"))) == 2
+    # the reference has no tibia: nothing to align one to
+    for path in (output / "patients/P01/tibia_cts_cropped").glob("*.nii.gz"):
+        path.rename(path.with_suffix(".kept"))
+    (output / "patients/P01/femur_align.txt").unlink()
 
     first = snakemake(tmp_path, *run)
     assert first.returncode != 0
@@ -344,8 +347,9 @@ def test_an_invalid_xray_and_an_unprepared_bone_block_nothing_else_of_their_pati
     assert not (output / "xrays/P01/left_2.dcm").exists()  # the next run makes it again
 
     xray.write_bytes(whole)
-    for state in (output / "patients/P01").glob("tibia_*.txt"):
-        state.unlink()
+    for path in (output / "patients/P01/tibia_cts_cropped").glob("*.kept"):
+        path.rename(path.with_suffix(".gz"))
+    (output / "patients/P01/tibia_align.txt").unlink()
     second = snakemake(tmp_path, *run)
     assert second.returncode == 0, second.stdout
     assert len(list(output.rglob("evaluation.json"))) == 4

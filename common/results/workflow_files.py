@@ -13,7 +13,9 @@ from common.results.cohort import CohortXray
 RESULTS = "results/{patient}/{bone}/{view}"
 REPORT = "reports/{patient}.html"
 KINEMATICS = "kinematics/{patient}_{side}/kinematics.csv"
-DONE = "ok"  # content of the output of a stage that continues without a patient; else "failed"
+FAILED = "failed"  # content of a stage's output (.txt) if the cohort continues without the patient
+# one process writes the headers of all X-rays of a patient; there when it has ended
+HEADERS = "patients/{patient}/headers.txt"
 # one process registers all X-rays of a patient: "failed" if some of them have no result
 REGISTERED = "patients/{patient}/registered.txt"
 
@@ -26,13 +28,11 @@ class Stage:
     log: str
 
 
-# in order of execution; the stages of the preparation (.txt) write "ok" or "failed", so that the
-# cohort continues without the patient
+# in order of execution; the stages of the preparation (.txt) write what they made, or "failed", so
+# that the cohort continues without the patient
 STAGES = {
-    "clean": Stage("patients/{patient}/clean.txt", "logs/clean/{patient}.log"),
     "crop": Stage("patients/{patient}/crop.txt", "logs/crop/{patient}.log"),
     "align": Stage("patients/{patient}/{bone}_align.txt", "logs/align/{patient}_{bone}.log"),
-    "centre": Stage("patients/{patient}/{bone}_centre.txt", "logs/centre/{patient}_{bone}.log"),
     "agnostic": Stage("models/{bone}.pth", "logs/agnostic/{bone}.log"),
     "finetune": Stage(
         "models/{patient}_{bone}_{side}.pth", "logs/finetune/{patient}_{bone}_{side}.log"
@@ -87,7 +87,7 @@ def unfinished_stage(
 def _is_done(output: Path) -> bool:
     if not output.exists():
         return False
-    return output.suffix != ".txt" or output.read_text(encoding="utf-8").strip() == DONE
+    return output.suffix != ".txt" or output.read_text(encoding="utf-8").strip() != FAILED
 
 
 def _reason(log: Path, xray: CohortXray) -> str:

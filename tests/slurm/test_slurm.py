@@ -133,7 +133,7 @@ def test_a_cohort_runs_in_few_entries_and_after_scancel_of_all_nothing_done_is_r
     assert benchmarks(cohort).items() >= kept.items()
     assert len(list(cohort.glob("out/results/*/*/*/parameters.pt"))) == 8
     assert {path.stem for path in cohort.glob("out/reports/*.html")} == {"P01", "P02"}
-    # 21 jobs in 6 entries: header, crop, align, two patients, the cohort's page
+    # 11 jobs in 6 entries: header, crop, align, two patients, the cohort's page
     assert finished(slurm)[entries:] == ["COMPLETED"] * 3
     assert finished(slurm)[:3] == ["COMPLETED"] * 3
 

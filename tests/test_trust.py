@@ -64,6 +64,8 @@ def test_a_bone_that_fits_the_flipped_xray_better_is_told_by_its_cue(body, truth
     behind = geometry.from_behind(truth, body.centre_mm)
     flipped = cues.measure(solution_at(behind), [view.flip()], body)
     assert plain.flipped < 0 < flipped.flipped
+    both = cues.measure(solution_at(truth), [view, view], body)
+    assert both.flipped is None
 
 
 def test_poses_around_are_turned_and_shifted_along_the_axes_of_the_camera(body, truth):
@@ -188,6 +190,8 @@ def test_the_chance_of_the_model_rises_with_every_cue_against_a_pose(better, wor
         ({"poor": 0.3}, "does not show 30 % of the bone's contrast"),
         ({"rival_gap": 0.02}, "another pose fits nearly as well"),
         ({"agreement": 0.04}, "few of the candidates ended there"),
+        # several views
+        ({"flipped": None, "rival_gap": 0.02}, "another pose fits nearly as well"),
         ({}, "matches the X-ray no better than that of a wrong pose"),
     ],
 )

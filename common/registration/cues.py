@@ -40,8 +40,9 @@ class Cues:
     least_rise: float  # smallest over the directions
     poor: float  # share of the contrast in blocks that the X-ray does not show
     weakest: float  # explained fraction of the block at the tenth percentile of the contrast
-    # logarithm of the unexplained fraction over that in the flipped X-ray, seen from behind
-    flipped: float
+    # logarithm of the unexplained fraction over that in the flipped X-ray, seen from behind; None
+    # in several views, where that is not tried
+    flipped: float | None
 
 
 def of_bone(solution: Solution, views: Sequence[View], structure: Structure) -> Cues | None:
@@ -81,14 +82,16 @@ def measure(solution: Solution, views: Sequence[View], body: Body) -> Cues:
     )
 
 
-def _against_flipped(views: Sequence[View], body: Body, pose: np.ndarray, cost: float) -> float:
-    """Return how much better (above 0) a structure fits the X-ray if that is flipped; 0 if several.
+def _against_flipped(
+    views: Sequence[View], body: Body, pose: np.ndarray, cost: float
+) -> float | None:
+    """Return how much better (above 0) a structure fits the X-ray if that is flipped.
 
     The flipped X-ray is refined from the pose that sees the structure from behind. Bones of the
     other leg and X-rays that were exported flipped fit better so.
     """
     if len(views) > 1:
-        return 0.0
+        return None
     behind = geometry.from_behind(pose @ views[0].rig_from_camera, body.centre_mm)
     fit = refine([views[0].flip()], [body], [behind], FLIPPED_LEVELS)
     flipped = 1 - fit.similarity**2 if fit else 1.0

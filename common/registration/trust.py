@@ -118,7 +118,7 @@ def features(cues: Cues, views: int) -> np.ndarray:
         [
             np.log(max(cues.least_rise, 1e-3)),
             np.clip(cues.weakest, -1, 1),
-            np.clip(cues.flipped, -CLEARLY_FLIPPED, 1),
+            np.clip(cues.flipped or 0.0, -CLEARLY_FLIPPED, 1),
             min(cues.rival_gap, 0.1),
             cues.agreement,
             float(views > 1),
@@ -128,7 +128,7 @@ def features(cues: Cues, views: int) -> np.ndarray:
 
 def leading_doubt(cues: Cues) -> str:
     """Return what speaks most against a pose, in words."""
-    if cues.flipped > EQUAL_FLIPPED:
+    if cues.flipped is not None and cues.flipped > EQUAL_FLIPPED:
         return "the bone fits the X-ray as well if it is flipped left to right"
     if cues.poor > MUCH_POOR:
         return f"the X-ray does not show {100 * cues.poor:.0f} % of the bone's contrast there"

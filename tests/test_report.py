@@ -133,7 +133,7 @@ def test_a_page_opens_offline_and_contains_verdict_numbers_scene_and_origin(made
 def test_the_cohort_lists_failures_first_with_their_reason_and_links_what_is_there(cohort_page):
     page = cohort_page.read_text()
     assert page.index("P02, femur, b") < page.index("P01, femur, a")
-    assert "clean: not run yet" in page
+    assert "crop: not run yet" in page
     assert page.count('role="img"') == 9  # a distribution of each number that is known
     assert "in plane, error: median 0.12 mm" in page
 

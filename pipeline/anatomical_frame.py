@@ -4,10 +4,10 @@
 The frame is right-handed: X anterior, Y proximal, Z to the subject's right, also of a left and of a
 mirrored bone. By --method, a femur's Z is the axis of a cylinder through both posterior condyles
 (cylinder) or the line through a sphere in each (spheres), and its Y the shaft's axis perpendicular
-to Z. A tibia's Y is the axis of the shaft 40 to 75 mm below the plateau, and its Z the direction in
-which the articular faces (plateau) or the largest cross-section (section) are widest. The methods
-for the tibia differ by 4 to 10 degrees about Y, which shifts the zero of internal rotation: use one
-for all subjects.
+to Z; its origin is the middle of the epicondyles, the widest points along Z. A tibia's Y is the
+axis of the shaft 40 to 75 mm below the plateau, and its Z the direction in which the articular
+faces (plateau) or the largest cross-section (section) are widest. The methods for the tibia differ
+by 4 to 10 degrees about Y, which shifts the zero of internal rotation: use one for all subjects.
 
 reads   -v: the CT of one bone of step 2 or 4, with its lineage next to it
         --mask: its labelmap, for --bone femur or tibia; at least 65 mm of bone, half of it shaft
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("common.script")
 
 METHODS = ("cylinder", "spheres", "plateau", "section")
+ORIGINS = ("epicondyles", "axis")
 
 
 def build_parser() -> script.Parser:
@@ -67,6 +68,12 @@ def build_parser() -> script.Parser:
         "--method",
         choices=METHODS,
         help="cylinder or spheres for a femur, plateau or section for a tibia (default: the first)",
+    )
+    parser.add_argument(
+        "--origin",
+        choices=ORIGINS,
+        help="origin of a femur's frame: the middle of the epicondyles, or of the flexion axis"
+        f" within the bone (default: {ORIGINS[0]})",
     )
     parser.add_argument(
         "--side",
@@ -103,6 +110,13 @@ def run(args: argparse.Namespace) -> int | None:
         raise InputError(
             args.output, f"ends in {args.output.suffix or 'nothing'}", ".json", "change --output"
         )
+    if args.origin and (args.mask is None or args.bone != "femur"):
+        raise InputError(
+            f"--origin {args.origin}",
+            "is for a femur by its shape",
+            "--bone femur and --mask",
+            "leave --origin out",
+        )
     inputs = [path for path in (args.volume, args.mask, args.landmarks) if path]
     outputs = outputs_of(args.output, args.mask is not None)
     files.check_outputs(outputs, args.overwrite, inputs)
@@ -118,7 +132,12 @@ def run(args: argparse.Namespace) -> int | None:
         labelmap = load_labelmap(args.mask)
         method = args.method or anatomical_frames.METHODS.get(args.bone, ("shape",))[0]
         shaped = anatomical_frames.frame_by_shape(
-            labelmap_of(volume, labelmap), args.bone, side, method, labels
+            labelmap_of(volume, labelmap),
+            args.bone,
+            side,
+            method,
+            labels,
+            args.origin or ORIGINS[0],
         )
         frame = shaped.frame
         from common.reports.frame_figure import write_frame_figure

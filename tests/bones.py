@@ -9,6 +9,7 @@ from common.volume.volume import Volume
 RADIUS_MM = 20.0
 # left and right of the subject: condyles, mm along Z
 CONDYLES_MM = ((-32.0, -14.0), (13.0, 33.0))
+EPICONDYLES_MM = ((10.0, 8.0, -39.0), (13.0, 3.0, 40.0))  # tips
 
 
 def femur_labelmap(
@@ -18,7 +19,10 @@ def femur_labelmap(
     spheres: bool = False,
     mirrored: bool = False,
 ) -> Volume:
-    """Return a femur: two condyles on Z (pieces of a cylinder, or spheres), a block, a shaft."""
+    """Return a femur: two condyles on Z (pieces of a cylinder, or spheres), a block, a shaft.
+
+    The epicondyles are cones on the sides of the block.
+    """
 
     def inside(points: np.ndarray) -> np.ndarray:
         x, y, z = points.T
@@ -31,8 +35,12 @@ def femur_labelmap(
         block = (
             (np.abs(z) < 33) & (x > 6) & (x < 30) & (y > -RADIUS_MM + 4) & (y < 30 + (x - 18) / 4)
         )
+        cones = [
+            (z * tip_z > 0) & (np.hypot(x - tip_x, y - tip_y) < 2 * (abs(tip_z) - np.abs(z)))
+            for tip_x, tip_y, tip_z in EPICONDYLES_MM
+        ]
         shaft = (np.hypot(x - 14, z) < 14) & (y > 0) & (y < shaft_mm)
-        return condyles | block | shaft
+        return condyles | block | shaft | (np.any(cones, axis=0) & (np.abs(z) > 32))
 
     return labelmap(inside, scanner_from_frame, (-25, -25, -45), (40, shaft_mm, 45), spacing,
                     mirrored)  # fmt: skip

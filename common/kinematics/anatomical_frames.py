@@ -13,7 +13,7 @@ from common import geometry
 from common.errors import InputError
 from common.kinematics.bone_surface import SMOOTHING_MM, BoneSurface, bone_mask, bone_surface
 from common.kinematics.femur_frame import SHAFT_MM as FEMUR_SHAFT_MM
-from common.kinematics.femur_frame import FemurFit, femur_frame
+from common.kinematics.femur_frame import FemurFit, FemurOrigin, femur_frame
 from common.kinematics.frame_file import AnatomicalFrame, Repeat, covariance_of_repeats
 from common.kinematics.joint_coordinates import Side
 from common.kinematics.shaft import LEAST_LENGTH_MM, Shaft, find_shaft
@@ -72,10 +72,16 @@ def side_of(volume: Volume, side: Side | None) -> Side:
 
 
 def frame_by_shape(
-    labelmap: Volume, bone: str, side: Side, method: str, labels: Sequence[int] | None = None
+    labelmap: Volume,
+    bone: str,
+    side: Side,
+    method: str,
+    labels: Sequence[int] | None = None,
+    origin: FemurOrigin = "epicondyles",
 ) -> ShapedFrame:
     """Return the frame of a femur or tibia with its uncertainty, in the scanner frame.
 
+    ``origin`` is that of a femur.
     The uncertainty is how the frame changes if the shaft is cropped shorter, the surface smoothed
     less or more, merged to coarser voxels, or sampled on an oblique grid. It says nothing of the
     difference between methods, which `AnatomicalFrame.other_methods` has, nor of an error of the
@@ -85,11 +91,11 @@ def frame_by_shape(
     mask = bone_mask(labelmap, labels)
     name = str(labelmap.path or labelmap.name)
     solid = bone_surface(mask)
-    find = _finder(bone, method, name)
+    find = _finder(bone, method, name, origin)
     fit = find(solid)
     repeats = [Repeat.between(*each) for each in _repeats(mask, solid, fit.frame, bone, find)]
     others = [
-        Repeat.between(other, fit.frame, _finder(bone, other, name)(solid).frame)
+        Repeat.between(other, fit.frame, _finder(bone, other, name, origin)(solid).frame)
         for other in METHODS[bone]
         if other != method
     ]
@@ -110,11 +116,13 @@ def frame_by_shape(
     return ShapedFrame(frame, solid, fit.faces)
 
 
-def _finder(bone: str, method: str, name: str) -> Callable[[BoneSurface], FemurFit | TibiaFit]:
+def _finder(
+    bone: str, method: str, name: str, origin: FemurOrigin
+) -> Callable[[BoneSurface], FemurFit | TibiaFit]:
     """Return what finds the frame of a bone by a method. Raises InputError for an unknown one."""
     match bone, method:
         case "femur", "cylinder" | "spheres":
-            return lambda solid: femur_frame(solid, method, name)
+            return lambda solid: femur_frame(solid, method, name, origin)
         case "tibia", "plateau" | "section":
             return lambda solid: tibia_frame(solid, method, name)
     known = ", ".join(METHODS.get(bone, ()))
@@ -182,6 +190,7 @@ def _numbers(fit: FemurFit | TibiaFit) -> dict[str, Any]:
             "radii_mm": [round(radius, 2) for radius in fit.radii_mm],
             "residual_mm": round(fit.residual_mm, 3),
             "to_condyles_tangent_deg": round(fit.to_tangent_deg, 2),
+            "origin": fit.origin,
         }
     return {"width_mm": round(fit.width_mm, 1), "width_by_depth": round(fit.wider, 2)}
 

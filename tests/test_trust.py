@@ -68,6 +68,19 @@ def test_a_bone_that_fits_the_flipped_xray_better_is_told_by_its_cue(body, truth
     assert both.flipped is None
 
 
+def test_more_noise_than_usual_hardly_changes_the_chance_of_a_right_pose(body, truth):
+    usual, noisy = (
+        cues.measure(solution_at(truth), [View(take_xray([body], [truth], noise))], body)
+        for noise in (0.014, 0.03)
+    )
+    assert usual.noise == pytest.approx(trust.USUAL_NOISE, abs=0.02)
+    assert 0.3 < noisy.noise < 0.5
+    assert noisy.weakest < usual.weakest - 0.2
+    _, weakest = np.abs(trust.features(noisy, 1) - trust.features(usual, 1))[:2]
+    assert weakest < 0.05
+    assert trust.features(noisy, 1)[0] > np.log(noisy.least_rise) + 0.2
+
+
 def test_poses_around_are_turned_and_shifted_along_the_axes_of_the_camera(body, truth):
     view = View(take_xray([body], [truth]))
     there = cues._around(truth, view, body)

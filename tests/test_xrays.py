@@ -691,3 +691,16 @@ def test_a_principal_point_that_no_tube_can_have_is_warned_of(tmp_path, caplog, 
     said = [line for line in caplog.messages if "degrees off the perpendicular ray" in line]
     assert bool(said) == bool(oblique)
     assert all(f"is {oblique} degrees" in line for line in said)
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_noise_is_measured_beside_gradients_and_edges(factor):
+    rows, columns = np.indices((240, 300)) / 300
+    image = rows + columns**2 + 0.8 * (np.hypot(rows - 0.4, columns - 0.5) < 0.2)
+    image += np.random.default_rng(3).normal(0, 0.02, image.shape)
+    detector = Detector.centred(240, 300, 1000.0, 0.5)
+    xray = Xray(image.astype(np.float32), np.ones(image.shape, bool), detector, None)
+    inside = np.zeros((240 // factor, 300 // factor), bool)
+    inside[5:-5, 10:-10] = True
+    assert xray.noise_sd(inside, factor) == pytest.approx(0.02 / factor, rel=0.05)
+    assert xray.noise_sd(inside & False, factor) == 0

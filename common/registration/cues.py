@@ -43,6 +43,7 @@ class Cues:
     # logarithm of the unexplained fraction over that in the flipped X-ray, seen from behind; None
     # in several views, where that is not tried
     flipped: float | None
+    noise: float = 0.0  # share of noise in the variance of the X-ray's local contrast there
 
 
 def of_bone(solution: Solution, views: Sequence[View], structure: Structure) -> Cues | None:
@@ -57,7 +58,7 @@ def measure(solution: Solution, views: Sequence[View], body: Body) -> Cues:
     pose = solution.fit.poses[0]
     trials = np.concatenate([pose[None], _around(pose, views[0], body)])[:, None]
     which = np.arange(len(trials))
-    costs, blocks = [], []
+    costs, blocks, noises = [], [], []
     for view in Pyramid(views, [body], trials, JUDGED).views:
         rendered = view.render([body], which, trials)
         weights = rendered.weigh()
@@ -65,6 +66,7 @@ def measure(solution: Solution, views: Sequence[View], body: Body) -> Cues:
         costs.append(np.where(compared.seen, compared.cost, 1.0))
         if compared.seen[0]:
             blocks.append(_explained(view, rendered.of([0])))
+            noises.append(view.noise(0, weights.pixels[0]))
     cost = np.mean(costs, axis=0)
     rises = (cost[1:].reshape(6, 2) - cost[0]).mean(1)
     poor, weakest = _poor(blocks)
@@ -79,6 +81,7 @@ def measure(solution: Solution, views: Sequence[View], body: Body) -> Cues:
         poor=poor,
         weakest=weakest,
         flipped=_against_flipped(views, body, pose, float(cost[0])),
+        noise=float(np.mean(noises)) if noises else 0.0,
     )
 
 

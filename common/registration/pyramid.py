@@ -25,6 +25,7 @@ METAL = 4.0
 RIM_MM = 3.0  # around the silhouette, at the detector: the outer side of the bone's edge
 # excluded around a cut end of a bone, in standard deviations of the high-pass
 END_REACH = 1.5
+CLEAR_WEIGHT = 0.3  # of the largest: pixels that the noise is taken from
 CROSS = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)  # neighbours within an image
 
 
@@ -125,7 +126,8 @@ class LevelView:
         self._rim = [RIM_MM / mm for mm in xray.detector.pixel_mm[::-1]]
         own = [self._window(xray.detector, bodies, poses, level) for poses in trials]
         height, width = max(w.height for w in own), max(w.width for w in own)
-        scale = max(float(np.percentile(xray.image[xray.valid], 99)), 1e-6)
+        self._xray, self._whole = view.xray, xray
+        self.scale = max(float(np.percentile(xray.image[xray.valid], 99)), 1e-6)
         shape = (len(trials), height, width)
         self.image, valid = np.empty(shape, np.float32), np.zeros(shape, bool)
         self._own = np.zeros(shape, bool)  # windows as if each trial were alone
@@ -134,7 +136,7 @@ class LevelView:
             top = min(window.top, xray.detector.height - height)
             left = min(window.left, xray.detector.width - width)
             at = (slice(top, top + height), slice(left, left + width))
-            self.image[number] = np.clip(xray.image[at] / scale, 0, 2)
+            self.image[number] = np.clip(xray.image[at] / self.scale, 0, 2)
             self._own[number][window.inside(top, left)] = True
             valid[number] = xray.valid[at] & self._own[number]
             self.detectors.append(xray.detector.cropped(top, left, height, width))
@@ -219,6 +221,26 @@ class LevelView:
         else:
             images[:, 0] = sum(each)
         return Rendered(self, bodies, which, trials, silhouettes, self.highpass(images, which))
+
+    def noise(self, number: int, weights: np.ndarray) -> float:
+        """Return the share of noise in the variance of a trial's local contrast, 0..1.
+
+        ``weights`` (H, W) are those of its comparison.
+        """
+        total = float(weights.sum())
+        if total <= 0:
+            return 0.0
+        inside = np.zeros(self._whole.image.shape, bool)
+        shift = np.subtract(self._whole.detector.principal_px, self.detectors[number].principal_px)
+        left, top = (round(float(pixels)) for pixels in shift)
+        height, width = weights.shape
+        inside[top : top + height, left : left + width] = weights > CLEAR_WEIGHT * weights.max()
+        factor = round(self._whole.detector.pixel_mm[0] / self._xray.detector.pixel_mm[0])
+        deviation = self._xray.noise_sd(inside, factor) / self.scale
+        contrast = self.features[number, 0]
+        mean = float((weights * contrast).sum()) / total
+        variance = float((weights * (contrast - mean) ** 2).sum()) / total
+        return min(deviation**2 / max(variance, 1e-12), 1.0)
 
     def zone(self, rendered: Rendered) -> np.ndarray:
         """Return weights (N, H, W): silhouettes with a soft rim, without the cut ends of bodies."""

@@ -13,7 +13,7 @@ from common.registration.found import Found
 from common.registration.scene import Structure, View
 from common.registration.search.anywhere import Stage, stage_starts
 from common.registration.starts import Starter
-from common.registration.verdict import is_clear, is_found
+from common.registration.verdict import is_clear, is_found, is_trusted
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def search_further(
     found: Sequence[Found],
     stages: Sequence[Stage],
 ) -> list[Found]:
-    """Search stage by stage until one structure is certain."""
+    """Search stage by stage until that `is_enough`."""
     further = list(found)
     if starter.full:
         return further
@@ -108,18 +108,22 @@ def search_further(
             if starter.method == "model" and not certain:
                 solution = None  # see `find`
             further[number] = further[number].after(stage.words, solution)
-            if is_clear(further[number].solution, views, structure):
+            if is_enough(views, structures, further):
                 return further
     return further
 
 
-def any_clear(
+def is_enough(
     views: Sequence[View], structures: Sequence[Structure], found: Sequence[Found]
 ) -> bool:
-    """Return whether one structure is clear: the others are then looked for beside it only."""
-    return any(
-        is_clear(one.solution, views, structure)
-        for structure, one in zip(structures, found, strict=True)
+    """Return whether no other orientation need be searched.
+
+    That is so if one structure is clear, as the others are then looked for beside it only, or if
+    all can be trusted: in noise, none is clear.
+    """
+    pairs = list(zip(structures, found, strict=True))
+    return any(is_clear(one.solution, views, structure) for structure, one in pairs) or all(
+        is_trusted(one.solution, views, structure) for structure, one in pairs
     )
 
 

@@ -18,7 +18,7 @@ from common.registration.competition import (
     finish,
 )
 from common.registration.cues import of_bone
-from common.registration.finding import any_clear, find, search_further
+from common.registration.finding import find, is_enough, search_further
 from common.registration.following import follow_frame, moved_alike
 from common.registration.found import Found
 from common.registration.joints import is_alone, largest_apart_mm, largest_overlap
@@ -285,7 +285,7 @@ def _searched_on(
             again = find(views, structure, starter, seed)
             found[number] = one.after("; ".join(again.searched), again.solution)
             beside = False
-    if starter.anywhere() and not any_clear(views, structures, found):
+    if starter.anywhere() and not is_enough(views, structures, found):
         found = search_further(views, structures, starter, seed, found, stages[1:])
         beside = False
     if several and not beside:  # beside a bone found only now, or else the most certain one

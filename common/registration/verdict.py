@@ -162,21 +162,23 @@ def is_found(solution: Solution, views: Sequence[View], structure: Structure) ->
     if structure.body.metal and len(views) == 1:  # a symmetric part has a rival wherever one looks
         against -= {Reason.RIVAL}
     if little and against and against <= {Reason.LOW_SIMILARITY, Reason.LONELY}:
-        return _is_trusted(solution, views, structure)
+        return _has_small_chance(solution, views, structure)
     return not against
 
 
 def is_clear(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
     """Return whether a search need not try another orientation of the image."""
-    similarity = solution.fit.similarity
-    return is_found(solution, views, structure) and (
-        similarity >= CLEAR_SIMILARITY
-        or (similarity >= FOUND_SIMILARITY and _is_trusted(solution, views, structure))
-    )
+    return solution.fit.similarity >= CLEAR_SIMILARITY and is_found(solution, views, structure)
 
 
-def _is_trusted(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
-    """Return whether the chance that the pose of a bone is wrong is that of an ``ok`` one."""
+def is_trusted(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
+    """Return whether a bone is found, with no more chance of a wrong pose than an ``ok`` one."""
+    if solution.fit.similarity < FOUND_SIMILARITY or not is_found(solution, views, structure):
+        return False
+    return _has_small_chance(solution, views, structure)
+
+
+def _has_small_chance(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
     cues = of_bone(solution, views, structure)
     return cues is not None and trust.model().wrong(cues, len(views)) < OK_BELOW
 

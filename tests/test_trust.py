@@ -8,7 +8,7 @@ import pytest
 from test_refinement import body, moved, take_xray, truth  # noqa: F401
 
 from common import geometry
-from common.registration import cues, trust
+from common.registration import cues, finding, trust, verdict
 from common.registration.competition import Solution
 from common.registration.gauss_newton import Fit
 from common.registration.scene import View
@@ -79,6 +79,42 @@ def test_more_noise_than_usual_hardly_changes_the_chance_of_a_right_pose(body, t
     _, weakest = np.abs(trust.features(noisy, 1) - trust.features(usual, 1))[:2]
     assert weakest < 0.05
     assert trust.features(noisy, 1)[0] > np.log(noisy.least_rise) + 0.2
+
+
+@pytest.fixture
+def faint(monkeypatch, body, truth):
+    """What makes a pose of low similarity that few candidates reached, with cues of its own."""
+    known = {}
+    monkeypatch.setattr(verdict, "of_bone", lambda solution, *_: known[id(solution)])
+
+    def make(measured, similarity=0.7):
+        solution = replace(solution_at(truth, similarity), agreement=0.05)
+        known[id(solution)] = measured
+        return solution
+
+    return make
+
+
+def test_a_faint_pose_ends_a_search_only_if_its_cues_speak_for_it(faint, body, truth):
+    views, structure = [View(take_xray([body], [truth]))], structure_of(body)
+    for similarity, measured, ends in ((0.7, SURE, True), (0.7, UNSURE, False), (0.6, SURE, False)):
+        solution = faint(measured, similarity)
+        assert verdict.is_found(solution, views, structure) == ends
+        assert verdict.is_trusted(solution, views, structure) == ends
+    solution = faint(SURE)
+    rival = replace(solution, runner_up=Fit([moved(truth, body)], 0.7, solution.fit.covariance))
+    assert not verdict.is_found(rival, views, structure)
+
+
+def test_of_several_faint_bones_all_must_be_trusted_for_a_search_to_end(faint, body, truth):
+    views, structures = [View(take_xray([body], [truth]))], [structure_of(body)] * 2
+
+    def ends(*measured):
+        found = [SimpleNamespace(solution=faint(each)) for each in measured]
+        return finding.is_enough(views, structures, found)
+
+    assert ends(SURE, SURE)
+    assert not ends(SURE, UNSURE)
 
 
 def test_poses_around_are_turned_and_shifted_along_the_axes_of_the_camera(body, truth):

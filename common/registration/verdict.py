@@ -66,6 +66,10 @@ class Reason(Enum):
     HEADER = auto()
 
 
+# doubts that a small chance of a wrong pose removes
+FAINT = {Reason.LOW_SIMILARITY, Reason.LONELY}
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What other structures, other frames and further looks at the X-ray say of a pose."""
@@ -153,6 +157,23 @@ def is_found(solution: Solution, views: Sequence[View], structure: Structure) ->
     few candidates are, where the chance of a wrong pose is that of an ``ok`` one, which knows how
     much of what is not explained is noise.
     """
+    doubts = _doubts(solution, views, structure)
+    return not doubts or (doubts <= FAINT and _has_small_chance(solution, views, structure))
+
+
+def is_trusted(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
+    """Return whether a bone is found, with no more chance of a wrong pose than an ``ok`` one."""
+    doubts = _doubts(solution, views, structure)
+    return doubts <= FAINT and _has_small_chance(solution, views, structure)
+
+
+def is_clear(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
+    """Return whether a search need not try another orientation of the image."""
+    return solution.fit.similarity >= CLEAR_SIMILARITY and is_found(solution, views, structure)
+
+
+def _doubts(solution: Solution, views: Sequence[View], structure: Structure) -> set[Reason]:
+    """Return the reasons against a solution that a further search could remove."""
     numbers = assess(solution, views, structure)
     _, reasons = decide(numbers)
     against = set(reasons) - {Reason.ASSUMED_GEOMETRY, Reason.OUT_OF_VIEW, Reason.HEADER}
@@ -161,24 +182,12 @@ def is_found(solution: Solution, views: Sequence[View], structure: Structure) ->
         against -= {Reason.LOW_SIMILARITY}
     if structure.body.metal and len(views) == 1:  # a symmetric part has a rival wherever one looks
         against -= {Reason.RIVAL}
-    if little and against and against <= {Reason.LOW_SIMILARITY, Reason.LONELY}:
-        return _has_small_chance(solution, views, structure)
-    return not against
-
-
-def is_clear(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
-    """Return whether a search need not try another orientation of the image."""
-    return solution.fit.similarity >= CLEAR_SIMILARITY and is_found(solution, views, structure)
-
-
-def is_trusted(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
-    """Return whether a bone is found, with no more chance of a wrong pose than an ``ok`` one."""
-    if solution.fit.similarity < FOUND_SIMILARITY or not is_found(solution, views, structure):
-        return False
-    return _has_small_chance(solution, views, structure)
+    return against
 
 
 def _has_small_chance(solution: Solution, views: Sequence[View], structure: Structure) -> bool:
+    if solution.fit.similarity < FOUND_SIMILARITY:
+        return False
     cues = of_bone(solution, views, structure)
     return cues is not None and trust.model().wrong(cues, len(views)) < OK_BELOW
 

@@ -74,17 +74,16 @@ class Xray:
         ``inside`` (h, w) bool are the binned pixels it is taken from. Noise is taken as independent
         between pixels: a blurred or compressed X-ray has more than is found.
         """
-        pixels = inside.repeat(factor, axis=0).repeat(factor, axis=1)
-        height, width = np.minimum(pixels.shape, self.image.shape)
-        chosen = np.flatnonzero(pixels[:height, :width])
-        found = np.abs(self._filtered[:height, :width].ravel()[chosen])
-        return float(np.median(found)) / MEDIAN_OF_NORMAL / factor if found.size else 0.0
+        from scipy.ndimage import convolve, find_objects
 
-    @functools.cached_property
-    def _filtered(self) -> np.ndarray:
-        from scipy.ndimage import convolve
-
-        return convolve(self.image, NOISE_FILTER, mode="nearest")
+        boxes = find_objects(inside.astype(np.int8))
+        if not boxes:
+            return 0.0
+        (box,) = boxes
+        chosen = inside[box].repeat(factor, axis=0).repeat(factor, axis=1)
+        window = tuple(slice(each.start * factor, each.stop * factor) for each in box)
+        filtered = convolve(self.image[window], NOISE_FILTER, mode="nearest")
+        return float(np.median(np.abs(filtered[chosen]))) / MEDIAN_OF_NORMAL / factor
 
     def as_uint8(self) -> np.ndarray:
         """Return the display image: bone bright, valid field in 0..255, other pixels 0."""

@@ -48,7 +48,7 @@ STEPS = (0.0, 0.003, 0.01, 0.02, 0.04, 0.1, 0.3, 1.0)  # of the stated chance, i
 LEAST_SHOWN = 1e-4  # of the diagram
 LABEL: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 7}
 # a cue that speaks against a pose raises the chance, whatever the fits it is learned from
-SIGNS = {"least rise": -1, "weakest": -1, "flipped": 1, "rival": -1, "agreement": -1}
+SIGNS = {"least rise": -1, "moved": 1, "flipped": 1, "rival": -1}
 TRUST = Path(__file__).resolve().parents[1] / "common" / "registration" / "trust.json"
 OTHER = -1  # number of the patient of other X-rays
 
@@ -307,12 +307,12 @@ def searches(rows: Sequence[Row]) -> list[str]:
     return [f"| {' | '.join(what)} | {number} |" for what, number in sorted(counts.items())]
 
 
-def falsities(rows: Sequence[Row]) -> list[str]:
+def falsities(model: Model, rows: Sequence[Row]) -> list[str]:
     """Return a table of fits where the geometry or the labelmap is not as stated.
 
-    Bounds and verdicts are those that the fits were given.
+    The verdicts are those that the fits were given.
     """
-    from common.registration.trust import Directions, model
+    from common.registration.trust import Directions
 
     lines = [
         "| stated wrong | fits | right | `ok` of them | `ok` of the wrong | in plane, mm"
@@ -325,7 +325,7 @@ def falsities(rows: Sequence[Row]) -> list[str]:
             continue
         ok = [sum(row["code"] == "ok" for row in some) for some in (right, chosen)]
         bounds = [
-            model().bounds(
+            model.bounds(
                 Directions(**row["deviations"]), Directions(**row["half_voxel"]), row["bounds_of"]
             )
             for row in right
@@ -356,6 +356,8 @@ def check(work: Path, rows: Sequence[Row]) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from common.registration.trust import Model
+
     paths = sorted(args.work.glob("fits_*.jsonl"))
     lines = [row for path in paths for _, row in files.read_lines(path, "fits of fits.py")]
     made = [row for row in lines if "cues" in row]
@@ -363,11 +365,13 @@ def run(args: argparse.Namespace) -> None:
     check(args.work, rows)
     tests = held_out(rows)
     stated = chances(tests)
-    tables = [coverage(tests), reliability(stated), searches(rows), falsities(made)]
+    entries = make_model(rows)
+    false = falsities(Model.from_entries(entries), made)
+    tables = [coverage(tests), reliability(stated), searches(rows), false]
     print("\n\n".join("\n".join(lines) for lines in tables))
     draw(stated, args.work / "reliability.png")
     if args.write:
-        files.write_json(TRUST, make_model(rows))
+        files.write_json(TRUST, entries)
         print(TRUST)
 
 

@@ -14,11 +14,9 @@ CUES = {
     "similarity": 0.9,
     "agreement": 1.0,
     "rival_gap": 1.0,
-    "in_view": 1.0,
-    "rise": 0.3,
     "least_rise": 0.05,
     "poor": 0.0,
-    "weakest": 0.8,
+    "moved": 0.01,
     "flipped": -0.3,
 }
 
@@ -33,7 +31,7 @@ def fits(rng, count=400, wrong=0.2, bounds_of="bone", **changed):
     rows = []
     for number in range(count):
         is_wrong = number < wrong * count
-        cues = CUES | {"weakest": rng.normal(0.1 if is_wrong else 0.8, 0.2)}
+        cues = CUES | {"moved": (0.05 if is_wrong else 0.01) * np.exp(rng.normal(0, 0.4))}
         sd = rng.uniform(0.05, 0.2)
         errors = 2 * sd * np.abs(rng.normal(size=3))
         rows.append(
@@ -87,18 +85,18 @@ def test_larger_errors_of_a_kind_widen_the_bounds_of_that_kind_only(calibrate):
 
 def test_a_cue_against_a_pose_never_lowers_its_chance_whatever_the_fits_say(calibrate):
     rows = all_kinds(np.random.default_rng(3))
-    for row in rows:  # as if poses that few candidates reached were right
-        row["cues"]["agreement"] = 1.0 if row["kind"] == "other_patient" else 0.1
+    for row in rows:  # as if poses with a rival were right
+        row["cues"]["rival_gap"] = 1.0 if row["kind"] == "other_patient" else 0.01
     weights = calibrate.make_model(rows)["wrong"]["weights"]
-    assert weights["agreement"] == 0
-    assert weights["weakest"] < 0
+    assert weights["rival"] == 0
+    assert weights["moved"] > 0
     assert all(weights[name] * sign >= 0 for name, sign in calibrate.SIGNS.items())
 
 
 def test_a_whole_ct_does_not_teach_the_chance_of_bones(calibrate):
     rng = np.random.default_rng(4)
     rows = all_kinds(rng)
-    strange = [row | {"cues": CUES | {"weakest": -1.0}} for row in fits(rng, bounds_of="whole")]
+    strange = [row | {"cues": CUES | {"moved": 1.0}} for row in fits(rng, bounds_of="whole")]
     assert calibrate.make_model(rows)["wrong"] == calibrate.make_model([*rows, *strange])["wrong"]
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 from test_refinement import body, moved, take_xray, truth  # noqa: F401
 
 from common import geometry
@@ -20,16 +21,12 @@ SURE = cues.Cues(
     similarity=0.96,
     agreement=1.0,
     rival_gap=1.0,
-    in_view=1.0,
-    rise=0.3,
     least_rise=0.08,
     poor=0.0,
-    weakest=0.9,
+    moved=0.005,
     flipped=-0.4,
 )
-UNSURE = replace(
-    SURE, rise=0.02, least_rise=0.001, poor=0.8, weakest=-0.1, rival_gap=0.06, flipped=-0.03
-)
+UNSURE = replace(SURE, least_rise=0.001, poor=0.8, moved=0.15, rival_gap=0.06, flipped=-0.03)
 
 
 def solution_at(pose: np.ndarray, similarity: float = 0.9) -> Solution:
@@ -46,7 +43,7 @@ def test_cues_tell_the_true_pose_from_others(body, truth):
     views = [View(take_xray([body], [truth]))]
     right = cues.measure(solution_at(truth), views, body)
     assert right.poor < 0.05
-    assert right.weakest > 0.9
+    assert right.moved < 0.005
     assert right.least_rise > 0
     for wrong in (
         moved(truth, body, (0, 0, 0), (25, 10, 0)),
@@ -54,8 +51,45 @@ def test_cues_tell_the_true_pose_from_others(body, truth):
     ):
         there = cues.measure(solution_at(wrong), views, body)
         assert there.poor > right.poor
-        assert there.weakest < right.weakest
-        assert there.rise < right.rise
+        assert there.moved > 5 * right.moved
+        assert there.least_rise < right.least_rise
+
+
+def test_a_bone_of_another_shape_is_told_by_what_only_its_moved_parts_explain(body, truth):
+    xray = take_xray([body], [truth])
+    rows, columns = np.indices(xray.image.shape, float)
+    bent = columns + np.sin(rows / 6)  # by a pixel of 1.2 mm, to both sides
+    image = map_coordinates(xray.image, [rows, bent], order=1, mode="nearest")
+    plain, other = (
+        cues.measure(solution_at(truth), [View(replace(xray, image=each))], body)
+        for each in (xray.image, image.astype(np.float32))
+    )
+    assert other.moved > 4 * plain.moved
+    assert trust.model().wrong(other, 1) > 5 * trust.model().wrong(plain, 1)
+
+
+@pytest.mark.parametrize("gain", [1.0, 2.5])
+def test_moved_parts_explain_what_a_shift_of_each_block_changes_and_nothing_of_its_gain(gain):
+    side, pixel_mm = 24, (0.5, 0.5)
+    down, across = np.indices((side, 2 * side)) * 0.5
+
+    def bumps(shift_mm):
+        return np.exp(-(((across - 4) % 4 - 2 - shift_mm) ** 2 + (down - 6) ** 2) / 2)
+
+    zone, numbers = np.ones((side, 2 * side)), (across >= side / 2).astype(int).ravel()
+    shift_mm = np.where(across < side / 2, 0.2, -0.2)
+    per_block = np.where(across < side / 2, gain, 1.0)
+    still, shifted = (
+        cues._by_moving(*cues._products(bumps(0), per_block * bumps(by), zone, numbers, pixel_mm))
+        for by in (0, shift_mm)
+    )
+    np.testing.assert_allclose(still, 0, atol=1e-6)
+    for number, (one, other) in enumerate(
+        zip(*(np.split(bumps(by), 2, axis=1) for by in (0, shift_mm)), strict=True)
+    ):
+        lost = 1 - np.corrcoef(one.ravel(), other.ravel())[0, 1] ** 2
+        assert lost > 0.005
+        assert shifted[number] == pytest.approx(lost, rel=0.1)
 
 
 def test_a_bone_that_fits_the_flipped_xray_better_is_told_by_its_cue(body, truth):
@@ -75,10 +109,9 @@ def test_more_noise_than_usual_hardly_changes_the_chance_of_a_right_pose(body, t
     )
     assert usual.noise == pytest.approx(trust.USUAL_NOISE, abs=0.02)
     assert 0.3 < noisy.noise < 0.5
-    assert noisy.weakest < usual.weakest - 0.2
-    _, weakest = np.abs(trust.features(noisy, 1) - trust.features(usual, 1))[:2]
-    assert weakest < 0.05
-    assert trust.features(noisy, 1)[0] > np.log(noisy.least_rise) + 0.2
+    least_rise, moved = trust.features(noisy, 1)[:2]
+    assert least_rise > np.log(noisy.least_rise) + 0.2
+    assert moved > np.log(noisy.moved) + 0.2
 
 
 @pytest.fixture
@@ -126,15 +159,15 @@ def test_poses_around_are_turned_and_shifted_along_the_axes_of_the_camera(body, 
     )
     np.testing.assert_allclose(moved_centres[:6], np.tile(centre, (6, 1)), atol=1e-9)
     shift = centre - moved_centres[6:]
-    steps = np.repeat(np.diag([cues.SHIFT_MM, cues.SHIFT_MM, cues.DEPTH_MM]), 2, axis=0)
-    np.testing.assert_allclose(shift, steps * np.array([1, -1] * 3)[:, None], atol=1e-9)
+    steps = np.repeat(cues.SHIFT_MM * np.eye(2, 3), 2, axis=0)  # not in depth
+    np.testing.assert_allclose(shift, steps * np.array([1, -1] * 2)[:, None], atol=1e-9)
     turns = [geometry.rotation_angle_deg(pose[:3, :3] @ truth[:3, :3].T) for pose in there[:6]]
     np.testing.assert_allclose(turns, cues.TURN_DEG)
 
 
 def test_a_bound_adds_noise_and_the_surface():
     factors = {"bone": Directions(2.0, 1.0, 3.0), "bone_several": Directions(1, 1, 1)}
-    model = Model(Directions(0.5, 0.5, 0.0), factors, np.zeros(6), 0.0)
+    model = Model(Directions(0.5, 0.5, 0.0), factors, np.zeros(len(trust.FEATURES)), 0.0)
     noise, surface = Directions(0.3, 6.0, 0.2), Directions(0.8, 16.0, 9.0)
     assert model.bounds(noise, surface, "bone") == pytest.approx((2 * 0.5, 10.0, 0.6))
     assert model.bounds(noise, trust.EXACT, "bone_several") == pytest.approx((0.3, 6.0, 0.2))
@@ -189,42 +222,40 @@ def test_the_chance_of_a_wrong_pose_is_a_reason_and_is_said_with_what_speaks_for
     assert "the X-ray does not show 80 % of the bone's contrast there" in wrong.reasons[-1]
     assert judge(solution, views, structure).wrong_probability is None
     # the model knows knees: a small chance does not outweigh a very low similarity
-    low = judge(solution_at(truth, 0.6), views, structure, Surroundings(cues=SURE))
+    low = judge(solution_at(truth, 0.55), views, structure, Surroundings(cues=SURE))
     assert (low.code, low.reasons) == (
         "suspect",
-        ("the DRR matches the X-ray poorly (similarity 0.60)",),
+        ("the DRR matches the X-ray poorly (similarity 0.55)",),
     )
     assert low.wrong_probability is None, "a chance of 0.1 % would contradict the verdict"
 
 
-def test_a_small_chance_and_candidates_that_agree_outweigh_similarity_and_a_lost_partner(
-    body, truth
-):
+def test_a_small_chance_outweighs_similarity_few_candidates_and_a_lost_partner(body, truth):
     views, structure = [View(take_xray([body], [truth]))], structure_of(body)
 
-    def code(agreement, structure, measured=SURE):
-        solution = replace(solution_at(truth, 0.7), agreement=agreement)
-        return judge(solution, views, structure, Surroundings(cues=measured)).code
+    def code(similarity, agreement, measured, alone=False):
+        solution = replace(solution_at(truth, similarity), agreement=agreement)
+        around = Surroundings(cues=measured, alone=alone)  # without the other bone of the joint
+        return judge(solution, views, structure, around).code
 
-    assert code(0.5, structure) == "ok"
-    assert code(0.4, structure) == "suspect"
-    assert code(0.5, structure, None) == "suspect"
-    around = Surroundings(cues=SURE, alone=True)  # the other bone of the joint is not found
-    for agreement, expected in ((0.5, "ok"), (0.4, "suspect")):
-        solution = replace(solution_at(truth, 0.8), agreement=agreement)
-        assert judge(solution, views, structure, around).code == expected
+    larger = replace(SURE, moved=0.015)
+    chances = [trust.model().wrong(each, 1) for each in (SURE, larger)]
+    assert chances[0] < verdict.SURE_BELOW < chances[1] < verdict.OK_BELOW
+    for *rest, alone in ((0.7, 1.0, False), (0.8, 0.02, False), (0.8, 1.0, True)):
+        assert code(*rest, SURE, alone) == "ok"
+        assert code(*rest, larger, alone) == "suspect"
+        assert code(*rest, None, alone) == "suspect"
     structure.context = structure_of(body)
-    assert code(0.5, structure) == "suspect"
+    assert code(0.7, 1.0, SURE) == "suspect"
 
 
 @pytest.mark.parametrize(
     ("better", "worse"),
     [
-        ("weakest", -0.2),
+        ("moved", 0.1),
         ("least_rise", 0.002),
         ("flipped", 0.1),
         ("rival_gap", 0.0),
-        ("agreement", 0.0),
     ],
 )
 def test_the_chance_of_the_model_rises_with_every_cue_against_a_pose(better, worse):

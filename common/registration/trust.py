@@ -39,7 +39,7 @@ USUAL_NOISE, MOST_NOISE = 0.1, 0.6
 LEAST_COST = 0.02  # unexplained fraction without noise
 
 # how the chance of a wrong pose is explained, not what decides it
-EQUAL_FLIPPED, MUCH_POOR, NARROW_GAP, FEW = -0.02, 0.15, 0.05, 0.1
+EQUAL_FLIPPED, MUCH_POOR, MUCH_MOVED, NARROW_GAP, FEW = -0.02, 0.15, 0.02, 0.05, 0.1
 
 
 Kind = Literal["bone", "bone_several", "whole", "metal", "metal_several"]
@@ -113,9 +113,9 @@ def model() -> Model:
     return Model.from_entries(json.loads(text))
 
 
-# similarity, mean rise, share in view and contrast that is not shown add nothing to these
+# similarity, agreement, share in view and contrast that is not shown add nothing to these
 # (benchmarks/README.md, 'The verdict put to the test')
-FEATURES = ("least rise", "weakest", "flipped", "rival", "agreement", "several")
+FEATURES = ("least rise", "moved", "flipped", "rival", "several")
 
 
 def features(cues: Cues, views: int) -> np.ndarray:
@@ -128,10 +128,9 @@ def features(cues: Cues, views: int) -> np.ndarray:
     return np.array(
         [
             np.log(max(cues.least_rise / signal, 1e-3)),
-            np.clip(cues.weakest / signal, -1, 1),
+            np.log(max(cues.moved / signal, 1e-3)),
             np.clip(_flipped(cues, signal), -CLEARLY_FLIPPED, 1),
             min(cues.rival_gap / np.sqrt(signal), 0.1),
-            cues.agreement,
             float(views > 1),
         ]
     )
@@ -161,6 +160,8 @@ def leading_doubt(cues: Cues) -> str:
         return "the bone fits the X-ray as well if it is flipped left to right"
     if cues.poor > MUCH_POOR:
         return f"the X-ray does not show {100 * cues.poor:.0f} % of the bone's contrast there"
+    if cues.moved > MUCH_MOVED * signal_share(cues):
+        return "parts of the bone fit better if each is moved by itself: its shape seems to differ"
     if cues.rival_gap < NARROW_GAP:
         return "another pose fits nearly as well"
     if cues.agreement < FEW:

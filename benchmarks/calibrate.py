@@ -110,7 +110,8 @@ def factors(rows: Sequence[Row], kind: str) -> dict[str, float]:
 
 
 def logistic(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return weights and intercept of the chance of a wrong pose, by ridge logistic regression.
+    """Return weights and intercept of the chance of a wrong pose, by ridge logistic regression, and
+    the features of usual right poses in one view.
 
     Weights have the signs of `SIGNS`. The intercept is for `WRONG_SHARE` of wrong poses instead of
     the share in these fits.
@@ -138,8 +139,11 @@ def logistic(rows: Sequence[Row]) -> dict[str, Any]:
     weights = found[1:] / width
     share = float(wrong.mean())
     shift = np.log(WRONG_SHARE / (1 - WRONG_SHARE)) - np.log(share / (1 - share))
+    right = [not is_wrong(row) and row["views"] == 1 for row in rows]
+    usual = np.median(table[right], axis=0)
     return {
         "weights": dict(zip(trust.FEATURES, weights.tolist(), strict=True)),
+        "usual": dict(zip(trust.FEATURES, usual.tolist(), strict=True)),
         "intercept": float(found[0] - weights @ middle + shift),
     }
 

@@ -12,10 +12,8 @@ from common.synthetic import falsities
 
 CUES = {
     "similarity": 0.9,
-    "agreement": 1.0,
     "rival_gap": 1.0,
     "least_rise": 0.05,
-    "poor": 0.0,
     "moved": 0.01,
     "flipped": -0.3,
 }

@@ -27,7 +27,6 @@ TURN_DEG, SHIFT_MM = 3.0, 2.0
 # of the blocks in which contrasts are compared, at the detector (benchmarks/README.md, 'The verdict
 # put to the test')
 BLOCK_MM = 24.0
-POOR = 0.3  # fraction of a block's contrast below which the X-ray does not show it
 LEAST_SHARE = 4e-3  # of the contrast, that a block has at least
 BLOCK_SD_MM = 2.0  # at the detector, standard deviation of how far a block may move by itself
 LEAST_GAIN = 0.05  # of the X-ray's contrast over the DRR's
@@ -40,10 +39,8 @@ class Cues:
     """What speaks for and against a pose."""
 
     similarity: float
-    agreement: float  # fraction of the candidates that ended at this pose
     rival_gap: float  # similarity above that of a rival; 1 without a rival
     least_rise: float  # of the unexplained fraction at poses around it, smallest over directions
-    poor: float  # share of the contrast in blocks that the X-ray does not show
     # fraction of the X-ray's contrast that blocks explain only if each moves by itself
     moved: float
     # logarithm of the unexplained fraction over that in the flipped X-ray, seen from behind; None
@@ -75,15 +72,12 @@ def measure(solution: Solution, views: Sequence[View], body: Body) -> Cues:
             noises.append(view.noise(0, weights.pixels[0]))
     cost = np.mean(costs, axis=0)
     rises = (cost[1:].reshape(-1, 2) - cost[0]).mean(1)
-    poor, moved = _summary(blocks)
     rival = solution.runner_up
     return Cues(
         similarity=solution.fit.similarity,
-        agreement=solution.agreement,
         rival_gap=solution.fit.similarity - rival.similarity if rival else 1.0,
         least_rise=float(rises.min()),
-        poor=poor,
-        moved=moved,
+        moved=_mean_moved(blocks),
         flipped=_against_flipped(views, body, pose, float(cost[0])),
         noise=float(np.mean(noises)) if noises else 0.0,
     )
@@ -124,7 +118,6 @@ class _Blocks(NamedTuple):
     """What an X-ray shows of a DRR in K blocks of it, (K,) each."""
 
     contrast: np.ndarray  # sum of squares of the DRR's
-    explained: np.ndarray  # fraction of it
     moved: np.ndarray  # fraction of the X-ray's contrast that the DRR explains only if moved
 
 
@@ -142,11 +135,9 @@ def _blocks_of(view: LevelView, rendered: Rendered) -> _Blocks:
     pixel_mm = view.detectors[int(rendered.which[0])].pixel_mm
     numbers = _numbered(zone.shape, pixel_mm)
     energy = np.bincount(numbers, (zone * drr**2).ravel())
-    missed = np.bincount(numbers, (zone * residual**2).ravel())
     full = energy > LEAST_SHARE * energy.sum()
     weight, products = _products(drr, drr - residual, zone, numbers, pixel_mm)
-    moved = _by_moving(weight[full], products[full])
-    return _Blocks(energy[full], 1 - missed[full] / energy[full], moved)
+    return _Blocks(energy[full], _by_moving(weight[full], products[full]))
 
 
 def _products(
@@ -197,14 +188,12 @@ def _numbered(shape: tuple[int, ...], pixel_mm: tuple[float, float]) -> np.ndarr
     return (rows // down * (shape[1] // across + 1) + columns // across).ravel()
 
 
-def _summary(blocks: Sequence[_Blocks]) -> tuple[float, float]:
-    """Return the share of contrast in poor blocks, and what moving explains.
+def _mean_moved(blocks: Sequence[_Blocks]) -> float:
+    """Return what moving explains, over the blocks of all X-rays.
 
-    That is the square of the mean root: one block where another structure passes counts less.
+    It is the square of the mean root: one block where another structure passes counts less.
     """
     if not blocks:
-        return 1.0, 1.0
-    contrast, explained, moved = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    poor = contrast[explained < POOR].sum() / contrast.sum()
-    root = np.average(np.sqrt(np.maximum(moved, 0)), weights=contrast)
-    return float(poor), float(root**2)
+        return 1.0
+    contrast, moved = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    return float(np.average(np.sqrt(np.maximum(moved, 0)), weights=contrast) ** 2)

@@ -122,28 +122,25 @@ class _Blocks(NamedTuple):
 
 
 def _blocks_of(view: LevelView, rendered: Rendered) -> _Blocks:
-    """Compare one rendered trial with an X-ray block by block.
-
-    Here no pixel has less weight because it does not fit.
-    """
-    zone, weights = view.zone(rendered), rendered.weigh()
-    compared = rendered.compare(weights)
+    """Compare one rendered trial with an X-ray block by block."""
+    weights = rendered.weigh()
+    compared, pixels = rendered.compare(weights), weights.pixels[0]
     contrast = np.ascontiguousarray(rendered.contrast[:, 0])
-    residual = compared.residuals(contrast, view.features, rendered.which, zone)[0]
-    zone, drr = zone[0], contrast[0] * compared.parts[0, 0]
-    drr = drr - (zone * drr).sum() / zone.sum()
+    residual = compared.residuals(contrast, view.features, rendered.which, weights.pixels)[0]
+    drr = contrast[0] * compared.parts[0, 0]
+    drr = drr - (pixels * drr).sum() / pixels.sum()
     pixel_mm = view.detectors[int(rendered.which[0])].pixel_mm
-    numbers = _numbered(zone.shape, pixel_mm)
-    energy = np.bincount(numbers, (zone * drr**2).ravel())
+    numbers = _numbered(drr.shape, pixel_mm)
+    energy = np.bincount(numbers, (pixels * drr**2).ravel())
     full = energy > LEAST_SHARE * energy.sum()
-    weight, products = _products(drr, drr - residual, zone, numbers, pixel_mm)
+    weight, products = _products(drr, drr - residual, pixels, numbers, pixel_mm)
     return _Blocks(energy[full], _by_moving(weight[full], products[full]))
 
 
 def _products(
     drr: np.ndarray,
     xray: np.ndarray,
-    zone: np.ndarray,
+    weights: np.ndarray,
     numbers: np.ndarray,
     pixel_mm: tuple[float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +150,7 @@ def _products(
     """
     down, across = np.gradient(drr, *pixel_mm[::-1])
     images = np.stack([drr, across, down, xray]).reshape(4, -1)
-    weights = zone.ravel()
+    weights = weights.ravel()
     weight = np.maximum(np.bincount(numbers, weights), 1e-9)
     mean = np.array([np.bincount(numbers, weights * image) for image in images]) / weight
     images = images - mean[:, numbers]

@@ -35,11 +35,11 @@ CLEAR_SIMILARITY = 0.8
 # 0.03 (benchmarks/README.md, 'Sequences'). Evidence of 0.9 and less varies more, that of metal in
 # correct frames from 0.85 to 0.80: what is not explained may grow by half
 LOST_EVIDENCE, MORE_UNEXPLAINED = 0.05, 1.5
-# chance of a wrong pose; below the first, 17 of 953 fits were wrong, of subjects that the model was
+# chance of a wrong pose; below the first, 20 of 964 fits were wrong, of subjects that the model was
 # not made from (benchmarks/README.md, 'The verdict put to the test')
 OK_BELOW, FAILED_ABOVE = 0.03, 0.5
 # a lower similarity, few candidates or no partner do not count where the chance is this small: of
-# held-out fits with a low similarity or few candidates, 82 of 156 right ones are below it and none
+# held-out fits with a low similarity or few candidates, 65 of 156 right ones are below it and none
 # of 371 wrong ones (benchmarks/README.md, 'The verdict put to the test')
 SURE_BELOW, SURE_SIMILARITY = 0.003, 0.6
 LARGE_IN_PLANE_MM, LARGE_ROTATION_DEG = 1.0, 2.0

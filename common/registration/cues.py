@@ -17,8 +17,9 @@ import numpy as np
 
 from common import geometry
 from common.registration.competition import Solution
+from common.registration.contrast import Compared
 from common.registration.gauss_newton import refine
-from common.registration.pyramid import JUDGED, LEVELS, LevelView, Pyramid, Rendered
+from common.registration.pyramid import JUDGED, LEVELS, Pyramid, Rendered, Weights
 from common.registration.scene import Body, Structure, View
 
 # by which a pose is displaced along axes of the first camera, forth and back; not in depth, which
@@ -68,7 +69,7 @@ def measure(solution: Solution, views: Sequence[View], body: Body) -> Cues:
         compared = rendered.compare(weights)
         costs.append(np.where(compared.seen, compared.cost, 1.0))
         if compared.seen[0]:
-            blocks.append(_blocks_of(view, rendered.of([0])))
+            blocks.append(_blocks_of(rendered.of([0]), weights.of([0]), compared.of([0])))
             noises.append(view.noise(0, weights.pixels[0]))
     cost = np.mean(costs, axis=0)
     rises = (cost[1:].reshape(-1, 2) - cost[0]).mean(1)
@@ -121,10 +122,9 @@ class _Blocks(NamedTuple):
     moved: np.ndarray  # fraction of the X-ray's contrast that the DRR explains only if moved
 
 
-def _blocks_of(view: LevelView, rendered: Rendered) -> _Blocks:
-    """Compare one rendered trial with an X-ray block by block."""
-    weights = rendered.weigh()
-    compared, pixels = rendered.compare(weights), weights.pixels[0]
+def _blocks_of(rendered: Rendered, weights: Weights, compared: Compared) -> _Blocks:
+    """Compare one rendered trial with its X-ray block by block."""
+    view, pixels = rendered.view, weights.pixels[0]
     contrast = np.ascontiguousarray(rendered.contrast[:, 0])
     residual = compared.residuals(contrast, view.features, rendered.which, weights.pixels)[0]
     drr = contrast[0] * compared.parts[0, 0]

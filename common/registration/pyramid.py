@@ -346,7 +346,7 @@ class Weights:
     pixels: np.ndarray  # (N, H, W)
     grey_ranges: np.ndarray  # (N, 2) of the X-ray where they are positive
 
-    def of(self, which: np.ndarray) -> Weights:
+    def of(self, which: np.ndarray | list[int]) -> Weights:
         """Return those of some trials."""
         return Weights(self.pixels[which], self.grey_ranges[which])
 
